@@ -1,0 +1,92 @@
+# Each verb works from a bare clone with Python >= 3.11 and a Rust toolchain, and sets up .venv itself, once.
+SHELL := bash
+.SHELLFLAGS := -euo pipefail -c
+.DELETE_ON_ERROR:
+.DEFAULT_GOAL := help
+
+VENV := .venv
+BIN := $(VENV)/bin
+DEPENDENCIES := $(VENV)/.dependencies
+EXTENSION := $(VENV)/.extension
+RUST_SOURCES := Cargo.toml Cargo.lock $(shell find rust_core/core rust_core/pyext -name '*.rs' -o -name Cargo.toml)
+
+# Seconds that each fuzz target runs: `make test` keeps it short, `make fuzz` takes its time.
+FUZZ_SECONDS ?= 300
+FUZZ_SECONDS_IN_TEST ?= 10
+BENCH_SECONDS ?= 60
+# Arguments for pytest: make test PYTEST_ARGS="-k admin -x"
+PYTEST_ARGS ?=
+
+.PHONY: help demo test test-rust test-python lint bench bench-quick fuzz format lock clean cargo
+
+help: ## what each verb does
+	@awk -F':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+# ---- what is needed -------------------------------------------------------------------------------------
+
+cargo:
+	@cargo --version >/dev/null 2>&1 || { echo "signalwarden needs a Rust toolchain (cargo) on PATH: install one from your distribution or with rustup, then run make again." >&2; exit 2; }
+
+$(BIN)/python:
+	@for python in $${PYTHON:-} python3 python3.11 python3.12 python3.13 python3.14; do \
+	  if "$$python" -c 'import sys; sys.exit(sys.version_info < (3, 11))' >/dev/null 2>&1; then found="$$python"; break; fi; \
+	done; \
+	[ -n "$${found:-}" ] || { echo "signalwarden needs Python 3.11 or newer on PATH: install it, or name it with make PYTHON=/path/to/python3.11." >&2; exit 2; }; \
+	"$$found" -m venv $(VENV) || { rm -rf $(VENV); echo "$$found can't make a virtual environment: install its venv module (on Debian: python3-venv)." >&2; exit 2; }
+
+$(DEPENDENCIES): requirements.lock | $(BIN)/python
+	@echo 'installing what requirements.lock names into $(VENV) (a minute or two, once)'
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --requirement requirements.lock
+	@touch $@
+
+$(EXTENSION): $(RUST_SOURCES) pyproject.toml $(DEPENDENCIES) | cargo
+	@echo "building the extension (minutes the first time, seconds after a change)"
+	@VIRTUAL_ENV="$(CURDIR)/$(VENV)" $(BIN)/maturin develop --quiet
+	@touch $@
+
+# ---- verbs ----------------------------------------------------------------------------------------------
+
+demo: $(EXTENSION) ## a story with the real Envoy: who is let through, who is not, and why
+	$(BIN)/signalwarden demo
+
+test: test-rust test-python ## everything that must hold: Rust, Python, the real Envoy, a short fuzz
+
+test-rust: | cargo
+	cargo test --workspace --quiet
+	@if [ -x rust_core/fuzz/run ]; then rust_core/fuzz/run $(FUZZ_SECONDS_IN_TEST); fi
+
+test-python: $(EXTENSION)
+	$(BIN)/python -m pytest $(PYTEST_ARGS)
+
+lint: $(EXTENSION) ## formatting, clippy, ruff, mypy --strict, and the stub against the binary
+	cargo fmt --all --check
+	cargo clippy --workspace --all-targets --quiet -- -D warnings
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	MYPYPATH=python $(BIN)/python -m mypy.stubtest signalwarden._core
+
+format: $(EXTENSION) ## puts everything into the form that lint wants
+	cargo fmt --all
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+bench: $(EXTENSION) ## the figures of the README, about a minute of load
+	$(BIN)/python bench/run.py --seconds $(BENCH_SECONDS)
+
+bench-quick: $(EXTENSION) ## the same for a few seconds: does it still run
+	$(BIN)/python bench/run.py --seconds 5
+
+fuzz: | cargo ## each fuzz target for FUZZ_SECONDS (300)
+	rust_core/fuzz/run $(FUZZ_SECONDS)
+
+lock: ## takes the newest releases that pyproject.toml allows into requirements.lock
+	rm -rf $(VENV)/lock
+	python3.11 -m venv $(VENV)/lock
+	$(VENV)/lock/bin/python -m pip install --quiet --disable-pip-version-check $$(python3.11 -c 'import tomllib; p = tomllib.load(open("pyproject.toml", "rb"))["project"]; o = p["optional-dependencies"]; print(*(d.replace(" ", "") for d in p["dependencies"] + o["demo"] + o["bench"] + o["dev"] if not d.startswith("signalwarden")))' | sed 's/[<>]=*[^ ]*//g')
+	{ echo '# Made by `make lock` in a clean environment of Python 3.11; `make` installs exactly these.'; $(VENV)/lock/bin/python -m pip freeze; } > requirements.lock
+	rm -rf $(VENV)/lock
+
+clean: ## removes what make made
+	rm -rf $(VENV) target rust_core/fuzz/target .mypy_cache .ruff_cache .pytest_cache .hypothesis dist python/signalwarden/_core*.so
+	find python tests bench -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,0 +1,155 @@
+"""The decision core, in Rust. This stub is checked against the binary by mypy's stubtest."""
+
+from collections.abc import Sequence
+from typing import final
+
+__version__: str
+
+@final
+class Finding:
+    """One mistake of a configuration directory."""
+
+    @property
+    def severity(self) -> str:
+        """`error` or `warning`."""
+    @property
+    def file(self) -> str:
+        """Path relative to the directory."""
+    @property
+    def line(self) -> int:
+        """From 1; 0 means the whole file."""
+    @property
+    def column(self) -> int:
+        """From 1; 0 means the whole file."""
+    @property
+    def code(self) -> str:
+        """Short stable code, such as `unknown_key`."""
+    @property
+    def message(self) -> str:
+        """One sentence."""
+
+@final
+class Document:
+    """A YAML file as JSON, with the place of each key: one YAML dialect for every file."""
+
+    @property
+    def json(self) -> bytes | None:
+        """The content as JSON; None if it could not be read."""
+    @property
+    def places(self) -> dict[str, tuple[int, int]]:
+        """RFC 6901 pointer to (line, column) of the value there."""
+    @property
+    def findings(self) -> list[Finding]:
+        """Syntax mistakes, duplicate keys."""
+
+def parse_yaml(file: str, text: str) -> Document:
+    """Reads YAML text. Never raises for bad text: see `Document.findings`."""
+
+def nearest_name(written: str, known: Sequence[str]) -> str | None:
+    """The known name that was probably meant."""
+
+def reasons() -> list[tuple[str, int, int, bool, str]]:
+    """The closed table of reasons: code, HTTP status, gRPC status, live (False: reserved), sentence."""
+
+@final
+class Configuration:
+    """A directory's routes, register, entities and policies: loaded, checked, immutable."""
+
+    @staticmethod
+    def load(
+        files: Sequence[tuple[str, bytes]],
+        *,
+        trust_domain: str,
+        federates_with: Sequence[str],
+        now_us: int,
+    ) -> Configuration:
+        """Loads `routes.yaml`, `signals.yaml`, `entities.cedarschema`, `entities.json`, `policies/**/*.cedar`.
+
+        `files` are pairs of path relative to the directory (with `/`) and content.
+        Raises signalwarden.errors.ConfigurationError with every finding.
+        """
+    @property
+    def revision(self) -> str:
+        """Hex SHA-256 over names and contents of the files and the settings that matter."""
+    @property
+    def warnings(self) -> list[Finding]: ...
+    def describe(self) -> bytes:
+        """JSON: {"revision", "signals": [contract…], "routes": [...], "policies": [...], "actions": [...]}."""
+
+@final
+class Admission:
+    """What of a publisher's batch was taken."""
+
+    @property
+    def answer(self) -> bytes:
+        """JSON for the publisher: {"accepted": n, "rejected": [{"index", "reason", "detail"}]}."""
+    @property
+    def accepted(self) -> int: ...
+    @property
+    def rejected(self) -> list[tuple[int, str, str]]:
+        """(index, reason, detail) of each refused signal."""
+    @property
+    def changes(self) -> list[StoredChange]: ...
+
+@final
+class StoredChange:
+    """One Change as it is kept: persist, then apply."""
+
+    def __new__(cls, key: str, replaces: bool, payload: bytes) -> StoredChange: ...
+    @property
+    def key(self) -> str:
+        """Changes of one key supersede one another."""
+    @property
+    def replaces(self) -> bool:
+        """True: earlier changes of this key need not be kept. False: it adds to them."""
+    @property
+    def payload(self) -> bytes:
+        """Versioned JSON."""
+
+@final
+class Engine:
+    """The running core. Every method may be called from any thread; the interpreter is released inside."""
+
+    def __new__(
+        cls, *, log_capacity: int = ..., log_bytes: int = ..., influence: str = ..., digest_key: bytes | None = ...
+    ) -> Engine:
+        """No configuration yet: `check` answers `not_ready` until `swap`.
+
+        `log_capacity`: records that may wait to be drained; `log_bytes`: their size together.
+        `influence`: `none`, `default` or `all`.
+        """
+    def swap(self, configuration: Configuration) -> None:
+        """Puts a configuration in force, at once and whole."""
+    @property
+    def revision(self) -> str | None:
+        """Revision in force."""
+    def check(self, request: bytes) -> bytes:
+        """Decides one serialised CheckRequest. Total: every input gives a CheckResponse.
+
+        The record has been accepted by the log when this returns, or the answer is `log_unavailable`.
+        """
+    def close(self) -> None:
+        """From now on `check` answers `not_ready`; what is accepted can still be drained."""
+    def decide(self, request: bytes, *, now_us: int) -> tuple[bytes, bytes]:
+        """Decides offline at a given time, outside the log: (CheckResponse, record as JSON with influence)."""
+    def admit(self, body: bytes, *, publisher: str, now_us: int) -> Admission:
+        """Judges a body of POST /v1/signals; changes nothing. One publisher at a time: hold a lock
+        from `admit` to `apply`. Raises signalwarden.errors.BadInputError for a body that is no such JSON."""
+    def apply(self, changes: Sequence[StoredChange], *, now_us: int) -> None:
+        """Takes persisted changes in, in order. Idempotent. Raises BadInputError for one that can't be read;
+        the readable ones are applied."""
+    def note(self, line: bytes) -> bool:
+        """Offers a ready JSON object (change or transport record, no newline) to the log; False if it is full."""
+    def drain(self, *, max_records: int, wait_ms: int) -> tuple[bytes, int]:
+        """Takes accepted records off the ring, oldest first: (JSON lines, how many). Waits up to
+        `wait_ms` for the first. What was taken is the caller's to write: the ring forgets it."""
+    def queued(self) -> int:
+        """Records that wait to be drained."""
+    def signals(self, *, subject: str | None, limit: int, now_us: int) -> bytes:
+        """JSON {"signals": [{"name", "subject", "state", "value", "assurance", "source", "observed_at",
+        "age_ms"}], "truncated": bool}; values of `secret` contracts are left out."""
+    def counters(self) -> dict[str, int]:
+        """Monotonic counts: `decisions_<reason code>`, `log_refused`, `panics`, `signals_accepted`,
+        `signals_rejected_<reason>`; and gauges `live_signals`, `log_queued`."""
+    def time_mark(self, *, now_us: int) -> StoredChange:
+        """The high-water mark of time as a Change, to persist now and then."""

@@ -1,0 +1,400 @@
+"""The admin API: HTTP for publishers and operators. What may be called, with which right, is the table `CALLS`;
+every refusal is a row of `AdminReason`. What a call does is behind `services.Services`.
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from enum import Enum
+from typing import Annotated, Any, Final, cast
+
+import orjson
+from fastapi import Depends, FastAPI, Query, Request, Response
+from fastapi.exceptions import RequestValidationError
+from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from signalwarden.config import Right
+from signalwarden.errors import BadInputError, ConfigurationError, FindingLike, StateError
+from signalwarden.services import Client, Services
+from signalwarden.signals.push import PushSource
+
+__all__ = ["CALLS", "MAX_BODY_BYTES", "RESERVED", "AdminReason", "Call", "build"]
+
+logger = logging.getLogger("signalwarden.admin")
+
+# The core takes 1,000 signals a batch of at most 4 KiB each; a real batch is a tenth of that. etcd and the
+# Kubernetes API server refuse requests from 1.5 and 3 MiB on.
+MAX_BODY_BYTES: Final = 2 * 1024 * 1024
+# Most signals in one answer of GET /v1/signals, and how many without `limit`.
+MAX_LISTED: Final = 1_000
+DEFAULT_LISTED: Final = 100
+# A token of ours has 43 characters; RFC 6750 sets no bound.
+MAX_TOKEN_BYTES: Final = 1_024
+
+
+class AdminReason(Enum):
+    """Every reason that the admin API gives for a refusal: code, HTTP status, sentence. Closed.
+
+    A status of 0 is one of a single signal in a batch alone: the batch is answered with 200, the signal stands in
+    `rejected`. `malformed` and `too_large` are said of both.
+    """
+
+    # Of a whole call.
+    TOKEN_MISSING = ("token_missing", 401, "this call needs a bearer token")
+    TOKEN_REFUSED = ("token_refused", 401, "the token is unknown or has expired")
+    RIGHT_MISSING = ("right_missing", 403, "the client may not make this call")
+    MALFORMED = ("malformed", 400, "the request can't be read")
+    TOO_LARGE = ("too_large", 413, "the body is too large")
+    NOT_FOUND = ("not_found", 404, "there is no such call")
+    NOT_BUILT = ("not_built", 404, "this call is not built yet")
+    METHOD_NOT_ALLOWED = ("method_not_allowed", 405, "the call takes another method")
+    CONFIGURATION_REFUSED = (
+        "configuration_refused",
+        422,
+        "the directory has errors, the last good one goes on",
+    )
+    NOT_KEPT = ("not_kept", 503, "the signals can't be kept, so none was taken")
+    INTERNAL = ("internal", 500, "the server failed, its log says how")
+    RATE_LIMITED = ("rate_limited", 429, "too many calls")
+    TASK_UNKNOWN = ("task_unknown", 404, "there is no such task")
+    TASK_ENDED = ("task_ended", 409, "the task has ended")
+    WORKFLOW_NOT_APPROVED = ("workflow_not_approved", 403, "the workflow is not approved")
+    NOT_YOURS = ("not_yours", 403, "only the creator or the task's principal may do this")
+    # Of one signal in a batch: the core's table, whose sentences stand there.
+    UNKNOWN_SIGNAL = ("unknown_signal", 0, "no contract in the register has this name")
+    NOT_PUSHED = ("not_pushed", 0, "the contract's values do not come from a publisher")
+    WRONG_PUBLISHER = ("wrong_publisher", 0, "the contract names another publisher")
+    PUBLISHER_DISABLED = ("publisher_disabled", 0, "the publisher is switched off")
+    BAD_SUBJECT = ("bad_subject", 0, "the subject is not of the form that the contract asks for")
+    WRONG_TYPE = ("wrong_type", 0, "the value is not of the contract's type")
+    FUTURE = ("future", 0, "the value was observed later than now")
+    OLDER = ("older", 0, "a newer value is already known")
+    TOO_MANY = ("too_many", 0, "the store is full and takes no new subjects")
+
+    @property
+    def code(self) -> str:
+        """As it stands in answers."""
+        return self.value[0]
+
+    @property
+    def status(self) -> int:
+        """HTTP status of a problem document; 0 if there is none."""
+        return self.value[1]
+
+    @property
+    def sentence(self) -> str:
+        """For people."""
+        return self.value[2]
+
+
+# Named already, given once their features are built.
+RESERVED: Final = frozenset(
+    {
+        AdminReason.RATE_LIMITED,
+        AdminReason.TASK_UNKNOWN,
+        AdminReason.TASK_ENDED,
+        AdminReason.WORKFLOW_NOT_APPROVED,
+        AdminReason.NOT_YOURS,
+        AdminReason.PUBLISHER_DISABLED,
+    }
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """A row of the rights table."""
+
+    method: str
+    path: str
+    right: Right | None
+    """None: open to all who reach the address. `operate` includes everything under `read` (`Client.has`)."""
+    built: bool = False
+
+
+# DESIGN section 9. To add a call: a row here, and its function in `_endpoints`.
+CALLS: Final = (
+    Call("POST", "/v1/signals", Right.PUBLISH, built=True),
+    Call("POST", "/v1/ssf/push", Right.PUBLISH),
+    Call("GET", "/v1/signals", Right.READ, built=True),
+    Call("GET", "/v1/decisions", Right.READ),
+    Call("GET", "/v1/decisions/stream", Right.READ),
+    Call("GET", "/v1/tasks", Right.READ),
+    Call("GET", "/v1/approvals", Right.READ),
+    Call("GET", "/metrics", Right.READ, built=True),
+    Call("POST", "/v1/tasks", Right.TASKS),
+    Call("POST", "/v1/tasks/{id}/delegate", Right.TASKS),
+    Call("POST", "/v1/tasks/{id}/complete", Right.TASKS),
+    Call("POST", "/v1/tasks/{id}/revoke", Right.TASKS),
+    Call("POST", "/v1/signals/{name}/override", Right.OVERRIDE),
+    Call("PUT", "/v1/workflows/{id}", Right.WORKFLOWS),
+    Call("POST", "/v1/approvals/{id}/approve", Right.APPROVE),
+    Call("POST", "/v1/approvals/{id}/deny", Right.APPROVE),
+    Call("POST", "/access/v1/evaluation", Right.EVALUATE),
+    Call("POST", "/access/v1/evaluations", Right.EVALUATE),
+    Call("POST", "/v1/reload", Right.OPERATE, built=True),
+    Call("POST", "/v1/publishers/disable", Right.OPERATE),
+    Call("POST", "/v1/publishers/enable", Right.OPERATE),
+    Call("POST", "/v1/revocations", Right.OPERATE),
+    Call("GET", "/healthz", None, built=True),
+    Call("GET", "/readyz", None, built=True),
+    Call("GET", "/.well-known/jwks.json", None),
+)
+
+
+class Refused(Exception):
+    """A call that is refused; becomes the problem document."""
+
+    def __init__(
+        self,
+        reason: AdminReason,
+        detail: str | None = None,
+        *,
+        headers: Mapping[str, str] | None = None,
+        **more: Any,
+    ) -> None:
+        super().__init__(reason.code)
+        self.reason = reason
+        self.detail = detail or reason.sentence
+        self.headers = dict(headers or {})
+        self.more = more
+
+
+def build(services: Services) -> FastAPI:
+    """The app. It serves nothing but `CALLS`: no documentation pages, no schema, no redirects."""
+    app = FastAPI(
+        title="signalwarden admin", docs_url=None, redoc_url=None, openapi_url=None, redirect_slashes=False
+    )
+    endpoints = _endpoints(services, PushSource(services.publish))
+    for call in CALLS:
+        endpoint = endpoints.get((call.method, call.path), _not_built)
+        guards = [Depends(_guard(services, call))] if call.built and call.right else []
+        app.add_api_route(
+            call.path, endpoint, methods=[call.method], dependencies=guards, response_model=None,
+            include_in_schema=False,
+        )  # fmt: skip
+    app.add_exception_handler(Refused, _on_refused)
+    app.add_exception_handler(HTTPException, _on_http)
+    app.add_exception_handler(RequestValidationError, _on_validation)
+    app.add_middleware(_LastResort)
+    return app
+
+
+# ---- the calls ------------------------------------------------------------------------------------------
+
+
+def _endpoints(services: Services, push: PushSource) -> dict[tuple[str, str], Callable[..., Any]]:
+    # Plain functions run in FastAPI's thread pool, so a slow disk holds up no other caller.
+    def publish(request: Request, body: Annotated[bytes, Depends(_bounded_body)]) -> Response:
+        try:
+            return _json(push.take(body, _client(request)))
+        except BadInputError as error:
+            raise Refused(AdminReason.MALFORMED, str(error)) from error
+        except StateError as error:
+            raise Refused(AdminReason.NOT_KEPT, str(error), headers={"retry-after": "1"}) from error
+
+    def signals(
+        request: Request,
+        subject: Annotated[str | None, Query(max_length=4_096)] = None,
+        limit: Annotated[int, Query(ge=1, le=MAX_LISTED)] = DEFAULT_LISTED,
+    ) -> Response:
+        _only(request, "subject", "limit")
+        return _json(services.signals(subject, limit))
+
+    def reload(request: Request) -> Response:
+        try:
+            return _json(orjson.dumps({"revision": services.reload(_client(request).id)}))
+        except ConfigurationError as error:
+            findings = [_finding(finding) for finding in error.findings]
+            raise Refused(AdminReason.CONFIGURATION_REFUSED, findings=findings) from error
+
+    def healthz() -> Response:
+        return _json(b'{"alive":true}')
+
+    def readyz() -> Response:
+        readiness = services.readiness()
+        return _json(orjson.dumps(readiness.detail), status=200 if readiness.ready else 503)
+
+    def metrics() -> Response:
+        text, kind = services.metrics_text()
+        return Response(text, headers={"content-type": kind})
+
+    return {
+        ("POST", "/v1/signals"): publish,
+        ("GET", "/v1/signals"): signals,
+        ("POST", "/v1/reload"): reload,
+        ("GET", "/healthz"): healthz,
+        ("GET", "/readyz"): readyz,
+        ("GET", "/metrics"): metrics,
+    }
+
+
+def _not_built() -> Response:
+    raise Refused(AdminReason.NOT_BUILT)
+
+
+def _only(request: Request, *known: str) -> None:
+    """Refuses a misspelt parameter, which would otherwise silently mean "all"."""
+    names = [name for name, _ in request.query_params.multi_items()]
+    if set(names) - set(known) or len(names) != len(set(names)):
+        raise Refused(
+            AdminReason.MALFORMED,
+            f"expected {' and '.join(f'`{name}`' for name in known)}, each once at most",
+        )
+
+
+def _finding(finding: FindingLike) -> dict[str, Any]:
+    return {
+        "severity": finding.severity, "file": finding.file, "line": finding.line, "column": finding.column,
+        "code": finding.code, "message": finding.message,
+    }  # fmt: skip
+
+
+def _json(body: bytes, status: int = 200) -> Response:
+    return Response(body, status_code=status, media_type="application/json")
+
+
+# ---- who calls ------------------------------------------------------------------------------------------
+
+# The characters of a bearer token (RFC 6750, section 2.1).
+_TOKEN = re.compile(rb"[A-Za-z0-9._~+/-]+=*")
+
+
+def _guard(services: Services, call: Call) -> Callable[[Request], None]:
+    """Lets a request through that carries the token of a client with the call's right. Runs before any body is read."""
+    right = cast("Right", call.right)
+
+    def guard(request: Request) -> None:
+        token = _bearer(request.scope)
+        if token is None:
+            services.refused(None, right, "no bearer token")
+            raise Refused(
+                AdminReason.TOKEN_MISSING, headers={"www-authenticate": 'Bearer realm="signalwarden"'}
+            )
+        client = services.authenticate(token)
+        if client is None:
+            challenge = 'Bearer realm="signalwarden", error="invalid_token"'
+            raise Refused(AdminReason.TOKEN_REFUSED, headers={"www-authenticate": challenge})
+        if not client.has(right):
+            services.refused(client, right, f"the right `{right}` is not in its `may`")
+            challenge = f'Bearer realm="signalwarden", error="insufficient_scope", scope="{right}"'
+            raise Refused(
+                AdminReason.RIGHT_MISSING,
+                f"this call needs the right `{right}`",
+                headers={"www-authenticate": challenge},
+            )
+        request.state.client = client
+
+    return guard
+
+
+def _bearer(scope: Scope) -> bytes | None:
+    """The one bearer token of a request; None if there is none, two, or something that is no token."""
+    values: list[bytes] = [value for name, value in scope["headers"] if name.lower() == b"authorization"]
+    if len(values) != 1:
+        return None
+    scheme, _, token = values[0].strip().partition(b" ")
+    token = token.strip()
+    if scheme.lower() != b"bearer" or len(token) > MAX_TOKEN_BYTES or not _TOKEN.fullmatch(token):
+        return None
+    return token
+
+
+def _client(request: Request) -> Client:
+    return cast("Client", request.state.client)
+
+
+# ---- bodies ---------------------------------------------------------------------------------------------
+
+
+async def _bounded_body(request: Request) -> bytes:
+    """The body, never more of it in memory than `MAX_BODY_BYTES`, whatever Content-Length says."""
+    too_large = Refused(
+        AdminReason.TOO_LARGE,
+        f"the body has more than {MAX_BODY_BYTES} bytes",
+        headers={"connection": "close"},
+    )
+    announced = request.headers.get("content-length", "")
+    if announced.isdecimal() and int(announced[:20]) > MAX_BODY_BYTES:
+        raise too_large
+    body = bytearray()
+    async for chunk in request.stream():
+        if len(body) + len(chunk) > MAX_BODY_BYTES:
+            raise too_large
+        body += chunk
+    return bytes(body)
+
+
+# ---- refusals -------------------------------------------------------------------------------------------
+
+
+def _problem(refused: Refused) -> Response:
+    reason = refused.reason
+    body = {"type": "about:blank", "title": reason.sentence, "status": reason.status, "reason": reason.code,
+            "detail": refused.detail, **refused.more}  # fmt: skip
+    return Response(
+        orjson.dumps(body), status_code=reason.status, headers={"cache-control": "no-store", **refused.headers},
+        media_type="application/problem+json",
+    )  # fmt: skip
+
+
+async def _on_refused(_: Request, error: Exception) -> Response:
+    return _problem(cast("Refused", error))
+
+
+async def _on_http(_: Request, error: Exception) -> Response:
+    error = cast("HTTPException", error)
+    reason = {404: AdminReason.NOT_FOUND, 405: AdminReason.METHOD_NOT_ALLOWED}.get(
+        error.status_code, AdminReason.MALFORMED
+    )
+    return _problem(Refused(reason, headers=error.headers))
+
+
+async def _on_validation(_: Request, error: Exception) -> Response:
+    # Where and what was expected; never the input, which may be anything, a misplaced token included.
+    first = cast("RequestValidationError", error).errors()[0]
+    return _problem(Refused(AdminReason.MALFORMED, f"`{first['loc'][-1]}`: {str(first['msg']).lower()}"))
+
+
+class _LastResort:
+    """Answers a fault of ours as a problem document, says it in the log, and marks every answer as not to be kept.
+
+    In uvicorn's hands a fault would be a bare 500 and a traceback without a sentence.
+    """
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        started = False
+
+        async def marked(message: Message) -> None:
+            nonlocal started
+            if message["type"] == "http.response.start":
+                started = True
+                names = {name.lower() for name, _ in message["headers"]}
+                extra = [(b"cache-control", b"no-store"), (b"x-content-type-options", b"nosniff")]
+                message["headers"] = [*message["headers"], *(pair for pair in extra if pair[0] not in names)]
+            await send(message)
+
+        try:
+            await self._app(scope, receive, marked)
+        except ClientDisconnect:
+            pass  # nobody is left to answer
+        except Exception:
+            logger.exception("a call of the admin API failed: %s %s", scope["method"], _shape(scope))
+            if not started:
+                await _problem(Refused(AdminReason.INTERNAL))(scope, receive, marked)
+
+
+def _shape(scope: Scope) -> str:
+    """The call's row in the table, not the path as sent: that is the caller's text."""
+    route = scope.get("route")
+    return str(getattr(route, "path", "unknown call"))

@@ -1,0 +1,486 @@
+"""The composition root: the only module that wires. Starts everything in order, stops it in reverse.
+
+Whatever changes live state goes one way, under one lock: the core judges, the store keeps, the core takes it in,
+and only then is there an answer.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import hmac
+import logging
+import signal
+import threading
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+import orjson
+
+from signalwarden import __version__, _core, admin
+from signalwarden.config import ClientSettings, Loaded, Right, Settings, load
+from signalwarden.decision_log import FileSink, LogWriter, Recorder, now_us, rfc3339
+from signalwarden.doors import HttpDoor
+from signalwarden.errors import ConfigurationError, Problem, SignalwardenError, StateError, sentence
+from signalwarden.keys import digest_key
+from signalwarden.metrics import Metrics
+from signalwarden.server import FrontDoor
+from signalwarden.services import Client, Readiness
+from signalwarden.state import SqliteStore, Store
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+    from types import FrameType
+
+__all__ = ["App"]
+
+_log = logging.getLogger("signalwarden")
+
+TICK_S: Final = 1.0
+"""How often the time mark is kept and transport counts are read: time may run back by this much after a crash."""
+SETTLE_TICKS: Final = 5
+"""A call whose message has not come in this many ticks never comes: far above Envoy's timeout."""
+GRACE_S: Final = 3.0
+"""For checks in flight at a stop; a check takes microseconds, so this is for slow networks."""
+DRAIN_S: Final = 10.0
+"""For the log at a stop; within Kubernetes' default of 30 s together with the other graces."""
+ADMIN_GRACE_S: Final = 5.0
+REPLAY_BATCH: Final = 1_000
+REFUSALS_A_SECOND: Final = 10
+"""Change records of refused clients: more would let a stranger fill the log and deny everyone's requests. The rest
+are counted in the next one."""
+
+# What a reload can't change: these are bound when the server starts.
+_FIXED: Final = ("listen", "tls", "identity", "state", "keys", "decision_log", "policies", "insecure")
+
+
+@dataclass(slots=True)
+class _Running:
+    """What a started app holds, in the order in which it was opened."""
+
+    loaded: Loaded
+    store: Store
+    engine: _core.Engine
+    recorder: Recorder
+    writer: LogWriter
+    admin: HttpDoor
+    front: FrontDoor
+
+
+class App:
+    """A server for one configuration directory. Implements `services.Services` for the admin API."""
+
+    def __init__(self, directory: Path | str, clock: Callable[[], int] = now_us) -> None:
+        self._directory = Path(directory)
+        self._clock = clock
+        self._changes = threading.Lock()
+        """Held from judging a change to taking it in, and while a configuration is swapped."""
+        self._reloads = threading.Lock()
+        """One reload at a time; signals go on while a directory is read and checked."""
+        self._tally = threading.Lock()
+        self._counts = dict.fromkeys(("clients_refused", "reloads_done", "reloads_refused", "state_failures"), 0)
+        self._running: _Running | None = None
+        self._stack = contextlib.ExitStack()
+        self._refusals = _RateLimit(REFUSALS_A_SECOND)
+        self._reload_refused: dict[str, Any] | None = None
+        self._stop_ticks = threading.Event()
+        self._ticker = threading.Thread(target=self._tick_forever, name="ticker", daemon=True)
+        self._wake = threading.Event()
+        self._end = False
+        self._hup = False
+        self._transport = (0, 0)
+        self._ticks = 0
+        self._metrics = Metrics(self._numbers, lambda: self._up().engine.revision)
+
+    # ------------------------------------------------------------ life
+
+    def start(self) -> None:
+        """Loads, opens, answers. Raises a SignalwardenError of one or more sentences and leaves nothing open."""
+        with contextlib.ExitStack() as stack:
+            stack.callback(self._forget)
+            self._open(stack)
+            self._stack = stack.pop_all()
+        self._ticker.start()
+
+    def _forget(self) -> None:
+        self._running = None
+
+    def _open(self, stack: contextlib.ExitStack) -> None:
+        loaded = load(self._directory, self._clock())
+        settings, root = loaded.settings, loaded.root
+        store = SqliteStore(settings.state_path(root))
+        stack.callback(store.close)
+        key = digest_key(settings.keys_path(root))
+        engine = _core.Engine(influence=settings.decision_log.influence, digest_key=key)
+        stack.callback(self._keep_time_at_end, store, engine)
+        self._replay(store, engine)
+        engine.swap(loaded.configuration)
+        recorder = Recorder(engine, self._clock)
+        writer = self._open_log(stack, settings, root, engine, recorder)
+        recorder.change("server_started", actor="server", version=__version__)
+        self._record_load(recorder, None, loaded, "server")
+        admin_door = HttpDoor(admin.build(self), settings.listen.admin)
+        stack.callback(admin_door.stop, ADMIN_GRACE_S)
+        front = FrontDoor(engine, settings.listen.check, reflection_on=settings.listen.reflection)
+        stack.callback(front.stop, GRACE_S)
+        self._running = _Running(loaded, store, engine, recorder, writer, admin_door, front)
+        admin_door.start()
+        front.start()
+
+    def _replay(self, store: Store, engine: _core.Engine) -> None:
+        """Takes in what the store has kept."""
+        batch: list[_core.StoredChange] = []
+        for change in store.read_all():
+            batch.append(change)
+            if len(batch) >= REPLAY_BATCH:
+                self._take_in(engine, batch)
+                batch = []
+        self._take_in(engine, batch)
+
+    def _take_in(self, engine: _core.Engine, batch: list[_core.StoredChange]) -> None:
+        try:
+            engine.apply(batch, now_us=self._clock())
+        except SignalwardenError as error:
+            # Half a state is no state: a lost revocation or signal could widen access.
+            raise StateError(f"the state holds a change that can't be read: {error}") from error
+
+    def _open_log(
+        self,
+        stack: contextlib.ExitStack,
+        settings: Settings,
+        root: Path,
+        engine: _core.Engine,
+        recorder: Recorder,
+    ) -> LogWriter:
+        options = settings.decision_log
+        sink = FileSink(
+            settings.log_path(root), rotate_bytes=options.rotate_bytes, keep_files=options.keep_files
+        )
+        writer = LogWriter(engine, sink, recorder)
+        stack.callback(self._close_log, engine, writer, recorder)
+        if sink.repaired_bytes:
+            recorder.change("log_repaired", actor="server", bytes_cut=sink.repaired_bytes)
+        writer.start()
+        return writer
+
+    def _close_log(self, engine: _core.Engine, writer: LogWriter, recorder: Recorder) -> None:
+        recorder.change("server_stopped", actor="server", revision=engine.revision)
+        engine.close()
+        writer.stop(DRAIN_S)
+
+    def stop(self) -> None:
+        """Stops in reverse: no new checks, no new signals, the log drained, the state closed. May be called twice.
+        Raises LogError if accepted records could not be written."""
+        self._stop_ticks.set()
+        if self._ticker.ident is not None:
+            self._ticker.join(2 * TICK_S + GRACE_S)
+        self._stack.close()
+
+    def run_forever(self) -> None:
+        """Serves until SIGTERM or SIGINT; SIGHUP reloads. For the main thread."""
+        handlers = {signal.SIGTERM: self._on_end, signal.SIGINT: self._on_end, signal.SIGHUP: self._on_hup}
+        before = {number: signal.signal(number, handler) for number, handler in handlers.items()}
+        try:
+            self.start()
+            self._say_started()
+            self._serve()
+        finally:
+            try:
+                self.stop()
+            finally:
+                for number, handler in before.items():
+                    signal.signal(number, handler)
+
+    def _serve(self) -> None:
+        while not self._end:
+            self._wake.wait()
+            self._wake.clear()
+            if self._hup:
+                self._hup = False
+                with contextlib.suppress(ConfigurationError):  # recorded and logged
+                    self.reload("SIGHUP")
+
+    def _on_end(self, _number: int, _frame: FrameType | None) -> None:
+        self._end = True
+        self._wake.set()
+
+    def _on_hup(self, _number: int, _frame: FrameType | None) -> None:
+        self._hup = True
+        self._wake.set()
+
+    def _say_started(self) -> None:
+        running = self._up()
+        for warning in running.loaded.warnings:
+            _log.warning("%s", sentence(warning))
+        _log.info(
+            "check on %s, admin on %s, decision log %s, revision %.12s",
+            running.front.address,
+            running.admin.address,
+            self.decisions_path(),
+            running.engine.revision,
+        )
+
+    def _up(self) -> _Running:
+        if self._running is None:
+            raise SignalwardenError("the server is not running")
+        return self._running
+
+    @property
+    def check_address(self) -> str:
+        """Where checks are answered, with the port that the system chose."""
+        return str(self._up().front.address)
+
+    @property
+    def admin_address(self) -> str:
+        """Where the admin API is answered."""
+        return str(self._up().admin.address)
+
+    # ------------------------------------------------------------ every second
+
+    def _tick_forever(self) -> None:
+        while not self._stop_ticks.wait(TICK_S):
+            running = self._running
+            if running is None:
+                continue
+            try:
+                self._keep_time(running.store, running.engine)
+            except SignalwardenError as error:
+                self._count("state_failures")
+                _log.error("the time mark can't be kept: %s", error)
+            self._watch_transport(running)
+
+    def _keep_time(self, store: Store, engine: _core.Engine) -> None:
+        with self._changes:
+            store.append([engine.time_mark(now_us=self._clock())])
+
+    def _keep_time_at_end(self, store: Store, engine: _core.Engine) -> None:
+        try:
+            self._keep_time(store, engine)
+        except SignalwardenError as error:
+            _log.error("the time mark can't be kept: %s", error)
+
+    def _watch_transport(self, running: _Running) -> None:
+        """One record for the calls that never reached `check` since the last look."""
+        self._ticks += 1
+        if self._ticks % SETTLE_TICKS:
+            return
+        now = running.front.counts.settle()
+        for event, before, count in zip(("undelivered", "unknown_method"), self._transport, now, strict=True):
+            if count > before:
+                running.recorder.transport(event, count=count - before)
+        self._transport = now
+
+    # ------------------------------------------------------------ services: changes
+
+    def publish(self, body: bytes, client: Client) -> bytes:
+        """See Services. One publisher at a time; the answer follows the durable write."""
+        running = self._up()
+        with self._changes:
+            now = self._clock()
+            admission = running.engine.admit(body, publisher=client.id, now_us=now)
+            changes = admission.changes
+            if changes:
+                try:
+                    running.store.append(changes)
+                except StateError:
+                    self._count("state_failures")
+                    raise
+                running.engine.apply(changes, now_us=now)
+            return admission.answer
+
+    def reload(self, actor: str) -> str:
+        """See Services."""
+        running = self._up()
+        with self._reloads:
+            try:
+                loaded = load(self._directory, self._clock())
+                _refuse_fixed(running.loaded.settings, loaded.settings)
+            except ConfigurationError as error:
+                self._refuse_reload(running, actor, error)
+                raise
+            before = running.loaded
+            with self._changes:
+                running.engine.swap(loaded.configuration)
+                running.loaded = loaded
+            self._reload_refused = None
+            self._count("reloads_done")
+            self._record_load(running.recorder, before, loaded, actor)
+        _log.info("revision %.12s in force, by %s", loaded.configuration.revision, actor)
+        return loaded.configuration.revision
+
+    def _refuse_reload(self, running: _Running, actor: str, error: ConfigurationError) -> None:
+        findings = [sentence(finding) for finding in error.findings]
+        self._reload_refused = {"time": rfc3339(self._clock()), "actor": actor, "findings": findings}
+        self._count("reloads_refused")
+        kept = running.engine.revision
+        running.recorder.change("configuration_refused", actor=actor, revision=kept, findings=findings)
+        _log.error("reload by %s refused, revision %.12s goes on:\n%s", actor, kept, error)
+
+    def _record_load(self, recorder: Recorder, before: Loaded | None, after: Loaded, actor: str) -> None:
+        recorder.change(
+            "configuration_loaded",
+            actor=actor,
+            revision=after.configuration.revision,
+            previous=before.configuration.revision if before else None,
+            trust_domain=after.settings.trust_domain,
+            warnings=len(after.warnings),
+            difference=_difference(before, after) if before else None,
+        )
+
+    # ------------------------------------------------------------ services: clients
+
+    def authenticate(self, token: bytes) -> Client | None:
+        """See Services. Every client is compared, in constant time, whichever matches."""
+        digest = hashlib.sha256(token).hexdigest()
+        found: ClientSettings | None = None
+        for client in self._up().loaded.settings.clients:
+            if hmac.compare_digest(digest, client.token_sha256 or ""):
+                found = client
+        if found is None:
+            self.refused(None, None, "unknown token")
+            return None
+        client_of = Client(found.id, frozenset(found.may))
+        if found.expires is None or found.expires.timestamp() * 1e6 <= self._clock():
+            self.refused(client_of, None, "the token has expired")
+            return None
+        return client_of
+
+    def refused(self, client: Client | None, right: Right | None, detail: str) -> None:
+        """See Services."""
+        self._count("clients_refused")
+        suppressed = self._refusals.take()
+        if suppressed is None:
+            return
+        self._up().recorder.change(
+            "client_refused",
+            client=client.id if client else None,
+            right=right,
+            detail=detail,
+            suppressed=suppressed,
+        )
+
+    # ------------------------------------------------------------ services: reading
+
+    def signals(self, subject: str | None, limit: int) -> bytes:
+        """See Services."""
+        return self._up().engine.signals(subject=subject, limit=limit, now_us=self._clock())
+
+    def decisions_path(self) -> str:
+        """See Services."""
+        loaded = self._up().loaded
+        return str(loaded.settings.log_path(loaded.root))
+
+    def readiness(self) -> Readiness:
+        """See Services."""
+        running = self._running
+        if running is None:
+            return Readiness(False, {"ready": False, "revision": None})
+        doors = {"check": running.front.serving, "admin": running.admin.serving}
+        health = running.writer.health()
+        revision = running.engine.revision
+        ready = revision is not None and all(doors.values())
+        log = {
+            "healthy": health.healthy,
+            "queued": running.engine.queued(),
+            "lag_ms": round(health.lag_s * 1000),
+            "last_error": health.last_error,
+        }
+        detail = {
+            "ready": ready,
+            "revision": revision,
+            "doors": doors,
+            "log": log,
+            "last_reload_refused": self._reload_refused,
+            "warnings": len(running.loaded.warnings),
+        }
+        return Readiness(ready, detail)
+
+    def metrics_text(self) -> tuple[bytes, str]:
+        """See Services."""
+        return self._metrics.text()
+
+    def _numbers(self) -> Mapping[str, float]:
+        running = self._up()
+        health = running.writer.health()
+        with self._tally:
+            counts = dict(self._counts)
+        return {
+            **running.engine.counters(),
+            **counts,
+            "log_written": health.written,
+            "log_failures": health.failures,
+            "log_healthy": int(health.healthy),
+            "log_lag_seconds": health.lag_s,
+            "log_notes_refused": running.recorder.refused,
+            "log_notes_lost": running.recorder.lost,
+            "transport_undelivered": self._transport[0],
+            "transport_unknown_method": self._transport[1],
+            "ready": int(self.readiness().ready),
+        }
+
+    def _count(self, name: str) -> None:
+        with self._tally:
+            self._counts[name] += 1
+
+
+class _RateLimit:
+    """So many a second; `take` says how many were held back before this one, or None for one held back."""
+
+    def __init__(self, a_second: int) -> None:
+        self._a_second = a_second
+        self._mutex = threading.Lock()
+        self._second = -1
+        self._taken = 0
+        self._held = 0
+
+    def take(self) -> int | None:
+        with self._mutex:
+            second = int(time.monotonic())
+            if second != self._second:
+                self._second, self._taken = second, 0
+            if self._taken >= self._a_second:
+                self._held += 1
+                return None
+            self._taken += 1
+            held, self._held = self._held, 0
+            return held
+
+
+def _refuse_fixed(before: Settings, after: Settings) -> None:
+    """A changed setting that a reload can't bring into force is a mistake, not something to ignore."""
+    findings = [
+        Problem("error", "signalwarden.yaml", 0, 0, "needs_restart", f"`{name}` changes only with a restart")
+        for name in _FIXED
+        if getattr(before, name) != getattr(after, name)
+    ]
+    if findings:
+        raise ConfigurationError(findings)
+
+
+def _difference(before: Loaded, after: Loaded) -> dict[str, Any]:
+    """Names added, removed and changed, for each part of the configuration."""
+    old = orjson.loads(before.configuration.describe())
+    new = orjson.loads(after.configuration.describe())
+    parts = {}
+    for part in ("signals", "routes", "policies", "actions"):
+        a, b = _by_name(old.get(part, [])), _by_name(new.get(part, []))
+        parts[part] = {
+            "added": sorted(b.keys() - a.keys()),
+            "removed": sorted(a.keys() - b.keys()),
+            "changed": sorted(name for name in a.keys() & b.keys() if a[name] != b[name]),
+        }
+    clients = [{client.id for client in loaded.settings.clients} for loaded in (before, after)]
+    parts["clients"] = {"added": sorted(clients[1] - clients[0]), "removed": sorted(clients[0] - clients[1])}
+    return parts
+
+
+def _by_name(entries: list[Any]) -> dict[str, Any]:
+    """Entries of a description by what names them."""
+    named = {}
+    for entry in entries:
+        keys = ("name", "id", "label", "action")
+        name = next((str(entry[key]) for key in keys if key in entry), "") if isinstance(entry, dict) else entry
+        named[str(name)] = entry
+    return named

@@ -1,0 +1,458 @@
+"""The configuration directory: typed settings of `signalwarden.yaml`, and the load of the whole in one pass.
+
+Everything is strict. A mistake becomes a finding with file, line, key, what was expected and the nearest
+known key; a value whose feature is not built yet is a mistake that says so. What the core reads (routes,
+register, entities, policies) passes through here as bytes.
+"""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import orjson
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic_core import ErrorDetails, PydanticCustomError
+
+from signalwarden import _core
+from signalwarden.directory import SETTINGS_FILE, Directory
+from signalwarden.errors import ConfigurationError, FindingLike, Problem, is_error, sorted_findings
+from signalwarden.values import (
+    Address,
+    Digest,
+    DoorAddress,
+    FilePath,
+    Insecure,
+    Instant,
+    NotBuilt,
+    SpiffeId,
+    StatePath,
+    TrustDomain,
+    instant,
+    is_trust_domain,
+    kind_of,
+    one_of,
+    spiffe_trust_domain,
+    suggestion,
+    word,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+
+__all__ = [
+    "SETTINGS_FILE",
+    "Address",
+    "ClientSettings",
+    "DecisionLogSettings",
+    "Directory",
+    "Listen",
+    "Loaded",
+    "Right",
+    "Settings",
+    "json_schema",
+    "load",
+    "read_settings",
+]
+
+SCHEMA_FILE = "docs/schema/signalwarden.schema.json"
+DEFAULT_CHECK = "127.0.0.1:9191"
+DEFAULT_ADMIN = "127.0.0.1:9292"
+DEFAULT_KEYS = "var/keys"
+DEFAULT_LOG = "var/decisions.jsonl"
+
+MIN_ROTATE_BYTES = 64 * 1024
+"""Below this a single batch would outgrow a file."""
+MAX_ROTATE_BYTES = 1 << 40
+"""1 TiB: larger is a slip of the keyboard."""
+
+
+# ---------------------------------------------------------------- the settings
+
+
+class Right(StrEnum):
+    """What a client of the admin API may do. Closed."""
+
+    PUBLISH = "publish"
+    READ = "read"
+    TASKS = "tasks"
+    OVERRIDE = "override"
+    WORKFLOWS = "workflows"
+    APPROVE = "approve"
+    EVALUATE = "evaluate"
+    OPERATE = "operate"
+
+
+BUILT_RIGHTS = (Right.PUBLISH, Right.READ, Right.OPERATE)
+LATER_RIGHTS = tuple(right for right in Right if right not in BUILT_RIGHTS)
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(strict=True, extra="forbid", frozen=True)
+
+
+class Listen(_Strict):
+    """The doors. Loopback or a Unix socket until TLS is built."""
+
+    check: DoorAddress = Field(
+        default=Address.parse(DEFAULT_CHECK),
+        description="gRPC, for Envoy",
+        json_schema_extra={"default": DEFAULT_CHECK},
+    )
+    admin: DoorAddress = Field(
+        default=Address.parse(DEFAULT_ADMIN),
+        description="HTTP, for publishers and operators",
+        json_schema_extra={"default": DEFAULT_ADMIN},
+    )
+    front: Annotated[Literal["grpcio"], word(["grpcio"], ["native"])] = Field(
+        default="grpcio", description="which front door serves `check`"
+    )
+    reflection: bool = Field(default=False, description="gRPC server reflection on the check address")
+    signals: NotBuilt = None
+
+
+class Tls(_Strict):
+    """Every key is known, none is built yet."""
+
+    cert: NotBuilt = None
+    key: NotBuilt = None
+    client_ca: NotBuilt = None
+    spire: NotBuilt = None
+    check_clients: NotBuilt = None
+
+
+IdentitySource = Annotated[Literal["envoy_peer"], word(["envoy_peer"], ["xfcc", "jwt_svid", "oauth"])]
+
+
+class IdentitySettings(_Strict):
+    """Where a principal's identity may come from."""
+
+    sources: Annotated[tuple[IdentitySource, ...], Field(min_length=1)] = ("envoy_peer",)
+
+
+class ClientSettings(_Strict):
+    """Who may call the admin API, to do what. One id may have two entries while its token is rotated."""
+
+    id: SpiffeId
+    may: Annotated[
+        tuple[Annotated[Right, word(BUILT_RIGHTS, LATER_RIGHTS)], ...],
+        Field(min_length=1, json_schema_extra={"items": {"enum": [*BUILT_RIGHTS]}}),
+    ]
+    token_sha256: Digest | None = Field(default=None, description="hex of SHA-256 over the token's bytes")
+    expires: Instant | None = Field(default=None, description="from this time on the token is refused")
+
+
+class DecisionLogSettings(_Strict):
+    """Where decision records go."""
+
+    path: FilePath = Field(default=DEFAULT_LOG, description="one JSON object a line")
+    on_full: Annotated[Literal["deny"], word(["deny"], ["block", "allow", "drop"])] = "deny"
+    ack: Annotated[Literal["accepted"], word(["accepted"], ["synced"])] = "accepted"
+    influence: Annotated[Literal["none", "default", "all"], word(["none", "default", "all"])] = "default"
+    rotate_bytes: Annotated[int, Field(ge=MIN_ROTATE_BYTES, le=MAX_ROTATE_BYTES)] = 100_000_000
+    keep_files: Annotated[int, Field(ge=1, le=10_000, description="rotated files kept")] = 20
+
+
+class Policies(_Strict):
+    """Engine options: none yet."""
+
+
+class Settings(_Strict):
+    """What `signalwarden.yaml` says."""
+
+    trust_domain: TrustDomain
+    federates_with: tuple[TrustDomain, ...] = Field(
+        default=(), description="other trust domains whose principals are accepted"
+    )
+    listen: Listen = Listen()
+    tls: Tls = Tls()
+    identity: IdentitySettings = IdentitySettings()
+    clients: tuple[ClientSettings, ...] = ()
+    state: StatePath = Field(default="sqlite:var/state.db", description="where live state is kept")
+    keys: FilePath = Field(default=DEFAULT_KEYS, description="directory of key files, made when missing")
+    decision_log: DecisionLogSettings = DecisionLogSettings()
+    policies: Policies = Policies()
+    principals: NotBuilt = None
+    insecure: Insecure = False
+
+    def state_path(self, directory: Path) -> Path:
+        """The SQLite file."""
+        return directory / self.state.removeprefix("sqlite:")
+
+    def keys_path(self, directory: Path) -> Path:
+        """The directory of key files."""
+        return directory / self.keys
+
+    def log_path(self, directory: Path) -> Path:
+        """The decision log's current file."""
+        return directory / self.decision_log.path
+
+
+# ---------------------------------------------------------------- from text to settings
+
+
+def read_settings(
+    text: str, *, now: datetime, file: str = SETTINGS_FILE
+) -> tuple[Settings | None, list[FindingLike]]:
+    """Reads the settings; None if any finding is an error. `now` tells which tokens have expired."""
+    document = _core.parse_yaml(file, text)
+    findings: list[FindingLike] = list(document.findings)
+    if document.json is None:
+        if not any(map(is_error, findings)):
+            findings.append(Problem("error", file, 0, 0, "wrong_type", "expected a map, found nothing"))
+        return None, findings
+    raw = orjson.loads(document.json)
+    if not isinstance(raw, dict):
+        message = f"expected a map with at least `trust_domain`, found {kind_of(raw)}"
+        return None, [*findings, Problem("error", file, 0, 0, "wrong_type", message)]
+    slips = [*_model_slips(document.json), *_cross_checks(raw, now)]
+    findings += [_problem(slip, file, document.places) for slip in slips]
+    if any(map(is_error, findings)):
+        return None, findings
+    return Settings.model_validate_json(document.json), findings
+
+
+@dataclass(frozen=True, slots=True)
+class _Slip:
+    """A mistake before its place is looked up."""
+
+    loc: tuple[str | int, ...]
+    code: str
+    message: str
+    severity: Literal["error", "warning"] = "error"
+
+
+def _problem(slip: _Slip, file: str, places: Mapping[str, tuple[int, int]]) -> Problem:
+    """Finds the nearest place that the file has: a missing key is placed at its map."""
+    loc = slip.loc
+    while loc and _pointer(loc) not in places:
+        loc = loc[:-1]
+    line, column = places.get(_pointer(loc), (0, 0)) if loc else (0, 0)
+    name = _dotted(slip.loc)
+    message = f"`{name}`: {slip.message}" if name else slip.message
+    return Problem(slip.severity, file, line, column, slip.code, message)
+
+
+def _pointer(loc: Sequence[str | int]) -> str:
+    return "".join("/" + str(step).replace("~", "~0").replace("/", "~1") for step in loc)
+
+
+def _dotted(loc: Sequence[str | int]) -> str:
+    text = "".join(f"[{step}]" if isinstance(step, int) else f".{step}" for step in loc)
+    return text.removeprefix(".")
+
+
+def _model_slips(text: bytes) -> Iterator[_Slip]:
+    try:
+        Settings.model_validate_json(text)
+    except ValidationError as error:
+        for detail in error.errors(include_url=False, include_context=True):
+            if detail["type"] != "too_short" or not detail.get("input"):  # else its entries were the mistake
+                yield _slip(detail)
+
+
+def _slip(detail: ErrorDetails) -> _Slip:
+    """One error of the models in the words of this house."""
+    loc, kind, found = detail["loc"], detail["type"], detail.get("input")
+    context = detail.get("ctx", {})
+    match kind:
+        case "bad_value" | "not_built":
+            return _Slip(loc, kind, detail["msg"])
+        case "extra_forbidden":
+            known = _known_keys(loc[:-1])
+            others = f", expected {one_of(known)}" if known else ", no key is known here"
+            return _Slip(loc, "unknown_key", f"unknown key{suggestion(str(loc[-1]), known) or others}")
+        case "missing":
+            return _Slip(loc, "missing_key", "missing, the key is required")
+        case "too_short":
+            return _Slip(loc, "bad_value", f"expected at least {context.get('min_length', 1)} entry, found none")
+        case "greater_than_equal":
+            return _Slip(loc, "bad_value", f"expected at least {context.get('ge')}, found {found}")
+        case "less_than_equal":
+            return _Slip(loc, "bad_value", f"expected at most {context.get('le')}, found {found}")
+    expected = _EXPECTED.get(kind)
+    if expected is None:
+        return _Slip(loc, "bad_value", detail["msg"].lower())
+    return _Slip(loc, "wrong_type", f"expected {expected}, found {kind_of(found)}")
+
+
+_EXPECTED = {
+    "string_type": "text",
+    "int_type": "a whole number",
+    "int_from_float": "a whole number",
+    "bool_type": "true or false",
+    "literal_error": "text",
+    "enum": "text",
+    "tuple_type": "a list",
+    "model_type": "a map",
+    "model_attributes_type": "a map",
+}
+
+
+def _known_keys(loc: Sequence[str | int]) -> list[str]:
+    """The keys that the map at this place may have."""
+    model: type[BaseModel] = Settings
+    for step in loc:
+        if isinstance(step, str):
+            model = _MODELS[step]
+    return list(model.model_fields)
+
+
+_MODELS: dict[str, type[BaseModel]] = {
+    "listen": Listen,
+    "tls": Tls,
+    "identity": IdentitySettings,
+    "clients": ClientSettings,
+    "decision_log": DecisionLogSettings,
+    "policies": Policies,
+}
+
+
+# ---------------------------------------------------------------- checks over several keys
+
+
+def _cross_checks(raw: Mapping[str, Any], now: datetime) -> Iterator[_Slip]:
+    """Works on what was read, valid or not, so that all mistakes are found in one pass."""
+    yield from _trust_domains(raw)
+    yield from _clients(raw, now)
+    listen = raw.get("listen", {})
+    if isinstance(listen, dict):
+        check, admin = listen.get("check", DEFAULT_CHECK), listen.get("admin", DEFAULT_ADMIN)
+        if check == admin and isinstance(check, str) and not check.endswith(":0"):
+            yield _Slip(("listen", "admin"), "bad_value", f"`{admin}` is already the check address")
+    log = raw.get("decision_log", {})
+    path, keys = log.get("path", DEFAULT_LOG) if isinstance(log, dict) else None, raw.get("keys", DEFAULT_KEYS)
+    if isinstance(path, str) and isinstance(keys, str) and Path(path).parent == Path(keys):
+        yield _Slip(("keys",), "bad_value", f"`{keys}` holds the decision log, keys are kept apart from it")
+
+
+def _trust_domains(raw: Mapping[str, Any]) -> Iterator[_Slip]:
+    seen = [raw.get("trust_domain")]
+    for at, domain in enumerate(_list(raw, "federates_with")):
+        if isinstance(domain, str) and domain in seen:
+            yield _Slip(("federates_with", at), "duplicate", f"`{domain}` is already accepted")
+        seen.append(domain)
+
+
+def _clients(raw: Mapping[str, Any], now: datetime) -> Iterator[_Slip]:
+    own = raw.get("trust_domain")
+    known = isinstance(own, str) and is_trust_domain(own)
+    accepted = [own, *_list(raw, "federates_with")]
+    tokens: list[object] = []
+    for at, client in enumerate(_list(raw, "clients")):
+        if not isinstance(client, dict):
+            continue
+        loc = ("clients", at)
+        token = client.get("token_sha256")
+        domain = spiffe_trust_domain(client["id"]) if isinstance(client.get("id"), str) else None
+        if domain is not None and known and domain not in accepted:
+            message = f"its trust domain `{domain}` is neither `trust_domain` nor in `federates_with`"
+            yield _Slip((*loc, "id"), "trust_domain_unknown", message)
+        if token is None:
+            message = "authentication by SVID is not built yet, expected `token_sha256` and `expires`"
+            yield _Slip(loc, "not_built", message)
+        elif client.get("expires") is None:
+            yield _Slip((*loc, "expires"), "missing_key", "missing, a client with `token_sha256` needs it")
+        if token is not None and token in tokens:
+            yield _Slip((*loc, "token_sha256"), "duplicate", "another client has the same token")
+        tokens.append(token)
+        yield from _expired(loc, client.get("expires"), now)
+
+
+def _expired(loc: tuple[str | int, ...], expires: object, now: datetime) -> Iterator[_Slip]:
+    if expires is None:
+        return
+    try:
+        passed = instant(expires) <= now
+    except PydanticCustomError:
+        return  # the model says so
+    if passed:
+        message = f"`{expires}` has passed, the client is refused"
+        yield _Slip((*loc, "expires"), "client_expired", message, "warning")
+
+
+def _list(raw: Mapping[str, Any], key: str) -> list[Any]:
+    value = raw.get(key)
+    return value if isinstance(value, list) else []
+
+
+# ---------------------------------------------------------------- the whole directory
+
+
+@dataclass(frozen=True, slots=True)
+class Loaded:
+    """A directory without errors."""
+
+    root: Path
+    settings: Settings
+    configuration: _core.Configuration
+    warnings: tuple[FindingLike, ...]
+
+
+UNKNOWN_TRUST_DOMAIN = "unknown.invalid"
+"""Stands in where `trust_domain` is itself a mistake, so that the other files are still checked."""
+
+
+def load(path: Path | str, now_us: int) -> Loaded:
+    """Loads a directory. Raises ConfigurationError with every mistake of all its files, found in one pass."""
+    directory = Directory.read(Path(path))
+    findings: list[FindingLike] = list(directory.findings)
+    settings: Settings | None = None
+    text = directory.text(SETTINGS_FILE)
+    if isinstance(text, str):
+        settings, more = read_settings(text, now=datetime.fromtimestamp(now_us / 1e6, UTC))
+        findings += more
+    else:
+        findings += text
+    if not directory.readable:
+        raise ConfigurationError(sorted_findings(findings))
+    domain, federates = (settings.trust_domain, settings.federates_with) if settings else _domains(text)
+    configuration: _core.Configuration | None = None
+    try:
+        configuration = _core.Configuration.load(
+            directory.core_files(), trust_domain=domain, federates_with=list(federates), now_us=now_us
+        )
+        findings += configuration.warnings
+    except ConfigurationError as error:
+        findings += error.findings
+    if settings is None or configuration is None or any(map(is_error, findings)):
+        raise ConfigurationError(sorted_findings(findings))
+    return Loaded(directory.root, settings, configuration, tuple(sorted_findings(findings)))
+
+
+def _domains(text: object) -> tuple[str, tuple[str, ...]]:
+    """What can be had of settings that have mistakes, so that other files are judged by the right names."""
+    raw: object = None
+    if isinstance(text, str) and (content := _core.parse_yaml(SETTINGS_FILE, text).json) is not None:
+        raw = orjson.loads(content)
+    if not isinstance(raw, dict):
+        return UNKNOWN_TRUST_DOMAIN, ()
+    domain = raw.get("trust_domain")
+    good = isinstance(domain, str) and is_trust_domain(domain)
+    others = [name for name in _list(raw, "federates_with") if isinstance(name, str) and is_trust_domain(name)]
+    return (domain if isinstance(domain, str) and good else UNKNOWN_TRUST_DOMAIN), tuple(others)
+
+
+# ---------------------------------------------------------------- JSON Schema
+
+
+def json_schema() -> bytes:
+    """JSON Schema of `signalwarden.yaml`, for editors; generated, never written by hand."""
+    schema = Settings.model_json_schema(mode="validation")
+    schema = {"$schema": "https://json-schema.org/draft/2020-12/schema", **schema, "title": SETTINGS_FILE}
+    return orjson.dumps(schema, option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE)
+
+
+def _write_schema(arguments: Sequence[str]) -> None:
+    """`python -m signalwarden.config [FILE]` writes the schema."""
+    target = Path(arguments[0] if arguments else SCHEMA_FILE)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    target.write_bytes(json_schema())
+
+
+if __name__ == "__main__":
+    _write_schema(sys.argv[1:])

@@ -1,0 +1,173 @@
+"""Sinks: where record lines end up. A sink takes whole batches, and never leaves half a line or writes one twice."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import re
+import stat
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Final, Protocol
+
+from signalwarden.errors import LogError
+from signalwarden.files import make_private_directory, open_private, sync_data, sync_directory, why
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+__all__ = ["FileSink", "Sink", "log_files", "rotated_files"]
+
+REPAIR_WINDOW: Final = 1 << 20
+"""How far back the end of the last whole line is looked for at once."""
+
+
+class Sink(Protocol):
+    """A place for record lines. Used by one thread. Raises OSError; the writer tries again."""
+
+    def write(self, batch: bytes) -> None:
+        """Takes a batch of whole lines. After an error the same batch must be offered until it is taken; what
+        of it was already written is not written again."""
+
+    def sync(self) -> None:
+        """Makes durable what was written."""
+
+    def close(self) -> None:
+        """Lets go, without sync."""
+
+
+def rotated_files(path: Path) -> list[Path]:
+    """The rotated files of a log, oldest first: `decisions-000001-20261123T101500Z.jsonl` for `decisions.jsonl`."""
+    name = re.compile(re.escape(path.stem) + r"-(\d{6,})-\d{8}T\d{6}Z" + re.escape(path.suffix))
+    with contextlib.suppress(OSError):
+        matches = [(name.fullmatch(entry.name), entry) for entry in path.parent.iterdir()]
+        return [entry for _, entry in sorted((int(match[1]), entry) for match, entry in matches if match)]
+    return []
+
+
+def log_files(path: Path) -> list[Path]:
+    """Every file of a log, oldest first, the current one last."""
+    return [*rotated_files(path), *([path] if path.exists() else [])]
+
+
+class FileSink:
+    """A file that is rotated by size."""
+
+    def __init__(self, path: Path, *, rotate_bytes: int, keep_files: int) -> None:
+        self._path = path
+        self._rotate_bytes = rotate_bytes
+        self._keep_files = keep_files
+        self._taken = 0
+        """Bytes of the batch in hand that are in the file already."""
+        self._fd = -1
+        self.repaired_bytes = 0
+        """What a crash had left of a half line, cut off when the file was opened."""
+        try:
+            make_private_directory(path.parent)
+            self._open()
+        except OSError as error:
+            raise LogError(f"the decision log `{path}` can't be written: {why(error)}") from error
+
+    def _open(self) -> None:
+        fd = open_private(self._path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_NONBLOCK)
+        try:
+            status = os.fstat(fd)
+            if not stat.S_ISREG(status.st_mode):
+                raise LogError(f"the decision log `{self._path}` is not a regular file")
+            try:
+                fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError as error:
+                raise LogError(f"the decision log `{self._path}` is in use by another process") from error
+            self.repaired_bytes = _cut_half_line(fd, status.st_size)
+            self._size = status.st_size - self.repaired_bytes
+            sync_directory(self._path.parent)
+        except BaseException:
+            os.close(fd)
+            raise
+        self._fd = fd
+
+    def write(self, batch: bytes) -> None:
+        """See Sink."""
+        if self._taken == 0:
+            self._follow_rename()
+            if self._size and self._size + len(batch) > self._rotate_bytes:
+                self._rotate()
+        elif self._fd < 0:
+            self._open()
+        self._restore()
+        view = memoryview(batch)
+        written = self._taken
+        try:
+            while written < len(batch):
+                written += os.write(self._fd, view[written:])
+        except OSError:
+            # Keep the lines that are whole and take the half one back, so that whoever reads sees lines only.
+            # `_restore` does it once more, if it can't be done now.
+            whole = batch.rfind(b"\n", 0, written) + 1
+            self._size += whole - self._taken
+            self._taken = whole
+            with contextlib.suppress(OSError):
+                self._restore()
+            raise
+        self._size += len(batch) - self._taken
+        self._taken = 0
+
+    def _restore(self) -> None:
+        """The file ends where the last whole line of ours ends."""
+        if os.fstat(self._fd).st_size > self._size:
+            os.ftruncate(self._fd, self._size)
+        else:
+            self._size = os.fstat(self._fd).st_size  # somebody emptied it: go on at its end
+
+    def _follow_rename(self) -> None:
+        """If somebody moved or removed the file, as logrotate does, goes on in a new one of the right name."""
+        if self._fd >= 0:
+            with contextlib.suppress(FileNotFoundError):
+                if os.path.samestat(self._path.stat(), os.fstat(self._fd)):
+                    return
+            sync_data(self._fd)
+            self._let_go()
+        self._open()
+
+    def _rotate(self) -> None:
+        """Renames the full file and goes on in a new one; the oldest beyond the number kept go."""
+        sync_data(self._fd)
+        old = rotated_files(self._path)
+        number = int(old[-1].name[len(self._path.stem) + 1 :].split("-")[0]) + 1 if old else 1
+        name = f"{self._path.stem}-{number:06d}-{datetime.now(UTC):%Y%m%dT%H%M%SZ}{self._path.suffix}"
+        target = self._path.with_name(name)
+        self._path.rename(target)
+        self._let_go()
+        self._open()
+        for surplus in [*old, target][: -self._keep_files]:
+            with contextlib.suppress(OSError):
+                surplus.unlink()
+
+    def sync(self) -> None:
+        """See Sink."""
+        if self._fd >= 0:
+            sync_data(self._fd)
+
+    def close(self) -> None:
+        """See Sink."""
+        self._let_go()
+
+    def _let_go(self) -> None:
+        if self._fd >= 0:
+            os.close(self._fd)
+            self._fd = -1
+
+
+def _cut_half_line(fd: int, size: int) -> int:
+    """Cuts off what follows the last newline; how many bytes that was."""
+    end = size
+    while end > 0:
+        start = max(0, end - REPAIR_WINDOW)
+        newline = os.pread(fd, end - start, start).rfind(b"\n")
+        if newline >= 0:
+            end = start + newline + 1
+            break
+        end = start
+    if end < size:
+        os.ftruncate(fd, end)
+    return size - end

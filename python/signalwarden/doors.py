@@ -1,0 +1,171 @@
+"""What both doors share: binding an address so that a port in use or a foreign socket is one clear sentence."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import socket
+import stat
+import threading
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+import uvicorn
+
+from signalwarden.config import Address
+from signalwarden.errors import ServerError
+from signalwarden.files import make_private_directory, why
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+__all__ = ["HttpDoor", "bound", "numeric", "private_socket"]
+
+CONNECT_TIMEOUT_S: Final = 1.0
+START_TIMEOUT_S: Final = 10.0
+BACKLOG: Final = 128
+
+
+def numeric(address: Address) -> Address:
+    """`localhost` is 127.0.0.1: with two addresses behind one name, one could be ours and one another's."""
+    return Address("127.0.0.1", address.port) if address.host == "localhost" else address
+
+
+@contextlib.contextmanager
+def private_socket(path: str) -> Iterator[None]:
+    """Binds inside a socket at `path` that only this user can reach. A stale one of ours is removed first; a
+    live one, another user's or another kind of file is an error."""
+    _check_folder(Path(path).parent)
+    _remove_stale(path)
+    # Mode 0600 from the first moment, not after a chmod. Only while starting: umask is the process's.
+    before = os.umask(0o177)
+    try:
+        yield
+    finally:
+        os.umask(before)
+    with contextlib.suppress(FileNotFoundError):
+        Path(path).chmod(0o600)
+
+
+def _check_folder(folder: Path) -> None:
+    try:
+        make_private_directory(folder)
+        status = folder.stat()
+    except OSError as error:
+        raise ServerError(f"the socket's directory `{folder}` can't be used: {why(error)}") from error
+    if not stat.S_ISDIR(status.st_mode):
+        raise ServerError(f"`{folder}` is not a directory for a socket")
+    if status.st_uid not in (0, os.geteuid()):
+        raise ServerError(f"the socket's directory `{folder}` belongs to another user")
+    if status.st_mode & stat.S_IWOTH and not status.st_mode & stat.S_ISVTX:
+        raise ServerError(f"the socket's directory `{folder}` is writable by everyone")
+
+
+def _remove_stale(path: str) -> None:
+    try:
+        status = os.lstat(path)
+    except FileNotFoundError:
+        return
+    if not stat.S_ISSOCK(status.st_mode):
+        raise ServerError(f"`{path}` exists and is not a socket")
+    if status.st_uid != os.geteuid():
+        raise ServerError(f"the socket `{path}` belongs to another user")
+    with socket.socket(socket.AF_UNIX) as probe:
+        probe.settimeout(CONNECT_TIMEOUT_S)
+        try:
+            probe.connect(path)
+        except ConnectionRefusedError:
+            Path(path).unlink(missing_ok=True)
+            return
+        except OSError as error:
+            raise ServerError(f"the socket `{path}` can't be tried: {why(error)}") from error
+    raise ServerError(f"the socket `{path}` is in use")
+
+
+def bound(address: Address) -> socket.socket:
+    """A listening socket. Raises ServerError with one sentence."""
+    address = numeric(address)
+    if address.path is not None:
+        listener = socket.socket(socket.AF_UNIX)
+        try:
+            with private_socket(address.path):
+                listener.bind(address.path)
+                listener.listen(BACKLOG)
+        except OSError as error:
+            listener.close()
+            raise ServerError(f"`{address}` can't be opened: {why(error)}") from error
+        except BaseException:
+            listener.close()
+            raise
+        return listener
+    listener = socket.socket(socket.AF_INET6 if ":" in address.host else socket.AF_INET)
+    try:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # past connections that linger, not listeners
+        listener.bind((address.host, address.port))
+        listener.listen(BACKLOG)
+    except OSError as error:
+        listener.close()
+        if error.errno == errno.EADDRINUSE:
+            raise ServerError(f"the address `{address}` is in use") from error
+        raise ServerError(f"the address `{address}` can't be opened: {why(error)}") from error
+    return listener
+
+
+class HttpDoor:
+    """An ASGI application behind uvicorn in a thread of its own."""
+
+    def __init__(self, application: Any, address: Address) -> None:
+        self._listener = bound(address)
+        self.address = _name_of(self._listener, address)
+        config = uvicorn.Config(
+            application,
+            log_config=None,
+            access_log=False,
+            server_header=False,
+            date_header=False,
+            proxy_headers=False,  # nobody's word about where a caller comes from
+            lifespan="off",
+            ws="none",
+            http="h11",
+            limit_concurrency=256,  # more callers than a control plane has
+            timeout_keep_alive=15,
+            timeout_graceful_shutdown=3,  # event streams never end by themselves
+            h11_max_incomplete_event_size=64 * 1024,  # as nginx: what headers may take
+        )
+        self._server = uvicorn.Server(config)
+        self._thread = threading.Thread(target=self._run, name="admin", daemon=True)
+
+    def _run(self) -> None:
+        self._server.run(sockets=[self._listener])
+
+    def start(self) -> None:
+        """Returns when requests are answered."""
+        self._thread.start()
+        deadline = time.monotonic() + START_TIMEOUT_S
+        while not self._server.started:
+            if not self._thread.is_alive() or time.monotonic() > deadline:
+                raise ServerError(f"the admin server on `{self.address}` did not start")
+            time.sleep(0.005)
+
+    @property
+    def serving(self) -> bool:
+        """True while the thread answers."""
+        return self._server.started and self._thread.is_alive()
+
+    def stop(self, timeout_s: float) -> None:
+        """Ends in-flight requests, then the thread. May be called twice, or without start."""
+        self._server.should_exit = True
+        if self._thread.ident is not None:
+            self._thread.join(timeout_s)
+        self._listener.close()
+        if self.address.path is not None:
+            Path(self.address.path).unlink(missing_ok=True)
+
+
+def _name_of(listener: socket.socket, address: Address) -> Address:
+    """The address with the port that the system chose."""
+    if address.path is not None:
+        return address
+    return Address(numeric(address).host, int(listener.getsockname()[1]))

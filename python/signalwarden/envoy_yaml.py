@@ -1,0 +1,149 @@
+"""The text of an Envoy configuration: YAML that says weighty defaults aloud, and why each choice was made."""
+
+from __future__ import annotations
+
+import json
+import re
+from typing import Any
+
+import betterproto2
+
+__all__ = ["to_yaml"]
+
+COMMENT_COLUMNS = 100
+
+
+def to_yaml(message: betterproto2.Message, header: str = "") -> str:
+    """Any message of Envoy's API as commented YAML."""
+    value = _spelled_out(message.to_dict(casing=betterproto2.Casing.SNAKE))
+    return header + "\n".join(_yaml(value)) + "\n"
+
+
+# Envoy's defaults that carry the weight of a promise: said aloud, so that a reader need not know them.
+_ALOUD: dict[str, dict[str, object]] = {
+    "ExtAuthz": {"failure_mode_allow": False, "clear_route_cache": False},
+    "HttpConnectionManager": {
+        "forward_client_cert_details": "SANITIZE",
+        "merge_slashes": False,
+        "preserve_external_request_id": False,
+    },
+}
+
+_COMMENTS: dict[str, str] = {
+    "admin": "Loopback, and only what reads.",
+    "overload_manager": "A bound on connections, as Envoy advises for edges.",
+    "per_connection_buffer_limit_bytes": "Untrusted peers get little of our memory.",
+    "custom_validator_config": (
+        "One trust bundle for each trust domain, chosen by the SPIFFE ID of the certificate: no "
+        "authority can vouch for another's workloads. With SPIRE, take certificate and bundles from "
+        "its agent by SDS."
+    ),
+    "require_client_certificate": (
+        "true: no handshake without an SVID. false: the decision point answers 401, which leaves a record."
+    ),
+    "forward_client_cert_details": "A client's own x-forwarded-client-cert reaches nobody.",
+    "headers_with_underscores_action": (
+        "Some upstreams read x_signalwarden_principal as x-signalwarden-principal."
+    ),
+    "normalize_path": (
+        "What is decided about is what is forwarded, byte by byte. The decision point refuses every "
+        "path that has two meanings (dot segments, //, escaped slashes) with a record; repairing it "
+        "here would hide the attempt, and rejecting it here would leave none."
+    ),
+    "preserve_external_request_id": "The record's envoy_id is Envoy's own.",
+    "failure_mode_allow": "Never true: an unreachable decision point would be an open door (promise I5).",
+    "clear_route_cache": "A decision never changes the route.",
+    "status_on_error": "503, not the default 403: an outage is no verdict, and a client may try again.",
+    "retry_policy": "Once, and only if the check can't have been decided.",
+    "include_peer_certificate": "The caller's identity, and its SHA-256 for the record.",
+    "allowed_headers": (
+        "What the decision point is sent: what it reads, and the headers that signals.yaml names. "
+        "Cookies and bearer tokens stay here."
+    ),
+    "encode_raw_headers": "Repeated headers stay apart and bytes stay bytes: one meaning or none.",
+    "validate_mutations": "A malformed answer is a 500, never a malformed request to the upstream.",
+    "decoder_header_mutation_rules": (
+        "An answer may not touch :path, :method, :authority, host or x-envoy-*."
+    ),
+    "max_denied_response_body_bytes": "The most that the decision point sends.",
+    "emit_filter_state_stats": "Time of the check, for the access log.",
+    "max_stream_duration": (
+        "Envoy asks once per request: nothing that was allowed goes on for longer than this without "
+        "being asked again."
+    ),
+    "request_headers_to_remove": "Nothing here may come from a client.",
+    "with_request_body": (
+        "For the routes that name body arguments in routes.yaml; every other route turns it off. A larger "
+        "body is answered 413 before any check."
+    ),
+    "disable_request_body_buffering": "This route needs no body to be decided.",
+    "disabled": "Health of the upstream: exact path, GET alone, no check.",
+}
+
+
+def _spelled_out(value: Any) -> Any:
+    """Adds the defaults of `_ALOUD`, wherever their message stands."""
+    if isinstance(value, list):
+        return [_spelled_out(entry) for entry in value]
+    if not isinstance(value, dict):
+        return value
+    name = str(value.get("@type", "")).rpartition(".")[2]
+    merged = {**value, **{k: v for k, v in _ALOUD.get(name, {}).items() if k not in value}}
+    return {key: _spelled_out(entry) for key, entry in merged.items()}
+
+
+def _yaml(value: Any, indent: int = 0, said: set[str] | None = None) -> list[str]:
+    """YAML of what JSON can hold, with each comment at the first place where its key stands."""
+    said = set() if said is None else said
+    pad = "  " * indent
+    lines: list[str] = []
+    for key, entry in value.items():
+        if key in _COMMENTS and key not in said:
+            said.add(key)
+            lines += [f"{pad}# {line}" for line in _wrapped(_COMMENTS[key], COMMENT_COLUMNS - len(pad))]
+        name = json.dumps(key) if re.search(r"[^\w.-]", key) else key
+        if isinstance(entry, dict) and entry:
+            lines += [f"{pad}{name}:", *_yaml(entry, indent + 1, said)]
+        elif isinstance(entry, list) and entry:
+            lines += [f"{pad}{name}:", *_yaml_list(entry, indent + 1, said)]
+        else:
+            lines.append(f"{pad}{name}: {_scalar(entry)}")
+    return lines
+
+
+def _yaml_list(entries: list[Any], indent: int, said: set[str]) -> list[str]:
+    pad = "  " * indent
+    lines: list[str] = []
+    for entry in entries:
+        if not isinstance(entry, dict) or not entry:
+            lines.append(f"{pad}- {_scalar(entry)}")
+            continue
+        block = _yaml(entry, indent + 1, said)
+        first = next(i for i, line in enumerate(block) if not line.lstrip().startswith("#"))
+        comments = [pad + line.lstrip() for line in block[:first]]
+        lines += [*comments, f"{pad}- {block[first].lstrip()}", *block[first + 1 :]]
+    return lines
+
+
+def _scalar(value: object) -> str:
+    """Plain where YAML 1.1 and 1.2 agree that it is a string, else as JSON, which YAML contains."""
+    if (
+        isinstance(value, str)
+        and re.fullmatch(r"[A-Za-z/][\w./@-]*", value)
+        and value.lower() not in _YAML_WORDS
+    ):
+        return value
+    return json.dumps(value, ensure_ascii=False)
+
+
+_YAML_WORDS = {"true", "false", "yes", "no", "on", "off", "null", "y", "n"}
+
+
+def _wrapped(text: str, width: int) -> list[str]:
+    lines = [""]
+    for word in text.split():
+        if lines[-1] and len(lines[-1]) + 1 + len(word) > width:
+            lines.append(word)
+        else:
+            lines[-1] = f"{lines[-1]} {word}".strip()
+    return lines

@@ -1,0 +1,116 @@
+"""The exception tree. Every error that a user can cause has a class here; the Rust core raises two of them.
+
+The text of each is one clear lowercase sentence with input in backticks: the command line prints it as it is.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal, Protocol
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+__all__ = [
+    "BadInputError",
+    "ConfigurationError",
+    "FindingLike",
+    "KeysError",
+    "LogError",
+    "Problem",
+    "ServerError",
+    "SignalwardenError",
+    "StateError",
+    "is_error",
+    "sentence",
+    "sorted_findings",
+]
+
+
+class FindingLike(Protocol):
+    """One mistake of a configuration directory, found in Rust (`_core.Finding`) or here (`Problem`)."""
+
+    @property
+    def severity(self) -> str:
+        """`error` or `warning`."""
+    @property
+    def file(self) -> str:
+        """Path relative to the directory."""
+    @property
+    def line(self) -> int:
+        """From 1; 0 means the whole file."""
+    @property
+    def column(self) -> int:
+        """From 1; 0 means the whole file."""
+    @property
+    def code(self) -> str:
+        """Short stable code, such as `unknown_key`."""
+    @property
+    def message(self) -> str:
+        """One sentence."""
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """A finding made in Python: settings and the reading of files."""
+
+    severity: Literal["error", "warning"]
+    file: str
+    line: int
+    column: int
+    code: str
+    message: str
+
+    def __str__(self) -> str:
+        return sentence(self)
+
+
+def sentence(finding: FindingLike) -> str:
+    """A finding on one line: `file:line:column: severity: message`, or `file: severity: message`."""
+    place = f"{finding.file}:{finding.line}:{finding.column}" if finding.line else finding.file
+    return f"{place}: {finding.severity}: {finding.message}"
+
+
+def is_error(finding: FindingLike) -> bool:
+    """True for a finding that stops a load."""
+    return finding.severity == "error"
+
+
+def sorted_findings(findings: Iterable[FindingLike]) -> list[FindingLike]:
+    """By file, then place, errors before warnings: the order in which a reader mends them."""
+    return sorted(findings, key=lambda f: (f.file, f.line, f.column, f.severity, f.message))
+
+
+class SignalwardenError(Exception):
+    """Root of the tree."""
+
+
+class ConfigurationError(SignalwardenError):
+    """A configuration directory that can't be loaded, with every mistake found in one pass."""
+
+    def __init__(self, findings: Iterable[FindingLike]) -> None:
+        self.findings: list[FindingLike] = list(findings)
+        super().__init__(self.findings)
+
+    def __str__(self) -> str:
+        return "\n".join(sentence(finding) for finding in self.findings)
+
+
+class BadInputError(SignalwardenError):
+    """A body or a stored change that is not what it claims to be; whoever sent it must mend it."""
+
+
+class StateError(SignalwardenError):
+    """The store of changes can't be opened, locked, read or written."""
+
+
+class LogError(SignalwardenError):
+    """The decision log can't be opened or written."""
+
+
+class KeysError(SignalwardenError):
+    """A key file can't be made or read, or is not private."""
+
+
+class ServerError(SignalwardenError):
+    """A door can't be opened: a port in use, a socket path that is not ours."""

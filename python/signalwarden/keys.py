@@ -1,0 +1,54 @@
+"""Key files: made when missing, private, and apart from the log whose digests they protect."""
+
+from __future__ import annotations
+
+import os
+import stat
+from typing import TYPE_CHECKING, Final
+
+from signalwarden.errors import KeysError
+from signalwarden.files import make_private_directory, open_private, sync_directory, why
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+__all__ = ["digest_key"]
+
+DIGEST_KEY: Final = "digest.key"
+KEY_BYTES: Final = 32
+"""As long as the digest (HMAC-SHA-256, RFC 2104 section 3)."""
+
+
+def digest_key(directory: Path) -> bytes:
+    """The key under which the log names secret values: one value, one digest, over restarts."""
+    path = directory / DIGEST_KEY
+    try:
+        make_private_directory(directory)
+        if not path.exists():
+            _make(path)
+        fd = open_private(path, os.O_RDONLY | os.O_NONBLOCK)
+        with os.fdopen(fd, "rb") as file:
+            status = os.fstat(fd)
+            key = file.read(KEY_BYTES + 1) if stat.S_ISREG(status.st_mode) else b""
+    except OSError as error:
+        raise KeysError(f"the key `{path}` can't be read: {why(error)}") from error
+    if status.st_mode & 0o077:
+        raise KeysError(f"the key `{path}` can be read by other users, expected mode 0600")
+    if len(key) != KEY_BYTES:
+        raise KeysError(f"the key `{path}` is not a file of {KEY_BYTES} bytes")
+    return key
+
+
+def _make(path: Path) -> None:
+    """Whole or not at all: a crash leaves no short key behind."""
+    fresh = path.with_name(f".{path.name}.{os.getpid()}")
+    fd = open_private(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL)
+    try:
+        with os.fdopen(fd, "wb") as file:
+            file.write(os.urandom(KEY_BYTES))
+            file.flush()
+            os.fsync(fd)
+        fresh.rename(path)
+        sync_directory(path.parent)
+    finally:
+        fresh.unlink(missing_ok=True)

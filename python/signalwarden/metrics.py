@@ -1,0 +1,78 @@
+"""Prometheus metrics, read from the core's counters when asked: nothing is counted twice, or on the answer's path."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+from prometheus_client import CollectorRegistry
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
+from prometheus_client.registry import Collector
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator, Mapping
+
+__all__ = ["Metrics"]
+
+# The prefix of a counter of the core or the app, and the label that the rest of its name becomes.
+FAMILIES: Final = (
+    ("decisions_", "decisions", "reason", "decisions by reason; `allowed` is the only allow"),
+    ("signals_rejected_", "signals_rejected", "reason", "published signals that were refused, by reason"),
+    ("transport_", "transport_refused", "event", "calls that never reached a decision (lower bounds)"),
+    ("reloads_", "reloads", "result", "reloads of the directory by result"),
+)
+COUNTERS: Final = {
+    "log_refused": "decisions whose record the log refused, answered with log_unavailable",
+    "panics": "panics in the core, each answered with engine_error",
+    "signals_accepted": "published signals that were taken",
+    "log_written": "records written to the decision log",
+    "log_failures": "failed writes and syncs of the decision log",
+    "log_notes_refused": "change and transport records that the log refused at first",
+    "log_notes_lost": "change and transport records that were lost",
+    "clients_refused": "refused calls of the admin API",
+    "state_failures": "failed writes of the state",
+}
+GAUGES: Final = {
+    "live_signals": "signal values held",
+    "log_queued": "records that wait to be written",
+    "log_healthy": "1 while the decision log can be written",
+    "log_lag_seconds": "age of the oldest record taken for writing and not yet synced",
+    "ready": "1 while the directory is loaded and the doors are open",
+}
+PREFIX: Final = "signalwarden_"
+
+
+class Metrics(Collector):
+    """Turns flat names and numbers into metric families."""
+
+    def __init__(self, read: Callable[[], Mapping[str, float]], revision: Callable[[], str | None]) -> None:
+        self._read = read
+        self._revision = revision
+        self._registry = CollectorRegistry(auto_describe=False)
+        self._registry.register(self)
+
+    def text(self) -> tuple[bytes, str]:
+        """The exposition, and its content type."""
+        return generate_latest(self._registry), CONTENT_TYPE_LATEST
+
+    def describe(self) -> Iterable[Metric]:
+        """Nothing: families are made when read."""
+        return ()
+
+    def collect(self) -> Iterator[Metric]:
+        """Every number that the app has; an unknown one is a gauge, so that none is hidden."""
+        values = dict(self._read())
+        for prefix, name, label, text in FAMILIES:
+            family = CounterMetricFamily(PREFIX + name, text, labels=[label])
+            for key in sorted(key for key in values if key.startswith(prefix)):
+                family.add_metric([key.removeprefix(prefix)], values.pop(key))
+            yield family
+        for key, value in sorted(values.items()):
+            if key in COUNTERS:
+                yield CounterMetricFamily(PREFIX + key, COUNTERS[key], value=value)
+            else:
+                yield GaugeMetricFamily(PREFIX + key, GAUGES.get(key, key.replace("_", " ")), value=value)
+        info = GaugeMetricFamily(PREFIX + "configuration", "1; the revision in force", labels=["revision"])
+        if (revision := self._revision()) is not None:
+            info.add_metric([revision], 1)
+        yield info

@@ -1,0 +1,71 @@
+"""What the admin API may ask of a running app: one Protocol, implemented by `app.py`, faked in tests.
+
+Nothing here does any work; `admin.py` depends on this file, never on `app.py`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from signalwarden.config import Right
+
+__all__ = ["Client", "Readiness", "Services"]
+
+
+@dataclass(frozen=True, slots=True)
+class Client:
+    """An authenticated caller of the admin API: an entry of `clients:`, its token good and not expired."""
+
+    id: str
+    """Its SPIFFE ID; the publisher of what it publishes, the actor in change records."""
+    may: frozenset[Right]
+    """The rights written in the entry."""
+
+    def has(self, right: Right) -> bool:
+        """True if it holds the right; `operate` includes everything under `read`."""
+        return right in self.may or (right is Right.READ and Right.OPERATE in self.may)
+
+
+@dataclass(frozen=True, slots=True)
+class Readiness:
+    """The answer of `/readyz`: 200 if `ready`, else 503; `detail` is its JSON body either way."""
+
+    ready: bool
+    detail: dict[str, Any]
+    """`{"ready", "revision", "doors": {…}, "log": {"healthy", "queued", "lag_ms", "last_error"},
+    "last_reload_refused": {"time", "findings": [...]} | null, "warnings": n}`."""
+
+
+class Services(Protocol):
+    """The app as the admin API sees it. Every method may be called from any thread and blocks: call it from a
+    plain `def` endpoint, which FastAPI runs in its thread pool."""
+
+    def authenticate(self, token: bytes) -> Client | None:
+        """The client whose token this is; None if there is none or it has expired, and then a change record
+        is written. Takes the same time whichever client matches."""
+
+    def refused(self, client: Client | None, right: Right | None, detail: str) -> None:
+        """Writes a change record `client_refused`: no or wrong token, or a right that is not in its `may`.
+        `authenticate` has already written one when it returned None; call this only for a missing right or a
+        missing token."""
+
+    def publish(self, body: bytes, client: Client) -> bytes:
+        """Body of POST /v1/signals in, JSON answer out, after the durable write.
+        Raises BadInputError (400) for a body that is no such JSON, StateError (503) if it can't be kept."""
+
+    def signals(self, subject: str | None, limit: int) -> bytes:
+        """JSON of GET /v1/signals: `{"signals": […], "truncated": bool}`."""
+
+    def reload(self, actor: str) -> str:
+        """Loads, checks and puts the directory in force; returns the revision.
+        Raises ConfigurationError (422) and changes nothing if the directory is bad."""
+
+    def readiness(self) -> Readiness:
+        """Whether the directory is loaded and the doors are open, with detail."""
+
+    def metrics_text(self) -> tuple[bytes, str]:
+        """Prometheus text of all metrics, and its content type."""
+
+    def decisions_path(self) -> str:
+        """The file the decision log is being written to."""

@@ -1,0 +1,82 @@
+"""Makes a directory that works: `signalwarden init`, the demo and the tests start from it."""
+
+from __future__ import annotations
+
+import hashlib
+import secrets
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from importlib import resources
+from importlib.resources.abc import Traversable
+from pathlib import Path
+
+from signalwarden.errors import BadInputError
+
+__all__ = ["AGENT", "OPERATOR", "PUBLISHER", "TOKEN_LIFE", "Starter", "create", "new_token"]
+
+AGENT = "spiffe://prod.example/ns/agents/sa/refund-agent"
+PUBLISHER = "spiffe://prod.example/ns/signals/sa/publisher"
+OPERATOR = "spiffe://prod.example/ns/ops/sa/operator"
+
+# A quarter: long enough to try things, short enough that a forgotten token dies by itself.
+TOKEN_LIFE = timedelta(days=90)
+# A contract is looked at again twice a year.
+REVIEW_AFTER = timedelta(days=180)
+# 256 bits of randomness, as a session token of any strength asks for.
+TOKEN_BYTES = 32
+
+
+@dataclass(frozen=True, slots=True)
+class Starter:
+    """What `create` made. The tokens exist here alone: the directory holds their SHA-256."""
+
+    directory: Path
+    publisher_token: str
+    operator_token: str
+    expires: datetime
+
+
+def new_token() -> tuple[str, str]:
+    """A random token, and the digest that `clients:` keeps of it."""
+    token = secrets.token_urlsafe(TOKEN_BYTES)
+    return token, hashlib.sha256(token.encode()).hexdigest()
+
+
+def create(
+    directory: Path, *, now: datetime, device_trust_max_age: str = "5m", posture_max_age: str = "5m"
+) -> Starter:
+    """Writes the starter directory. Refuses a directory that holds anything, so nothing is overwritten."""
+    if directory.exists() and (not directory.is_dir() or any(directory.iterdir())):
+        raise BadInputError(f"`{directory}` is not an empty directory: init would mix its files with yours")
+    publisher_token, publisher_digest = new_token()
+    operator_token, operator_digest = new_token()
+    expires = (now + TOKEN_LIFE).astimezone(UTC).replace(microsecond=0)
+    values = {
+        "publisher_token_sha256": publisher_digest,
+        "operator_token_sha256": operator_digest,
+        "expires": expires.strftime("%Y-%m-%dT%H:%M:%SZ"),
+        "device_trust_max_age": device_trust_max_age,
+        "posture_max_age": posture_max_age,
+        "review_by": (now + REVIEW_AFTER).date().isoformat(),
+    }
+    for name, text in _files(resources.files("signalwarden") / "templates" / "starter"):
+        target = directory / name
+        target.parent.mkdir(parents=True, exist_ok=True)
+        target.write_text(_filled(text, values), encoding="utf-8")
+    return Starter(directory, publisher_token, operator_token, expires)
+
+
+def _files(folder: Traversable, below: str = "") -> Iterator[tuple[str, str]]:
+    for entry in sorted(folder.iterdir(), key=lambda e: e.name):
+        if entry.is_dir():
+            yield from _files(entry, f"{below}{entry.name}/")
+        else:
+            yield f"{below}{entry.name}", entry.read_text(encoding="utf-8")
+
+
+def _filled(text: str, values: Mapping[str, str]) -> str:
+    # Not string.Template: the files quote shell lines, where a `$` is the shell's.
+    for name, value in values.items():
+        text = text.replace("${" + name + "}", value)
+    return text

@@ -1,0 +1,76 @@
+"""How the command line prints: tables, findings, JSON. Text of others never reaches a terminal as anything but text."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+import orjson
+import typer
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from signalwarden.decision_log.tail import STATES, clean
+from signalwarden.errors import FindingLike, is_error, sentence
+
+__all__ = ["console", "count", "print_findings", "print_json", "say", "signals_table"]
+
+
+def console() -> Console:
+    """Standard output, without markup. Lines are not wrapped in a pipe: programs read them."""
+    out = Console(markup=False, highlight=False, emoji=False, soft_wrap=True)
+    if not out.is_terminal:
+        out = Console(markup=False, highlight=False, emoji=False, soft_wrap=True, width=10_000)
+    return out
+
+
+def print_json(value: Any, *, indent: bool = False) -> None:
+    """JSON on standard output, on one line unless it is to be read by people."""
+    typer.echo(orjson.dumps(value, option=orjson.OPT_INDENT_2 if indent else 0).decode())
+
+
+def say(text: str) -> None:
+    """A sentence on standard error."""
+    typer.echo(f"signalwarden: {text}", err=True)
+
+
+def count(number: int, word: str) -> str:
+    """`1 error`, `2 errors`."""
+    return f"{number} {word}" if number == 1 else f"{number} {word}s"
+
+
+def print_findings(out: Console, findings: Iterable[FindingLike]) -> None:
+    """Findings as compilers print theirs, so that editors can jump to them."""
+    for finding in findings:
+        text = Text(clean(sentence(finding)))
+        text.highlight_words([f" {finding.severity}:"], "bold red" if is_error(finding) else "bold yellow")
+        out.print(text)
+
+
+def signals_table(signals: list[dict[str, Any]]) -> Table:
+    """The answer of GET /v1/signals."""
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for column in ("name", "subject", "state", "value", "assurance", "age", "observed at"):
+        table.add_column(column, overflow="fold", no_wrap=column != "subject")
+    for signal in signals:
+        state, value = clean(signal["state"]), signal.get("value")
+        table.add_row(
+            clean(signal["name"]),
+            clean(signal["subject"]),
+            Text(state, STATES.get(state, "red")),
+            "-" if value is None else clean(orjson.dumps(value).decode()),
+            clean(signal["assurance"]),
+            _age(signal.get("age_ms")),
+            clean(signal.get("observed_at")) or "-",
+        )
+    return table
+
+
+def _age(milliseconds: object) -> str:
+    if not isinstance(milliseconds, int):
+        return "-"
+    seconds = milliseconds / 1_000
+    if seconds < 120:
+        return f"{seconds:.1f}s"
+    return f"{seconds / 60:.0f}m" if seconds < 7_200 else f"{seconds / 3_600:.0f}h"

@@ -1,0 +1,261 @@
+"""Single values of the settings: each parsed strictly, with one sentence for what was expected."""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Annotated
+
+from pydantic import AfterValidator, BeforeValidator, PlainSerializer, PlainValidator, WithJsonSchema
+from pydantic_core import PydanticCustomError
+
+from signalwarden import _core
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+MAX_SPIFFE_ID_BYTES = 2048
+"""SPIFFE ID specification, section 2.3."""
+MAX_SOCKET_PATH_BYTES = 107
+"""`sun_path` of Linux is 108 bytes with its final NUL."""
+MAX_PORT = 65_535
+
+
+def not_built(sentence: str) -> PydanticCustomError:
+    """The error for a value that a later version will understand."""
+    return PydanticCustomError("not_built", "{sentence}", {"sentence": sentence})
+
+
+def bad_value(sentence: str) -> PydanticCustomError:
+    """The error for a value that no version will understand."""
+    return PydanticCustomError("bad_value", "{sentence}", {"sentence": sentence})
+
+
+# ---------------------------------------------------------------- words
+
+
+def suggestion(written: str, known: Sequence[str]) -> str:
+    """`, did you mean …?`, or nothing."""
+    near = _core.nearest_name(written, known)
+    return f", did you mean `{near}`?" if near else ""
+
+
+def one_of(words: Sequence[str]) -> str:
+    """The words of a closed list as they stand in a sentence."""
+    quoted = ", ".join(f"`{word}`" for word in words)
+    return quoted if len(words) == 1 else f"one of {quoted}"
+
+
+def kind_of(value: object) -> str:
+    """What a value is, in the words of someone who writes YAML."""
+    match value:
+        case None:
+            return "nothing"
+        case bool():
+            return "a boolean"
+        case int() | float():
+            return "a number"
+        case str():
+            return "text"
+        case list() | tuple():
+            return "a list"
+        case _:
+            return "a map"
+
+
+def word(known: Sequence[str], later: Sequence[str] = ()) -> BeforeValidator:
+    """One of a closed list; `later` are those whose feature is not built yet."""
+
+    def check(value: object) -> object:
+        if not isinstance(value, str):
+            return value  # the type behind says what was expected
+        if value in later:
+            raise not_built(f"`{value}` is not built yet, expected {one_of(known)}")
+        if value not in known:
+            near = suggestion(value, [*known, *later])
+            raise bad_value(f"expected {one_of(known)}, found `{value}`{near}")
+        return value
+
+    return BeforeValidator(check)
+
+
+def _refuse_any(_: object) -> object:
+    raise not_built("not built yet, leave the key out")
+
+
+def _refuse_insecure(value: object) -> object:
+    if value is True:
+        raise not_built("plain text outside loopback is not built yet, leave the key out")
+    return value
+
+
+# ---------------------------------------------------------------- names
+
+
+_TRUST_DOMAIN = re.compile(r"[a-z0-9._-]{1,255}")
+_SEGMENT = re.compile(r"[A-Za-z0-9._-]+")
+_DIGEST = re.compile(r"[0-9a-f]{64}")
+_INSTANT = re.compile(r"\d{4}-\d\d-\d\d[Tt]\d\d:\d\d:\d\d(\.\d{1,9})?([Zz]|[+-]\d\d:\d\d)", re.ASCII)
+
+
+def is_trust_domain(text: str) -> bool:
+    """SPIFFE ID specification, section 2.1: lower case only, nothing is folded."""
+    return _TRUST_DOMAIN.fullmatch(text) is not None
+
+
+def spiffe_trust_domain(text: str) -> str | None:
+    """The trust domain of a well-formed SPIFFE ID; None if it is no SPIFFE ID."""
+    if not text.startswith("spiffe://") or len(text.encode(errors="replace")) > MAX_SPIFFE_ID_BYTES:
+        return None
+    domain, *segments = text.removeprefix("spiffe://").split("/")
+    good = is_trust_domain(domain) and all(_SEGMENT.fullmatch(s) and s not in (".", "..") for s in segments)
+    return domain if good else None
+
+
+def _trust_domain(text: str) -> str:
+    if text.startswith("spiffe://"):
+        raise bad_value(f"expected the bare name of a trust domain such as `prod.example`, found `{text}`")
+    if not is_trust_domain(text):
+        raise bad_value(f"expected 1 to 255 of a-z, 0-9, `.`, `-` and `_`, found `{text}`")
+    return text
+
+
+def _spiffe_id(text: str) -> str:
+    if spiffe_trust_domain(text) is None:
+        raise bad_value(f"expected a SPIFFE ID such as `spiffe://prod.example/ns/a/sa/b`, found `{text}`")
+    return text
+
+
+def _digest(text: str) -> str:
+    if _DIGEST.fullmatch(text) is None:
+        # the value is not repeated: it may be the token itself
+        raise bad_value("expected SHA-256 over the token's bytes as 64 lower-case hex digits")
+    return text
+
+
+def instant(value: object) -> datetime:
+    """An RFC 3339 time, in UTC."""
+    if isinstance(value, datetime):
+        return value
+    if isinstance(value, str) and _INSTANT.fullmatch(value):
+        try:
+            return datetime.fromisoformat(value.upper()).astimezone(UTC)
+        except (ValueError, OverflowError):
+            pass
+    raise bad_value(f"expected an RFC 3339 time such as `2026-12-31T00:00:00Z`, found `{value}`")
+
+
+def _path(text: str) -> str:
+    if not text or "\0" in text:
+        raise bad_value("expected a path")
+    return text
+
+
+def _state(text: str) -> str:
+    scheme, _, path = text.partition(":")
+    if scheme != "sqlite" or not path or "\0" in path or path.startswith("//"):
+        raise bad_value(f"expected `sqlite:` and a path such as `sqlite:var/state.db`, found `{text}`")
+    return text
+
+
+# ---------------------------------------------------------------- addresses
+
+
+@dataclass(frozen=True, slots=True)
+class Address:
+    """Where a door opens: loopback TCP or a Unix socket."""
+
+    host: str
+    port: int
+    path: str | None = None
+
+    def __str__(self) -> str:
+        if self.path is not None:
+            return f"unix://{self.path}"
+        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+
+    @staticmethod
+    def parse(value: object) -> Address:
+        """Reads `127.0.0.1:9191`, `[::1]:9191`, `localhost:9191` or `unix:///path`; port 0: any free one."""
+        if isinstance(value, Address):
+            return value
+        if not isinstance(value, str):
+            raise bad_value(f"{_EXPECTED_ADDRESS}, found {kind_of(value)}")
+        if value.startswith("unix:"):
+            return _unix(value)
+        host, colon, port = value.rpartition(":")
+        if not colon or not re.fullmatch(r"[0-9]{1,5}", port) or int(port) > MAX_PORT:
+            raise bad_value(f"{_EXPECTED_ADDRESS}, found `{value}`")
+        bare = host[1:-1] if host.startswith("[") and host.endswith("]") else host
+        if not _is_loopback(bare, bracketed=bare != host):
+            raise bad_value(
+                "expected 127.0.0.0/8, `[::1]`, `localhost` or `unix:///path`: an address elsewhere needs TLS with"
+                f" client authentication, which is not built yet; found `{value}`"
+            )
+        return Address(bare, int(port))
+
+
+_EXPECTED_ADDRESS = "expected an address such as `127.0.0.1:9191` or `unix:///path`"
+
+
+def _unix(value: str) -> Address:
+    path = value.removeprefix("unix://")
+    if path == value or not path.startswith("/") or path.endswith("/") or "\0" in path:
+        raise bad_value(f"expected `unix:///path` with an absolute path, found `{value}`")
+    if len(path.encode(errors="replace")) > MAX_SOCKET_PATH_BYTES:
+        raise bad_value(f"a socket path has at most {MAX_SOCKET_PATH_BYTES} bytes, found `{value}`")
+    return Address("", 0, path)
+
+
+def _is_loopback(host: str, *, bracketed: bool) -> bool:
+    if host == "localhost" and not bracketed:
+        return True
+    try:
+        address = ipaddress.ip_address(host)
+    except ValueError:
+        return False
+    return address.is_loopback and bracketed == isinstance(address, ipaddress.IPv6Address)
+
+
+# ---------------------------------------------------------------- types of the models
+
+# Each with its JSON Schema beside the validator, so that a wrong value gives one finding in our words, not two.
+
+TrustDomain = Annotated[
+    str,
+    AfterValidator(_trust_domain),
+    WithJsonSchema({"type": "string", "pattern": f"^{_TRUST_DOMAIN.pattern}$"}),
+]
+SpiffeId = Annotated[
+    str,
+    AfterValidator(_spiffe_id),
+    WithJsonSchema({"type": "string", "pattern": "^spiffe://[a-z0-9._-]{1,255}(/[A-Za-z0-9._-]+)*$"}),
+]
+Digest = Annotated[
+    str, AfterValidator(_digest), WithJsonSchema({"type": "string", "pattern": f"^{_DIGEST.pattern}$"})
+]
+Instant = Annotated[
+    datetime, PlainValidator(instant), WithJsonSchema({"type": "string", "format": "date-time"})
+]
+FilePath = Annotated[str, AfterValidator(_path), WithJsonSchema({"type": "string", "minLength": 1})]
+StatePath = Annotated[
+    str, AfterValidator(_state), WithJsonSchema({"type": "string", "pattern": "^sqlite:(?!//).+$"})
+]
+DoorAddress = Annotated[
+    Address,
+    PlainValidator(Address.parse),
+    PlainSerializer(str, return_type=str),
+    WithJsonSchema({
+        "type": "string",
+        "pattern": r"^(unix:///.+|127\.[0-9.]+:[0-9]+|\[::1\]:[0-9]+|localhost:[0-9]+)$",
+    }),
+]
+NotBuilt = Annotated[
+    None,
+    BeforeValidator(_refuse_any),
+    WithJsonSchema({"not": {}, "description": "not built yet: no value is legal"}),
+]
+"""The type of a key that is known, and whose feature is not built yet."""
+Insecure = Annotated[bool, BeforeValidator(_refuse_insecure), WithJsonSchema({"const": False})]

@@ -1,0 +1,252 @@
+//! What a running core learns beside its configuration: one ordered stream of small, versioned changes.
+//! Persistence is that stream written down; a restart is it read back.
+
+use crate::error::Error;
+use crate::model::names::SubjectKind;
+use crate::model::{SignalName, SignalType, SpiffeId, Subject, Timestamp, Value};
+use serde::{Deserialize, Serialize};
+use serde_json::Value as Json;
+
+/// Version of the written form. A reader refuses what it does not know: half-understood state is worse than none.
+pub const VERSION: u32 = 1;
+
+/// One step of what the core knows.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Change {
+    /// A publisher's value was accepted.
+    SignalPublished(Published),
+    /// Time was seen to be at least this: ages and expiries never run backwards, restarts included.
+    TimeMark {
+        /// The high-water mark.
+        at: Timestamp,
+    },
+}
+
+/// A publisher's value, judged and accepted.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Published {
+    /// Name of the signal.
+    pub name: SignalName,
+    /// Whom it is about.
+    pub subject: Subject,
+    /// Who said so.
+    pub publisher: SpiffeId,
+    /// What was said.
+    pub value: Value,
+    /// When it was so, says the publisher.
+    pub observed_at: Timestamp,
+    /// When we took it.
+    pub received_at: Timestamp,
+    /// True if it contradicts a value of the same instant: it adds to that change instead of replacing it.
+    pub disputes: bool,
+}
+
+impl Change {
+    /// Changes of one key supersede one another. No part but the last can hold a space.
+    pub fn key(&self) -> String {
+        match self {
+            Self::SignalPublished(p) => {
+                format!("signal {} {} {} {}", p.name, p.subject.kind.as_str(), p.publisher, p.subject.id)
+            }
+            Self::TimeMark { .. } => "time".to_owned(),
+        }
+    }
+
+    /// Whether earlier changes of this key need not be kept.
+    pub fn replaces(&self) -> bool {
+        match self {
+            Self::SignalPublished(published) => !published.disputes,
+            Self::TimeMark { .. } => true,
+        }
+    }
+
+    /// The written form: one JSON object, without a newline.
+    pub fn to_payload(&self) -> Vec<u8> {
+        let written = match self {
+            Self::SignalPublished(published) => serde_json::to_vec(&WrittenPublication::from(published)),
+            Self::TimeMark { at } => {
+                serde_json::to_vec(&WrittenTimeMark { v: VERSION, change: Kind::TimeMark, at_us: at.as_micros() })
+            }
+        };
+        // Text, numbers and lists of text: serialising them into memory has no way to fail.
+        written.unwrap_or_default()
+    }
+
+    /// Reads the written form back.
+    pub fn from_payload(payload: &[u8]) -> Result<Self, Error> {
+        let head: Head = serde_json::from_slice(payload)
+            .map_err(|e| Error::BadInput(format!("a kept change is not a JSON object with `v` and `change`: {e}")))?;
+        if head.v != VERSION {
+            return Err(Error::BadInput(format!(
+                "a kept change has version {}, this build reads version {VERSION}: it was written by another release",
+                head.v
+            )));
+        }
+        match head.change.as_str() {
+            "signal_published" => read::<WrittenPublication>(payload, &head.change)?.into_change(),
+            "time_mark" => {
+                let written: WrittenTimeMark = read(payload, &head.change)?;
+                Ok(Self::TimeMark { at: Timestamp::from_micros(written.at_us) })
+            }
+            other => {
+                Err(Error::BadInput(format!("a kept change is of a kind that this build does not know: `{other}`")))
+            }
+        }
+    }
+}
+
+/// What must be readable in every version.
+#[derive(Deserialize)]
+struct Head {
+    v: u32,
+    change: String,
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+enum Kind {
+    SignalPublished,
+    TimeMark,
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct WrittenTimeMark {
+    v: u32,
+    change: Kind,
+    at_us: i64,
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct WrittenPublication {
+    v: u32,
+    change: Kind,
+    name: String,
+    subject_kind: String,
+    subject: String,
+    publisher: String,
+    /// Beside the value, since `"1.25"` may be a string or a decimal, and the contract may have changed since.
+    #[serde(rename = "type")]
+    kind: String,
+    value: Json,
+    observed_at_us: i64,
+    received_at_us: i64,
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    disputes: bool,
+}
+
+impl From<&Published> for WrittenPublication {
+    fn from(published: &Published) -> Self {
+        Self {
+            v: VERSION,
+            change: Kind::SignalPublished,
+            name: published.name.to_string(),
+            subject_kind: published.subject.kind.as_str().to_owned(),
+            subject: published.subject.id.to_string(),
+            publisher: published.publisher.to_string(),
+            kind: published.value.type_word().to_owned(),
+            value: published.value.to_json(),
+            observed_at_us: published.observed_at.as_micros(),
+            received_at_us: published.received_at.as_micros(),
+            disputes: published.disputes,
+        }
+    }
+}
+
+impl WrittenPublication {
+    fn into_change(self) -> Result<Change, Error> {
+        let bad = |part: &str, text: &str| {
+            Error::BadInput(format!("a kept change has a {part} that can't be read: `{text}`"))
+        };
+        let name = SignalName::parse(&self.name).ok_or_else(|| bad("signal name", &self.name))?;
+        let kind = SubjectKind::ALL
+            .iter()
+            .find(|(word, _)| *word == self.subject_kind)
+            .map(|(_, kind)| *kind)
+            .ok_or_else(|| bad("subject kind", &self.subject_kind))?;
+        let subject = Subject::parse(kind, &self.subject).ok_or_else(|| bad("subject", &self.subject))?;
+        let publisher = SpiffeId::parse(&self.publisher).map_err(|_| bad("publisher", &self.publisher))?;
+        let value = SignalType::parse(&self.kind)
+            .ok()
+            .and_then(|kind| kind.read_json(&self.value))
+            .ok_or_else(|| bad("value", &format!("{}: {}", self.kind, self.value)))?;
+        Ok(Change::SignalPublished(Published {
+            name,
+            subject,
+            publisher,
+            value,
+            observed_at: Timestamp::from_micros(self.observed_at_us),
+            received_at: Timestamp::from_micros(self.received_at_us),
+            disputes: self.disputes,
+        }))
+    }
+}
+
+fn read<'a, T: Deserialize<'a>>(payload: &'a [u8], kind: &str) -> Result<T, Error> {
+    serde_json::from_slice(payload).map_err(|e| Error::BadInput(format!("a kept change `{kind}` can't be read: {e}")))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    fn published() -> Published {
+        Published {
+            name: SignalName::parse("posture").unwrap(),
+            subject: Subject::parse(SubjectKind::Resource, "Account::\"4 2\"").unwrap(),
+            publisher: SpiffeId::parse("spiffe://prod.example/mdm").unwrap(),
+            value: SignalType::Decimal.read_text("1.25").unwrap(),
+            observed_at: Timestamp::from_micros(1_000),
+            received_at: Timestamp::from_micros(2_000),
+            disputes: false,
+        }
+    }
+
+    #[test]
+    fn a_change_survives_its_written_form() {
+        let changes = [
+            Change::SignalPublished(published()),
+            Change::SignalPublished(Published { disputes: true, ..published() }),
+            Change::TimeMark { at: Timestamp::from_micros(i64::MAX) },
+        ];
+        for change in changes {
+            assert_eq!(Change::from_payload(&change.to_payload()).unwrap(), change);
+        }
+    }
+
+    #[test]
+    fn the_written_form_is_the_documented_one() {
+        let written: Json = serde_json::from_slice(&Change::SignalPublished(published()).to_payload()).unwrap();
+        let expected = json!({
+            "v": 1, "change": "signal_published", "name": "posture", "subject_kind": "resource",
+            "subject": "Account::\"4 2\"", "publisher": "spiffe://prod.example/mdm", "type": "decimal", "value": "1.25",
+            "observed_at_us": 1_000, "received_at_us": 2_000,
+        });
+        assert_eq!(written, expected);
+    }
+
+    #[test]
+    fn values_of_one_publisher_and_subject_share_a_key_and_others_do_not() {
+        let key = |p: Published| Change::SignalPublished(p).key();
+        assert_eq!(key(published()), key(Published { disputes: true, value: Value::Bool(true), ..published() }));
+        let other = SpiffeId::parse("spiffe://prod.example/other").unwrap();
+        assert_ne!(key(published()), key(Published { publisher: other, ..published() }));
+    }
+
+    #[test]
+    fn what_another_release_wrote_is_refused_in_one_sentence() {
+        for (payload, part) in [
+            (r#"{"v":2,"change":"time_mark","at_us":1}"#, "version 2"),
+            (r#"{"v":1,"change":"task_begun"}"#, "`task_begun`"),
+            (r#"{"v":1,"change":"time_mark","at_us":1,"more":2}"#, "more"),
+            (r#"{"v":1,"change":"time_mark"}"#, "at_us"),
+            ("[]", "`change`"),
+            ("", "`change`"),
+        ] {
+            let sentence = Change::from_payload(payload.as_bytes()).unwrap_err().to_string();
+            assert!(sentence.contains(part), "{sentence}");
+        }
+    }
+}

@@ -1,0 +1,276 @@
+//! The way of a request, readable at a glance: decode, route, identify, admit the grant, gather facts, evaluate,
+//! decide, record, encode (DESIGN section 3). The first failing step gives the reason.
+
+use crate::{
+    decide::{self, Denial, Permit},
+    engine::Running,
+    identity::IdentityRefused,
+    model::Timestamp,
+    policy::{EntityUnknown, IdentityView, Query, RequestView, SignalIndex, Slice, reasoning},
+    reason::Reason,
+    record::{self, Asked, DecisionId, Record, ring::Ring},
+    route::{Resolved, Unresolved},
+    signals::{self, Asker, Cells, Store},
+    wire::{self, AllowAnswer, DenyAnswer, Malformed},
+};
+use serde_json::{Map, Value as Json, json};
+use std::sync::Arc;
+
+/// Headers that go no further on an allow: ours, and those by which an upstream may understand another method
+/// or path than the one that was decided on.
+const REMOVED_BEFORE_UPSTREAM: &[&str] = &[
+    "x-signalwarden-grant",
+    "x-signalwarden-approval",
+    "x-http-method",
+    "x-http-method-override",
+    "x-method-override",
+    "x-original-method",
+    "x-original-uri",
+    "x-original-url",
+    "x-rewrite-url",
+    "x-rewrite-uri",
+];
+const DECISION_ID: &str = "x-signalwarden-decision-id";
+const PRINCIPAL: &str = "x-signalwarden-principal";
+
+/// What a decision stands on: a configuration with its live state, and everything that the core does not
+/// make itself.
+pub(crate) struct Ground<'a> {
+    pub(crate) running: &'a Running,
+    pub(crate) store: &'a Store,
+    pub(crate) now: Timestamp,
+    pub(crate) id: DecisionId,
+    /// Nanoseconds of a stopwatch that never runs backwards; the core reads no clock.
+    pub(crate) ticks: &'a dyn Fn() -> u64,
+}
+
+/// A decision that is made, and not yet sent: its answer comes out only when its record has been accepted.
+#[derive(Debug)]
+pub struct Checked {
+    record: Box<Record>,
+    answer: Vec<u8>,
+}
+
+impl Checked {
+    /// Offers the record to the log; the answer if it was accepted, else `log_unavailable`.
+    ///
+    /// INVARIANT I4: no record, no allow. There is no other way to the bytes of an answer but `into_parts`,
+    /// which is for decisions that are never sent.
+    pub fn release(self, ring: &Ring) -> (Reason, Vec<u8>) {
+        let (reason, id) = (self.record.reason, self.record.id);
+        if ring.accept(self.record) { (reason, self.answer) } else { (Reason::LogUnavailable, bare(Reason::LogUnavailable, id)) }
+    }
+
+    /// Record and answer of an offline decision.
+    pub fn into_parts(self) -> (Box<Record>, Vec<u8>) {
+        (self.record, self.answer)
+    }
+}
+
+/// Decides one serialised `CheckRequest`. Total: every input has a record and an answer.
+pub(crate) fn check(ground: &Ground<'_>, bytes: &[u8]) -> Checked {
+    let mut record = blank(ground.id, ground.now);
+    record.snapshot = Some(Arc::clone(&ground.running.snapshot));
+    let started = (ground.ticks)();
+    let outcome = decide_on(ground, bytes, &mut record);
+    let decided = (ground.ticks)();
+    record.spent.evaluate = decided.saturating_sub(started).saturating_sub(record.spent.decode);
+    let answer = match outcome {
+        Ok(permit) => allow(&permit, &record),
+        Err(denial) => Err(denial),
+    };
+    let answer = answer.unwrap_or_else(|denial| {
+        record.reason = denial.reason;
+        record.detail = denial.detail;
+        deny(&record)
+    });
+    let finished = (ground.ticks)();
+    record.spent.encode = finished.saturating_sub(decided);
+    record.spent.total = finished.saturating_sub(started);
+    Checked { record, answer }
+}
+
+/// The line of verbs.
+fn decide_on(ground: &Ground<'_>, bytes: &[u8], record: &mut Record) -> Result<Permit, Denial> {
+    let started = (ground.ticks)();
+    let snapshot = &ground.running.snapshot;
+    let request = wire::decode(bytes)?;
+    record.spent.decode = (ground.ticks)().saturating_sub(started);
+    record.asked = Asked::of(&request);
+    let resolved = match snapshot.routes.resolve(&request) {
+        Ok(resolved) => resolved,
+        Err(unresolved) => {
+            record.route.clone_from(&unresolved.route);
+            return Err(unresolved.into());
+        }
+    };
+    let resolved = record.resolved.insert(resolved);
+    record.route = Some(Arc::clone(&resolved.route));
+    let evidence = record.evidence.insert(snapshot.identity.establish(&request)?);
+    decide::admit_grant(&resolved.route)?;
+    let query = record.query.insert(query(resolved, evidence, &request.method));
+    let slice = snapshot.policies.slice(query)?;
+    let device = snapshot.policies.device_of(&evidence.principal);
+    let asker = Asker { principal: &evidence.principal, resource: &resolved.resource, device: device.as_deref() };
+    let (signals, cells) = wanted(ground.running, query, &*slice);
+    let facts = signals::gather(ground.store, &cells, &asker, &request, ground.now);
+    record.facts = signals.into_iter().zip(facts).collect();
+    let verdict = record.verdict.insert(reasoning::evaluate(&*slice, &snapshot.rules, &record.facts));
+    decide::decide(&resolved.route, verdict)
+}
+
+/// The signals of one decision, sorted: those that a policy in play mentions, and those that the action observes.
+fn wanted<'a>(running: &'a Running, query: &Query, slice: &dyn Slice) -> (Vec<SignalIndex>, Vec<&'a Cells>) {
+    let mut signals = slice.mentioned();
+    if let Some(observed) = running.snapshot.observed.get(&query.action).filter(|observed| !observed.is_empty()) {
+        signals.extend_from_slice(observed);
+        signals.sort_unstable();
+        signals.dedup();
+    }
+    // INVARIANT: there is a cell for each contract, and indices are those of contracts.
+    signals.iter().filter_map(|s| running.cells.get(usize::from(s.0)).map(|cells| (*s, cells))).unzip()
+}
+
+fn query(resolved: &Resolved, evidence: &crate::identity::Evidence, method: &str) -> Query {
+    Query {
+        principal: evidence.principal.clone(),
+        action: resolved.route.action.clone(),
+        tier: resolved.route.tier,
+        resource: resolved.resource.clone(),
+        request: RequestView {
+            method: method.into(),
+            path: resolved.path.as_str().into(),
+            host: resolved.host.as_str().into(),
+            args: resolved.args.clone(),
+        },
+        identity: IdentityView {
+            kind: evidence.kind,
+            trust_domain: evidence.principal.trust_domain().into(),
+            bound: evidence.bound,
+            age_seconds: evidence.age.map(|age| age.as_micros() / 1_000_000),
+            actor: None,
+        },
+    }
+}
+
+fn allow(permit: &Permit, record: &Record) -> Result<Vec<u8>, Denial> {
+    let principal = record.evidence.as_ref().map(|e| e.principal.as_str().to_owned()).unwrap_or_default();
+    let answer = AllowAnswer {
+        set_headers: vec![(DECISION_ID.to_owned(), record.id.to_string()), (PRINCIPAL.to_owned(), principal)],
+        remove_headers: REMOVED_BEFORE_UPSTREAM.iter().map(ToString::to_string).collect(),
+        metadata: metadata(record),
+        ..AllowAnswer::default()
+    };
+    wire::encode_allow(permit, &answer).map_err(|bad| Denial::new(Reason::EngineError, bad.detail))
+}
+
+fn deny(record: &Record) -> Vec<u8> {
+    answer_of(record.reason, record.id, metadata(record))
+}
+
+/// A denial without a configuration behind it.
+fn bare(reason: Reason, id: DecisionId) -> Vec<u8> {
+    let fields = json!({"decision_id": id.to_string(), "reason": reason.code()});
+    answer_of(reason, id, Map::from_iter([("signalwarden".to_owned(), fields)]))
+}
+
+/// `application/problem+json` (RFC 9457), without any signal's value.
+fn answer_of(reason: Reason, id: DecisionId, metadata: Map<String, Json>) -> Vec<u8> {
+    let id = id.to_string();
+    let body = json!({
+        "type": "about:blank",
+        "title": reason.sentence(),
+        "status": reason.http_status(),
+        "reason": reason.code(),
+        "decision_id": &id,
+    });
+    wire::encode_deny(&DenyAnswer {
+        reason,
+        http_status: None,
+        headers: vec![
+            ("content-type".to_owned(), "application/problem+json".to_owned()),
+            ("cache-control".to_owned(), "no-store".to_owned()),
+            (DECISION_ID.to_owned(), id),
+        ],
+        body: body.to_string(),
+        metadata,
+    })
+}
+
+/// For Envoy's access log: namespace `envoy.filters.http.ext_authz`, key `signalwarden`.
+fn metadata(record: &Record) -> Map<String, Json> {
+    let determining: Vec<&str> = match (&record.snapshot, &record.verdict) {
+        (Some(snapshot), Some(verdict)) => verdict
+            .in_play
+            .iter()
+            .zip(&verdict.truths)
+            .filter_map(|(index, truth)| Some((snapshot.policies.policies().get(*index as usize)?, truth)))
+            .filter(|(policy, truth)| record::determines(record.reason, policy.effect, truth))
+            .map(|(policy, _)| &*policy.id)
+            .take(MAX_DETERMINING)
+            .collect(),
+        _ => Vec::new(),
+    };
+    let fields = json!({
+        "decision_id": record.id.to_string(),
+        "reason": record.reason.code(),
+        "determining": determining,
+        "revision": record.snapshot.as_ref().map(|snapshot| &*snapshot.revision),
+    });
+    Map::from_iter([("signalwarden".to_owned(), fields)])
+}
+
+/// Policies named in Envoy's metadata; the record names them all.
+const MAX_DETERMINING: usize = 8;
+
+/// A decision that never got as far as a request: not ready, or a panic.
+pub(crate) fn refused(reason: Reason, detail: &str, id: DecisionId, now: Timestamp) -> Checked {
+    let mut record = blank(id, now);
+    record.reason = reason;
+    record.detail = detail.to_owned();
+    Checked { record, answer: bare(reason, id) }
+}
+
+fn blank(id: DecisionId, time: Timestamp) -> Box<Record> {
+    Box::new(Record {
+        id,
+        time,
+        reason: Reason::Allowed,
+        detail: String::new(),
+        snapshot: None,
+        asked: Asked::default(),
+        route: None,
+        resolved: None,
+        evidence: None,
+        query: None,
+        facts: Vec::new(),
+        verdict: None,
+        spent: record::Spent::default(),
+        refused_before: 0,
+    })
+}
+
+impl From<Malformed> for Denial {
+    fn from(malformed: Malformed) -> Self {
+        Self::new(Reason::MalformedRequest, malformed.detail)
+    }
+}
+
+impl From<Unresolved> for Denial {
+    fn from(unresolved: Unresolved) -> Self {
+        Self::new(unresolved.reason, unresolved.detail)
+    }
+}
+
+impl From<IdentityRefused> for Denial {
+    fn from(refused: IdentityRefused) -> Self {
+        Self::new(refused.reason, refused.detail)
+    }
+}
+
+impl From<EntityUnknown> for Denial {
+    fn from(unknown: EntityUnknown) -> Self {
+        let detail = format!("`{}` is not listed in entities.json, and the policy `{}` asks for it", unknown.entity, unknown.policy);
+        Self::new(Reason::EntityUnknown, detail)
+    }
+}

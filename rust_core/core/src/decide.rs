@@ -1,0 +1,53 @@
+//! From a verdict to an answer: tiers, and the permit without which no allow can be encoded.
+
+use crate::{model::Tier, policy::reasoning::Verdict, reason::Reason, route::Route};
+
+/// Proof that this decision is an allow. Only this file can make one, and `wire::encode_allow` needs it.
+#[derive(Debug)]
+pub struct Permit(());
+
+/// Why a call goes no further.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Denial {
+    /// From the closed list.
+    pub reason: Reason,
+    /// One sentence for the record; empty where the reason says it all.
+    pub detail: String,
+}
+
+impl Denial {
+    /// A denial with a sentence for the record.
+    pub fn new(reason: Reason, detail: impl Into<String>) -> Self {
+        Self { reason, detail: detail.into() }
+    }
+}
+
+/// The grant that the route's tier needs, before any policy is asked (DESIGN section 3). Grants are not
+/// issued by this version, so none can be presented.
+pub fn admit_grant(route: &Route) -> Result<(), Denial> {
+    match route.tier {
+        Tier::Jit => Err(Denial::new(Reason::GrantRequired, "the route's tier is jit, and no grant was presented")),
+        Tier::Coarse | Tier::Runtime | Tier::Approval => Ok(()),
+    }
+}
+
+/// The answer: what policies say first, then the approval that the route's tier needs.
+pub fn decide(route: &Route, verdict: &Verdict) -> Result<Permit, Denial> {
+    if verdict.reason != Reason::Allowed {
+        return Err(Denial::new(verdict.reason, ""));
+    }
+    match route.tier {
+        Tier::Coarse | Tier::Runtime => Ok(Permit(())),
+        Tier::Approval => Err(Denial::new(Reason::ApprovalRequired, "the route's tier is approval")),
+        // `admit_grant` has denied it before; an allow of a jit route without a grant must not exist.
+        Tier::Jit => Err(Denial::new(Reason::GrantRequired, "the route's tier is jit")),
+    }
+}
+
+#[cfg(test)]
+impl Permit {
+    /// For tests of the encoder alone.
+    pub(crate) fn for_tests() -> Self {
+        Self(())
+    }
+}

@@ -1,0 +1,280 @@
+//! The running core: the configuration in force behind an atomic swap, live state, the ring, counters, and the
+//! high-water mark of time. `apply` and `swap` change it; beside them only what `check` does itself.
+
+use crate::{
+    change::Change,
+    check::{self, Checked, Ground},
+    error::Error,
+    limits,
+    model::{SpiffeId, Timestamp},
+    reason::Reason,
+    record::{self, DecisionId, Rendering, id::RANDOM_BYTES, ring::{Entry, Ring}},
+    signals::{Admission, Cells, Listing, RefusalReason, Store, judge_batch},
+    snapshot::Snapshot,
+};
+use arc_swap::ArcSwapOption;
+use std::{
+    panic::{AssertUnwindSafe, catch_unwind},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering},
+    },
+};
+
+/// A snapshot with its contracts bound to the store.
+pub struct Running {
+    pub(crate) snapshot: Arc<Snapshot>,
+    pub(crate) cells: Vec<Cells>,
+}
+
+/// How an engine is made.
+pub struct Options {
+    /// Records that may wait in the ring.
+    pub log_capacity: usize,
+    /// Their size together, in bytes.
+    pub log_bytes: usize,
+    /// How records are written.
+    pub rendering: Rendering,
+    /// Seed of the store's hashing; random bits from outside.
+    pub seed: u64,
+}
+
+/// The core as a server holds it. Every method may be called from any thread.
+pub struct Engine {
+    running: ArcSwapOption<Running>,
+    store: Store,
+    ring: Ring,
+    rendering: Rendering,
+    mark: TimeMark,
+    closed: AtomicBool,
+    counts: Counts,
+}
+
+struct Counts {
+    decisions: Vec<AtomicU64>,
+    rejected: Vec<AtomicU64>,
+    accepted: AtomicU64,
+    panics: AtomicU64,
+}
+
+impl Engine {
+    /// An engine without configuration: it answers `not_ready` until `swap`.
+    pub fn new(options: Options) -> Self {
+        Self {
+            running: ArcSwapOption::empty(),
+            store: Store::new(options.seed),
+            ring: Ring::new(options.log_capacity, options.log_bytes),
+            rendering: options.rendering,
+            mark: TimeMark::default(),
+            closed: AtomicBool::new(false),
+            counts: Counts {
+                decisions: Reason::ALL.iter().map(|_| AtomicU64::new(0)).collect(),
+                rejected: RefusalReason::ALL.iter().map(|_| AtomicU64::new(0)).collect(),
+                accepted: AtomicU64::new(0),
+                panics: AtomicU64::new(0),
+            },
+        }
+    }
+
+    /// Puts a configuration in force, at once and whole. Decisions under way end with the one they began with.
+    pub fn swap(&self, snapshot: Arc<Snapshot>) {
+        let cells = snapshot.register.contracts().iter().map(|contract| self.store.bind(contract)).collect();
+        self.running.store(Some(Arc::new(Running { snapshot, cells })));
+    }
+
+    /// The configuration in force.
+    pub fn snapshot(&self) -> Option<Arc<Snapshot>> {
+        self.running.load().as_ref().map(|running| Arc::clone(&running.snapshot))
+    }
+
+    /// From now on `check` answers `not_ready`.
+    pub fn close(&self) {
+        self.closed.store(true, Ordering::Release);
+    }
+
+    /// Decides one serialised `CheckRequest`: its answer, after its record was accepted. Total.
+    /// `ticks`: nanoseconds of a stopwatch; `random`: fresh random bits for the decision's id.
+    pub fn check(&self, bytes: &[u8], now: Timestamp, random: [u8; RANDOM_BYTES], ticks: &dyn Fn() -> u64) -> Vec<u8> {
+        let now = self.mark.advance(now);
+        let id = DecisionId::new(now, random);
+        // INVARIANT I5: a panic is a deny with a record. State that a decision touches is never half changed.
+        let checked = catch_unwind(AssertUnwindSafe(|| self.checked(bytes, now, id, ticks))).unwrap_or_else(|_| {
+            self.counts.panics.fetch_add(1, Ordering::Relaxed);
+            check::refused(Reason::EngineError, "the engine panicked", id, now)
+        });
+        let (reason, answer) = checked.release(&self.ring);
+        bump(&self.counts.decisions, Reason::ALL.iter().position(|r| *r == reason));
+        answer
+    }
+
+    /// Decides offline, outside the log: record as JSON, and answer.
+    pub fn decide(&self, bytes: &[u8], now: Timestamp, random: [u8; RANDOM_BYTES], ticks: &dyn Fn() -> u64) -> (Vec<u8>, Vec<u8>) {
+        let id = DecisionId::new(now, random);
+        let (record, answer) = self.checked(bytes, now, id, ticks).into_parts();
+        let mut line = Vec::new();
+        let rendering = Rendering { influence: record::InfluenceMode::All, ..self.rendering.clone() };
+        record::render(&record, &rendering, &mut line);
+        (line, answer)
+    }
+
+    fn checked(&self, bytes: &[u8], now: Timestamp, id: DecisionId, ticks: &dyn Fn() -> u64) -> Checked {
+        if self.closed.load(Ordering::Acquire) {
+            return check::refused(Reason::NotReady, "the server is stopping", id, now);
+        }
+        match &*self.running.load() {
+            Some(running) => check::check(&Ground { running, store: &self.store, now, id, ticks }, bytes),
+            None => check::refused(Reason::NotReady, "no configuration is loaded", id, now),
+        }
+    }
+
+    /// Judges a publisher's batch; changes nothing but counters.
+    pub fn admit(&self, body: &[u8], publisher: &SpiffeId, now: Timestamp) -> Result<Admission, Error> {
+        let Some(snapshot) = self.snapshot() else {
+            return Err(Error::BadInput("no configuration is loaded".to_owned()));
+        };
+        let admission = judge_batch(body, publisher, &snapshot.register, &self.store, self.mark.at_least(now))?;
+        self.counts.accepted.fetch_add(admission.accepted as u64, Ordering::Relaxed);
+        for (_, refusal) in &admission.rejected {
+            bump(&self.counts.rejected, RefusalReason::ALL.iter().position(|r| *r == refusal.reason));
+        }
+        Ok(admission)
+    }
+
+    /// Takes kept changes in, in order. What can't be read is left out and told at the end.
+    pub fn apply(&self, payloads: &[Vec<u8>], now: Timestamp) -> Result<(), Error> {
+        let mut first_error = None;
+        for payload in payloads {
+            match Change::from_payload(payload) {
+                Ok(Change::TimeMark { at }) => self.mark.restore(at, now),
+                Ok(change) => self.store.apply(&change),
+                Err(error) => first_error = first_error.or(Some(error)),
+            }
+        }
+        first_error.map_or(Ok(()), Err)
+    }
+
+    /// The high-water mark, to be kept.
+    pub fn time_mark(&self, now: Timestamp) -> Change {
+        Change::TimeMark { at: self.mark.at_least(now) }
+    }
+
+    /// Offers a change or transport record, JSON already.
+    pub fn note(&self, line: Vec<u8>) -> bool {
+        self.ring.note(line)
+    }
+
+    /// Takes up to `most` accepted records, oldest first, as JSON lines; and how many they are.
+    pub fn drain(&self, most: usize) -> (Vec<u8>, usize) {
+        let entries = self.ring.take(most);
+        let mut lines = Vec::with_capacity(entries.len() * 1024);
+        for entry in &entries {
+            match entry {
+                Entry::Decision(record) => record::render(record, &self.rendering, &mut lines),
+                Entry::Line(line) => {
+                    lines.extend_from_slice(line);
+                    lines.push(b'\n');
+                }
+            }
+        }
+        (lines, entries.len())
+    }
+
+    /// Records that wait.
+    pub fn queued(&self) -> usize {
+        self.ring.len()
+    }
+
+    /// Live values for people; `None` without a configuration.
+    pub fn signals(&self, subject: Option<&str>, limit: usize, now: Timestamp) -> Option<Listing> {
+        let snapshot = self.snapshot()?;
+        Some(self.store.list(&snapshot.register, subject, limit, self.mark.at_least(now)))
+    }
+
+    /// Counts since the start, by name; gauges `live_signals` and `log_queued`.
+    pub fn counters(&self) -> Vec<(String, u64)> {
+        let get = |count: &AtomicU64| count.load(Ordering::Relaxed);
+        let mut all: Vec<(String, u64)> = Reason::ALL
+            .iter()
+            .zip(&self.counts.decisions)
+            .map(|(reason, count)| (format!("decisions_{}", reason.code()), get(count)))
+            .collect();
+        let rejected = RefusalReason::ALL.iter().zip(&self.counts.rejected);
+        all.extend(rejected.map(|(reason, count)| (format!("signals_rejected_{}", reason.code()), get(count))));
+        all.push(("signals_accepted".to_owned(), get(&self.counts.accepted)));
+        all.push(("panics".to_owned(), get(&self.counts.panics)));
+        all.push(("log_refused".to_owned(), self.ring.refused()));
+        all.push(("log_queued".to_owned(), self.ring.len() as u64));
+        all.push(("live_signals".to_owned(), self.store.live() as u64));
+        all
+    }
+}
+
+fn bump(counts: &[AtomicU64], at: Option<usize>) {
+    if let Some(count) = at.and_then(|at| counts.get(at)) {
+        count.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
+/// Time that never runs backwards: ages and expiries use the larger of now and this mark, and one step may
+/// advance it only by `MAX_TIME_STEP_MICROS`, so that one bad reading of a clock does not age the world for good.
+#[derive(Debug)]
+struct TimeMark(AtomicI64);
+
+impl Default for TimeMark {
+    fn default() -> Self {
+        Self(AtomicI64::new(i64::MIN))
+    }
+}
+
+impl TimeMark {
+    /// The time that counts, having seen `now`.
+    fn advance(&self, now: Timestamp) -> Timestamp {
+        let now = now.as_micros();
+        let step = |mark: i64| {
+            let next = if mark == i64::MIN { now } else { now.min(mark.saturating_add(limits::MAX_TIME_STEP_MICROS)) };
+            (next > mark).then_some(next)
+        };
+        let mark = match self.0.fetch_update(Ordering::Relaxed, Ordering::Relaxed, step) {
+            Ok(before) => step(before).unwrap_or(before),
+            Err(mark) => mark,
+        };
+        Timestamp::from_micros(now.max(mark))
+    }
+
+    /// The time that counts, without advancing anything.
+    fn at_least(&self, now: Timestamp) -> Timestamp {
+        Timestamp::from_micros(now.as_micros().max(self.0.load(Ordering::Relaxed)))
+    }
+
+    /// Takes a kept mark back. One that lies ahead of the clock by more than a step is cut to a step.
+    fn restore(&self, at: Timestamp, now: Timestamp) {
+        let bound = now.as_micros().saturating_add(limits::MAX_TIME_STEP_MICROS);
+        self.0.fetch_max(at.as_micros().min(bound), Ordering::Relaxed);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const fn at(micros: i64) -> Timestamp {
+        Timestamp::from_micros(micros)
+    }
+
+    #[test]
+    fn time_never_runs_backwards_and_one_leap_moves_it_one_step() {
+        let mark = TimeMark::default();
+        assert_eq!(mark.advance(at(1_000)), at(1_000));
+        assert_eq!(mark.advance(at(400)), at(1_000));
+        let leap = 1_000 + 10 * limits::MAX_TIME_STEP_MICROS;
+        assert_eq!(mark.advance(at(leap)), at(leap), "the clock's own reading counts while it lasts");
+        assert_eq!(mark.advance(at(2_000)), at(1_000 + limits::MAX_TIME_STEP_MICROS), "and leaves one step behind");
+    }
+
+    #[test]
+    fn a_kept_mark_outlives_a_clock_that_was_set_back() {
+        let mark = TimeMark::default();
+        mark.restore(at(5_000), at(1_000));
+        assert_eq!(mark.advance(at(1_000)), at(5_000));
+    }
+}

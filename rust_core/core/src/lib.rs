@@ -1,0 +1,25 @@
+//! The decision engine: bytes of a `CheckRequest` in, an answer and its record out.
+//!
+//! No clock, no file, no network, no randomness, no Python: everything comes in as an argument
+//! (sans-io). Rooms depend one way:
+//! `limits, reason <- model <- {route, identity, signals, policy} <- decide <- record <- check`;
+//! `wire` is used by `check` alone. `tests/unit/test_architecture.py` asserts it.
+#![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing))]
+
+pub mod change;
+pub mod check;
+pub mod decide;
+pub mod document;
+pub mod engine;
+pub mod error;
+pub mod findings;
+pub mod identity;
+pub mod limits;
+pub mod model;
+pub mod policy;
+pub mod reason;
+pub mod record;
+pub mod route;
+pub mod signals;
+pub mod snapshot;
+pub mod wire;

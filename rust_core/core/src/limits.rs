@@ -1,0 +1,52 @@
+//! Every bound on what an outsider can send, with its reason and its precedent.
+
+/// Largest `CheckRequest`. gRPC's own default for a received message, and that of OPA's Envoy plugin.
+pub const MAX_CHECK_REQUEST_BYTES: usize = 4 * 1024 * 1024;
+/// Most headers of one request. Envoy's own `max_headers_count` default is 100; proxies in front may add.
+pub const MAX_HEADERS: usize = 256;
+/// Longest path with query. Envoy's default limit for all request headers together is 60 KiB.
+pub const MAX_PATH_BYTES: usize = 16 * 1024;
+/// Deepest nesting of metadata and JSON bodies that is read. `serde_json`'s own bound is 128.
+pub const MAX_DEPTH: usize = 32;
+/// Longest SPIFFE ID: 2048 bytes (SPIFFE ID specification, section 2.3).
+pub const MAX_SPIFFE_ID_BYTES: usize = 2048;
+/// Longest trust domain name: 255 bytes (SPIFFE ID specification, section 2.1).
+pub const MAX_TRUST_DOMAIN_BYTES: usize = 255;
+/// Largest file of a configuration directory. A thousand policies take about a tenth of this.
+pub const MAX_FILE_BYTES: usize = 8 * 1024 * 1024;
+/// Deepest nesting of a YAML file. The formats of DESIGN section 5 need six.
+pub const MAX_YAML_DEPTH: usize = 32;
+/// Longest value of a signal, in bytes of its JSON. A signal is a fact, not a document.
+pub const MAX_SIGNAL_VALUE_BYTES: usize = 4 * 1024;
+/// Most members of a signal of type `set`.
+pub const MAX_SET_MEMBERS: usize = 128;
+/// Longest subject of a signal. A SPIFFE ID is the longest thing that a subject is made of.
+pub const MAX_SUBJECT_BYTES: usize = MAX_SPIFFE_ID_BYTES + 256;
+/// Most signals in one call of a publisher. Larger batches gain no speed and hold the writer.
+pub const MAX_BATCH: usize = 1_000;
+/// Largest body of such a call: a full batch of long subjects and values, rounded up.
+pub const MAX_PUBLISH_BYTES: usize = 8 * 1024 * 1024;
+/// Most live values in the store; a further subject is refused, a known one is still updated.
+pub const MAX_LIVE_SIGNALS: usize = 2_000_000;
+/// How far `observed_at` may lie ahead of our clock. Kubernetes and OIDC libraries allow seconds, too.
+pub const MAX_CLOCK_SKEW_MICROS: i64 = 5_000_000;
+/// How far one step may advance the persisted time mark, so that one bad clock reading does not
+/// expire the world for good: an hour, the usual step limit of a time daemon is less.
+pub const MAX_TIME_STEP_MICROS: i64 = 3_600_000_000;
+/// Most mixes of uncertain signals tried for one policy (DESIGN section 6, step 5).
+pub const MAX_MIXES: usize = 64;
+/// Largest body of an answer. A denial is a sentence, not a page.
+pub const MAX_ANSWER_BODY_BYTES: usize = 16 * 1024;
+/// Most headers that one answer sets; Envoy answers 500 when a request passes 100 headers.
+pub const MAX_ANSWER_HEADERS: usize = 32;
+/// Most bytes that the headers and query parameters of one answer take. Envoy's default for all headers of a
+/// request together is 60 KiB, and the client's own share that room.
+pub const MAX_ANSWER_HEADER_BYTES: usize = 16 * 1024;
+/// Most bytes of dynamic metadata in one answer. It is for the access log, which writes a line.
+pub const MAX_ANSWER_METADATA_BYTES: usize = 16 * 1024;
+/// Deepest nesting of an answer's dynamic metadata. One level takes three of protobuf's own limit of 100.
+pub const MAX_ANSWER_METADATA_DEPTH: usize = 8;
+/// Most routes of one file. The index compares them in pairs when it is built; a large gateway has some hundreds.
+pub const MAX_ROUTES: usize = 10_000;
+/// Most arguments that one route names in one of path, query and body. Policies read a handful.
+pub const MAX_ARGUMENTS: usize = 32;

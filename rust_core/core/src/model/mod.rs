@@ -1,0 +1,15 @@
+//! The nouns that rooms share: parsed at the edge, trusted inside. Nothing here knows protobuf, Cedar or Python.
+
+pub mod fact;
+pub mod names;
+pub mod request;
+pub mod spiffe;
+pub mod time;
+pub mod value;
+
+pub use fact::{Assurance, Fact, Influence, State, WhenUnavailable};
+pub use names::{ActionId, ResourceId, Sensitivity, SignalName, Subject, Tier};
+pub use request::{Body, HeaderEntry, Headers, Peer, Request};
+pub use spiffe::{SpiffeId, SpiffeIdError, TrustDomain};
+pub use time::{Span, Timestamp};
+pub use value::{Decimal, SignalType, Value};

@@ -1,0 +1,339 @@
+//! What `check` finds in policies: ours over the syntax tree first, then Cedar's strict validator.
+
+use super::{Compiled, Reads, schema::label, sentence, values, walk};
+use crate::{
+    findings::{Findings, Place, did_you_mean, nearest},
+    limits,
+    model::{ActionId, Influence, Tier},
+    policy::{ActionRule, Effect, PolicyInfo, SignalIndex, SignalRule},
+};
+use cedar_policy::{PolicySet, Schema, ValidationMode, Validator};
+use cedar_policy_core::{
+    ast::{self, ActionConstraint, EntityUIDEntry, Expr, PolicyID, PrincipalOrResourceConstraint, Unknown},
+    entities::Entities,
+    evaluator::Evaluator,
+    extensions::Extensions,
+    parser::parse_policyset,
+};
+use smol_str::SmolStr;
+use std::{collections::BTreeMap, collections::HashMap, sync::Arc};
+
+/// Annotations that mean something, today or once their feature is built.
+const ANNOTATIONS: &[(&str, bool)] =
+    &[("id", true), ("description", true), ("owner", true), ("mode", false), ("require_approval", false)];
+
+/// Actions with a schema and a policy set of their own, built with grants and approvals.
+pub(super) const BUILT_IN_ACTIONS: &[&str] = &["task.begin", "task.delegate", "approval.give"];
+
+/// One policy as parsed.
+pub(super) struct Parsed {
+    pub(super) policy: ast::Policy,
+    pub(super) id: Arc<str>,
+    pub(super) file: Arc<str>,
+    pub(super) text: Arc<str>,
+    pub(super) place: Place,
+}
+
+/// Parses every file; syntax mistakes become findings, policies of other files are still read.
+pub(super) fn parse(files: &[(&str, &str)], findings: &mut Findings) -> Vec<Parsed> {
+    let mut all: Vec<Parsed> = Vec::new();
+    let mut ids: HashMap<Arc<str>, (Arc<str>, Place)> = HashMap::new();
+    for (file, text) in files {
+        if text.len() > limits::MAX_FILE_BYTES {
+            findings.error(file, Place::default(), "too_large", format!("larger than {} bytes", limits::MAX_FILE_BYTES));
+            continue;
+        }
+        let set = match parse_policyset(text) {
+            Ok(set) => set,
+            Err(errors) => {
+                for error in errors.iter() {
+                    findings.error(file, label(text, error), "syntax", sentence(error));
+                }
+                continue;
+            }
+        };
+        for template in set.templates() {
+            let at = template.loc().map_or_else(Place::default, |loc| values::place(text, loc.start()));
+            findings.error(file, at, "template", "policy templates are not supported: write the policy out");
+        }
+        let mut policies: Vec<&ast::Policy> = set.static_policies().collect();
+        policies.sort_by_key(|policy| policy.loc().map_or(0, |loc| loc.start()));
+        for policy in policies {
+            let place = policy.loc().map_or_else(Place::default, |loc| values::place(text, loc.start()));
+            let id: Arc<str> = policy
+                .annotations()
+                .find(|(key, value)| key.as_ref() == "id" && !value.as_ref().is_empty())
+                .map_or_else(|| format!("{file}:{}", place.line).into(), |(_, value)| Arc::from(value.as_ref()));
+            annotations(policy, file, place, findings);
+            if let Some((other, at)) = ids.get(&id) {
+                findings.error(
+                    file,
+                    place,
+                    "duplicate_id",
+                    format!("the policy id `{id}` is taken already, at {other}:{}", at.line),
+                );
+                continue;
+            }
+            let file: Arc<str> = Arc::from(*file);
+            ids.insert(id.clone(), (file.clone(), place));
+            // Cedar's own id is not shown to anybody; ours is, so both are the same.
+            let policy = policy.new_id(PolicyID::from_string(&*id));
+            all.push(Parsed { policy, id, file, text: Arc::from(*text), place });
+        }
+    }
+    all
+}
+
+fn annotations(policy: &ast::Policy, file: &str, place: Place, findings: &mut Findings) {
+    for (key, _) in policy.annotations() {
+        let key: &str = key.as_ref();
+        match ANNOTATIONS.iter().find(|(name, _)| *name == key) {
+            Some((_, true)) => {}
+            Some((_, false)) => {
+                findings.error(file, place, "not_built", format!("the annotation `@{key}` is not built yet in this version"));
+            }
+            None => {
+                if let Some(meant) = nearest(key, ANNOTATIONS.iter().map(|(name, _)| *name)) {
+                    findings.error(
+                        file,
+                        place,
+                        "unknown_annotation",
+                        format!("the annotation `@{key}` is unknown, did you mean `@{meant}`?"),
+                    );
+                }
+            }
+        }
+    }
+}
+
+/// Whether a policy's scope can match an action.
+pub(super) fn scope_matches(policy: &ast::Policy, action: &ActionId) -> bool {
+    match policy.action_constraint() {
+        ActionConstraint::Any => true,
+        constraint => constraint.iter_euids().any(|uid| is_action(uid, action.as_str())),
+    }
+}
+
+fn is_action(uid: &ast::EntityUID, name: &str) -> bool {
+    let id: &str = uid.eid().as_ref();
+    uid.is_action() && id == name
+}
+
+/// A policy's reading, and whether our own checks found nothing wrong with it.
+pub(super) struct Checked {
+    pub(super) reading: walk::Reading,
+    clean: bool,
+}
+
+/// Our own checks (DESIGN section 5), policy by policy, in order.
+pub(super) fn check(
+    parsed: &[Parsed],
+    actions: &[ActionRule],
+    signals: &[SignalRule],
+    findings: &mut Findings,
+) -> Vec<Checked> {
+    parsed
+        .iter()
+        .map(|parsed| {
+            let before = findings.as_slice().len();
+            let reading = walk::read(&parsed.policy);
+            for misuse in &reading.misuses {
+                findings.error(&parsed.file, values::place(&parsed.text, misuse.offset), misuse.code, misuse.message.as_str());
+            }
+            known_actions(parsed, actions, findings);
+            governed(parsed, &reading, actions, signals, findings);
+            needs_no_word(parsed, &reading, signals, findings);
+            Checked { reading, clean: findings.as_slice().len() == before }
+        })
+        .collect()
+}
+
+fn known_actions(parsed: &Parsed, actions: &[ActionRule], findings: &mut Findings) {
+    for uid in parsed.policy.action_constraint().iter_euids() {
+        let name: &str = uid.eid().as_ref();
+        let at = uid.loc().map_or(parsed.place, |loc| values::place(&parsed.text, loc.start()));
+        if BUILT_IN_ACTIONS.contains(&name) {
+            findings.error(
+                &parsed.file,
+                at,
+                "not_built",
+                format!("policies for the built-in action `{name}` are not built yet in this version"),
+            );
+        } else if !actions.iter().any(|action| is_action(uid, action.id.as_str())) {
+            let meant = did_you_mean(name, actions.iter().map(|a| a.id.as_str()));
+            findings.error(&parsed.file, at, "unknown_action", format!("no route has the action `{name}`{meant}"));
+        }
+    }
+}
+
+/// INVARIANT I1: every signal that a policy names is registered, and its contract lists every action
+/// that the policy can match.
+fn governed(
+    parsed: &Parsed,
+    reading: &walk::Reading,
+    actions: &[ActionRule],
+    signals: &[SignalRule],
+    findings: &mut Findings,
+) {
+    let matched: Vec<&ActionRule> = actions.iter().filter(|a| scope_matches(&parsed.policy, &a.id)).collect();
+    let mut told: Vec<(&str, &str)> = Vec::new();
+    for mention in &reading.mentions {
+        let at = values::place(&parsed.text, mention.offset);
+        let Some(rule) = signals.iter().find(|s| s.name.as_str() == mention.name) else {
+            if !told.contains(&(&mention.name, "")) {
+                told.push((&mention.name, ""));
+                let meant = did_you_mean(&mention.name, signals.iter().map(|s| s.name.as_str()));
+                let text = format!("the signal `{}` is not registered in signals.yaml{meant}", mention.name);
+                findings.error(&parsed.file, at, "unregistered_signal", text);
+            }
+            continue;
+        };
+        let contract = format!("its contract is at signals.yaml:{}", rule.place.line);
+        if rule.influence == Influence::Observe && !told.contains(&(&mention.name, "")) {
+            told.push((&mention.name, ""));
+            let text = format!("the signal `{}` may only be observed, so no policy reads it: {contract}", mention.name);
+            findings.error(&parsed.file, at, "observed_signal", text);
+            continue;
+        }
+        for action in &matched {
+            if told.contains(&(&mention.name, action.id.as_str())) {
+                continue;
+            }
+            let problem = if action.tier == Tier::Coarse {
+                format!(
+                    "this policy can match the action `{}` of tier coarse and reads the signal `{}`: name other actions \
+                     in its scope, or give the action another tier",
+                    action.id, mention.name
+                )
+            } else if rule.used_by.contains(&action.id) {
+                continue;
+            } else {
+                format!(
+                    "this policy can match the action `{}`, which `used_by` of the signal `{}` does not list; {contract}",
+                    action.id, mention.name
+                )
+            };
+            told.push((&mention.name, action.id.as_str()));
+            findings.error(&parsed.file, at, "ungoverned_read", problem);
+        }
+    }
+}
+
+/// A permit that is false once the caller's own words are taken away, whatever the rest is, can only
+/// be opened by such a word: refused at load, as I3 would refuse it at each request.
+fn needs_no_word(parsed: &Parsed, reading: &walk::Reading, signals: &[SignalRule], findings: &mut Findings) {
+    let rule = |name: &str| signals.iter().find(|s| s.name.as_str() == name);
+    let word = reading.mentions.iter().find(|m| rule(&m.name).is_some_and(|s| s.self_asserted));
+    let (Some(word), ast::Effect::Permit, Some(condition)) =
+        (word, parsed.policy.effect(), parsed.policy.non_scope_constraints())
+    else {
+        return;
+    };
+    let unknown = |name: &str| Expr::unknown(Unknown::new_untyped(name));
+    let others: BTreeMap<SmolStr, Expr> = reading
+        .mentions
+        .iter()
+        .filter(|m| rule(&m.name).is_some_and(|s| !s.self_asserted))
+        .map(|m| (SmolStr::new(&m.name), unknown(&m.name)))
+        .collect();
+    let context = ["request", "identity", "grant", "chain", "approval"]
+        .into_iter()
+        .map(|name| (SmolStr::new(name), unknown(name)))
+        .chain(std::iter::once((SmolStr::new("signals"), Expr::record_arc(Arc::new(others)))))
+        .collect();
+    let request = ast::Request::new_unchecked(
+        EntityUIDEntry::unknown(),
+        EntityUIDEntry::unknown(),
+        EntityUIDEntry::unknown(),
+        Some(ast::Context::RestrictedResidual(Arc::new(context))),
+    );
+    let entities = Entities::new().partial();
+    let evaluator = Evaluator::new(request, &entities, Extensions::all_available());
+    let outcome = evaluator.partial_interpret(condition, parsed.policy.env());
+    if let Ok(ast::PartialValue::Value(value)) = outcome
+        && value == ast::Value::from(false)
+    {
+        findings.error(
+            &parsed.file,
+            values::place(&parsed.text, word.offset),
+            "permit_needs_word",
+            format!(
+                "this permit can only apply where `{}` is present, which callers assert of themselves: \
+                 such a signal may only restrict",
+                word.name
+            ),
+        );
+    }
+}
+
+/// Cedar's strict validator over all policies that passed our own checks: what we have said already in the
+/// words of the register, it need not say again in its own.
+pub(super) fn validate(parsed: &[Parsed], checked: &[Checked], schema: &Schema, findings: &mut Findings) {
+    let mut set = ast::PolicySet::new();
+    for (policy, _) in parsed.iter().zip(checked).filter(|(_, checked)| checked.clean) {
+        // Ids were made unique by `parse`.
+        let _ = set.add(policy.policy.clone());
+    }
+    let result = Validator::new(schema.clone()).validate(&PolicySet::from(set), ValidationMode::Strict);
+    let by_id: HashMap<&str, &Parsed> = parsed.iter().map(|p| (&*p.id, p)).collect();
+    for error in result.validation_errors() {
+        if let Some(parsed) = by_id.get(error.policy_id().as_ref() as &str) {
+            let at = Some(label(&parsed.text, error)).filter(|place| place.line > 0).unwrap_or(parsed.place);
+            findings.error(&parsed.file, at, "cedar", plain(&sentence(error)));
+        }
+    }
+    for warning in result.validation_warnings() {
+        if let Some(parsed) = by_id.get(warning.policy_id().as_ref() as &str) {
+            let at = Some(label(&parsed.text, warning)).filter(|place| place.line > 0).unwrap_or(parsed.place);
+            findings.warning(&parsed.file, at, "cedar", plain(&sentence(warning)));
+        }
+    }
+}
+
+/// Cedar opens with ``for policy `id`, ``; file and line say it already.
+fn plain(sentence: &str) -> String {
+    match sentence.strip_prefix("for policy `").and_then(|rest| rest.split_once("`, ")) {
+        Some((_, rest)) => rest.to_owned(),
+        None => sentence.to_owned(),
+    }
+}
+
+/// A checked policy, ready to be judged.
+pub(super) fn compile(parsed: &Parsed, reading: &walk::Reading, signals: &[SignalRule]) -> Compiled {
+    let mut mentions: Vec<SignalIndex> = reading
+        .mentions
+        .iter()
+        .filter_map(|m| signals.iter().position(|s| s.name.as_str() == m.name))
+        .filter_map(|at| u16::try_from(at).ok().map(SignalIndex))
+        .collect();
+    mentions.sort_unstable();
+    mentions.dedup();
+    let whole = reading.request_fields.iter().any(|f| f == "*");
+    let field = |name: &str| whole || reading.request_fields.iter().any(|f| f == name);
+    let reads = Reads {
+        method: field("method"),
+        path: field("path"),
+        host: field("host"),
+        all_args: whole || reading.args.iter().any(|a| a == "*"),
+        args: reading.args.clone(),
+        identity: reading.context_names.iter().any(|n| n == "identity"),
+        approval: reading.context_names.iter().any(|n| n == "approval"),
+    };
+    let is_in = |constraint: &PrincipalOrResourceConstraint| match constraint {
+        PrincipalOrResourceConstraint::IsIn(kind, _) => Some(kind.as_ref().clone()),
+        _ => None,
+    };
+    Compiled {
+        info: Arc::new(PolicyInfo {
+            id: parsed.id.clone(),
+            file: parsed.file.clone(),
+            place: parsed.place,
+            effect: if parsed.policy.effect() == ast::Effect::Permit { Effect::Permit } else { Effect::Forbid },
+            mentions,
+        }),
+        condition: parsed.policy.condition(),
+        principal_type: is_in(parsed.policy.principal_constraint().as_inner()),
+        resource_type: is_in(parsed.policy.resource_constraint().as_inner()),
+        reads,
+    }
+}

@@ -1,0 +1,254 @@
+//! Judging the policies in play for one query: plainly, or with unknowns in Cedar's partial evaluation.
+
+use super::{CedarEngine, Compiled, Reads, slices::Located, values};
+use crate::{
+    model::Tier,
+    policy::{EntityUnknown, IdentityView, Judged, PolicyInfo, Query, RequestView, Seen, SignalIndex, Slice},
+};
+use cedar_policy_core::{
+    ast::{self, Context, EntityUIDEntry, EntityUID, Expr, Literal, PartialValue, Request, Unknown, ValueKind},
+    evaluator::Evaluator,
+    extensions::Extensions,
+};
+use smol_str::SmolStr;
+use std::{collections::BTreeMap, sync::Arc};
+
+type Fields = BTreeMap<SmolStr, ast::Value>;
+
+/// The policies in play, with what does not vary between evaluations.
+pub(super) struct CedarSlice<'e> {
+    engine: &'e CedarEngine,
+    principal: EntityUID,
+    action: EntityUID,
+    resource: EntityUID,
+    tier: Tier,
+    request: RequestView,
+    identity: IdentityView,
+    in_play: Vec<u32>,
+    policies: Vec<&'e Compiled>,
+}
+
+impl<'e> CedarSlice<'e> {
+    pub(super) fn new(engine: &'e CedarEngine, query: &Query) -> Result<Self, EntityUnknown> {
+        let principal = values::entity(&engine.workload, query.principal.as_str());
+        // A route whose type is not declared does not load, so both look-ups succeed; failing closed here
+        // would need a reason of its own, and an empty slice denies as well.
+        let kind = values::entity_type(&query.resource.kind).unwrap_or_else(|| engine.workload.clone());
+        let resource = values::entity(&kind, &query.resource.id);
+        let mut slice = Self {
+            engine,
+            action: principal.clone(),
+            principal,
+            resource,
+            tier: query.tier,
+            request: query.request.clone(),
+            identity: query.identity.clone(),
+            in_play: Vec::new(),
+            policies: Vec::new(),
+        };
+        let (Some(filed), Some(action)) = (engine.slices.get(&query.action), engine.action_uids.get(&query.action)) else {
+            return Ok(slice);
+        };
+        slice.action = action.clone();
+        let asked = [(&slice.principal, &filed.asks_principal), (&slice.resource, &filed.asks_resource)];
+        for (uid, asks) in asked {
+            if let Some(policy) = asks
+                && engine.listed(uid).is_none()
+            {
+                return Err(EntityUnknown { entity: uid.to_string(), policy: policy.clone() });
+            }
+        }
+        let found = filed.select(&located(engine, &slice.principal), &located(engine, &slice.resource));
+        for index in found {
+            let Some(policy) = engine.compiled.get(index as usize) else { continue };
+            let fits = |wanted: &Option<ast::EntityType>, uid: &EntityUID| {
+                wanted.as_ref().is_none_or(|kind| kind == uid.entity_type())
+            };
+            if fits(&policy.principal_type, &slice.principal) && fits(&policy.resource_type, &slice.resource) {
+                slice.in_play.push(index);
+                slice.policies.push(policy);
+            }
+        }
+        Ok(slice)
+    }
+
+    fn evaluator(&self, context: Context) -> Evaluator<'e> {
+        let known = |uid: &EntityUID| EntityUIDEntry::known(uid.clone(), None);
+        let request =
+            Request::new_unchecked(known(&self.principal), known(&self.action), known(&self.resource), Some(context));
+        Evaluator::new(request, self.engine.core_entities(), Extensions::all_available())
+    }
+
+    fn judge(&self, evaluator: &Evaluator<'e>, policy: &Compiled) -> Judged {
+        match evaluator.partial_interpret(&policy.condition, &self.engine.no_slots) {
+            Ok(PartialValue::Value(value)) => match value.value_kind() {
+                ValueKind::Lit(Literal::Bool(applies)) => {
+                    if *applies { Judged::True } else { Judged::False }
+                }
+                _ => Judged::Failed("the condition is not a boolean".to_owned()),
+            },
+            Ok(PartialValue::Residual(_)) => Judged::Open,
+            Err(error) => Judged::Failed(error.to_string()),
+        }
+    }
+
+    /// The parts of the context beside signals that are read.
+    fn fixed(&self, reads: &Reads) -> Result<Vec<(SmolStr, ast::Value)>, String> {
+        let mut parts = Vec::with_capacity(3);
+        let text = |s: &str| ast::Value::new(Literal::String(SmolStr::new(s)), None);
+        if reads.method || reads.path || reads.host || reads.all_args || !reads.args.is_empty() {
+            let mut request = Fields::new();
+            for (read, name, value) in [
+                (reads.method, "method", &self.request.method),
+                (reads.path, "path", &self.request.path),
+                (reads.host, "host", &self.request.host),
+            ] {
+                if read {
+                    request.insert(SmolStr::new_static(name), text(value));
+                }
+            }
+            let mut args = Fields::new();
+            for (name, value) in &self.request.args {
+                if reads.all_args || reads.args.iter().any(|a| **a == **name) {
+                    args.insert(SmolStr::new(&**name), values::to_cedar(value)?);
+                }
+            }
+            request.insert(SmolStr::new_static("args"), record(args));
+            parts.push((SmolStr::new_static("request"), record(request)));
+        }
+        if reads.identity {
+            let mut identity = Fields::new();
+            identity.insert(SmolStr::new_static("kind"), text(self.identity.kind));
+            identity.insert(SmolStr::new_static("trust_domain"), text(&self.identity.trust_domain));
+            identity.insert(SmolStr::new_static("bound"), ast::Value::from(self.identity.bound));
+            if let Some(age) = self.identity.age_seconds {
+                identity.insert(SmolStr::new_static("age_seconds"), ast::Value::from(age));
+            }
+            if let Some(actor) = &self.identity.actor {
+                identity.insert(SmolStr::new_static("actor"), text(actor));
+            }
+            parts.push((SmolStr::new_static("identity"), record(identity)));
+        }
+        if reads.approval && self.tier == Tier::Approval {
+            // Before approval nobody has approved (DESIGN section 5).
+            let nobody = Fields::from([(SmolStr::new_static("approved_by"), ast::Value::empty_set(None))]);
+            parts.push((SmolStr::new_static("approval"), record(nobody)));
+        }
+        Ok(parts)
+    }
+
+    /// What the policies in play read together, for one context that serves them all.
+    fn union_of_reads(&self) -> Reads {
+        let mut all = Reads::default();
+        for policy in &self.policies {
+            let r = &policy.reads;
+            all.method |= r.method;
+            all.path |= r.path;
+            all.host |= r.host;
+            all.all_args |= r.all_args || !r.args.is_empty();
+            all.identity |= r.identity;
+            all.approval |= r.approval;
+        }
+        all
+    }
+
+    fn name_of(&self, signal: SignalIndex) -> SmolStr {
+        self.engine.signal_names.get(usize::from(signal.0)).cloned().unwrap_or_default()
+    }
+
+    /// A context without unknowns: signals that are absent are left out.
+    fn plain_context<'s>(
+        &self,
+        reads: &Reads,
+        seen: impl Iterator<Item = &'s (SignalIndex, Seen)>,
+    ) -> Result<Context, String> {
+        let mut signals = Fields::new();
+        for (signal, seen) in seen {
+            if let Seen::Value(value) = seen {
+                signals.insert(self.name_of(*signal), values::to_cedar(value)?);
+            }
+        }
+        let mut context: Fields = self.fixed(reads)?.into_iter().collect();
+        context.insert(SmolStr::new_static("signals"), record(signals));
+        Ok(Context::Value(Arc::new(context)))
+    }
+
+    /// A context with at least one unknown. It holds only what the policy mentions: an extension value
+    /// beside an unknown would keep Cedar from looking into the record.
+    fn open_context<'s>(
+        &self,
+        reads: &Reads,
+        seen: impl Iterator<Item = &'s (SignalIndex, Seen)>,
+    ) -> Result<Context, String> {
+        let mut signals: BTreeMap<SmolStr, Expr> = BTreeMap::new();
+        for (signal, seen) in seen {
+            let name = self.name_of(*signal);
+            match seen {
+                Seen::Absent => {}
+                Seen::Value(value) => drop(signals.insert(name, Expr::from(values::to_cedar(value)?))),
+                Seen::Any => drop(signals.insert(name.clone(), Expr::unknown(Unknown::new_untyped(name)))),
+            }
+        }
+        let mut context: BTreeMap<SmolStr, Expr> =
+            self.fixed(reads)?.into_iter().map(|(name, value)| (name, Expr::from(value))).collect();
+        context.insert(SmolStr::new_static("signals"), Expr::record_arc(Arc::new(signals)));
+        Ok(Context::RestrictedResidual(Arc::new(context)))
+    }
+}
+
+fn record(fields: Fields) -> ast::Value {
+    ast::Value::record_arc(Arc::new(fields), None)
+}
+
+fn located<'a>(engine: &'a CedarEngine, uid: &'a EntityUID) -> Located<'a> {
+    let ancestors = engine.listed(uid).map(|entity| entity.ancestors().collect()).unwrap_or_default();
+    Located { uid, ancestors }
+}
+
+impl Slice for CedarSlice<'_> {
+    fn in_play(&self) -> &[u32] {
+        &self.in_play
+    }
+
+    fn info(&self, position: usize) -> &Arc<PolicyInfo> {
+        // INVARIANT: positions come from `in_play`, which has as many entries as `policies`.
+        match self.policies.get(position) {
+            Some(policy) => &policy.info,
+            None => &NOBODY,
+        }
+    }
+
+    fn judge_all(&self, seen: &[(SignalIndex, Seen)]) -> Vec<Judged> {
+        match self.plain_context(&self.union_of_reads(), seen.iter()) {
+            Ok(context) => {
+                let evaluator = self.evaluator(context);
+                self.policies.iter().map(|policy| self.judge(&evaluator, policy)).collect()
+            }
+            Err(why) => self.policies.iter().map(|_| Judged::Failed(why.clone())).collect(),
+        }
+    }
+
+    fn judge_one(&self, position: usize, seen: &[(SignalIndex, Seen)]) -> Judged {
+        let Some(policy) = self.policies.get(position) else {
+            return Judged::Failed("no such policy".to_owned());
+        };
+        let own = || seen.iter().filter(|(signal, _)| policy.info.mentions.binary_search(signal).is_ok());
+        let open = own().any(|(_, seen)| *seen == Seen::Any);
+        let context =
+            if open { self.open_context(&policy.reads, own()) } else { self.plain_context(&policy.reads, own()) };
+        match context {
+            Ok(context) => self.judge(&self.evaluator(context), policy),
+            Err(why) => Judged::Failed(why),
+        }
+    }
+}
+
+static NOBODY: std::sync::LazyLock<Arc<PolicyInfo>> = std::sync::LazyLock::new(|| {
+    Arc::new(PolicyInfo {
+        id: "".into(),
+        file: "".into(),
+        place: crate::findings::Place::default(),
+        effect: crate::policy::Effect::Forbid,
+        mentions: Vec::new(),
+    })
+});

@@ -1,0 +1,203 @@
+//! Cedar: the policies of a directory parsed, checked against the register, sliced and judged.
+//! The only place that names `cedar_policy` and `cedar_policy_core`.
+
+mod checks;
+mod entities;
+mod evaluate;
+mod schema;
+mod slices;
+mod values;
+mod walk;
+
+#[cfg(test)]
+mod tests;
+
+use super::{ActionRule, EntityUnknown, PolicyEngine, PolicyInfo, Query, SignalRule, Slice};
+use crate::{
+    findings::Findings,
+    model::{ActionId, SpiffeId},
+};
+use cedar_policy_core::ast::{EntityType, EntityUID, Expr, SlotEnv};
+use slices::ActionSlice;
+use std::{collections::HashMap, sync::Arc};
+
+/// The files that this engine reads.
+#[derive(Clone, Copy, Debug)]
+pub struct CedarFiles<'a> {
+    /// `entities.cedarschema`.
+    pub schema: Option<&'a str>,
+    /// `entities.json`.
+    pub entities: Option<&'a str>,
+    /// Path and text of each `policies/**/*.cedar`.
+    pub policies: &'a [(&'a str, &'a str)],
+}
+
+/// One policy, ready to be judged.
+#[derive(Debug)]
+struct Compiled {
+    info: Arc<PolicyInfo>,
+    condition: Expr,
+    /// `principal is T in …` and the like: the type that the slice does not look at.
+    principal_type: Option<EntityType>,
+    resource_type: Option<EntityType>,
+    reads: Reads,
+}
+
+/// Which parts of the context beside signals a policy reads.
+#[derive(Clone, Debug, Default)]
+struct Reads {
+    method: bool,
+    path: bool,
+    host: bool,
+    all_args: bool,
+    args: Vec<String>,
+    identity: bool,
+    approval: bool,
+}
+
+/// The compiled policies of one directory.
+pub struct CedarEngine {
+    schema: cedar_policy::Schema,
+    entities: cedar_policy::Entities,
+    compiled: Vec<Compiled>,
+    infos: Vec<Arc<PolicyInfo>>,
+    signal_names: Vec<smol_str::SmolStr>,
+    slices: HashMap<ActionId, ActionSlice>,
+    action_uids: HashMap<ActionId, EntityUID>,
+    workload: EntityType,
+    no_slots: SlotEnv,
+}
+
+impl CedarEngine {
+    /// Loads and checks everything; every mistake is a finding. `None` if errors leave nothing to run.
+    pub fn load(
+        files: CedarFiles<'_>,
+        actions: &[ActionRule],
+        signals: &[SignalRule],
+        findings: &mut Findings,
+    ) -> Option<Self> {
+        let parsed = checks::parse(files.policies, findings);
+        let schema = schema::load(files.schema, actions, signals, findings);
+        let checked = checks::check(&parsed, actions, signals, findings);
+        let schema = schema?;
+        let entities = entities::load(files.entities, &schema, findings);
+        checks::validate(&parsed, &checked, &schema, findings);
+        if findings.has_errors() {
+            return None;
+        }
+        let readings: Vec<walk::Reading> = checked.into_iter().map(|checked| checked.reading).collect();
+        Self::assemble(&parsed, &readings, (schema, entities), actions, signals)
+    }
+
+    /// Compiles and files what was checked.
+    fn assemble(
+        parsed: &[checks::Parsed],
+        readings: &[walk::Reading],
+        (schema, entities): (cedar_policy::Schema, cedar_policy::Entities),
+        actions: &[ActionRule],
+        signals: &[SignalRule],
+    ) -> Option<Self> {
+        let mut engine = Self {
+            schema,
+            entities,
+            compiled: Vec::with_capacity(parsed.len()),
+            infos: Vec::with_capacity(parsed.len()),
+            signal_names: signals.iter().map(|s| smol_str::SmolStr::new(s.name.as_str())).collect(),
+            slices: actions.iter().map(|a| (a.id.clone(), ActionSlice::default())).collect(),
+            action_uids: HashMap::new(),
+            workload: values::entity_type(values::WORKLOAD)?,
+            no_slots: SlotEnv::new(),
+        };
+        let action_type = values::entity_type("Action")?;
+        for action in actions {
+            engine.action_uids.insert(action.id.clone(), values::entity(&action_type, action.id.as_str()));
+        }
+        for (policy, reading) in parsed.iter().zip(readings) {
+            engine.add(policy, reading, signals);
+        }
+        Some(engine)
+    }
+
+    fn add(&mut self, parsed: &checks::Parsed, reading: &walk::Reading, signals: &[SignalRule]) {
+        let index = u32::try_from(self.compiled.len()).unwrap_or(u32::MAX);
+        let compiled = checks::compile(parsed, reading, signals);
+        let policy = &parsed.policy;
+        let (principal, resource) = (policy.principal_constraint(), policy.resource_constraint());
+        for (action, slice) in &mut self.slices {
+            if !checks::scope_matches(policy, action) {
+                continue;
+            }
+            slice.policies.entry(principal.as_inner()).entry(resource.as_inner()).push(index);
+            if reading.asks_principal {
+                slice.asks_principal.get_or_insert_with(|| compiled.info.id.clone());
+            }
+            if reading.asks_resource {
+                slice.asks_resource.get_or_insert_with(|| compiled.info.id.clone());
+            }
+        }
+        self.infos.push(compiled.info.clone());
+        self.compiled.push(compiled);
+    }
+
+    fn core_entities(&self) -> &cedar_policy_core::entities::Entities {
+        self.entities.as_ref()
+    }
+
+    fn listed(&self, uid: &EntityUID) -> Option<&cedar_policy_core::ast::Entity> {
+        match self.core_entities().entity(uid) {
+            cedar_policy_core::entities::Dereference::Data(entity) => Some(entity),
+            _ => None,
+        }
+    }
+
+    /// The schema in force, as Cedar's own tools read it.
+    pub fn schema_text(&self) -> &cedar_policy::Schema {
+        &self.schema
+    }
+}
+
+impl PolicyEngine for CedarEngine {
+    fn name(&self) -> &'static str {
+        "cedar"
+    }
+
+    fn policies(&self) -> &[Arc<PolicyInfo>] {
+        &self.infos
+    }
+
+    fn device_of(&self, principal: &SpiffeId) -> Option<Arc<str>> {
+        let uid = values::entity(&self.workload, principal.as_str());
+        match self.listed(&uid)?.get("device")? {
+            cedar_policy_core::ast::PartialValue::Value(value) => match value.value_kind() {
+                cedar_policy_core::ast::ValueKind::Lit(cedar_policy_core::ast::Literal::String(text)) => {
+                    Some(Arc::from(text.as_str()))
+                }
+                _ => None,
+            },
+            cedar_policy_core::ast::PartialValue::Residual(_) => None,
+        }
+    }
+
+    fn slice<'e>(&'e self, query: &Query) -> Result<Box<dyn Slice + 'e>, EntityUnknown> {
+        evaluate::CedarSlice::new(self, query).map(|slice| Box::new(slice) as Box<dyn Slice + 'e>)
+    }
+}
+
+/// One of Cedar's diagnostics as one sentence: what it says, and its help.
+fn sentence(error: &dyn miette::Diagnostic) -> String {
+    let mut text = error.to_string();
+    let mut cause = std::error::Error::source(error);
+    while let Some(inner) = cause {
+        let inner_text = inner.to_string();
+        if !text.contains(&inner_text) {
+            text.push_str(": ");
+            text.push_str(&inner_text);
+        }
+        cause = inner.source();
+    }
+    if let Some(help) = error.help() {
+        text.push_str("; ");
+        text.push_str(&help.to_string());
+    }
+    text.replace('\n', " ")
+}

@@ -1,0 +1,57 @@
+//! Our values as Cedar's, and the names that both sides share.
+
+use crate::{findings::Place, model::Value};
+use cedar_policy_core::{
+    ast::{self, EntityType, EntityUID, Eid, Literal, RestrictedExpr},
+    evaluator::RestrictedEvaluator,
+    extensions::Extensions,
+};
+use smol_str::SmolStr;
+use std::str::FromStr;
+
+/// Entity type of principals; `entities.cedarschema` must declare it.
+pub(super) const WORKLOAD: &str = "Workload";
+
+/// A value as Cedar has it. The error is Cedar's own sentence; a checked value gives none.
+pub(super) fn to_cedar(value: &Value) -> Result<ast::Value, String> {
+    let text = |s: &str| ast::Value::new(Literal::String(SmolStr::new(s)), None);
+    match value {
+        Value::Bool(b) => Ok(ast::Value::new(Literal::Bool(*b), None)),
+        Value::Long(n) => Ok(ast::Value::new(Literal::Long(*n), None)),
+        Value::String(s) => Ok(text(s)),
+        Value::Set(members) => Ok(ast::Value::set(members.iter().map(|m| text(m)), None)),
+        Value::Decimal(d) => extension("decimal", &d.to_string()),
+        // Cedar's datetime has milliseconds and wants them spelled `.SSSZ`.
+        Value::Datetime(at) => {
+            let micros = at.to_rfc3339();
+            extension("datetime", &format!("{}Z", micros.get(..23).unwrap_or(&micros)))
+        }
+        Value::Ip(ip) => extension("ip", &ip.to_string()),
+    }
+}
+
+fn extension(function: &str, argument: &str) -> Result<ast::Value, String> {
+    let name = ast::Name::from_str(function).map_err(|error| error.to_string())?;
+    let call = RestrictedExpr::call_extension_fn(name, [RestrictedExpr::val(argument)]);
+    RestrictedEvaluator::new(Extensions::all_available())
+        .interpret(call.as_borrowed())
+        .map_err(|error| error.to_string())
+}
+
+/// `Type::"id"`.
+pub(super) fn entity(kind: &EntityType, id: &str) -> EntityUID {
+    EntityUID::from_components(kind.clone(), Eid::new(id), None)
+}
+
+/// An entity type from its path.
+pub(super) fn entity_type(path: &str) -> Option<EntityType> {
+    EntityType::from_str(path).ok()
+}
+
+/// Line and column (from 1) of a byte offset.
+pub(super) fn place(text: &str, offset: usize) -> Place {
+    let before = text.get(..offset).unwrap_or(text);
+    let line = before.bytes().filter(|b| *b == b'\n').count() + 1;
+    let column = before.rsplit('\n').next().map_or(0, |tail| tail.chars().count()) + 1;
+    Place { line: u32::try_from(line).unwrap_or(u32::MAX), column: u32::try_from(column).unwrap_or(u32::MAX) }
+}

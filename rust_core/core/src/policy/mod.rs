@@ -1,0 +1,227 @@
+//! Judging policies: the vocabulary that every engine shares, and the one trait that an engine implements.
+//! The three-valued reasoning of DESIGN section 6, step 5 is in `reasoning.rs` and knows no engine.
+
+pub mod cedar;
+pub mod influence;
+pub mod reasoning;
+
+use crate::model::{
+    ActionId, Assurance, Fact, Influence, ResourceId, SignalName, SignalType, SpiffeId, State, Tier, Value,
+    WhenUnavailable,
+};
+use crate::findings::Place;
+use std::{collections::BTreeMap, collections::BTreeSet, sync::Arc};
+
+/// Index of a signal in the register, which is sorted by name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct SignalIndex(pub u16);
+
+/// What the policy room needs to know of a contract.
+#[derive(Clone, Debug)]
+pub struct SignalRule {
+    /// Name, as policies write it after `context.signals.`.
+    pub name: SignalName,
+    /// Declared type.
+    pub kind: SignalType,
+    /// What it may do.
+    pub influence: Influence,
+    /// What its loss means.
+    pub when_unavailable: WhenUnavailable,
+    /// All its declared sources are self-asserted.
+    pub self_asserted: bool,
+    /// Actions whose policies may read it.
+    pub used_by: BTreeSet<ActionId>,
+    /// Where its contract stands in `signals.yaml`.
+    pub place: Place,
+}
+
+/// What the policy room needs to know of an action.
+#[derive(Clone, Debug)]
+pub struct ActionRule {
+    /// Name, as policies write it in `Action::"…"`.
+    pub id: ActionId,
+    /// How closely it is guarded.
+    pub tier: Tier,
+    /// Cedar entity types that its routes name.
+    pub resource_types: BTreeSet<Arc<str>>,
+    /// Arguments of its routes: type, and whether one may lack it.
+    pub args: BTreeMap<Arc<str>, (SignalType, bool)>,
+    /// Where its first route stands in `routes.yaml`.
+    pub place: Place,
+}
+
+/// One question: who asks what of which resource. Signals come apart from it.
+#[derive(Clone, Debug)]
+pub struct Query {
+    /// The authenticated workload.
+    pub principal: SpiffeId,
+    /// The action.
+    pub action: ActionId,
+    /// How closely the action is guarded.
+    pub tier: Tier,
+    /// The resource.
+    pub resource: ResourceId,
+    /// `context.request`.
+    pub request: RequestView,
+    /// `context.identity`.
+    pub identity: IdentityView,
+}
+
+/// `context.request`: the fields that the route names, nothing else (I1).
+#[derive(Clone, Debug, Default)]
+pub struct RequestView {
+    /// HTTP method.
+    pub method: Arc<str>,
+    /// Path without query.
+    pub path: Arc<str>,
+    /// Host in lower case, without port.
+    pub host: Arc<str>,
+    /// Arguments that the route names.
+    pub args: BTreeMap<Arc<str>, Value>,
+}
+
+/// `context.identity`.
+#[derive(Clone, Debug)]
+pub struct IdentityView {
+    /// `x509`, `jwt_svid` or `oauth`.
+    pub kind: &'static str,
+    /// Name of the trust domain.
+    pub trust_domain: Arc<str>,
+    /// Whether the credential is bound to its sender.
+    pub bound: bool,
+    /// Age of the credential, where known.
+    pub age_seconds: Option<i64>,
+    /// The current actor, where another acts for the principal.
+    pub actor: Option<Arc<str>>,
+}
+
+/// Whether a policy permits or forbids.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Effect {
+    /// A permit.
+    Permit,
+    /// A forbid.
+    Forbid,
+}
+
+/// What is known of a policy from its text.
+#[derive(Debug)]
+pub struct PolicyInfo {
+    /// Its `@id`, else `file:line`.
+    pub id: Arc<str>,
+    /// File, relative to the directory.
+    pub file: Arc<str>,
+    /// Where it starts.
+    pub place: Place,
+    /// Permit or forbid.
+    pub effect: Effect,
+    /// Signals that it names, sorted.
+    pub mentions: Vec<SignalIndex>,
+}
+
+/// What a policy sees of one signal in one evaluation.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Seen {
+    /// Not there.
+    Absent,
+    /// This value.
+    Value(Value),
+    /// There, with a value that could be any of its type.
+    Any,
+}
+
+/// Answer of one evaluation of one policy.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Judged {
+    /// The policy applies.
+    True,
+    /// It does not.
+    False,
+    /// The engine can't tell without the value of an `Any`.
+    Open,
+    /// It failed; why.
+    Failed(String),
+}
+
+/// A policy engine: its compiled policies, immutable, shared by all threads.
+pub trait PolicyEngine: Send + Sync {
+    /// Word for the record: `cedar`.
+    fn name(&self) -> &'static str;
+
+    /// Every policy, in a stable order.
+    fn policies(&self) -> &[Arc<PolicyInfo>];
+
+    /// Text of the principal's attribute `device`, if it is listed and has one.
+    fn device_of(&self, principal: &SpiffeId) -> Option<Arc<str>>;
+
+    /// Picks the policies whose scope can match, and fixes what does not vary between evaluations.
+    /// `Err`: principal or resource is not listed although a policy of this action asks for it.
+    fn slice<'e>(&'e self, query: &Query) -> Result<Box<dyn Slice + 'e>, EntityUnknown>;
+}
+
+/// The policies in play for one query.
+pub trait Slice {
+    /// Indices into `PolicyEngine::policies`, ascending.
+    fn in_play(&self) -> &[u32];
+
+    /// What is known of the policy at a position of `in_play`.
+    fn info(&self, position: usize) -> &Arc<PolicyInfo>;
+
+    /// Judges every policy in play, with signals all known (`Any` does not occur). `seen` is sorted.
+    fn judge_all(&self, seen: &[(SignalIndex, Seen)]) -> Vec<Judged>;
+
+    /// Judges one policy; only the signals that it mentions are looked at. `seen` is sorted.
+    fn judge_one(&self, position: usize, seen: &[(SignalIndex, Seen)]) -> Judged;
+
+    /// Signals that a policy in play mentions, sorted, each once.
+    fn mentioned(&self) -> Vec<SignalIndex> {
+        let all: BTreeSet<SignalIndex> =
+            (0..self.in_play().len()).flat_map(|at| self.info(at).mentions.iter().copied()).collect();
+        all.into_iter().collect()
+    }
+}
+
+/// A policy asks for attributes or parents of an entity that `entities.json` does not list.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct EntityUnknown {
+    /// The entity, as Cedar writes it.
+    pub entity: String,
+    /// The policy that asks.
+    pub policy: Arc<str>,
+}
+
+/// The facts of one decision, by signal, sorted: each signal once.
+pub type Facts = [(SignalIndex, Fact)];
+
+/// How one signal counts in this decision (DESIGN section 6, step 5).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Standing {
+    /// Fresh, and nothing more to ask.
+    Known,
+    /// Fresh, but a word that may only restrict: the answer must stand without it, too.
+    Revocable,
+    /// Policies see that it is not there.
+    Absent,
+    /// Every value, and absence, is possible.
+    Uncertain,
+}
+
+/// The standing of a signal, from its contract and its fact.
+pub fn standing(rule: &SignalRule, fact: &Fact) -> Standing {
+    match fact.state {
+        State::Fresh if rule.influence == Influence::Restrict || fact.is_self_asserted() => Standing::Revocable,
+        State::Fresh => Standing::Known,
+        // A contract whose sources are all self-asserted: its absence is the caller's choice.
+        _ if rule.self_asserted => Standing::Absent,
+        State::Missing | State::Stale if rule.when_unavailable == WhenUnavailable::Absent => Standing::Absent,
+        _ => Standing::Uncertain,
+    }
+}
+
+/// Whether a withdrawn word leaves plain absence behind (otherwise its source is missing,
+/// and the signal follows `when_unavailable`).
+pub(crate) fn withdrawn_is_absent(rule: &SignalRule, fact: &Fact) -> bool {
+    let authoritative_restrict =
+        rule.influence == Influence::Restrict && fact.assurance == Assurance::Authoritative && !fact.self_published;
+    rule.self_asserted || authoritative_restrict || rule.when_unavailable == WhenUnavailable::Absent
+}

@@ -1,0 +1,214 @@
+//! Three-valued evaluation: what holds whatever the unavailable and self-asserted signals are
+//! (DESIGN section 6, step 5). Independent of the engine that judges one policy in one world.
+
+use super::{Effect, Facts, Judged, Seen, SignalIndex, SignalRule, Slice, Standing, standing, withdrawn_is_absent};
+use crate::{limits::MAX_MIXES, model::Fact, reason::Reason};
+
+/// What is known of one policy over every world tried.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Truth {
+    /// It applies in every world.
+    Certain,
+    /// It applies in none.
+    Never,
+    /// It applies in some, or the engine can't tell.
+    May,
+    /// It fails in one.
+    Failed(String),
+}
+
+/// The outcome of evaluating the policies in play.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Verdict {
+    /// `allowed` or the reason against it.
+    pub reason: Reason,
+    /// The policies in play: indices into `PolicyEngine::policies`, ascending.
+    pub in_play: Vec<u32>,
+    /// The truth of each of them, of the evaluation that gave the reason.
+    pub truths: Vec<Truth>,
+    /// True if the first evaluation allowed and the recheck of revocable words was made.
+    pub rechecked: bool,
+}
+
+/// The possible worlds of one signal. The first entry is the signal as it is, where it is known.
+#[derive(Clone, Debug)]
+struct Worlds {
+    signal: SignalIndex,
+    seen: Vec<Seen>,
+}
+
+/// Evaluates: once plainly where all is known (the common case), else policy by policy over every mix.
+///
+/// INVARIANT I2: an uncertain signal allows only if each of its values, and its absence, would.
+/// INVARIANT I3: a revocable word allows only if its withdrawal would, too.
+pub fn evaluate(slice: &dyn Slice, rules: &[SignalRule], facts: &Facts) -> Verdict {
+    evaluate_with(slice, rules, facts, None)
+}
+
+/// As `evaluate`, with one signal counted as uncertain whatever is known of it: the question behind `decisive`.
+pub(super) fn evaluate_with(
+    slice: &dyn Slice,
+    rules: &[SignalRule],
+    facts: &Facts,
+    doubted: Option<SignalIndex>,
+) -> Verdict {
+    let before = before_recheck(slice, rules, facts, doubted);
+    let revocable = facts.iter().any(|(signal, fact)| standing_of(rules, *signal, fact, doubted) == Standing::Revocable);
+    if before.reason != Reason::Allowed || !revocable {
+        return before;
+    }
+    let worlds = worlds(rules, facts, doubted, true);
+    let truths = judge(slice, &worlds, Some(&before.truths));
+    let reason = match conclude(slice, &truths) {
+        Reason::Allowed => Reason::Allowed,
+        Reason::EngineError => Reason::EngineError,
+        _ => Reason::SignalWideningRefused,
+    };
+    // An allow that stands is explained by the policies that made it, as they saw the words.
+    let truths = if reason == Reason::Allowed { before.truths } else { truths };
+    Verdict { reason, in_play: before.in_play, truths, rechecked: true }
+}
+
+/// The evaluation before words are withdrawn.
+pub(super) fn before_recheck(
+    slice: &dyn Slice,
+    rules: &[SignalRule],
+    facts: &Facts,
+    doubted: Option<SignalIndex>,
+) -> Verdict {
+    let worlds = worlds(rules, facts, doubted, false);
+    let truths = judge(slice, &worlds, None);
+    Verdict { reason: conclude(slice, &truths), in_play: slice.in_play().to_vec(), truths, rechecked: false }
+}
+
+fn standing_of(rules: &[SignalRule], signal: SignalIndex, fact: &Fact, doubted: Option<SignalIndex>) -> Standing {
+    if doubted == Some(signal) {
+        return Standing::Uncertain;
+    }
+    // A fact without a rule can't arise from a checked configuration; the cautious answer all the same.
+    rules.get(usize::from(signal.0)).map_or(Standing::Uncertain, |rule| standing(rule, fact))
+}
+
+fn worlds(rules: &[SignalRule], facts: &Facts, doubted: Option<SignalIndex>, withdraw: bool) -> Vec<Worlds> {
+    facts
+        .iter()
+        .map(|(signal, fact)| {
+            let rule = rules.get(usize::from(signal.0));
+            let mut seen = Vec::with_capacity(1);
+            match standing_of(rules, *signal, fact, doubted) {
+                Standing::Known => seen.extend(fact.value.clone().map(Seen::Value)),
+                Standing::Absent => seen.push(Seen::Absent),
+                Standing::Uncertain => anything(rule, &mut seen),
+                Standing::Revocable => {
+                    seen.extend(fact.value.clone().map(Seen::Value));
+                    if withdraw && rule.is_some_and(|rule| withdrawn_is_absent(rule, fact)) {
+                        seen.push(Seen::Absent);
+                    } else if withdraw {
+                        anything(rule, &mut seen);
+                    }
+                }
+            }
+            if seen.is_empty() {
+                // Fresh without a value can't be; fail closed.
+                anything(rule, &mut seen);
+            }
+            Worlds { signal: *signal, seen }
+        })
+        .collect()
+}
+
+/// Absence, and each value of a finite type or one unknown of any other.
+fn anything(rule: Option<&SignalRule>, seen: &mut Vec<Seen>) {
+    let every = rule.and_then(|rule| rule.kind.every_value());
+    let values = every.map_or_else(|| vec![Seen::Any], |values| values.into_iter().map(Seen::Value).collect());
+    for possible in std::iter::once(Seen::Absent).chain(values) {
+        if !seen.contains(&possible) {
+            seen.push(possible);
+        }
+    }
+}
+
+/// Truth of each policy in play. `settled`: truths of an evaluation whose worlds these only add to, so that
+/// a policy that mentions no signal with several worlds is not judged twice.
+fn judge(slice: &dyn Slice, worlds: &[Worlds], settled: Option<&[Truth]>) -> Vec<Truth> {
+    let first: Vec<(SignalIndex, Seen)> =
+        worlds.iter().filter_map(|w| w.seen.first().map(|seen| (w.signal, seen.clone()))).collect();
+    let open = |at: usize| {
+        let mentions = &slice.info(at).mentions;
+        worlds.iter().any(|w| w.seen.len() > 1 && mentions.binary_search(&w.signal).is_ok())
+    };
+    let count = slice.in_play().len();
+    if settled.is_none() && worlds.iter().all(|w| w.seen.len() == 1) {
+        return slice.judge_all(&first).into_iter().map(truth).collect();
+    }
+    (0..count)
+        .map(|at| match (open(at), settled.and_then(|truths| truths.get(at))) {
+            (true, _) => judge_mixes(slice, at, worlds, &first),
+            (false, Some(known)) => known.clone(),
+            (false, None) => truth(slice.judge_one(at, &first)),
+        })
+        .collect()
+}
+
+fn truth(judged: Judged) -> Truth {
+    match judged {
+        Judged::True => Truth::Certain,
+        Judged::False => Truth::Never,
+        Judged::Open => Truth::May,
+        Judged::Failed(why) => Truth::Failed(why),
+    }
+}
+
+/// One policy over every mix of its own signals, in the order of an odometer.
+fn judge_mixes(slice: &dyn Slice, at: usize, worlds: &[Worlds], first: &[(SignalIndex, Seen)]) -> Truth {
+    let mentions = &slice.info(at).mentions;
+    let own: Vec<(usize, &Worlds)> = worlds
+        .iter()
+        .enumerate()
+        .filter(|(_, w)| w.seen.len() > 1 && mentions.binary_search(&w.signal).is_ok())
+        .collect();
+    let mixes = own.iter().try_fold(1_usize, |n, (_, w)| n.checked_mul(w.seen.len()).filter(|n| *n <= MAX_MIXES));
+    let Some(mixes) = mixes else { return Truth::May };
+    let mut seen = first.to_vec();
+    let (mut some_true, mut some_false, mut some_open, mut failed) = (false, false, false, None);
+    for mix in 0..mixes {
+        let mut rest = mix;
+        for (slot, w) in &own {
+            let pick = w.seen.get(rest % w.seen.len());
+            rest /= w.seen.len();
+            if let (Some(entry), Some(pick)) = (seen.get_mut(*slot), pick) {
+                entry.1 = pick.clone();
+            }
+        }
+        match slice.judge_one(at, &seen) {
+            Judged::True => some_true = true,
+            Judged::False => some_false = true,
+            Judged::Open => some_open = true,
+            Judged::Failed(why) => failed = failed.or(Some(why)),
+        }
+    }
+    match (failed, some_true, some_false, some_open) {
+        (Some(why), ..) => Truth::Failed(why),
+        (None, true, false, false) => Truth::Certain,
+        (None, false, true, false) => Truth::Never,
+        _ => Truth::May,
+    }
+}
+
+/// The reason that follows from the truths: what holds in every world first.
+fn conclude(slice: &dyn Slice, truths: &[Truth]) -> Reason {
+    let has = |effect: Effect, wanted: &Truth| {
+        truths.iter().enumerate().any(|(at, truth)| truth == wanted && slice.info(at).effect == effect)
+    };
+    if truths.iter().any(|truth| matches!(truth, Truth::Failed(_))) {
+        Reason::EngineError
+    } else if has(Effect::Forbid, &Truth::Certain) {
+        Reason::PolicyDenied
+    } else if !has(Effect::Permit, &Truth::Certain) && !has(Effect::Permit, &Truth::May) {
+        Reason::NoPolicyPermits
+    } else if has(Effect::Forbid, &Truth::May) || !has(Effect::Permit, &Truth::Certain) {
+        Reason::SignalUnavailable
+    } else {
+        Reason::Allowed
+    }
+}

@@ -1,0 +1,340 @@
+//! A record as one line of JSON (DESIGN section 8; schema in `docs/decision-record.schema.json`).
+
+use super::Record;
+use crate::{
+    model::{Fact, State},
+    policy::{
+        Effect, PolicyInfo, SignalIndex, Slice,
+        influence::{Effected, influence},
+        reasoning::Truth,
+    },
+    reason::Reason,
+    signals::{Contract, LogSensitivity},
+    snapshot::Snapshot,
+};
+use hmac::{Hmac, KeyInit, Mac};
+use serde::Serialize;
+use serde_json::{Map, Value as Json};
+use sha2::Sha256;
+use std::collections::HashMap;
+
+/// For which decisions influence is computed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum InfluenceMode {
+    /// Never.
+    None,
+    /// For denials and for routes of high sensitivity.
+    Default,
+    /// Always.
+    All,
+}
+
+/// How records are written.
+#[derive(Clone)]
+pub struct Rendering {
+    /// For which decisions influence is computed.
+    pub influence: InfluenceMode,
+    /// Key of the digests that stand for secret values.
+    pub digest_key: Vec<u8>,
+}
+
+#[derive(Serialize)]
+struct Line<'a> {
+    v: u32,
+    kind: &'static str,
+    decision_id: String,
+    time: String,
+    outcome: &'static str,
+    reason: &'static str,
+    http_status: u16,
+    #[serde(skip_serializing_if = "str::is_empty")]
+    detail: &'a str,
+    request: RequestPart<'a>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    principal: Option<PrincipalPart<'a>>,
+    signals: Vec<SignalPart<'a>>,
+    policies: PoliciesPart<'a>,
+    grant: Option<()>,
+    approval: Option<()>,
+    chain: Option<()>,
+    timing_us: Timing,
+    #[serde(skip_serializing_if = "is_zero")]
+    refused_before: u64,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde hands out references")]
+fn is_zero(n: &u64) -> bool {
+    *n == 0
+}
+
+#[derive(Serialize)]
+struct RequestPart<'a> {
+    method: &'a str,
+    host: &'a str,
+    path: &'a str,
+    #[serde(skip_serializing_if = "Map::is_empty")]
+    args: Map<String, Json>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    action: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    resource: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    system: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    route: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    tier: Option<&'static str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    sensitivity: Option<&'static str>,
+    #[serde(skip_serializing_if = "str::is_empty")]
+    envoy_id: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    trace_id: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    span_id: Option<&'a str>,
+}
+
+#[derive(Serialize)]
+struct PrincipalPart<'a> {
+    id: &'a str,
+    source: &'static str,
+    kind: &'static str,
+    trust_domain: &'a str,
+    bound: bool,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    certificate_sha256: Option<&'a str>,
+}
+
+#[derive(Serialize)]
+struct SignalPart<'a> {
+    name: &'a str,
+    subject: Option<&'a str>,
+    state: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    value: Option<Json>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    digest: Option<String>,
+    assurance: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    source: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    observed_at: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    age_ms: Option<i64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    influence: Option<&'static str>,
+}
+
+#[derive(Serialize)]
+struct PoliciesPart<'a> {
+    revision: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    engine: Option<&'static str>,
+    determining: Vec<PolicyPart<'a>>,
+    errors: Vec<ErrorPart<'a>>,
+}
+
+#[derive(Serialize)]
+struct PolicyPart<'a> {
+    id: &'a str,
+    effect: &'static str,
+    file: &'a str,
+    line: u32,
+    applies: &'static str,
+}
+
+#[derive(Serialize)]
+struct ErrorPart<'a> {
+    id: &'a str,
+    error: &'a str,
+}
+
+#[derive(Serialize)]
+struct Timing {
+    decode: f64,
+    evaluate: f64,
+    encode: f64,
+    total: f64,
+}
+
+/// Appends the record as one line of JSON, newline included.
+pub fn render(record: &Record, rendering: &Rendering, out: &mut Vec<u8>) {
+    let start = out.len();
+    let snapshot = record.snapshot.as_deref();
+    let slice = snapshot.and_then(|s| record.query.as_ref().and_then(|query| s.policies.slice(query).ok()));
+    let effected = effected(record, rendering, snapshot, slice.as_deref());
+    let policies = policies(record, snapshot);
+    let allowed = record.reason == Reason::Allowed;
+    let line = Line {
+        v: 1,
+        kind: "decision",
+        decision_id: record.id.to_string(),
+        time: record.time.to_rfc3339(),
+        outcome: if allowed { "allow" } else { "deny" },
+        reason: record.reason.code(),
+        http_status: record.reason.http_status(),
+        detail: &record.detail,
+        request: request(record),
+        principal: record.evidence.as_ref().map(|evidence| PrincipalPart {
+            id: evidence.principal.as_str(),
+            source: evidence.source,
+            kind: evidence.kind,
+            trust_domain: evidence.principal.trust_domain(),
+            bound: evidence.bound,
+            certificate_sha256: evidence.certificate_sha256.as_deref(),
+        }),
+        signals: record
+            .facts
+            .iter()
+            .filter_map(|(signal, fact)| {
+                let contract = snapshot?.register.contracts().get(usize::from(signal.0))?;
+                Some(signal_part(record, contract, fact, effected.get(signal).copied(), rendering))
+            })
+            .collect(),
+        policies,
+        grant: None,
+        approval: None,
+        chain: None,
+        timing_us: Timing {
+            decode: micros(record.spent.decode),
+            evaluate: micros(record.spent.evaluate),
+            encode: micros(record.spent.encode),
+            total: micros(record.spent.total),
+        },
+        refused_before: record.refused_before,
+    };
+    if serde_json::to_writer(&mut *out, &line).is_err() {
+        // Strings, numbers and maps with string keys always serialise; a record is never half written all the same.
+        out.truncate(start);
+        out.extend_from_slice(format!("{{\"v\":1,\"kind\":\"decision\",\"decision_id\":\"{}\"}}", record.id).as_bytes());
+    }
+    out.push(b'\n');
+}
+
+/// Tenths of microseconds are as fine as the stopwatch is true.
+fn micros(nanos: u64) -> f64 {
+    let tenths = u32::try_from(nanos / 100).unwrap_or(u32::MAX);
+    f64::from(tenths) / 10.0
+}
+
+fn request(record: &Record) -> RequestPart<'_> {
+    let route = record.route.as_deref();
+    let resolved = record.resolved.as_ref();
+    RequestPart {
+        method: &record.asked.method,
+        host: &record.asked.host,
+        path: &record.asked.path,
+        args: resolved.into_iter().flat_map(|r| &r.args).map(|(name, v)| (name.to_string(), v.to_json())).collect(),
+        action: route.map(|r| r.action.as_str()),
+        resource: resolved.map(|r| r.resource.to_string()),
+        system: route.and_then(|r| r.system.as_deref()),
+        route: route.map(|r| &*r.label),
+        tier: route.map(|r| r.tier.as_str()),
+        sensitivity: route.map(|r| r.sensitivity.as_str()),
+        envoy_id: &record.asked.envoy_id,
+        trace_id: record.asked.trace.as_ref().map(|(trace, _)| trace.as_str()),
+        span_id: record.asked.trace.as_ref().map(|(_, span)| span.as_str()),
+    }
+}
+
+fn effected(
+    record: &Record,
+    rendering: &Rendering,
+    snapshot: Option<&Snapshot>,
+    slice: Option<&dyn Slice>,
+) -> HashMap<SignalIndex, Effected> {
+    let wanted = match rendering.influence {
+        InfluenceMode::None => false,
+        InfluenceMode::All => true,
+        InfluenceMode::Default => {
+            let high = record.route.as_ref().is_some_and(|r| r.sensitivity == crate::model::Sensitivity::High);
+            record.reason != Reason::Allowed || high
+        }
+    };
+    match (wanted, snapshot, slice, &record.verdict) {
+        (true, Some(snapshot), Some(slice), Some(verdict)) => {
+            influence(slice, &snapshot.rules, &record.facts, verdict).into_iter().collect()
+        }
+        _ => HashMap::new(),
+    }
+}
+
+fn signal_part<'a>(
+    record: &Record,
+    contract: &'a Contract,
+    fact: &'a Fact,
+    effected: Option<Effected>,
+    rendering: &Rendering,
+) -> SignalPart<'a> {
+    let secret = contract.log == LogSensitivity::Secret;
+    SignalPart {
+        name: contract.name.as_str(),
+        subject: fact.subject.as_ref().map(|s| &*s.id),
+        state: fact.state.as_str(),
+        value: fact.value.as_ref().filter(|_| !secret).map(crate::model::Value::to_json),
+        digest: fact.value.as_ref().filter(|_| secret).map(|value| digest(rendering, contract, value)),
+        assurance: if fact.self_published { "self_asserted" } else { fact.assurance.as_str() },
+        source: fact.source.as_deref(),
+        observed_at: fact.observed_at.map(crate::model::Timestamp::to_rfc3339),
+        age_ms: fact.observed_at.filter(|_| fact.state != State::Future).map(|at| record.time.since(at).as_millis()),
+        influence: effected.map(Effected::as_str),
+    }
+}
+
+/// `hmac-sha256:<hex>` over name and value: equal values can be recognised, none can be guessed without the key.
+fn digest(rendering: &Rendering, contract: &Contract, value: &crate::model::Value) -> String {
+    let Ok(mut mac) = Hmac::<Sha256>::new_from_slice(&rendering.digest_key) else { return "withheld".to_owned() };
+    mac.update(contract.name.as_str().as_bytes());
+    mac.update(b"\0");
+    mac.update(value.to_json().to_string().as_bytes());
+    let hex: String = mac.finalize().into_bytes().iter().map(|byte| format!("{byte:02x}")).collect();
+    format!("hmac-sha256:{hex}")
+}
+
+fn policies<'a>(record: &'a Record, snapshot: Option<&'a Snapshot>) -> PoliciesPart<'a> {
+    let mut part = PoliciesPart {
+        revision: snapshot.map(|s| &*s.revision),
+        engine: None,
+        determining: Vec::new(),
+        errors: Vec::new(),
+    };
+    let (Some(snapshot), Some(verdict)) = (snapshot, record.verdict.as_ref()) else { return part };
+    part.engine = Some(snapshot.policies.name());
+    for (truth, index) in verdict.truths.iter().zip(&verdict.in_play) {
+        let Some(info) = snapshot.policies.policies().get(*index as usize) else { continue };
+        if let Truth::Failed(why) = truth {
+            // An engine's error text may quote the values that it failed on.
+            let secret = info.mentions.iter().any(|signal| {
+                let contract = snapshot.register.contracts().get(usize::from(signal.0));
+                contract.is_some_and(|contract| contract.log == LogSensitivity::Secret)
+            });
+            let error = if secret { "withheld: the policy reads a secret signal" } else { why };
+            part.errors.push(ErrorPart { id: &info.id, error });
+        } else if determines(record.reason, info.effect, truth) {
+            part.determining.push(policy_part(info, truth));
+        }
+    }
+    part
+}
+
+fn policy_part<'a>(info: &'a PolicyInfo, truth: &Truth) -> PolicyPart<'a> {
+    PolicyPart {
+        id: &info.id,
+        effect: if info.effect == Effect::Permit { "permit" } else { "forbid" },
+        file: &info.file,
+        line: info.place.line,
+        applies: if *truth == Truth::Certain { "certain" } else { "may" },
+    }
+}
+
+/// Whether a policy is part of why the reason is what it is.
+pub(crate) fn determines(reason: Reason, effect: Effect, truth: &Truth) -> bool {
+    match (reason, effect, truth) {
+        (Reason::PolicyDenied, Effect::Forbid, Truth::Certain)
+        | (Reason::SignalUnavailable, _, Truth::May)
+        | (Reason::SignalWideningRefused, Effect::Forbid, Truth::May | Truth::Certain)
+        | (Reason::SignalWideningRefused, Effect::Permit, Truth::May) => true,
+        (Reason::Allowed | Reason::ApprovalRequired, Effect::Permit, Truth::Certain) => true,
+        _ => false,
+    }
+}

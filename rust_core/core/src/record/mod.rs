@@ -1,0 +1,146 @@
+//! The decision record: everything that the decision rested on, kept compact until it is drained.
+
+pub mod id;
+mod json;
+pub mod ring;
+
+pub use id::DecisionId;
+pub(crate) use json::determines;
+pub use json::{InfluenceMode, Rendering, render};
+
+use crate::{
+    identity::Evidence,
+    model::{Request, Timestamp},
+    policy::{Query, SignalIndex, reasoning::Verdict},
+    model::Fact,
+    reason::Reason,
+    route::{Resolved, Route},
+    snapshot::Snapshot,
+};
+use std::sync::Arc;
+
+/// One decision. It holds the snapshot and the whole projection that the engine saw, so that influence and
+/// JSON are made when it is drained, and so that it can be replayed.
+#[derive(Debug)]
+pub struct Record {
+    /// UUIDv7.
+    pub id: DecisionId,
+    /// The decision's own now.
+    pub time: Timestamp,
+    /// `allowed` or why not.
+    pub reason: Reason,
+    /// One sentence where the reason does not say it all; empty else. Never holds what a caller sent.
+    pub detail: String,
+    /// The configuration in force.
+    pub snapshot: Option<Arc<Snapshot>>,
+    /// What of the request is recorded.
+    pub asked: Asked,
+    /// The route, if one was found.
+    pub route: Option<Arc<Route>>,
+    /// What the route made of the request, if it could be read.
+    pub resolved: Option<Resolved>,
+    /// Who asked.
+    pub evidence: Option<Evidence>,
+    /// The question put to the policies.
+    pub query: Option<Query>,
+    /// Each signal that a policy in play mentions, and those that the action observes.
+    pub facts: Vec<(SignalIndex, Fact)>,
+    /// What the policies said.
+    pub verdict: Option<Verdict>,
+    /// Nanoseconds spent, by stage.
+    pub spent: Spent,
+    /// Decisions before this one whose records the log refused.
+    pub refused_before: u64,
+}
+
+/// The parts of a request that identify it in a log. The query is left out: what of it counts is in `args`,
+/// and the rest may hold secrets.
+#[derive(Debug, Default)]
+pub struct Asked {
+    /// HTTP method.
+    pub method: String,
+    /// Host as sent.
+    pub host: String,
+    /// Path without query.
+    pub path: String,
+    /// Envoy's request id.
+    pub envoy_id: String,
+    /// W3C trace context: trace id and span id.
+    pub trace: Option<(String, String)>,
+}
+
+/// Nanoseconds by stage.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Spent {
+    /// Bytes to request.
+    pub decode: u64,
+    /// Route to verdict.
+    pub evaluate: u64,
+    /// Answer to bytes.
+    pub encode: u64,
+    /// All of it.
+    pub total: u64,
+}
+
+impl Asked {
+    /// What is recorded of a request.
+    pub fn of(request: &Request) -> Self {
+        Self {
+            method: request.method.clone(),
+            host: request.host.clone(),
+            path: request.path.split('?').next().unwrap_or_default().to_owned(),
+            envoy_id: request.id.clone(),
+            trace: request.headers.one("traceparent").and_then(trace),
+        }
+    }
+}
+
+/// `00-<trace id>-<span id>-<flags>` (W3C Trace Context, section 3.2).
+fn trace(header: &str) -> Option<(String, String)> {
+    let mut parts = header.split('-');
+    let (_, trace, span, flags) = (parts.next()?, parts.next()?, parts.next()?, parts.next()?);
+    let hex = |text: &str, length: usize| {
+        text.len() == length && text.bytes().all(|b| b.is_ascii_digit() || matches!(b, b'a'..=b'f'))
+    };
+    (hex(trace, 32) && hex(span, 16) && hex(flags, 2)).then(|| (trace.to_owned(), span.to_owned()))
+}
+
+impl Record {
+    /// Roughly how many bytes the record holds on to beside the shared snapshot: the ring's measure.
+    pub fn weight(&self) -> usize {
+        const FIXED: usize = 1024;
+        const PER_FACT: usize = 256;
+        let asked = &self.asked;
+        let args: usize = self.resolved.iter().flat_map(|r| &r.args).map(|(name, v)| name.len() + weight_of(v)).sum();
+        let facts: usize = self.facts.iter().map(|(_, f)| PER_FACT + f.value.as_ref().map_or(0, weight_of)).sum();
+        FIXED
+            + 3 * (asked.method.len() + asked.host.len() + asked.path.len())
+            + asked.envoy_id.len()
+            + self.detail.len()
+            + 2 * args
+            + facts
+    }
+}
+
+fn weight_of(value: &crate::model::Value) -> usize {
+    use crate::model::Value;
+    match value {
+        Value::String(text) => 32 + text.len(),
+        Value::Set(members) => members.iter().map(|m| 48 + m.len()).sum(),
+        _ => 32,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::trace;
+
+    #[test]
+    fn only_a_well_formed_traceparent_is_recorded() {
+        let good = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
+        assert_eq!(trace(good).unwrap().1, "00f067aa0ba902b7");
+        for bad in ["", "00", "00-xyz-00f067aa0ba902b7-01", &good.to_uppercase(), &good.replace("01", "\"1")] {
+            assert_eq!(trace(bad), None, "{bad}");
+        }
+    }
+}

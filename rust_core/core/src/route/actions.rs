@@ -1,0 +1,86 @@
+//! The actions that routes declare: what policies and signals may name.
+
+use super::Route;
+use crate::{
+    findings::{Findings, Place},
+    model::{ActionId, Sensitivity, SignalType, Tier},
+};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
+
+/// One action, merged over its routes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ActionDecl {
+    /// Its name.
+    pub id: ActionId,
+    /// Its one tier.
+    pub tier: Tier,
+    /// The highest sensitivity of its routes.
+    pub sensitivity: Sensitivity,
+    /// The types of its resources.
+    pub resource_types: BTreeSet<Arc<str>>,
+    /// Its arguments.
+    pub args: BTreeMap<Arc<str>, ArgDecl>,
+    /// Its first route.
+    pub place: Place,
+}
+
+/// One argument of an action.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ArgDecl {
+    /// Its type, the same on every route.
+    pub kind: SignalType,
+    /// False only if every route of the action requires it.
+    pub optional: bool,
+}
+
+/// Merges the routes of each action; what they disagree on is a finding.
+pub(super) fn merge(file: &str, routes: &[Arc<Route>], findings: &mut Findings) -> Vec<ActionDecl> {
+    let mut by_action: BTreeMap<&ActionId, Vec<&Arc<Route>>> = BTreeMap::new();
+    for route in routes {
+        by_action.entry(&route.action).or_default().push(route);
+    }
+    by_action.into_values().filter_map(|routes| merge_one(file, &routes, findings)).collect()
+}
+
+fn merge_one(file: &str, routes: &[&Arc<Route>], findings: &mut Findings) -> Option<ActionDecl> {
+    let first = routes.iter().min_by_key(|route| route.place)?;
+    let mut args: BTreeMap<Arc<str>, (ArgDecl, Place, usize)> = BTreeMap::new();
+    for route in routes {
+        if route.tier != first.tier {
+            let message = format!(
+                "`tier`: an action has one tier, and `{}` is `{}` here and `{}` in line {}",
+                route.action,
+                route.tier.as_str(),
+                first.tier.as_str(),
+                first.place.line
+            );
+            findings.error(file, route.place, "action_tier", message);
+        }
+        for (name, kind, optional) in route.args.declared() {
+            let new = || (ArgDecl { kind: kind.clone(), optional }, route.place, 0);
+            let (known, place, count) = args.entry(Arc::clone(name)).or_insert_with(new);
+            if known.kind != *kind {
+                let message = format!(
+                    "`args`: `{name}` of `{}` is {kind} here and {} in line {}: expected one type",
+                    route.action, known.kind, place.line
+                );
+                findings.error(file, route.place, "argument_type", message);
+            }
+            known.optional |= optional;
+            *count += 1;
+        }
+    }
+    let everywhere =
+        |(decl, _, count): (ArgDecl, Place, usize)| ArgDecl { optional: decl.optional || count < routes.len(), ..decl };
+    Some(ActionDecl {
+        id: first.action.clone(),
+        tier: first.tier,
+        sensitivity: routes.iter().map(|route| route.sensitivity).max()?,
+        resource_types: routes.iter().map(|route| Arc::clone(&route.resource_type)).collect(),
+        args: args.into_iter().map(|(name, found)| (name, everywhere(found))).collect(),
+        place: first.place,
+    })
+}

@@ -1,0 +1,182 @@
+//! The route table: from a request to the action, the resource and the arguments that it stands for.
+//!
+//! `load.rs` reads `routes.yaml`, `table.rs` finds the route, `paths.rs` and `hosts.rs` say what a path and a host
+//! mean, `args.rs` and `body.rs` read what a route names, `actions.rs` sums up what all routes declare.
+
+mod actions;
+mod args;
+mod body;
+mod forms;
+mod hosts;
+mod load;
+mod load_args;
+mod matches;
+mod paths;
+mod table;
+
+pub use actions::{ActionDecl, ArgDecl};
+
+use crate::{
+    findings::{Findings, Place},
+    model::{ActionId, Request, ResourceId, Sensitivity, Tier, Value},
+    reason::Reason,
+};
+use std::{collections::BTreeMap, fmt, sync::Arc};
+
+/// All routes of a directory. What matches none is denied: there is no other default.
+#[derive(Debug)]
+pub struct Routes {
+    all: Vec<Arc<Route>>,
+    actions: Vec<ActionDecl>,
+    table: table::Table,
+}
+
+/// One route.
+#[derive(Clone, Debug)]
+pub struct Route {
+    /// `routes.yaml:LINE`, as records name it.
+    pub label: Arc<str>,
+    /// What is done.
+    pub action: ActionId,
+    /// The entity type of what it is done to.
+    pub resource_type: Arc<str>,
+    /// What the resource belongs to.
+    pub system: Option<Arc<str>>,
+    /// How closely the action is guarded.
+    pub tier: Tier,
+    /// How sensitive it is.
+    pub sensitivity: Sensitivity,
+    /// Environment of the resource. Not built yet: always `None`.
+    pub environment: Option<Arc<str>>,
+    /// Where the route begins in the file.
+    pub place: Place,
+    host: hosts::HostPattern,
+    path: paths::Template,
+    methods: matches::Methods,
+    further: matches::Further,
+    resource_id: Vec<IdPiece>,
+    args: args::Args,
+}
+
+/// A piece of the template of a resource's id.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum IdPiece {
+    Text(Box<str>),
+    Param(usize),
+}
+
+/// What a request stands for.
+#[derive(Clone, Debug)]
+pub struct Resolved {
+    /// The one route.
+    pub route: Arc<Route>,
+    /// What the action is done to.
+    pub resource: ResourceId,
+    /// The arguments that the route names.
+    pub args: BTreeMap<Arc<str>, Value>,
+    /// The host in lower case, without port and final dot.
+    pub host: String,
+    /// The path as sent, without query.
+    pub path: String,
+}
+
+/// Why a request stands for nothing.
+#[derive(Clone, Debug)]
+pub struct Unresolved {
+    /// `RouteUnknown` or `MalformedRequest`.
+    pub reason: Reason,
+    /// One sentence, for the record.
+    pub detail: String,
+    /// The route whose arguments could not be read.
+    pub route: Option<Arc<Route>>,
+}
+
+impl Routes {
+    /// Reads `routes.yaml`. What is wrong becomes findings, all in one pass; what is left is only good for
+    /// checking the other files of the directory.
+    pub fn load(file: &str, text: &str, findings: &mut Findings) -> Self {
+        let all = load::routes(file, text, findings);
+        let actions = actions::merge(file, &all, findings);
+        let table = table::Table::new(file, &all, findings);
+        Self { all, actions, table }
+    }
+
+    /// Every route, in the order of the file.
+    pub fn all(&self) -> &[Arc<Route>] {
+        &self.all
+    }
+
+    /// Every action that the routes declare, by name.
+    pub fn actions(&self) -> &[ActionDecl] {
+        &self.actions
+    }
+
+    /// What a request stands for. It reads host, path, method, what further matches name, and the arguments that
+    /// the found route names: nothing else (INVARIANT I1, for the part of the request).
+    pub fn resolve(&self, request: &Request) -> Result<Resolved, Unresolved> {
+        let host = hosts::normalise(&request.host)
+            .ok_or_else(|| Unresolved::route_unknown("the host is not one host name or address"))?;
+        if request.method.bytes().any(|b| b.is_ascii_lowercase()) {
+            // Methods are case-sensitive (RFC 9110), but not every server knows: `post` has two meanings.
+            return Err(Unresolved::route_unknown("the method is not in upper case"));
+        }
+        let (path, query) = paths::cut(&request.path, b'?');
+        let reading = paths::read(path).map_err(Unresolved::route_unknown)?;
+        let found = self.table.find(&host, &reading.decoded, request);
+        if let Some(literal) = &reading.literal {
+            let other = self.table.find(&host, literal, request).map(|(route, _)| route);
+            let same = match (&found, other) {
+                (Some((route, _)), Some(other)) => Arc::ptr_eq(route, other),
+                (None, None) => true,
+                _ => false,
+            };
+            if !same {
+                return Err(Unresolved::route_unknown("the path leads to two routes: decoded, and as it stands"));
+            }
+        }
+        let Some((route, params)) = found else {
+            return Err(Unresolved::route_unknown("no route matches host, path, method and the further matches"));
+        };
+        let args = route.args.read(&params, query, request).map_err(|detail| Unresolved {
+            reason: Reason::MalformedRequest,
+            detail,
+            route: Some(Arc::clone(route)),
+        })?;
+        Ok(Resolved {
+            route: Arc::clone(route),
+            resource: route.resource(&params),
+            args,
+            host: host.into_owned(),
+            path: path.to_owned(),
+        })
+    }
+}
+
+impl Route {
+    fn resource(&self, params: &[&str]) -> ResourceId {
+        let text = |piece: &'_ IdPiece| -> String {
+            match piece {
+                IdPiece::Text(text) => text.to_string(),
+                IdPiece::Param(at) => params.get(*at).copied().unwrap_or_default().to_owned(),
+            }
+        };
+        let id: Arc<str> = match self.resource_id.as_slice() {
+            [IdPiece::Text(text)] => text.as_ref().into(),
+            [IdPiece::Param(at)] => params.get(*at).copied().unwrap_or_default().into(),
+            pieces => pieces.iter().map(text).collect::<String>().into(),
+        };
+        ResourceId { kind: Arc::clone(&self.resource_type), id }
+    }
+}
+
+impl Unresolved {
+    fn route_unknown(detail: &str) -> Self {
+        Self { reason: Reason::RouteUnknown, detail: detail.to_owned(), route: None }
+    }
+}
+
+impl fmt::Display for Unresolved {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.reason.code(), self.detail)
+    }
+}

@@ -1,0 +1,104 @@
+//! One signal's entry in the register: what it is, who says so, and what it may do.
+
+use super::sources::Source;
+use crate::findings::Place;
+use crate::model::names::SubjectKind;
+use crate::model::{ActionId, Assurance, Influence, SignalName, SignalType, Span, WhenUnavailable};
+use chrono::NaiveDate;
+use serde_json::{Value as Json, json};
+use std::collections::BTreeSet;
+
+/// How a signal's value may appear in records and lists.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum LogSensitivity {
+    /// Anyone may see it.
+    Public,
+    /// As internal as the log itself (the default).
+    Internal,
+    /// Never shown: a keyed digest at most.
+    Secret,
+}
+
+impl LogSensitivity {
+    /// Every value, with the word that files use.
+    pub const ALL: &'static [(&'static str, Self)] =
+        &[("public", Self::Public), ("internal", Self::Internal), ("secret", Self::Secret)];
+
+    /// The word that files use.
+    pub fn as_str(self) -> &'static str {
+        Self::ALL.iter().find(|(_, v)| *v == self).map_or("", |(word, _)| word)
+    }
+}
+
+/// A contract, as the register declares it. Made by `Register::load`, which checks that its parts fit together.
+#[derive(Clone, Debug)]
+pub struct Contract {
+    /// Name of the signal.
+    pub name: SignalName,
+    /// Type of its values.
+    pub kind: SignalType,
+    /// What it says, for people.
+    pub description: String,
+    /// Who answers for it: an address.
+    pub owner: String,
+    /// What it is used for.
+    pub purpose: String,
+    /// What it is about.
+    pub subject: SubjectKind,
+    /// Where values come from, by priority. More than one needs `merge`, which is not built yet.
+    pub sources: Vec<Source>,
+    /// Older values are stale. `None` for request subjects alone.
+    pub max_age: Option<Span>,
+    /// What it may do.
+    pub influence: Influence,
+    /// What its absence means.
+    pub when_unavailable: WhenUnavailable,
+    /// Why its absence may be let pass.
+    pub justification: Option<String>,
+    /// The actions whose policies may read it.
+    pub used_by: BTreeSet<ActionId>,
+    /// How its values may be shown.
+    pub log: LogSensitivity,
+    /// When its owner looks at it again.
+    pub review_by: NaiveDate,
+    /// Where it stands in the file.
+    pub place: Place,
+}
+
+impl Contract {
+    /// Whether all declared sources are self-asserted: then its absence is the caller's choice.
+    pub fn is_self_asserted(&self) -> bool {
+        !self.sources.is_empty() && self.sources.iter().all(|source| source.assurance == Assurance::SelfAsserted)
+    }
+
+    /// Assurance of the weakest declared source.
+    pub fn assurance(&self) -> Assurance {
+        self.sources.iter().map(|source| source.assurance).max().unwrap_or(Assurance::SelfAsserted)
+    }
+
+    /// The contract as a user wrote it, defaults filled in: for descriptions and records of change.
+    pub fn to_json(&self) -> Json {
+        let when_unavailable = match self.when_unavailable {
+            _ if self.is_self_asserted() => None,
+            WhenUnavailable::Deny => Some("deny"),
+            WhenUnavailable::Absent => Some("absent"),
+        };
+        json!({
+            "name": self.name.as_str(),
+            "type": self.kind.to_string(),
+            "description": self.description,
+            "owner": self.owner,
+            "purpose": self.purpose,
+            "subject": self.subject.as_str(),
+            "sources": self.sources.iter().map(Source::to_json).collect::<Vec<_>>(),
+            "max_age_ms": self.max_age.map(Span::as_millis),
+            "influence": self.influence.as_str(),
+            "when_unavailable": when_unavailable,
+            "justification": self.justification,
+            "used_by": self.used_by.iter().map(ActionId::as_str).collect::<Vec<_>>(),
+            "sensitivity": self.log.as_str(),
+            "review_by": self.review_by.to_string(),
+            "line": self.place.line,
+        })
+    }
+}

@@ -1,0 +1,119 @@
+//! What is known now, for people: `GET /v1/signals`. Always in the order of name, then subject.
+
+use super::contract::{Contract, LogSensitivity};
+use super::register::Register;
+use super::store::{Cells, Store};
+use crate::model::{Fact, Subject, Timestamp, Value};
+use serde_json::{Map, Value as Json, json};
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+/// Live values, sorted; not all of them if there are more than were asked for.
+#[derive(Clone, Debug)]
+pub struct Listing {
+    /// Sorted by name, then subject.
+    pub signals: Vec<Listed>,
+    /// Whether more are known.
+    pub truncated: bool,
+}
+
+/// One live value.
+#[derive(Clone, Debug)]
+pub struct Listed {
+    /// Its contract.
+    pub contract: Arc<Contract>,
+    /// What is known of it.
+    pub fact: Fact,
+    /// How old that is, in milliseconds.
+    pub age_ms: Option<i64>,
+}
+
+impl Store {
+    /// Lists what is known of registered signals, of one subject or of all. Values whose signal the register
+    /// no longer has are kept, and not shown: nothing reads them.
+    pub fn list(&self, register: &Register, subject: Option<&str>, limit: usize, now: Timestamp) -> Listing {
+        let bound: Vec<Cells> = register.contracts().iter().map(|contract| self.bind(contract)).collect();
+        let mut first = First { most: limit.saturating_add(1), kept: BTreeSet::new() };
+        if let Some(text) = subject {
+            for (order, cells) in bound.iter().enumerate() {
+                let subject = Subject::parse(cells.contract().subject, text);
+                first
+                    .extend(subject.filter(|subject| cells.is_known(self, subject)).map(|subject| (order, subject.id)));
+            }
+        } else {
+            let orders: BTreeMap<u32, usize> = bound.iter().enumerate().map(|(order, c)| (c.signal(), order)).collect();
+            self.each_row(|row| {
+                for order in row.signals().filter_map(|signal| orders.get(&signal).copied()) {
+                    if bound.get(order).is_some_and(|cells| cells.contract().subject == row.kind()) {
+                        first.offer(order, row.subject());
+                    }
+                }
+            });
+        }
+        let truncated = first.kept.len() > limit;
+        let signals = first.kept.into_iter().take(limit);
+        Listing {
+            signals: signals.filter_map(|(order, id)| self.listed(bound.get(order)?, id, now)).collect(),
+            truncated,
+        }
+    }
+
+    fn listed(&self, cells: &Cells, id: Arc<str>, now: Timestamp) -> Option<Listed> {
+        let contract = Arc::clone(cells.contract());
+        let subject = Subject { kind: contract.subject, id };
+        let fact = cells.read(self, &subject, None, now);
+        let age_ms = Some(now.since(fact.observed_at?).as_millis());
+        Some(Listed { contract, fact, age_ms })
+    }
+}
+
+/// The first so many in order. All that is known may be a million: it is never gathered whole.
+struct First {
+    most: usize,
+    kept: BTreeSet<(usize, Arc<str>)>,
+}
+
+impl First {
+    fn offer(&mut self, order: usize, subject: &str) {
+        let full = self.kept.len() >= self.most;
+        if full && self.kept.last().is_none_or(|last| (last.0, &*last.1) <= (order, subject)) {
+            return;
+        }
+        self.extend([(order, subject.into())]);
+    }
+
+    fn extend(&mut self, more: impl IntoIterator<Item = (usize, Arc<str>)>) {
+        for one in more {
+            self.kept.insert(one);
+            if self.kept.len() > self.most {
+                self.kept.pop_last();
+            }
+        }
+    }
+}
+
+impl Listing {
+    /// The answer of `GET /v1/signals`.
+    pub fn to_json(&self) -> Json {
+        json!({"signals": self.signals.iter().map(Listed::to_json).collect::<Vec<_>>(), "truncated": self.truncated})
+    }
+}
+
+impl Listed {
+    fn to_json(&self) -> Json {
+        let fact = &self.fact;
+        let mut fields = Map::new();
+        let mut put = |key: &str, value: Json| fields.insert(key.to_owned(), value);
+        put("name", self.contract.name.as_str().into());
+        put("subject", fact.subject.as_ref().map(|subject| subject.id.to_string()).into());
+        put("state", fact.state.as_str().into());
+        if self.contract.log != LogSensitivity::Secret {
+            put("value", fact.value.as_ref().map(Value::to_json).into());
+        }
+        put("assurance", fact.assurance.as_str().into());
+        put("source", fact.source.as_deref().into());
+        put("observed_at", fact.observed_at.map(Timestamp::to_rfc3339).into());
+        put("age_ms", self.age_ms.into());
+        Json::Object(fields)
+    }
+}

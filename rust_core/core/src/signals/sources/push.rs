@@ -1,0 +1,29 @@
+//! Source kind `push`: an authenticated publisher sends values over the signals API.
+
+use super::{Flow, Kind, Source};
+use crate::model::names::SubjectKind;
+use crate::model::{Assurance, SpiffeId};
+
+pub(super) const KIND: Kind = Kind {
+    word: "push",
+    ceiling: Assurance::Authoritative,
+    objection: |subject| match subject {
+        SubjectKind::Request => Some("a `push` source can't speak of one request: nobody knows it beforehand"),
+        _ => None,
+    },
+    read: Some(|reading, assurance| {
+        let publisher = reading.parsed("publisher", "bad_spiffe_id", SpiffeId::parse)?;
+        Some(source(publisher, assurance))
+    }),
+};
+
+/// A push source, from parts that are checked already.
+pub fn source(publisher: SpiffeId, assurance: Assurance) -> Source {
+    Source {
+        kind: "push",
+        assurance,
+        label: format!("push:{publisher}").into(),
+        settings: vec![("publisher", publisher.to_string())],
+        flow: Flow::Stored(publisher),
+    }
+}

@@ -1,0 +1,247 @@
+//! One configuration, loaded and checked, immutable: what a decision reads beside live state.
+
+use crate::{
+    error::Error,
+    findings::{Finding, Findings, Place, Severity},
+    identity::Identity,
+    limits,
+    model::{ActionId, Influence, SpiffeIdError, Timestamp, TrustDomain},
+    policy::{
+        ActionRule, PolicyEngine, SignalIndex, SignalRule,
+        cedar::{CedarEngine, CedarFiles},
+    },
+    route::{ActionDecl, Routes},
+    signals::{Contract, Register},
+};
+use serde_json::{Value as Json, json};
+use sha2::{Digest, Sha256};
+use std::{collections::HashMap, fmt, sync::Arc};
+
+/// Settings of `signalwarden.yaml` that decide.
+#[derive(Clone, Debug)]
+pub struct CoreSettings {
+    /// Our own trust domain.
+    pub trust_domain: String,
+    /// Others whose principals are accepted.
+    pub federates_with: Vec<String>,
+}
+
+/// A configuration in force, or about to be.
+pub struct Snapshot {
+    /// Hex SHA-256 over files and settings.
+    pub revision: Arc<str>,
+    /// Establishes who asks.
+    pub identity: Identity,
+    /// Establishes what is asked.
+    pub routes: Routes,
+    /// The contracts, by name.
+    pub register: Register,
+    /// The same as the policy room sees them, by the same index.
+    pub rules: Vec<SignalRule>,
+    /// The policies.
+    pub policies: Box<dyn PolicyEngine>,
+    /// Signals that an action only observes.
+    pub observed: HashMap<ActionId, Vec<SignalIndex>>,
+    /// What was said at load and did not stop it.
+    pub warnings: Vec<Finding>,
+}
+
+impl fmt::Debug for Snapshot {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Snapshot").field("revision", &self.revision).finish_non_exhaustive()
+    }
+}
+
+impl Snapshot {
+    /// Loads the files of a directory, given as (path relative to it, content). Every mistake of every file is
+    /// reported in one pass. `now` decides which reviews are due.
+    pub fn load(files: &[(String, Vec<u8>)], settings: &CoreSettings, now: Timestamp) -> Result<Self, Error> {
+        let mut findings = Findings::default();
+        let texts = texts(files, &mut findings);
+        let text = |name: &str| texts.iter().find(|(file, _)| *file == name).map(|(_, text)| *text);
+        let identity = identity(settings, &mut findings);
+        let missing = |name: &str, findings: &mut Findings| {
+            findings.error(name, Place::default(), "missing_file", "the file is missing");
+        };
+        let routes = text("routes.yaml").map(|text| Routes::load("routes.yaml", text, &mut findings));
+        if routes.is_none() {
+            missing("routes.yaml", &mut findings);
+        }
+        let declared: &[ActionDecl] = routes.as_ref().map_or(&[], |routes| routes.actions());
+        let register =
+            text("signals.yaml").map(|text| Register::load("signals.yaml", text, declared, now, &mut findings));
+        if register.is_none() {
+            missing("signals.yaml", &mut findings);
+        }
+        let actions: Vec<ActionRule> = declared.iter().map(action_rule).collect();
+        let rules: Vec<SignalRule> =
+            register.iter().flat_map(Register::contracts).map(|contract| signal_rule(contract)).collect();
+        let policies: Vec<(&str, &str)> =
+            texts.iter().copied().filter(|(file, _)| file.starts_with("policies/") && file.ends_with(".cedar")).collect();
+        let files_of_cedar =
+            CedarFiles { schema: text("entities.cedarschema"), entities: text("entities.json"), policies: &policies };
+        let engine = CedarEngine::load(files_of_cedar, &actions, &rules, &mut findings);
+        warn_of_idle(&actions, &rules, engine.as_ref(), &mut findings);
+        let failed = findings.has_errors();
+        let findings = findings.into_sorted();
+        match (failed, identity, routes, register, engine) {
+            (false, Some(identity), Some(routes), Some(register), Some(engine)) => Ok(Self {
+                revision: revision(files, settings),
+                identity,
+                routes,
+                observed: observed(&actions, &rules),
+                register,
+                rules,
+                policies: Box::new(engine),
+                warnings: findings,
+            }),
+            (false, ..) => Err(Error::Internal("the configuration could not be built, and nothing says why".to_owned())),
+            _ => Err(Error::Configuration(findings)),
+        }
+    }
+
+    /// The configuration for people and tools: contracts, routes, actions, policies.
+    pub fn describe(&self) -> Json {
+        let mut readers: HashMap<SignalIndex, Vec<&str>> = HashMap::new();
+        for policy in self.policies.policies() {
+            for signal in &policy.mentions {
+                readers.entry(*signal).or_default().push(&policy.id);
+            }
+        }
+        let signals = self.register.contracts().iter().enumerate().map(|(at, contract)| {
+            let index = u16::try_from(at).map(SignalIndex).unwrap_or(SignalIndex(u16::MAX));
+            let mut json = contract.to_json();
+            if let Some(fields) = json.as_object_mut() {
+                fields.insert("read_by".to_owned(), json!(readers.get(&index).cloned().unwrap_or_default()));
+            }
+            json
+        });
+        json!({
+            "revision": &*self.revision,
+            "signals": signals.collect::<Vec<_>>(),
+            "routes": self.routes.all().iter().map(|route| json!({
+                "route": &*route.label, "action": route.action.as_str(), "resource_type": &*route.resource_type,
+                "system": route.system.as_deref(), "tier": route.tier.as_str(), "sensitivity": route.sensitivity.as_str(),
+            })).collect::<Vec<_>>(),
+            "actions": self.routes.actions().iter().map(|action| json!({
+                "action": action.id.as_str(), "tier": action.tier.as_str(),
+            })).collect::<Vec<_>>(),
+            "policies": self.policies.policies().iter().map(|policy| json!({
+                "id": &*policy.id, "file": &*policy.file, "line": policy.place.line,
+                "signals": policy.mentions.iter()
+                    .filter_map(|s| self.rules.get(usize::from(s.0)))
+                    .map(|rule| rule.name.as_str()).collect::<Vec<_>>(),
+            })).collect::<Vec<_>>(),
+        })
+    }
+}
+
+fn texts<'a>(files: &'a [(String, Vec<u8>)], findings: &mut Findings) -> Vec<(&'a str, &'a str)> {
+    let mut texts = Vec::with_capacity(files.len());
+    for (name, content) in files {
+        if content.len() > limits::MAX_FILE_BYTES {
+            findings.error(name, Place::default(), "too_large", format!("larger than {} bytes", limits::MAX_FILE_BYTES));
+            continue;
+        }
+        match std::str::from_utf8(content) {
+            Ok(text) => texts.push((name.as_str(), text)),
+            Err(error) => {
+                let good = content.get(..error.valid_up_to()).unwrap_or_default();
+                let line = good.iter().filter(|b| **b == b'\n').count() + 1;
+                let place = Place { line: u32::try_from(line).unwrap_or(u32::MAX), column: 1 };
+                findings.error(name, place, "not_utf8", "expected UTF-8 text");
+            }
+        }
+    }
+    texts.sort_unstable();
+    texts
+}
+
+fn identity(settings: &CoreSettings, findings: &mut Findings) -> Option<Identity> {
+    let mut parse = |key: &str, text: &str| match TrustDomain::parse(text) {
+        Ok(domain) => Some(domain),
+        Err(why) => {
+            let why: SpiffeIdError = why;
+            findings.error("signalwarden.yaml", Place::default(), "trust_domain", format!("`{key}: {text}`: {why}"));
+            None
+        }
+    };
+    let own = parse("trust_domain", &settings.trust_domain);
+    let federated: Vec<_> = settings.federates_with.iter().map(|name| parse("federates_with", name)).collect();
+    Some(Identity::new(own?, federated.into_iter().collect::<Option<Vec<_>>>()?))
+}
+
+fn action_rule(declared: &ActionDecl) -> ActionRule {
+    ActionRule {
+        id: declared.id.clone(),
+        tier: declared.tier,
+        resource_types: declared.resource_types.clone(),
+        args: declared.args.iter().map(|(name, arg)| (name.clone(), (arg.kind.clone(), arg.optional))).collect(),
+        place: declared.place,
+    }
+}
+
+fn signal_rule(contract: &Contract) -> SignalRule {
+    SignalRule {
+        name: contract.name.clone(),
+        kind: contract.kind.clone(),
+        influence: contract.influence,
+        when_unavailable: contract.when_unavailable,
+        self_asserted: contract.is_self_asserted(),
+        used_by: contract.used_by.clone(),
+        place: contract.place,
+    }
+}
+
+fn observed(actions: &[ActionRule], rules: &[SignalRule]) -> HashMap<ActionId, Vec<SignalIndex>> {
+    let of = |action: &ActionRule| {
+        rules
+            .iter()
+            .enumerate()
+            .filter(|(_, rule)| rule.influence == Influence::Observe && rule.used_by.contains(&action.id))
+            .filter_map(|(at, _)| u16::try_from(at).ok().map(SignalIndex))
+            .collect()
+    };
+    actions.iter().map(|action| (action.id.clone(), of(action))).collect()
+}
+
+/// Things that load and do nothing: a signal that no policy reads (minimality).
+fn warn_of_idle(actions: &[ActionRule], rules: &[SignalRule], engine: Option<&CedarEngine>, findings: &mut Findings) {
+    let Some(engine) = engine else { return };
+    for (at, rule) in rules.iter().enumerate() {
+        let read = engine.policies().iter().any(|p| p.mentions.iter().any(|s| usize::from(s.0) == at));
+        if rule.influence != Influence::Observe && !read {
+            findings.warning(
+                "signals.yaml",
+                rule.place,
+                "unread_signal",
+                format!("no policy reads the signal `{}`: remove it, or let it be `influence: observe`", rule.name),
+            );
+        }
+    }
+    if engine.policies().is_empty() && !actions.is_empty() {
+        findings.warning("policies", Place::default(), "no_policies", "there is no policy, so everything is denied");
+    }
+}
+
+fn revision(files: &[(String, Vec<u8>)], settings: &CoreSettings) -> Arc<str> {
+    let mut hash = Sha256::new();
+    let mut part = |bytes: &[u8]| {
+        hash.update((bytes.len() as u64).to_be_bytes());
+        hash.update(bytes);
+    };
+    part(settings.trust_domain.as_bytes());
+    part(settings.federates_with.join("\n").as_bytes());
+    let mut sorted: Vec<&(String, Vec<u8>)> = files.iter().collect();
+    sorted.sort_unstable();
+    for (name, content) in sorted {
+        part(name.as_bytes());
+        part(content);
+    }
+    hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect::<String>().into()
+}
+
+/// Whether a finding stops a load.
+pub fn stops(finding: &Finding) -> bool {
+    finding.severity == Severity::Error
+}

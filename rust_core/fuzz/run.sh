@@ -1,0 +1,19 @@
+#!/bin/sh
+# Runs each fuzz target for so many seconds over its committed corpus: rust_core/fuzz/run.sh SECONDS
+set -eu
+seconds=${1:?usage: rust_core/fuzz/run.sh SECONDS}
+cd "$(dirname "$0")"
+if ! cargo +nightly --version >/dev/null 2>&1; then
+    echo "fuzzing needs the nightly Rust toolchain: rustup toolchain install nightly" >&2
+    exit "${FUZZ_MISSING_STATUS:-0}"
+fi
+if ! cargo fuzz --version >/dev/null 2>&1; then
+    echo "fuzzing needs cargo-fuzz: cargo install cargo-fuzz" >&2
+    exit "${FUZZ_MISSING_STATUS:-0}"
+fi
+for target in wire_decode register; do
+    # What a run finds goes to a scratch corpus; the committed one only seeds it.
+    mkdir -p "target/corpus/$target"
+    cargo +nightly fuzz run --fuzz-dir . "$target" "target/corpus/$target" "corpus/$target" -- \
+        -max_total_time="$seconds" -rss_limit_mb=2048 -timeout=10 -print_final_stats=1
+done

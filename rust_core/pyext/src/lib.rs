@@ -1,0 +1,25 @@
+//! PyO3 glue, nothing else: `signalwarden._core`. The interpreter is released wherever the core works.
+
+mod configuration;
+mod document;
+mod engine;
+mod errors;
+
+use pyo3::prelude::*;
+
+/// The decision core, in Rust.
+#[pymodule]
+mod _core {
+    #[pymodule_export]
+    use crate::configuration::{Configuration, Finding, reasons};
+    #[pymodule_export]
+    use crate::document::{Document, nearest_name, parse_yaml};
+    #[pymodule_export]
+    use crate::engine::{Admission, Engine, StoredChange};
+    use pyo3::prelude::*;
+
+    #[pymodule_init]
+    fn init(module: &Bound<'_, PyModule>) -> PyResult<()> {
+        module.add("__version__", env!("CARGO_PKG_VERSION"))
+    }
+}

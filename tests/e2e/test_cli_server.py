@@ -1,0 +1,132 @@
+"""The command line against a server that it started itself: serve, publish, list, decide over gRPC, tail, stop."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+import grpc
+import pytest
+
+from signalwarden import request_json, starter
+
+COMMAND = [sys.executable, "-m", "signalwarden.cli"]
+CHECK = "/envoy.service.auth.v3.Authorization/Check"
+START_SECONDS = 20.0
+
+
+@dataclass
+class Server:
+    """A running `signalwarden serve` of a fresh directory, on Unix sockets."""
+
+    made: starter.Starter
+    process: subprocess.Popen[str]
+    check: str
+
+    def run(self, *arguments: str, token: str = "", status: int = 0) -> str:
+        """A verb's standard output; its exit status is asserted."""
+        environment = {**os.environ, "SIGNALWARDEN_TOKEN": token}
+        command = [*COMMAND, *arguments, "--config", str(self.made.directory)]
+        ran = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60)
+        assert ran.returncode == status, ran.stderr
+        return ran.stdout if status == 0 else ran.stderr
+
+    def ask(self) -> bytes:
+        """One CheckRequest, as Envoy sends it."""
+        request = request_json.to_bytes((self.made.directory / "samples" / "refund.json").read_bytes())
+        with grpc.insecure_channel(self.check) as channel:
+            call = channel.unary_unary(CHECK, bytes, bytes)
+            return bytes(call(request, timeout=10))
+
+
+@pytest.fixture
+def server(tmp_path: Path) -> Iterator[Server]:
+    made = starter.create(tmp_path / "refunds", now=datetime.now(UTC))
+    settings = made.directory / "signalwarden.yaml"
+    check, admin = f"unix://{tmp_path}/check.sock", f"unix://{tmp_path}/admin.sock"
+    text = settings.read_text().replace("127.0.0.1:9191", check).replace("127.0.0.1:9292", admin)
+    settings.write_text(text)
+    command = [*COMMAND, "serve", "--config", str(made.directory)]
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True)
+    try:
+        deadline = time.monotonic() + START_SECONDS
+        while not (tmp_path / "check.sock").exists() or not (tmp_path / "admin.sock").exists():
+            assert process.poll() is None, process.stderr.read() if process.stderr else ""
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+        yield Server(made, process, check)
+    finally:
+        process.kill()
+        process.communicate()
+
+
+def records(server: Server, count: int) -> list[dict[str, object]]:
+    """The last decisions, as `log tail` shows them; they are on disk within half a second."""
+    deadline = time.monotonic() + 10
+    while True:
+        lines = server.run("log", "tail", "-n", "1000", "--json").splitlines()
+        found = [entry for entry in map(json.loads, lines) if entry["kind"] == "decision"]
+        if len(found) >= count or time.monotonic() > deadline:
+            return found[-count:]
+        time.sleep(0.1)
+
+
+def test_a_directory_is_served_fed_watched_and_stopped(server: Server) -> None:
+    publisher, operator = server.made.publisher_token, server.made.operator_token
+    server.ask()
+    assert "1 accepted" in server.run(
+        "signals", "publish", "device_trust", starter.AGENT, "4", token=publisher
+    )
+    assert "1 accepted" in server.run("signals", "publish", "posture", starter.AGENT, "ok", token=publisher)
+    server.ask()
+    assert [entry["reason"] for entry in records(server, 2)] == ["signal_unavailable", "allowed"]
+
+    listed = json.loads(server.run("signals", "list", "--json", token=operator))
+    assert {(entry["name"], entry["value"], entry["state"]) for entry in listed["signals"]} == {
+        ("device_trust", 4, "fresh"),
+        ("posture", "ok", "fresh"),
+    }
+    table = server.run("signals", "list", token=operator)
+    assert "device_trust" in table
+    assert starter.AGENT in table
+
+    server.process.send_signal(signal.SIGTERM)
+    _, err = server.process.communicate(timeout=30)
+    assert server.process.returncode == 0, err
+    assert "Traceback" not in err
+    assert publisher not in err
+
+
+def test_refusals_reach_the_user_as_one_sentence(server: Server) -> None:
+    publisher, operator = server.made.publisher_token, server.made.operator_token
+    agent = starter.AGENT
+    assert "`token_refused`" in server.run("signals", "list", token="nobodys", status=2)
+    assert "`right_missing`" in server.run("signals", "list", token=publisher, status=2)
+    assert "`right_missing`" in server.run(
+        "signals", "publish", "posture", agent, "ok", token=operator, status=2
+    )
+    assert "(`wrong_type`)" in server.run(
+        "signals", "publish", "posture", agent, "fine", token=publisher, status=2
+    )
+    assert "(`unknown_signal`)" in server.run(
+        "signals", "publish", "postur", agent, "ok", token=publisher, status=2
+    )
+
+
+def test_a_file_of_signals_is_published_and_the_bad_ones_are_named(server: Server, tmp_path: Path) -> None:
+    batch = tmp_path / "batch.json"
+    good = {"name": "device_trust", "subject": starter.AGENT, "value": 4}
+    batch.write_text(json.dumps({"signals": [good, {**good, "value": "four"}]}))
+    err = server.run("signals", "publish", "--file", str(batch), token=server.made.publisher_token, status=2)
+    assert err.startswith("signalwarden: signals[1] was refused: ")
+    whole = server.run("signals", "publish", "--file", str(server.made.directory / "samples" / "signals.json"),
+                       token=server.made.publisher_token)  # fmt: skip
+    assert whole == "2 accepted\n"

@@ -1,0 +1,329 @@
+"""The committed configurations: made by `render`, valid for the real Envoy, and hardened as the README says."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar, get_args
+
+import jsonschema
+import pytest
+import yaml
+from envoy_data_plane.envoy.config.bootstrap.v3 import Bootstrap
+from envoy_data_plane.envoy.extensions.filters.http.ext_authz.v3 import ExtAuthz, ExtAuthzPerRoute
+from envoy_data_plane.envoy.extensions.filters.network.http_connection_manager.v3 import (
+    HttpConnectionManager,
+    HttpConnectionManagerForwardClientCertDetails,
+    HttpConnectionManagerPathWithEscapedSlashesAction,
+)
+from envoy_data_plane.envoy.extensions.transport_sockets.tls.v3 import (
+    DownstreamTlsContext,
+    SpiffeCertValidatorConfig,
+)
+
+from signalwarden import starter
+from signalwarden.demo_stage import Authority, envoy_binary
+from signalwarden.envoy_config import CHECK_HEADERS, Kind, Options, render
+from signalwarden.errors import BadInputError, ConfigurationError
+
+if TYPE_CHECKING:
+    from betterproto2 import Message
+    from envoy_data_plane.envoy.config.route.v3 import Route
+    from envoy_data_plane.google.protobuf import Any as ProtoAny
+
+ENVOY = Path(__file__).parents[2] / "envoy"
+MANIFESTS = Path(__file__).parent / "manifests"
+KINDS: tuple[Kind, ...] = get_args(Kind)
+
+
+@pytest.fixture(scope="module")
+def directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return starter.create(tmp_path_factory.mktemp("config") / "starter", now=datetime.now(UTC)).directory
+
+
+M = TypeVar("M", bound="Message")
+
+
+def opened(message: ProtoAny | None, kind: type[M]) -> M:
+    assert message is not None
+    unpacked = message.unpack()
+    assert isinstance(unpacked, kind)
+    return unpacked
+
+
+def manager_of(bootstrap: Bootstrap, listener: int = 0) -> HttpConnectionManager:
+    assert bootstrap.static_resources is not None
+    filters = bootstrap.static_resources.listeners[listener].filter_chains[0].filters
+    return opened(filters[0].typed_config, HttpConnectionManager)
+
+
+def authz_of(manager: HttpConnectionManager) -> ExtAuthz:
+    return opened(manager.http_filters[0].typed_config, ExtAuthz)
+
+
+def routes_of(manager: HttpConnectionManager) -> list[Route]:
+    assert manager.route_config is not None
+    return manager.route_config.virtual_hosts[0].routes
+
+
+def parsed(text: str) -> Bootstrap:
+    """Strict: a field that Envoy's API does not have is an error here."""
+    return Bootstrap.from_dict(yaml.safe_load(text))
+
+
+@pytest.fixture(params=KINDS)
+def kind(request: pytest.FixtureRequest) -> Kind:
+    chosen: Kind = request.param
+    return chosen
+
+
+@pytest.fixture
+def committed(kind: Kind) -> Bootstrap:
+    return parsed((ENVOY / f"{kind}.yaml").read_text())
+
+
+COMMITTED: dict[str, tuple[Kind, Options]] = {
+    "sidecar.yaml": ("sidecar", Options()),
+    "gateway.yaml": ("gateway", Options()),
+    "gateway-with-body.yaml": ("gateway", Options(request_bodies=True)),
+}
+
+
+def test_every_committed_configuration_is_known_here() -> None:
+    manifests = {"istio.yaml", "gateway-api.yaml"}
+    assert {path.name for path in ENVOY.glob("*.yaml")} == {*COMMITTED, *manifests}
+
+
+@pytest.mark.parametrize("name", COMMITTED)
+def test_the_committed_file_is_what_render_makes_of_the_starter(directory: Path, name: str) -> None:
+    kind, options = COMMITTED[name]
+    assert (ENVOY / name).read_text() == render(directory, kind, options)
+
+
+@pytest.mark.parametrize("name", COMMITTED)
+def test_the_real_envoy_accepts_it(name: str, tmp_path: Path) -> None:
+    authority = Authority(tmp_path / "tls", "prod.example")
+    edge = authority.issue("spiffe://prod.example/ns/edge/sa/envoy", dns=("localhost",))
+    edge.certificate.rename(tmp_path / "tls" / "tls.crt")
+    edge.key.rename(tmp_path / "tls" / "tls.key")
+    answer = subprocess.run(
+        [envoy_binary(), "--mode", "validate", "--config-path", str(ENVOY / name)],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert answer.returncode == 0, answer.stderr
+
+
+def test_nothing_is_let_through_without_an_answer(committed: Bootstrap) -> None:
+    authz = authz_of(manager_of(committed))
+    assert not authz.failure_mode_allow
+    assert not authz.clear_route_cache
+    assert not authz.shadow_mode
+    assert authz.filter_enabled is None
+    assert authz.filter_enabled_metadata is None
+    assert authz.status_on_error is not None
+    assert authz.status_on_error.code == 503
+    assert authz.grpc_service is not None
+    assert authz.grpc_service.timeout == timedelta(milliseconds=250)
+
+
+def test_answers_are_checked_and_bounded(committed: Bootstrap) -> None:
+    authz = authz_of(manager_of(committed))
+    assert authz.validate_mutations
+    assert authz.enforce_response_header_limits
+    assert authz.max_denied_response_body_bytes == 16 * 1024
+    assert authz.decoder_header_mutation_rules is not None
+    assert authz.decoder_header_mutation_rules.disallow_system
+    assert authz.decoder_header_mutation_rules.disallow_is_error
+
+
+def test_the_check_sees_the_certificate_and_only_the_headers_it_reads(committed: Bootstrap) -> None:
+    authz = authz_of(manager_of(committed))
+    assert authz.include_peer_certificate
+    assert authz.encode_raw_headers
+    assert authz.allowed_headers is not None
+    allowed = {pattern.exact for pattern in authz.allowed_headers.patterns}
+    assert allowed == {*CHECK_HEADERS, "x-task-type"}
+    assert not {"authorization", "cookie", "x-forwarded-client-cert"} & allowed
+
+
+def test_no_body_is_buffered_for_the_starter_whose_body_argument_is_optional(committed: Bootstrap) -> None:
+    manager = manager_of(committed)
+    assert authz_of(manager).with_request_body is None
+    assert [route.name for route in routes_of(manager)] == ["health", "guarded"]
+
+
+def test_bodies_are_sent_whole_as_bytes_and_for_their_routes_alone() -> None:
+    manager = manager_of(parsed((ENVOY / "gateway-with-body.yaml").read_text()))
+    buffer = authz_of(manager).with_request_body
+    assert buffer is not None
+    assert (buffer.pack_as_bytes, buffer.allow_partial_message) == (True, False)
+    assert buffer.max_request_bytes == 64 * 1024
+    health, with_body, everything = routes_of(manager)
+    assert health.name == "health"
+    assert with_body.match is not None
+    assert with_body.match.safe_regex is not None
+    assert with_body.match.safe_regex.regex == "/v1/accounts/[^/]+/refunds"
+    assert with_body.typed_per_filter_config == {}
+    settings = opened(everything.typed_per_filter_config["envoy.filters.http.ext_authz"], ExtAuthzPerRoute)
+    assert settings.check_settings is not None
+    assert settings.check_settings.disable_request_body_buffering
+
+
+def test_a_required_body_argument_turns_bodies_on(directory: Path, tmp_path: Path) -> None:
+    copy = edited(directory, tmp_path, "routes.yaml", '"long?"', "long")
+    assert "with_request_body" in render(copy, "sidecar")
+    assert "with_request_body" not in render(copy, "sidecar", Options(request_bodies=False))
+
+
+def test_health_alone_is_exempt_and_carries_nothing_of_ours(committed: Bootstrap) -> None:
+    exempt = []
+    for route in routes_of(manager_of(committed)):
+        setting = route.typed_per_filter_config.get("envoy.filters.http.ext_authz")
+        if setting and opened(setting, ExtAuthzPerRoute).disabled:
+            exempt.append(route)
+    assert [route.match and route.match.path for route in exempt] == ["/healthz"]
+    assert {"x-signalwarden-principal", "x-signalwarden-decision-id"} <= set(
+        exempt[0].request_headers_to_remove
+    )
+
+
+def test_every_route_bounds_its_streams(committed: Bootstrap) -> None:
+    for route in routes_of(manager_of(committed)):
+        assert route.route is not None
+        assert route.route.max_stream_duration is not None
+        assert route.route.max_stream_duration.max_stream_duration == timedelta(minutes=5)
+
+
+def test_identity_comes_from_the_handshake_alone(committed: Bootstrap, kind: Kind) -> None:
+    manager = manager_of(committed)
+    assert manager.forward_client_cert_details == HttpConnectionManagerForwardClientCertDetails.SANITIZE
+    assert committed.static_resources is not None
+    socket = committed.static_resources.listeners[0].filter_chains[0].transport_socket
+    assert socket is not None
+    tls = opened(socket.typed_config, DownstreamTlsContext)
+    assert tls.require_client_certificate is (kind == "sidecar")
+    assert tls.common_tls_context is not None
+    context = tls.common_tls_context.validation_context
+    assert context is not None
+    if kind == "sidecar":
+        assert context.custom_validator_config is not None
+        validator = opened(context.custom_validator_config.typed_config, SpiffeCertValidatorConfig)
+        assert [domain.name for domain in validator.trust_domains] == ["prod.example"]
+    else:
+        assert context.trusted_ca is not None
+        assert context.trusted_ca.filename == "tls/prod.example.pem"
+
+
+def test_paths_are_forwarded_as_they_were_decided_about(committed: Bootstrap) -> None:
+    manager = manager_of(committed)
+    keep = HttpConnectionManagerPathWithEscapedSlashesAction.KEEP_UNCHANGED
+    assert manager.normalize_path is False
+    assert not manager.merge_slashes
+    assert manager.path_with_escaped_slashes_action == keep
+
+
+def test_the_weighty_defaults_are_said_aloud(kind: Kind) -> None:
+    text = (ENVOY / f"{kind}.yaml").read_text()
+    for said in (
+        "failure_mode_allow: false",
+        "forward_client_cert_details: SANITIZE",
+        "merge_slashes: false",
+    ):
+        assert said in text
+
+
+# ---- other directories ------------------------------------------------------------------------------------
+
+
+def edited(directory: Path, tmp_path: Path, name: str, old: str, new: str) -> Path:
+    copy = tmp_path / "copy"
+    copy.mkdir()
+    for file in ("signalwarden.yaml", "routes.yaml", "signals.yaml"):
+        text = (directory / file).read_text()
+        if file == name:
+            assert old in text
+            text = text.replace(old, new)
+        (copy / file).write_text(text)
+    return copy
+
+
+def test_a_unix_socket_is_asked_through_a_pipe(directory: Path, tmp_path: Path) -> None:
+    copy = edited(directory, tmp_path, "signalwarden.yaml", '"127.0.0.1:9191"', '"unix:///run/sw/check.sock"')
+    static = parsed(render(copy, "sidecar")).static_resources
+    assert static is not None
+    assignment = static.clusters[0].load_assignment
+    assert assignment is not None
+    endpoint = assignment.endpoints[0].lb_endpoints[0].endpoint
+    assert endpoint is not None
+    assert endpoint.address is not None
+    assert endpoint.address.pipe is not None
+    assert endpoint.address.pipe.path == "/run/sw/check.sock"
+
+
+def test_a_federated_trust_domain_has_a_bundle_of_its_own_and_needs_a_certificate(
+    directory: Path, tmp_path: Path, kind: Kind
+) -> None:
+    copy = edited(
+        directory, tmp_path, "signalwarden.yaml", "federates_with: []", "federates_with: [partner.example]"
+    )
+    text = render(copy, kind)
+    assert "tls/prod.example.pem" in text
+    assert "tls/partner.example.pem" in text
+    assert "require_client_certificate: true" in text
+    with pytest.raises(BadInputError, match="require certificates"):
+        render(copy, kind, Options(require_client_certificate=False))
+
+
+def test_a_header_source_is_sent_to_the_check(directory: Path, tmp_path: Path) -> None:
+    copy = edited(directory, tmp_path, "signals.yaml", "header: x-task-type", "header: X-Other")
+    authz = authz_of(manager_of(parsed(render(copy, "sidecar"))))
+    assert authz.allowed_headers is not None
+    assert {"x-other"} <= {pattern.exact for pattern in authz.allowed_headers.patterns}
+
+
+def test_the_measuring_listener_has_no_check_and_only_exists_when_asked_for(directory: Path) -> None:
+    measured = parsed(render(directory, "gateway", Options(unguarded=("127.0.0.1", 9999))))
+    assert measured.static_resources is not None
+    assert [listener.name for listener in measured.static_resources.listeners] == ["guarded", "unguarded"]
+    assert len(manager_of(measured, 1).http_filters) == 1
+
+
+def test_a_directory_that_cannot_be_read_is_one_sentence(tmp_path: Path) -> None:
+    with pytest.raises(ConfigurationError, match=r"signalwarden\.yaml"):
+        render(tmp_path, "sidecar")
+
+
+# ---- mesh manifests: parsed, and held against the keys that the public documentation names -----------------
+
+
+def documents(name: str) -> list[dict[str, Any]]:
+    return [document for document in yaml.safe_load_all((ENVOY / name).read_text()) if document]
+
+
+@pytest.mark.parametrize("name", ["istio", "gateway-api"])
+def test_a_manifest_uses_only_documented_keys(name: str) -> None:
+    schema = json.loads((MANIFESTS / f"{name}.schema.json").read_text())
+    for document in documents(f"{name}.yaml"):
+        jsonschema.Draft202012Validator(schema).validate(document)
+
+
+def test_istio_asks_the_provider_that_it_declares() -> None:
+    by_kind = {document["kind"]: document["spec"] for document in documents("istio.yaml")}
+    provider = by_kind["IstioOperator"]["meshConfig"]["extensionProviders"][0]
+    asked = provider["envoyExtAuthzGrpc"]
+    assert by_kind["AuthorizationPolicy"]["provider"]["name"] == provider["name"]
+    assert by_kind["ServiceEntry"]["hosts"] == [asked["service"]]
+    assert by_kind["ServiceEntry"]["ports"][0]["number"] == asked["port"] == 9191
+
+
+def test_envoy_gateway_guards_the_gateway_that_it_declares() -> None:
+    by_kind = {document["kind"]: document for document in documents("gateway-api.yaml")}
+    policy = by_kind["SecurityPolicy"]["spec"]
+    assert policy["targetRefs"][0]["name"] == by_kind["Gateway"]["metadata"]["name"]
+    assert policy["extAuth"]["grpc"]["backendRefs"][0]["name"] == by_kind["Backend"]["metadata"]["name"]
+    assert set(policy["extAuth"]["headersToExtAuth"]) == {*CHECK_HEADERS, "x-task-type"}

@@ -1,0 +1,433 @@
+"""The admin API against a small fake of the app: rights, refusals, bounds. The real app is behind it in tests/e2e."""
+
+from __future__ import annotations
+
+import logging
+import re
+import socket
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from fastapi.testclient import TestClient
+
+from signalwarden.admin import CALLS, MAX_BODY_BYTES, RESERVED, AdminReason, Call, build
+from signalwarden.admin_client import AdminClient
+from signalwarden.config import Address, Right
+from signalwarden.doors import HttpDoor
+from signalwarden.errors import BadInputError, ConfigurationError, Problem, ServerError, StateError
+from signalwarden.services import Client, Readiness, Services
+
+ROOT = Path(__file__).parents[2]
+SECRET = "s3cret-token-that-nobody-may-ever-see"
+BATCH = b'{"signals":[]}'
+
+
+class FakeServices:
+    """Answers at once; `fault` is raised instead, where set."""
+
+    def __init__(self) -> None:
+        self.may: frozenset[Right] = frozenset(Right)
+        self.fault: Exception | None = None
+        self.is_ready = True
+        self.refusals: list[tuple[str | None, Right | None, str]] = []
+        self.published: list[tuple[bytes, str]] = []
+        self.asked: list[tuple[str | None, int]] = []
+
+    def authenticate(self, token: bytes) -> Client | None:
+        return Client("spiffe://prod.example/client", self.may) if token == SECRET.encode() else None
+
+    def refused(self, client: Client | None, right: Right | None, detail: str) -> None:
+        self.refusals.append((client.id if client else None, right, detail))
+
+    def publish(self, body: bytes, client: Client) -> bytes:
+        self._fail()
+        self.published.append((body, client.id))
+        return b'{"accepted":0,"rejected":[]}'
+
+    def signals(self, subject: str | None, limit: int) -> bytes:
+        self._fail()
+        self.asked.append((subject, limit))
+        return b'{"signals":[],"truncated":false}'
+
+    def reload(self, actor: str) -> str:
+        self._fail()
+        return f"revision for {actor}"
+
+    def readiness(self) -> Readiness:
+        return Readiness(self.is_ready, {"ready": self.is_ready})
+
+    def metrics_text(self) -> tuple[bytes, str]:
+        self._fail()
+        return b"# metrics\n", "text/plain; version=0.0.4; charset=utf-8"
+
+    def decisions_path(self) -> str:
+        return "var/decisions.jsonl"
+
+    def _fail(self) -> None:
+        if self.fault:
+            raise self.fault
+
+
+@pytest.fixture
+def services() -> FakeServices:
+    return FakeServices()
+
+
+@pytest.fixture
+def http(services: FakeServices) -> Iterator[TestClient]:
+    checked: Services = services
+    with TestClient(build(checked), headers={"authorization": f"Bearer {SECRET}"}) as client:
+        yield client
+
+
+def call(http: TestClient, row: Call, **more: Any) -> Any:
+    path = re.sub(r"\{\w+\}", "some-id", row.path)
+    return http.request(row.method, path, **more)
+
+
+def problem(answer: Any, reason: AdminReason) -> dict[str, Any]:
+    """The answer is a problem document with this reason and nothing that says more than it should."""
+    assert answer.headers["content-type"] == "application/problem+json"
+    body: dict[str, Any] = answer.json()
+    assert (body["reason"], answer.status_code, body["status"]) == (reason.code, reason.status, reason.status)
+    assert SECRET not in answer.text
+    return body
+
+
+def row_id(row: Call) -> str:
+    return f"{row.method} {row.path}"
+
+
+# ---- the tables -----------------------------------------------------------------------------------------
+
+
+def test_every_admin_reason_has_one_row_of_its_own() -> None:
+    codes = [reason.code for reason in AdminReason]
+    assert len(set(codes)) == len(codes)
+    for reason in AdminReason:
+        assert re.fullmatch(r"[a-z_]+", reason.code)
+        assert reason.status == 0 or 400 <= reason.status <= 599
+        assert reason.sentence == reason.sentence.rstrip(".")
+
+
+def test_every_admin_reason_of_the_design_is_named() -> None:
+    design = (
+        "unknown_signal wrong_type older future wrong_publisher publisher_disabled too_large rate_limited task_unknown "
+        "task_ended workflow_not_approved not_yours"
+    )
+    assert set(design.split()) <= {reason.code for reason in AdminReason}
+
+
+def test_every_refusal_of_the_core_is_named() -> None:
+    """The core's table is in Rust; a row added there must be added here, too."""
+    source = (ROOT / "rust_core/core/src/signals/refusal.rs").read_text()
+    table = source[source.index("refusals! {\n") :]
+    codes = set(re.findall(r'^\s+\w+ "([a-z_]+)"', table, re.MULTILINE))
+    assert len(codes) >= 9
+    live = {reason.code for reason in AdminReason if reason not in RESERVED}
+    assert codes <= live
+    of_one_signal_alone = {
+        reason.code for reason in AdminReason if reason.status == 0 and reason not in RESERVED
+    }
+    assert of_one_signal_alone <= codes
+
+
+def test_every_reason_of_a_whole_call_is_given_by_some_test_or_reserved() -> None:
+    tested = set(re.findall(r"problem\(.*?AdminReason\.([A-Z_]+)\)", Path(__file__).read_text()))
+    given = {reason.name for reason in AdminReason if reason.status and reason not in RESERVED}
+    assert given <= tested
+
+
+def test_every_right_opens_some_call() -> None:
+    assert {row.right for row in CALLS} == {*Right, None}
+    assert len({(row.method, row.path) for row in CALLS}) == len(CALLS)
+
+
+# ---- rights ---------------------------------------------------------------------------------------------
+
+BUILT = [row for row in CALLS if row.built]
+GUARDED = [row for row in BUILT if row.right]
+
+
+@pytest.mark.parametrize("row", GUARDED, ids=row_id)
+def test_a_call_without_a_token_is_refused_and_told_how(
+    http: TestClient, services: FakeServices, row: Call
+) -> None:
+    answer = call(http, row, headers={"authorization": ""})
+    problem(answer, AdminReason.TOKEN_MISSING)
+    assert answer.headers["www-authenticate"] == 'Bearer realm="signalwarden"'
+    assert services.refusals == [(None, row.right, "no bearer token")]
+
+
+@pytest.mark.parametrize("row", GUARDED, ids=row_id)
+def test_a_call_with_an_unknown_token_is_refused(http: TestClient, row: Call) -> None:
+    answer = call(http, row, headers={"authorization": "Bearer unknown"})
+    problem(answer, AdminReason.TOKEN_REFUSED)
+    assert 'error="invalid_token"' in answer.headers["www-authenticate"]
+
+
+@pytest.mark.parametrize("row", GUARDED, ids=row_id)
+def test_a_right_opens_its_own_calls_and_no_others(
+    http: TestClient, services: FakeServices, row: Call
+) -> None:
+    for right in Right:
+        services.may = frozenset({right})
+        answer = call(http, row, content=BATCH)
+        if right is row.right or (right is Right.OPERATE and row.right is Right.READ):
+            assert answer.status_code == 200, (right, answer.text)
+        else:
+            problem(answer, AdminReason.RIGHT_MISSING)
+            assert f'scope="{row.right}"' in answer.headers["www-authenticate"]
+            assert services.refusals[-1][:2] == ("spiffe://prod.example/client", row.right)
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        SECRET,
+        f"Basic {SECRET}",
+        "Bearer",
+        "Bearer ",
+        f"Bearer {SECRET} {SECRET}",
+        f"Bearer {SECRET}, Bearer x",
+        f"Bearer {'x' * 2_000}",
+        "Bearer \u00e9",
+    ],
+)
+def test_what_is_no_bearer_token_is_no_token(http: TestClient, value: str) -> None:
+    problem(
+        http.get("/metrics", headers={"authorization": value.encode("latin-1")}), AdminReason.TOKEN_MISSING
+    )
+
+
+def test_two_authorization_headers_are_none(http: TestClient) -> None:
+    both = [("authorization", f"Bearer {SECRET}"), ("authorization", "Bearer other")]
+    http.headers.pop("authorization")
+    problem(http.get("/metrics", headers=both), AdminReason.TOKEN_MISSING)
+
+
+def test_a_token_in_the_query_is_none(http: TestClient) -> None:
+    answer = http.get("/metrics", params={"access_token": SECRET}, headers={"authorization": ""})
+    problem(answer, AdminReason.TOKEN_MISSING)
+
+
+@pytest.mark.parametrize("scheme", ["bearer", "BEARER"])
+def test_the_scheme_is_read_in_any_case(http: TestClient, scheme: str) -> None:
+    assert http.get("/metrics", headers={"authorization": f"{scheme} {SECRET}"}).status_code == 200
+
+
+@pytest.mark.parametrize("row", [row for row in BUILT if row.right is None], ids=row_id)
+def test_health_and_readiness_need_no_token(http: TestClient, row: Call) -> None:
+    assert call(http, row, headers={"authorization": ""}).status_code == 200
+
+
+# ---- the calls ------------------------------------------------------------------------------------------
+
+
+def test_a_batch_goes_to_the_app_as_it_came(http: TestClient, services: FakeServices) -> None:
+    answer = http.post("/v1/signals", content=BATCH)
+    assert answer.json() == {"accepted": 0, "rejected": []}
+    assert services.published == [(BATCH, "spiffe://prod.example/client")]
+
+
+def test_a_body_that_is_no_batch_is_malformed(http: TestClient, services: FakeServices) -> None:
+    services.fault = BadInputError("expected an object, found `[`")
+    body = problem(http.post("/v1/signals", content=b"["), AdminReason.MALFORMED)
+    assert body["detail"] == "expected an object, found `[`"
+
+
+def test_signals_that_cannot_be_kept_are_not_taken(http: TestClient, services: FakeServices) -> None:
+    services.fault = StateError("the disk is full")
+    answer = http.post("/v1/signals", content=BATCH)
+    problem(answer, AdminReason.NOT_KEPT)
+    assert answer.headers["retry-after"] == "1"
+
+
+def test_listing_passes_subject_and_limit(http: TestClient, services: FakeServices) -> None:
+    assert http.get("/v1/signals").json() == {"signals": [], "truncated": False}
+    assert http.get("/v1/signals", params={"subject": 'Account::"4 2"', "limit": 7}).status_code == 200
+    assert services.asked == [(None, 100), ('Account::"4 2"', 7)]
+
+
+@pytest.mark.parametrize(
+    "query", ["limit=0", "limit=1001", "limit=x", "limit=1&limit=2", "sbject=a", f"subject={'x' * 5_000}"]
+)
+def test_a_bad_parameter_is_malformed_and_not_repeated(
+    http: TestClient, services: FakeServices, query: str
+) -> None:
+    answer = http.get(f"/v1/signals?{query}")
+    problem(answer, AdminReason.MALFORMED)
+    assert "xxxx" not in answer.text
+    assert services.asked == []
+
+
+def test_a_reload_answers_the_revision(http: TestClient) -> None:
+    assert http.post("/v1/reload").json() == {"revision": "revision for spiffe://prod.example/client"}
+
+
+def test_a_refused_reload_lists_every_finding(http: TestClient, services: FakeServices) -> None:
+    services.fault = ConfigurationError(
+        [Problem("error", "signals.yaml", 3, 5, "unknown_key", "unknown key `typ`")]
+    )
+    body = problem(http.post("/v1/reload"), AdminReason.CONFIGURATION_REFUSED)
+    finding = {"severity": "error", "file": "signals.yaml", "line": 3, "column": 5, "code": "unknown_key"}
+    assert body["findings"] == [{**finding, "message": "unknown key `typ`"}]
+
+
+def test_not_ready_is_503_with_detail(http: TestClient, services: FakeServices) -> None:
+    services.is_ready = False
+    answer = http.get("/readyz")
+    assert (answer.status_code, answer.json()) == (503, {"ready": False})
+    assert http.get("/healthz").status_code == 200
+
+
+def test_metrics_are_passed_on_with_their_type(http: TestClient) -> None:
+    answer = http.get("/metrics")
+    assert answer.text == "# metrics\n"
+    assert answer.headers["content-type"] == "text/plain; version=0.0.4; charset=utf-8"
+
+
+# ---- bounds and refusals --------------------------------------------------------------------------------
+
+
+def test_a_body_that_announces_too_much_is_refused_unread(http: TestClient, services: FakeServices) -> None:
+    headers = {"content-length": str(MAX_BODY_BYTES + 1)}
+    problem(http.post("/v1/signals", content=b"x", headers=headers), AdminReason.TOO_LARGE)
+    assert services.published == []
+
+
+def test_a_streamed_body_is_refused_once_it_is_too_large(http: TestClient, services: FakeServices) -> None:
+    def body() -> Iterator[bytes]:
+        for _ in range(MAX_BODY_BYTES // 65_536 + 1):
+            yield b"x" * 65_536
+
+    problem(http.post("/v1/signals", content=body()), AdminReason.TOO_LARGE)
+    assert services.published == []
+
+
+def test_the_largest_body_is_taken(http: TestClient, services: FakeServices) -> None:
+    assert http.post("/v1/signals", content=b"x" * MAX_BODY_BYTES).status_code == 200
+    assert len(services.published[0][0]) == MAX_BODY_BYTES
+
+
+def test_no_body_is_read_for_a_stranger(http: TestClient) -> None:
+    headers = {"authorization": "Bearer unknown", "content-length": str(MAX_BODY_BYTES + 1)}
+    problem(http.post("/v1/signals", content=b"x", headers=headers), AdminReason.TOKEN_REFUSED)
+
+
+@pytest.mark.parametrize(
+    "path", ["/", "/docs", "/redoc", "/openapi.json", "/v1/signals/", "/v1", "//v1/signals"]
+)
+def test_an_unknown_path_is_a_problem_document(http: TestClient, path: str) -> None:
+    problem(http.get(f"http://testserver{path}"), AdminReason.NOT_FOUND)
+
+
+@pytest.mark.parametrize(
+    ("method", "path"), [("DELETE", "/v1/signals"), ("GET", "/v1/reload"), ("POST", "/healthz")]
+)
+def test_another_method_is_a_problem_document_that_names_the_right_one(
+    http: TestClient, method: str, path: str
+) -> None:
+    answer = http.request(method, path)
+    problem(answer, AdminReason.METHOD_NOT_ALLOWED)
+    assert set(answer.headers["allow"].split(", ")) <= {"GET", "POST"}
+
+
+@pytest.mark.parametrize("row", [row for row in CALLS if not row.built], ids=row_id)
+def test_a_call_that_is_not_built_yet_says_so(http: TestClient, row: Call) -> None:
+    problem(call(http, row), AdminReason.NOT_BUILT)
+
+
+def test_a_fault_of_ours_is_answered_and_said_without_the_token(
+    http: TestClient, services: FakeServices, caplog: pytest.LogCaptureFixture
+) -> None:
+    services.fault = RuntimeError("the moon fell down")
+    with caplog.at_level(logging.DEBUG):
+        answer = http.get("/v1/signals")
+    problem(answer, AdminReason.INTERNAL)
+    assert "moon" not in answer.text
+    assert "the moon fell down" in caplog.text
+    assert SECRET not in caplog.text
+
+
+@pytest.mark.parametrize("path", ["/healthz", "/metrics", "/v1/signals", "/nowhere"])
+def test_no_answer_is_kept_by_a_cache(http: TestClient, path: str) -> None:
+    answer = http.get(path)
+    assert answer.headers["cache-control"] == "no-store"
+    assert answer.headers["x-content-type-options"] == "nosniff"
+
+
+# ---- behind a real door ---------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def door(services: FakeServices, tmp_path: Path) -> Iterator[Address]:
+    """The API behind uvicorn on a Unix socket."""
+    address = Address("", 0, str(tmp_path / "admin.sock"))
+    opened = HttpDoor(build(services), address)
+    opened.start()
+    yield address
+    opened.stop(5)
+
+
+def test_the_client_publishes_and_lists_over_a_unix_socket(door: Address, services: FakeServices) -> None:
+    with AdminClient(door, SECRET) as client:
+        assert client.publish(BATCH) == {"accepted": 0, "rejected": []}
+        assert client.signals("*", 3) == {"signals": [], "truncated": False}
+    assert services.asked == [("*", 3)]
+
+
+def test_the_client_says_in_one_sentence_what_was_refused(door: Address, services: FakeServices) -> None:
+    services.may = frozenset({Right.PUBLISH})
+    with AdminClient(door, SECRET) as client, pytest.raises(ServerError) as refused:
+        client.signals(None, 1)
+    assert str(refused.value) == "the server refused: this call needs the right `read` (`right_missing`, 403)"
+
+
+def test_a_body_without_an_end_is_cut_off(door: Address, services: FakeServices) -> None:
+    lines = [
+        "POST /v1/signals HTTP/1.1",
+        "host: x",
+        f"authorization: Bearer {SECRET}",
+        "transfer-encoding: chunked",
+    ]
+    head = "\r\n".join([*lines, "", ""])
+    chunk = b"10000\r\n" + b"x" * 65_536 + b"\r\n"
+    with socket.socket(socket.AF_UNIX) as raw:
+        raw.settimeout(20)
+        raw.connect(str(door.path))
+        raw.sendall(head.encode())
+        sent = 0
+        try:
+            while sent < 64 * MAX_BODY_BYTES:
+                raw.sendall(chunk)
+                sent += len(chunk)
+        except OSError:
+            pass
+        assert sent < 64 * MAX_BODY_BYTES
+    assert services.published == []
+
+
+def test_calls_leave_nothing_of_themselves_in_the_log(door: Address) -> None:
+    said: list[logging.LogRecord] = []
+
+    class Listener(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            said.append(record)
+
+    handler = Listener()
+    # Not caplog: it listens at loggers that uvicorn has cut off, too.
+    root = logging.getLogger()
+    root.addHandler(handler)
+    before, root.level = root.level, logging.DEBUG
+    try:
+        with AdminClient(door, SECRET) as client:
+            client.signals('Account::"planted"', 1)
+    finally:
+        root.removeHandler(handler)
+        root.level = before
+    assert not any(SECRET in record.getMessage() for record in said)
+    of_the_server = [r.getMessage() for r in said if not r.name.startswith(("httpx", "httpcore"))]
+    assert not any("planted" in message for message in of_the_server)
