@@ -80,7 +80,9 @@ class App:
         self._reloads = threading.Lock()
         """One reload at a time; signals go on while a directory is read and checked."""
         self._tally = threading.Lock()
-        self._counts = dict.fromkeys(("clients_refused", "reloads_done", "reloads_refused", "state_failures"), 0)
+        self._counts = dict.fromkeys(
+            ("clients_refused", "reloads_done", "reloads_refused", "state_failures"), 0
+        )
         self._running: _Running | None = None
         self._stack = contextlib.ExitStack()
         self._refusals = _RateLimit(REFUSALS_A_SECOND)
@@ -481,6 +483,8 @@ def _by_name(entries: list[Any]) -> dict[str, Any]:
     named = {}
     for entry in entries:
         keys = ("name", "id", "label", "action")
-        name = next((str(entry[key]) for key in keys if key in entry), "") if isinstance(entry, dict) else entry
+        name = (
+            next((str(entry[key]) for key in keys if key in entry), "") if isinstance(entry, dict) else entry
+        )
         named[str(name)] = entry
     return named

@@ -269,7 +269,9 @@ def _slip(detail: ErrorDetails) -> _Slip:
         case "missing":
             return _Slip(loc, "missing_key", "missing, the key is required")
         case "too_short":
-            return _Slip(loc, "bad_value", f"expected at least {context.get('min_length', 1)} entry, found none")
+            return _Slip(
+                loc, "bad_value", f"expected at least {context.get('min_length', 1)} entry, found none"
+            )
         case "greater_than_equal":
             return _Slip(loc, "bad_value", f"expected at least {context.get('ge')}, found {found}")
         case "less_than_equal":
@@ -325,7 +327,10 @@ def _cross_checks(raw: Mapping[str, Any], now: datetime) -> Iterator[_Slip]:
         if check == admin and isinstance(check, str) and not check.endswith(":0"):
             yield _Slip(("listen", "admin"), "bad_value", f"`{admin}` is already the check address")
     log = raw.get("decision_log", {})
-    path, keys = log.get("path", DEFAULT_LOG) if isinstance(log, dict) else None, raw.get("keys", DEFAULT_KEYS)
+    path, keys = (
+        log.get("path", DEFAULT_LOG) if isinstance(log, dict) else None,
+        raw.get("keys", DEFAULT_KEYS),
+    )
     if isinstance(path, str) and isinstance(keys, str) and Path(path).parent == Path(keys):
         yield _Slip(("keys",), "bad_value", f"`{keys}` holds the decision log, keys are kept apart from it")
 
@@ -433,7 +438,9 @@ def _domains(text: object) -> tuple[str, tuple[str, ...]]:
         return UNKNOWN_TRUST_DOMAIN, ()
     domain = raw.get("trust_domain")
     good = isinstance(domain, str) and is_trust_domain(domain)
-    others = [name for name in _list(raw, "federates_with") if isinstance(name, str) and is_trust_domain(name)]
+    others = [
+        name for name in _list(raw, "federates_with") if isinstance(name, str) and is_trust_domain(name)
+    ]
     return (domain if isinstance(domain, str) and good else UNKNOWN_TRUST_DOMAIN), tuple(others)
 
 

@@ -419,10 +419,13 @@ def run(keep: bool = False, console: Console | None = None) -> int:
                 _wait_for_interrupt(out)
         return 1 if failed else 0
     finally:
-        if keep or failed:
-            out.print(f"Logs and records stay in {base}.", highlight=False)
+        if not failed:
+            # The records stay, for `log tail`; what could pass for a credential does not.
+            for name in ("tls", "plain", "publisher.token"):
+                path = base / name
+                shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
         else:
-            shutil.rmtree(base, ignore_errors=True)
+            out.print(f"Logs and records stay in {base}.", highlight=False, soft_wrap=True)
 
 
 def _tell(stage: Stage, base: Path, out: Console) -> int:
@@ -488,8 +491,10 @@ def _measure(stage: Stage, out: Console) -> None:
 
 
 def _where(stage: Stage, base: Path, out: Console, *, keep: bool) -> None:
+    directory = stage.made.directory
     records = len(stage.log.read_text(encoding="utf-8").splitlines())
-    out.print(f"{records} records are in {stage.log}", highlight=False, soft_wrap=True)
+    out.print(f"{records} records are in {stage.log}; to read them:", highlight=False, soft_wrap=True)
+    out.print(f"  signalwarden log tail --config {directory}", highlight=False, soft_wrap=True)
     if not keep:
         out.print("To look around while it runs: [bold]signalwarden demo --keep[/]")
         return
@@ -497,7 +502,6 @@ def _where(stage: Stage, base: Path, out: Console, *, keep: bool) -> None:
     token = base / "publisher.token"
     token.touch(mode=0o600)
     token.write_text(stage.made.publisher_token, encoding="utf-8")
-    directory = stage.made.directory
     publish = f"--config {directory} --token-file {token}"
     curl = f"curl --cacert {bundle} --cert {credential.certificate} --key {credential.key}"
     body = "-H 'content-type: application/json' -d '{\"amount\": 1250}'"

@@ -57,7 +57,9 @@ class Directory:
         if content is None:
             known = any(finding.file == name for finding in self.findings)
             message = "the file is missing, `signalwarden init DIR` makes one"
-            return [] if known or not self.readable else [Problem("error", name, 0, 0, "missing_file", message)]
+            return (
+                [] if known or not self.readable else [Problem("error", name, 0, 0, "missing_file", message)]
+            )
         try:
             return content.decode("utf-8")
         except UnicodeDecodeError as error:
@@ -99,7 +101,9 @@ class _Reader:
         """Policy files below a folder, sorted by name."""
         real = os.path.realpath(self.root / folder)
         if depth > MAX_DEPTH or real in above:
-            self._error(folder, "too_deep", f"more than {MAX_DEPTH} folders below one another, or a loop of links")
+            self._error(
+                folder, "too_deep", f"more than {MAX_DEPTH} folders below one another, or a loop of links"
+            )
             return
         try:
             entries = sorted(entry.name for entry in (self.root / folder).iterdir())

@@ -102,7 +102,9 @@ def bound(address: Address) -> socket.socket:
         return listener
     listener = socket.socket(socket.AF_INET6 if ":" in address.host else socket.AF_INET)
     try:
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # past connections that linger, not listeners
+        listener.setsockopt(
+            socket.SOL_SOCKET, socket.SO_REUSEADDR, 1
+        )  # past connections that linger, not listeners
         listener.bind((address.host, address.port))
         listener.listen(BACKLOG)
     except OSError as error:

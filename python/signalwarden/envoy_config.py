@@ -168,9 +168,9 @@ class Options:
     gateway lets the decision point answer 401, so that the attempt is on record."""
     check_timeout: timedelta = timedelta(milliseconds=250)
     max_stream_duration: timedelta = timedelta(minutes=5)
-    request_bodies: bool | None = None
-    """Whether the check is sent the bodies of the routes that name body arguments. None: only if one of those
-    arguments is required, for without the body such a request is always `malformed_request`."""
+    request_bodies: bool = True
+    """Whether the check is sent the bodies of the routes that name body arguments, and of no others. Without, a
+    request to such a route that has a body is `malformed_request`."""
     max_body_bytes: int = 64 * 1024
     health_path: str | None = "/healthz"
     raw_headers: bool = True
@@ -181,7 +181,6 @@ class _BodyRoute:
     """A route that names body arguments: the only place where Envoy may buffer a body."""
 
     regex: str
-    required: bool
     methods: tuple[str, ...]
 
 
@@ -219,10 +218,10 @@ def _read(directory: Path) -> _Directory:
         if source.get("kind") == "header" and "header" in source
     }
     bodies = [
-        _body_route(route["match"], args["body"])
+        _body_route(route["match"])
         for route in _list(routes.get("routes"))
-        if isinstance(args := route.get("args"), dict) and isinstance(args.get("body"), dict)
-        if isinstance(route.get("match"), dict) and args["body"]
+        if isinstance(args := route.get("args"), dict) and args.get("body")
+        if isinstance(route.get("match"), dict)
     ]
     return _Directory(
         trust_domains=(settings.trust_domain, *settings.federates_with),
@@ -258,18 +257,10 @@ def _list(value: object) -> list[dict[str, Any]]:
     return [entry for entry in value if isinstance(entry, dict)] if isinstance(value, list) else []
 
 
-def _body_route(match: dict[str, Any], arguments: dict[str, Any]) -> _BodyRoute:
+def _body_route(match: dict[str, Any]) -> _BodyRoute:
     method = match.get("method")
     methods = tuple(map(str, method)) if isinstance(method, list) else (str(method),) if method else ()
-    types = [
-        str(argument.get("type") if isinstance(argument, dict) else argument)
-        for argument in arguments.values()
-    ]
-    return _BodyRoute(
-        regex=_template_regex(str(match.get("path", "/{*rest}"))),
-        required=not all(kind.endswith("?") for kind in types),
-        methods=methods,
-    )
+    return _BodyRoute(_template_regex(str(match.get("path", "/{*rest}"))), methods)
 
 
 def _template_regex(template: str) -> str:
@@ -530,8 +521,6 @@ def _with_body(number: int, body: _BodyRoute, action: RouteAction) -> Route:
 
 
 def _sends_bodies(known: _Directory, options: Options) -> bool:
-    if options.request_bodies is None:
-        return any(route.required for route in known.body_routes)
     return options.request_bodies and bool(known.body_routes)
 
 

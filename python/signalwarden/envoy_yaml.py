@@ -50,7 +50,7 @@ _COMMENTS: dict[str, str] = {
         "path that has two meanings (dot segments, //, escaped slashes) with a record; repairing it "
         "here would hide the attempt, and rejecting it here would leave none."
     ),
-    "preserve_external_request_id": "The record's envoy_id is Envoy's own.",
+    "preserve_external_request_id": "A request id is Envoy's own, so that no client can pass for another in the logs.",
     "failure_mode_allow": "Never true: an unreachable decision point would be an open door (promise I5).",
     "clear_route_cache": "A decision never changes the route.",
     "status_on_error": "503, not the default 403: an outage is no verdict, and a client may try again.",
@@ -73,8 +73,8 @@ _COMMENTS: dict[str, str] = {
     ),
     "request_headers_to_remove": "Nothing here may come from a client.",
     "with_request_body": (
-        "For the routes that name body arguments in routes.yaml; every other route turns it off. A larger "
-        "body is answered 413 before any check."
+        "Only where routes.yaml names body arguments: every other route turns it off. It stands here because "
+        "Envoy ignores pack_as_bytes on a route. A larger body is answered 413 before any check."
     ),
     "disable_request_body_buffering": "This route needs no body to be decided.",
     "disabled": "Health of the upstream: exact path, GET alone, no check.",

@@ -33,18 +33,23 @@ class FindingLike(Protocol):
     @property
     def severity(self) -> str:
         """`error` or `warning`."""
+
     @property
     def file(self) -> str:
         """Path relative to the directory."""
+
     @property
     def line(self) -> int:
         """From 1; 0 means the whole file."""
+
     @property
     def column(self) -> int:
         """From 1; 0 means the whole file."""
+
     @property
     def code(self) -> str:
         """Short stable code, such as `unknown_key`."""
+
     @property
     def message(self) -> str:
         """One sentence."""

@@ -18,7 +18,7 @@ __all__ = ["Metrics"]
 FAMILIES: Final = (
     ("decisions_", "decisions", "reason", "decisions by reason; `allowed` is the only allow"),
     ("signals_rejected_", "signals_rejected", "reason", "published signals that were refused, by reason"),
-    ("transport_", "transport_refused", "event", "calls that never reached a decision (lower bounds)"),
+    ("transport_", "transport_refused", "event", "calls that never reached a decision; behind under load"),
     ("reloads_", "reloads", "result", "reloads of the directory by result"),
 )
 COUNTERS: Final = {

@@ -92,7 +92,8 @@ class SqliteStore:
                     if replaces:
                         self._database.execute("DELETE FROM changes WHERE key = ?", (key,))
                     self._database.execute(
-                        "INSERT INTO changes (key, replaces, payload) VALUES (?, ?, ?)", (key, replaces, payload)
+                        "INSERT INTO changes (key, replaces, payload) VALUES (?, ?, ?)",
+                        (key, replaces, payload),
                     )
                 self._database.execute("COMMIT")
             except BaseException:
@@ -116,7 +117,8 @@ class SqliteStore:
     def _page(self, after: int) -> list[tuple[int, str, int, bytes]]:
         with self._mutex, self._saying("read"):
             return self._database.execute(
-                "SELECT seq, key, replaces, payload FROM changes WHERE seq > ? ORDER BY seq LIMIT ?", (after, PAGE)
+                "SELECT seq, key, replaces, payload FROM changes WHERE seq > ? ORDER BY seq LIMIT ?",
+                (after, PAGE),
             ).fetchall()
 
     def close(self) -> None:

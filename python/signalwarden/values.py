@@ -247,10 +247,12 @@ DoorAddress = Annotated[
     Address,
     PlainValidator(Address.parse),
     PlainSerializer(str, return_type=str),
-    WithJsonSchema({
-        "type": "string",
-        "pattern": r"^(unix:///.+|127\.[0-9.]+:[0-9]+|\[::1\]:[0-9]+|localhost:[0-9]+)$",
-    }),
+    WithJsonSchema(
+        {
+            "type": "string",
+            "pattern": r"^(unix:///.+|127\.[0-9.]+:[0-9]+|\[::1\]:[0-9]+|localhost:[0-9]+)$",
+        }
+    ),
 ]
 NotBuilt = Annotated[
     None,

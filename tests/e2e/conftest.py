@@ -131,16 +131,16 @@ class RunningEnvoy:
     def client(self, credential: Credential | None, **options: Any) -> httpx.Client:
         return self.stage.client(self.port, credential, **options)
 
-    def access_log(self, request_id: str) -> dict[str, Any]:
+    def access_log(self, value: str, key: str = "request_id") -> dict[str, Any]:
         """The line of one request; waits for it."""
         found: list[dict[str, Any]] = []
 
         def written() -> bool:
             lines = self.access_log_file.read_text().splitlines() if self.access_log_file.exists() else []
-            found[:] = [line for line in map(json.loads, lines) if line["request_id"] == request_id]
+            found[:] = [line for line in map(json.loads, lines) if line[key] == value]
             return bool(found)
 
-        wait_for(f"an access log line for `{request_id}`", written, 15)
+        wait_for(f"an access log line for `{value}`", written, 15)
         return found[-1]
 
     def stat(self, name: str) -> int:
@@ -249,6 +249,15 @@ class Product:
         answer = self._call("GET", "/v1/signals", self.made.operator_token)
         found: list[dict[str, Any]] = answer["signals"]
         return found
+
+    def reload(self) -> httpx.Response:
+        """What the operator does after a change; the answer as it is."""
+        return httpx.post(
+            f"http://{LOOPBACK}:{self.admin_port}/v1/reload",
+            headers={"authorization": f"Bearer {self.made.operator_token}"},
+            timeout=30,
+            trust_env=False,
+        )
 
     def _call(self, method: str, path: str, token: str, signals: object = None) -> dict[str, Any]:
         answer = httpx.request(

@@ -123,21 +123,11 @@ def test_a_path_with_two_meanings_is_asked_about_and_forwarded_unrepaired(
 # ---- bodies -----------------------------------------------------------------------------------------------
 
 
-def test_no_body_is_sent_by_default(scripted_envoy: RunningEnvoy, allowing: Scripted) -> None:
-    scripted_envoy.agent.post(REFUND, json={"amount": 1250})
-    assert (http_of(allowing).raw_body, http_of(allowing).body) == (b"", "")
-
-
-@pytest.fixture(scope="module")
-def with_bodies(run_envoy: Callable[..., RunningEnvoy], scripted_directory: Path) -> RunningEnvoy:
-    return run_envoy(scripted_directory, request_bodies=True)
-
-
 def test_the_body_of_a_route_with_body_arguments_is_sent_byte_by_byte(
-    with_bodies: RunningEnvoy, allowing: Scripted, stage: Stage
+    scripted_envoy: RunningEnvoy, allowing: Scripted, stage: Stage
 ) -> None:
     body = b'{"amount":1250,"note":"\xff"}'
-    with_bodies.agent.post(REFUND, content=body, headers={"content-type": "application/json"})
+    scripted_envoy.agent.post(REFUND, content=body, headers={"content-type": "application/json"})
     assert (http_of(allowing).raw_body, http_of(allowing).body) == (body, "")
     sent = dict(header_map(allowing))
     assert sent["content-type"] == "application/json"
@@ -145,17 +135,25 @@ def test_the_body_of_a_route_with_body_arguments_is_sent_byte_by_byte(
     assert stage.upstream.calls[-1]["body_bytes"] == len(body)
 
 
-def test_the_body_of_any_other_route_is_not_sent(with_bodies: RunningEnvoy, allowing: Scripted) -> None:
-    with_bodies.agent.post(ACCOUNT, content=b"secret")
+def test_the_body_of_any_other_route_is_not_sent(scripted_envoy: RunningEnvoy, allowing: Scripted) -> None:
+    scripted_envoy.agent.post(ACCOUNT, content=b"secret")
     assert (http_of(allowing).raw_body, http_of(allowing).body) == (b"", "")
     assert b"secret" not in allowing.asked[-1]
 
 
 def test_a_body_above_the_limit_is_a_413_and_never_asked_about(
-    with_bodies: RunningEnvoy, allowing: Scripted, stage: Stage
+    scripted_envoy: RunningEnvoy, allowing: Scripted, stage: Stage
 ) -> None:
-    answer = with_bodies.agent.post(REFUND, content=b"x" * (64 * 1024 + 1))
+    answer = scripted_envoy.agent.post(REFUND, content=b"x" * (64 * 1024 + 1))
     assert (answer.status_code, allowing.asked, stage.upstream.calls) == (413, [], [])
+
+
+def test_no_body_is_sent_if_that_is_turned_off(
+    run_envoy: Callable[..., RunningEnvoy], scripted_directory: Path, allowing: Scripted
+) -> None:
+    without = run_envoy(scripted_directory, request_bodies=False)
+    without.agent.post(REFUND, json={"amount": 1250})
+    assert (http_of(allowing).raw_body, http_of(allowing).body) == (b"", "")
 
 
 # ---- what nobody can do -----------------------------------------------------------------------------------

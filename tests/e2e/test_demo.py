@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 import re
 import subprocess
 import sys
@@ -20,14 +21,14 @@ from signalwarden.errors import ServerError
 DEMO_SECONDS = 45.0
 
 
-def test_the_demo_tells_its_story_in_time_and_leaves_nothing_behind() -> None:
+def test_the_demo_tells_its_story_in_time_and_leaves_its_records_alone(tmp_path: Path) -> None:
     started = time.monotonic()
     ran = subprocess.run(
         [sys.executable, "-m", "signalwarden.cli", "demo"],
         capture_output=True,
         text=True,
         timeout=120,
-        env={"PATH": "/usr/bin:/bin", "COLUMNS": "200", "HOME": str(Path.home())},
+        env={**os.environ, "COLUMNS": "200", "TMPDIR": str(tmp_path)},
     )
     assert ran.returncode == 0, ran.stdout + ran.stderr
     assert time.monotonic() - started < DEMO_SECONDS
@@ -40,12 +41,17 @@ def test_the_demo_tells_its_story_in_time_and_leaves_nothing_behind() -> None:
     ):
         assert reason in ran.stdout
     assert "Every row came out as told" in ran.stdout
-    where = re.search(r"records are in (\S+)/directory/var", ran.stdout)
+    where = re.search(r"signalwarden log tail --config (\S+)", ran.stdout)
     assert where
-    base = where.group(1)
-    assert not Path(base).exists()
+    directory = where.group(1)
+    assert "signal_unavailable" in (Path(directory) / "var" / "decisions.jsonl").read_text()
+    assert {path.name for path in Path(directory).parent.iterdir()} & {
+        "tls",
+        "plain",
+        "publisher.token",
+    } == set()
     commands = subprocess.run(["ps", "-eo", "args"], capture_output=True, text=True, timeout=30).stdout
-    assert base not in commands
+    assert directory not in commands
 
 
 def test_a_row_that_differs_makes_the_status_1(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -87,7 +87,6 @@ def committed(kind: Kind) -> Bootstrap:
 COMMITTED: dict[str, tuple[Kind, Options]] = {
     "sidecar.yaml": ("sidecar", Options()),
     "gateway.yaml": ("gateway", Options()),
-    "gateway-with-body.yaml": ("gateway", Options(request_bodies=True)),
 }
 
 
@@ -151,14 +150,10 @@ def test_the_check_sees_the_certificate_and_only_the_headers_it_reads(committed:
     assert not {"authorization", "cookie", "x-forwarded-client-cert"} & allowed
 
 
-def test_no_body_is_buffered_for_the_starter_whose_body_argument_is_optional(committed: Bootstrap) -> None:
+def test_bodies_are_sent_whole_as_bytes_and_for_the_routes_that_name_body_arguments_alone(
+    committed: Bootstrap,
+) -> None:
     manager = manager_of(committed)
-    assert authz_of(manager).with_request_body is None
-    assert [route.name for route in routes_of(manager)] == ["health", "guarded"]
-
-
-def test_bodies_are_sent_whole_as_bytes_and_for_their_routes_alone() -> None:
-    manager = manager_of(parsed((ENVOY / "gateway-with-body.yaml").read_text()))
     buffer = authz_of(manager).with_request_body
     assert buffer is not None
     assert (buffer.pack_as_bytes, buffer.allow_partial_message) == (True, False)
@@ -174,10 +169,13 @@ def test_bodies_are_sent_whole_as_bytes_and_for_their_routes_alone() -> None:
     assert settings.check_settings.disable_request_body_buffering
 
 
-def test_a_required_body_argument_turns_bodies_on(directory: Path, tmp_path: Path) -> None:
-    copy = edited(directory, tmp_path, "routes.yaml", '"long?"', "long")
-    assert "with_request_body" in render(copy, "sidecar")
-    assert "with_request_body" not in render(copy, "sidecar", Options(request_bodies=False))
+def test_no_body_is_buffered_if_no_route_names_a_body_argument(directory: Path, tmp_path: Path) -> None:
+    arguments = '    args: {body: {amount: {pointer: /amount, type: "long?"}}}\n'
+    copy = edited(directory, tmp_path, "routes.yaml", arguments, "")
+    for text in (render(copy, "sidecar"), render(directory, "sidecar", Options(request_bodies=False))):
+        manager = manager_of(parsed(text))
+        assert authz_of(manager).with_request_body is None
+        assert [route.name for route in routes_of(manager)] == ["health", "guarded"]
 
 
 def test_health_alone_is_exempt_and_carries_nothing_of_ours(committed: Bootstrap) -> None:

@@ -96,8 +96,8 @@ def test_metadata_in_the_access_log_joins_the_record(
     refund(envoy.agent)
     (decision_id,) = upstream_saw(stage, "x-signalwarden-decision-id")
     record = product.record(decision_id)
-    line = envoy.access_log(record["request"]["envoy_id"])
-    assert (line["decision_id"], line["reason"]) == (decision_id, "allowed")
+    line = envoy.access_log(decision_id, "decision_id")
+    assert (line["status"], line["reason"]) == (200, "allowed")
     assert line["revision"] == record["policies"]["revision"]
     assert line["peer"] == starter.AGENT
 
@@ -113,8 +113,8 @@ def test_a_denial_is_a_problem_document_that_names_its_record_and_no_value(
     record = product.record(problem["decision_id"])
     assert (record["outcome"], record["reason"], record["http_status"]) == ("deny", "policy_denied", 403)
     assert "compromised" not in str(problem)
-    line = envoy.access_log(record["request"]["envoy_id"])
-    assert (line["decision_id"], line["reason"]) == (problem["decision_id"], "policy_denied")
+    line = envoy.access_log(problem["decision_id"], "decision_id")
+    assert (line["status"], line["reason"]) == (403, "policy_denied")
 
 
 def test_a_lower_device_trust_denies_the_next_call(
@@ -203,16 +203,34 @@ def test_headers_in_either_form_come_to_the_same(
     assert refund(joined.agent, x_task_type="refund").status_code == 200
 
 
-def test_a_body_argument_is_decided_about_once_bodies_are_sent(
+def test_a_body_argument_is_decided_about(envoy: RunningEnvoy, stage: Stage) -> None:
+    denial(envoy.agent.post(REFUND, json={"amount": 50_001}), 403, "policy_denied", stage)
+    assert envoy.agent.post(REFUND, json={"amount": 50_000}).status_code == 200
+
+
+@pytest.mark.parametrize(
+    ("body", "headers"),
+    [
+        (b'{"amount": "1250"}', {}),
+        (b'{"amount": 1250, "amount": 99999}', {}),
+        (b'{"amount": 1250', {}),
+        (b'{"amount": 1250}', {"content-encoding": "gzip"}),
+    ],
+    ids=["another type", "twice", "cut off", "encoded"],
+)
+def test_a_body_that_cannot_be_read_is_a_400(
+    envoy: RunningEnvoy, stage: Stage, body: bytes, headers: dict[str, str]
+) -> None:
+    sent = {"content-type": "application/json", **headers}
+    denial(envoy.agent.post(REFUND, content=body, headers=sent), 400, "malformed_request", stage)
+
+
+def test_a_body_that_envoy_does_not_send_is_never_taken_for_an_absent_one(
     run_envoy: Callable[..., RunningEnvoy], healthy: Product, stage: Stage
 ) -> None:
-    with_bodies = run_envoy(healthy.directory, request_bodies=True)
+    without = run_envoy(healthy.directory, request_bodies=False)
     stage.upstream.calls.clear()
-    over = with_bodies.agent.post(REFUND, json={"amount": 50_001})
-    denial(over, 403, "policy_denied", stage)
-    not_a_number = with_bodies.agent.post(REFUND, json={"amount": "1250"})
-    denial(not_a_number, 400, "malformed_request", stage)
-    assert with_bodies.agent.post(REFUND, json={"amount": 50_000}).status_code == 200
+    denial(refund(without.agent), 400, "malformed_request", stage)
 
 
 def test_a_sidecar_decides_like_a_gateway(
@@ -222,6 +240,30 @@ def test_a_sidecar_decides_like_a_gateway(
     stage.upstream.calls.clear()
     denial(sidecar.agent.delete(ACCOUNT), 403, "route_unknown", stage)
     assert refund(sidecar.agent).status_code == 200
+
+
+# ---- the directory changes --------------------------------------------------------------------------------
+
+
+def test_a_bad_reload_changes_nothing_and_a_good_one_the_next_call(
+    envoy: RunningEnvoy, product: Product, stage: Stage
+) -> None:
+    routes = product.directory / "routes.yaml"
+    good = routes.read_text()
+    try:
+        routes.write_text(good.replace("action: refund.create", "actoin: refund.create"))
+        refused = product.reload()
+        assert refused.status_code == 422
+        assert "actoin" in refused.text
+        assert refund(envoy.agent).status_code == 200
+        stage.upstream.calls.clear()
+        routes.write_text(good.replace("method: POST", "method: PUT"))
+        assert product.reload().status_code == 200
+        denial(refund(envoy.agent), 403, "route_unknown", stage)
+    finally:
+        routes.write_text(good)
+        assert product.reload().status_code == 200
+    assert refund(envoy.agent).status_code == 200
 
 
 # ---- the decision point comes and goes --------------------------------------------------------------------

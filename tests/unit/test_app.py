@@ -34,7 +34,11 @@ from signalwarden.state import SqliteStore
 
 TIMEOUT_S = 10.0
 PUBLISHER = "spiffe://prod.example/mdm"
-TOKENS = {"publisher": b"token of the publisher", "operator": b"token of the operator", "old": b"token that is past"}
+TOKENS = {
+    "publisher": b"token of the publisher",
+    "operator": b"token of the operator",
+    "old": b"token that is past",
+}
 
 CLIENTS = "clients:\n" + "".join(
     f'  - {{id: "{who}", may: [{may}], token_sha256: "{hashlib.sha256(TOKENS[name]).hexdigest()}", expires: "{until}"}}\n'
@@ -285,7 +289,9 @@ def test_a_port_in_use_is_one_sentence_and_gives_everything_back(root: Path, tmp
             (other / name).write_text((root / name).read_text())
         (other / "policies").mkdir()
         for door, address in (("check", app.check_address), ("admin", app.admin_address)):
-            (other / "signalwarden.yaml").write_text(text.replace(f'{door}: "127.0.0.1:0"', f'{door}: "{address}"'))
+            (other / "signalwarden.yaml").write_text(
+                text.replace(f'{door}: "127.0.0.1:0"', f'{door}: "{address}"')
+            )
             with pytest.raises(ServerError, match="is in use"):
                 App(other).start()
     SqliteStore(other / "var/state.db").close()
@@ -319,4 +325,9 @@ def test_sighup_reloads_and_sigterm_ends_in_order(root: Path) -> None:
             assert server.wait(TIMEOUT_S) == 0
         finally:
             server.kill()
-    assert changes(root) == ["server_started", "configuration_loaded", "configuration_loaded", "server_stopped"]
+    assert changes(root) == [
+        "server_started",
+        "configuration_loaded",
+        "configuration_loaded",
+        "server_stopped",
+    ]

@@ -131,8 +131,8 @@ def test_check_as_json_has_every_finding_with_its_place(run: Run, directory: Pat
     answer = checked.json()
     assert (checked.status, answer["ok"], answer["revision"]) == (1, False, None)
     assert answer["errors"] >= 1
-    first = answer["findings"][0]
-    assert first["file"] == "routes.yaml"
+    first = next(finding for finding in answer["findings"] if finding["file"] == "routes.yaml")
+    assert "did you mean `coarse`?" in first["message"]
     assert first["line"] > 0
     assert set(first) == {"severity", "file", "line", "column", "code", "message"}
 
@@ -194,6 +194,35 @@ def test_the_starter_decides_as_its_readme_says(
     entries = [{"name": name, "subject": starter.AGENT, "value": value} for name, value in signals.items()]
     told.write_text(json.dumps({"signals": entries}))
     ran = run("decide", "--config", directory, "--request", asked, "--signals", told, "--json")
+    assert ran.json()["reason"] == reason
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        ({"body": '{"amount": 50000}'}, "allowed"),
+        ({"body": '{"amount": 50001}'}, "policy_denied"),
+        ({"body": "{}"}, "allowed"),
+        ({"body": '{"amount": "1"}'}, "malformed_request"),
+        ({"body": ""}, "malformed_request"),
+        ({"method": "GET", "path": "/v1/accounts/42", "body": ""}, "allowed"),
+        ({"method": "GET", "path": "/v1/accounts/42/"}, "route_unknown"),
+        ({"method": "DELETE", "path": "/v1/accounts/42"}, "route_unknown"),
+    ],
+)
+def test_the_starter_reads_the_request_as_its_routes_say(
+    run: Run, directory: Path, tmp_path: Path, changes: dict[str, str], reason: str
+) -> None:
+    request = json.loads((directory / "samples" / "refund.json").read_text())
+    http = request["attributes"]["request"]["http"]
+    http.update(changes)
+    http["size"] = str(len(http["body"]))
+    http["headers"].update({":method": http["method"], ":path": http["path"]})
+    del http["headers"]["content-length"]
+    asked = tmp_path / "asked.json"
+    asked.write_text(json.dumps(request))
+    signals = directory / "samples" / "signals.json"
+    ran = run("decide", "--config", directory, "--request", asked, "--signals", signals)
     assert ran.json()["reason"] == reason
 
 

@@ -247,7 +247,9 @@ def client(**changes: str | None) -> str:
         "expires": '"2027-01-01T00:00:00Z"',
         **changes,
     }
-    return with_line("clients: [{" + ", ".join(f"{k}: {v}" for k, v in fields.items() if v is not None) + "}]")
+    return with_line(
+        "clients: [{" + ", ".join(f"{k}: {v}" for k, v in fields.items() if v is not None) + "}]"
+    )
 
 
 @pytest.mark.parametrize(

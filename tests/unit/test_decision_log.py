@@ -53,7 +53,9 @@ class Ring:
 
 
 @contextmanager
-def writing(path: Path, ring: Ring, *, rotate_bytes: int = 1 << 30, keep_files: int = 5) -> Iterator[LogWriter]:
+def writing(
+    path: Path, ring: Ring, *, rotate_bytes: int = 1 << 30, keep_files: int = 5
+) -> Iterator[LogWriter]:
     recorder = Recorder(ring, lambda: AT)
     writer = LogWriter(ring, FileSink(path, rotate_bytes=rotate_bytes, keep_files=keep_files), recorder)
     writer.start()

@@ -40,7 +40,9 @@ class Echo:
 
 
 @contextmanager
-def door(engine: Echo | None = None, address: Address = ANY, *, reflection_on: bool = False) -> Iterator[FrontDoor]:
+def door(
+    engine: Echo | None = None, address: Address = ANY, *, reflection_on: bool = False
+) -> Iterator[FrontDoor]:
     front = FrontDoor(engine or Echo(), address, reflection_on=reflection_on)
     front.start()
     try:
@@ -215,7 +217,9 @@ def test_a_socket_in_a_directory_that_all_may_write_is_refused(tmp_path: Path) -
         assert ask(opened, b"x") == b"answer to x"
 
 
-async def hello(scope: dict[str, object], receive: Callable[..., object], send: Callable[..., object]) -> None:
+async def hello(
+    scope: dict[str, object], receive: Callable[..., object], send: Callable[..., object]
+) -> None:
     assert scope["type"] == "http"
     await send({"type": "http.response.start", "status": 200, "headers": []})  # type: ignore[misc]
     await send({"type": "http.response.body", "body": b"hello"})  # type: ignore[misc]

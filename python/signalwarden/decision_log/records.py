@@ -14,7 +14,16 @@ import orjson
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-__all__ = ["RECORD_VERSION", "Notes", "Recorder", "change_record", "now_us", "rfc3339", "transport_record", "uuid7"]
+__all__ = [
+    "RECORD_VERSION",
+    "Notes",
+    "Recorder",
+    "change_record",
+    "now_us",
+    "rfc3339",
+    "transport_record",
+    "uuid7",
+]
 
 RECORD_VERSION: Final = 1
 MAX_WAITING: Final = 1_024
@@ -43,7 +52,9 @@ def uuid7(micros: int, random: bytes | None = None) -> str:
     """UUIDv7 (RFC 9562, section 5.7): milliseconds, then their fraction (section 6.2, method 3), then random bits."""
     millis, fraction = divmod(micros, 1_000)
     noise = int.from_bytes(os.urandom(8) if random is None else random[:8], "big") & ((1 << 62) - 1)
-    value = (millis & ((1 << 48) - 1)) << 80 | 0x7 << 76 | (fraction * 4096 // 1000) << 64 | 0b10 << 62 | noise
+    value = (
+        (millis & ((1 << 48) - 1)) << 80 | 0x7 << 76 | (fraction * 4096 // 1000) << 64 | 0b10 << 62 | noise
+    )
     text = f"{value:032x}"
     return f"{text[:8]}-{text[8:12]}-{text[12:16]}-{text[16:20]}-{text[20:]}"
 

@@ -222,9 +222,11 @@ def _decision(text: Text, record: dict[str, Any]) -> None:
     text.append(f" {clean(request.get('method'))} {clean(request.get('host'))}{clean(request.get('path'))}")
     if request.get("action"):
         text.append(f"  {clean(request['action'])}", "cyan")
-        text.append(f" {clean(request.get('resource'))}")
-    text.append(f"  {clean(principal.get('id')) or 'nobody'}", "magenta")
+        text.append(f" {clean(request.get('resource'))}".rstrip())
+    text.append(f"  {clean(principal.get('id')) or '-'}", "magenta")
     _signals(text, record.get("signals"))
+    if record.get("detail"):
+        text.append(f"  ({clean(record['detail'])})", "italic")
     total = _map(record.get("timing_us")).get("total")
     if isinstance(total, int | float):
         text.append(f"  {total:g}µs", "dim")
@@ -244,7 +246,7 @@ def _signals(text: Text, signals: object) -> None:
 def _other(text: Text, record: dict[str, Any]) -> None:
     kind = clean(record.get("kind")) or "record"
     text.append(kind.upper(), "bold blue")
-    known = ("v", "kind", "time", "decision_id")
+    known = ("v", "kind", "time", "decision_id", "change_id", "event_id")
     for key, value in record.items():
         if key not in known and value not in (None, "", [], {}):
             text.append(f"  {clean(key)}=", "dim")

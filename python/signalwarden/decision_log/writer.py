@@ -42,6 +42,7 @@ class Drained(Protocol):
 
     def drain(self, *, max_records: int, wait_ms: int) -> tuple[bytes, int]:
         """(JSON lines, how many), oldest first."""
+
     def queued(self) -> int:
         """Records that wait."""
 

@@ -1,0 +1,205 @@
+//! Generated registers, policies and facts for the property tests, and an oracle that asks plain Cedar.
+#![allow(dead_code, reason = "each test binary uses its own part")]
+
+use cedar_policy::{Authorizer, Context, Decision, Entities, EntityUid, PolicySet, Request, RestrictedExpression};
+use proptest::prelude::*;
+use signalwarden_core::{
+    findings::{Findings, Place},
+    model::{
+        ActionId, Assurance, Fact, Influence, ResourceId, SignalName, SignalType, SpiffeId, State, Tier, Value,
+        WhenUnavailable,
+    },
+    policy::{
+        ActionRule, IdentityView, Query, RequestView, SignalIndex, SignalRule,
+        cedar::{CedarEngine, CedarFiles},
+    },
+};
+use std::collections::{BTreeMap, BTreeSet};
+
+pub(crate) const PRINCIPAL: &str = "spiffe://t/a";
+pub(crate) const SCHEMA: &str = "entity Workload; entity Account;";
+
+/// One signal of the fixed vocabulary: name, type, values worth trying, self-asserted.
+pub(crate) struct Known {
+    pub(crate) name: &'static str,
+    pub(crate) kind: &'static str,
+    pub(crate) values: &'static [&'static str],
+    pub(crate) self_asserted: bool,
+}
+
+/// Sorted by name, as a register is.
+pub(crate) const VOCABULARY: &[Known] = &[
+    Known { name: "approved", kind: "bool", values: &["true", "false"], self_asserted: false },
+    Known { name: "origin", kind: "ip", values: &["10.0.0.1", "192.168.0.1"], self_asserted: false },
+    Known { name: "posture", kind: "enum[ok, odd, bad]", values: &["ok", "odd", "bad"], self_asserted: false },
+    Known { name: "risk", kind: "long", values: &["0", "49", "50", "51", "100"], self_asserted: false },
+    Known { name: "score", kind: "decimal", values: &["0.5", "1.5"], self_asserted: false },
+    Known { name: "task", kind: "string", values: &["refund", "export", "x"], self_asserted: true },
+    Known { name: "zone", kind: "string", values: &["eu", "us"], self_asserted: true },
+];
+
+/// A generated case: what is registered, what policies say, what is known.
+#[derive(Clone, Debug)]
+pub(crate) struct Case {
+    pub(crate) rules: Vec<SignalRule>,
+    pub(crate) facts: Vec<(SignalIndex, Fact)>,
+    pub(crate) policies: Vec<String>,
+}
+
+fn atom() -> impl Strategy<Value = String> {
+    (0..VOCABULARY.len(), any::<prop::sample::Index>(), any::<bool>()).prop_map(|(at, pick, equal)| {
+        let known = &VOCABULARY[at];
+        let value = known.values[pick.index(known.values.len())];
+        let read = format!("context.signals.{}", known.name);
+        let test = match known.kind {
+            "bool" if equal => read,
+            "bool" => format!("{read} == false"),
+            "long" if equal => format!("{read} < {value}"),
+            "long" => format!("{read} >= {value}"),
+            "decimal" => format!("{read}.lessThan(decimal(\"{value}\"))"),
+            "ip" => format!("{read}.isInRange(ip(\"10.0.0.0/8\"))"),
+            _ if equal => format!("{read} == \"{value}\""),
+            _ => format!("{read} != \"{value}\""),
+        };
+        format!("(context.signals has {} && {test})", known.name)
+    })
+}
+
+fn condition(negations: bool) -> impl Strategy<Value = String> {
+    let leaf = prop_oneof![
+        8 => atom(),
+        1 => Just("context.request.args.amount < 50".to_owned()),
+        1 => Just("resource == Account::\"42\"".to_owned()),
+        1 => (0..VOCABULARY.len()).prop_map(|at| format!("context.signals has {}", VOCABULARY[at].name)),
+    ];
+    leaf.prop_recursive(3, 8, 2, move |inner| {
+        let pair = (inner.clone(), inner.clone());
+        prop_oneof![
+            pair.clone().prop_map(|(a, b)| format!("({a} && {b})")),
+            pair.prop_map(|(a, b)| format!("({a} || {b})")),
+            inner.prop_map(move |a| if negations { format!("!({a})") } else { a }),
+        ]
+    })
+}
+
+fn policy() -> impl Strategy<Value = String> {
+    let scope = "principal, action == Action::\"pay\", resource";
+    prop_oneof![
+        3 => condition(false).prop_map(move |c| format!("permit({scope}) when {{ {c} }};")),
+        1 => Just(format!("permit({scope});")),
+        2 => condition(true).prop_map(move |c| format!("forbid({scope}) when {{ {c} }};")),
+        1 => condition(true).prop_map(move |c| format!("forbid({scope}) unless {{ {c} }};")),
+    ]
+}
+
+fn rule_and_fact(at: usize) -> impl Strategy<Value = (SignalRule, Fact)> {
+    let known = &VOCABULARY[at];
+    let states = prop_oneof![
+        5 => Just(State::Fresh),
+        1 => Just(State::Stale),
+        2 => Just(State::Missing),
+        1 => Just(State::Disputed),
+        1 => Just(State::Unverified),
+        1 => Just(State::Future),
+    ];
+    (states, any::<prop::sample::Index>(), 0..4_u8, any::<bool>(), prop::bool::weighted(0.2)).prop_map(
+        move |(state, pick, influence, absent, published)| {
+            let kind = SignalType::parse(known.kind).unwrap();
+            let restrict = known.self_asserted || influence == 0;
+            let rule = SignalRule {
+                name: SignalName::parse(known.name).unwrap(),
+                kind: kind.clone(),
+                influence: if restrict { Influence::Restrict } else { Influence::Grant },
+                when_unavailable: if absent && !known.self_asserted { WhenUnavailable::Absent } else { WhenUnavailable::Deny },
+                self_asserted: known.self_asserted,
+                used_by: [ActionId::parse("pay").unwrap()].into(),
+                place: Place::default(),
+            };
+            let assurance = if known.self_asserted { Assurance::SelfAsserted } else { Assurance::Authoritative };
+            let mut fact = Fact::missing(None, assurance);
+            fact.state = state;
+            fact.value = kind.read_text(known.values[pick.index(known.values.len())]);
+            fact.self_published = published && !known.self_asserted;
+            (rule, fact)
+        },
+    )
+}
+
+pub(crate) fn case() -> impl Strategy<Value = Case> {
+    let signals: Vec<_> = (0..VOCABULARY.len()).map(rule_and_fact).collect();
+    (signals, prop::collection::vec(policy(), 1..5)).prop_map(|(signals, policies)| {
+        let (rules, facts): (Vec<_>, Vec<_>) = signals.into_iter().unzip();
+        let facts = facts.into_iter().enumerate().map(|(at, f)| (SignalIndex(u16::try_from(at).unwrap()), f)).collect();
+        Case { rules, facts, policies }
+    })
+}
+
+pub(crate) fn actions() -> Vec<ActionRule> {
+    vec![ActionRule {
+        id: ActionId::parse("pay").unwrap(),
+        tier: Tier::Runtime,
+        resource_types: BTreeSet::from(["Account".into()]),
+        args: BTreeMap::from([("amount".into(), (SignalType::Long, false))]),
+        place: Place::default(),
+    }]
+}
+
+pub(crate) fn query() -> Query {
+    Query {
+        principal: SpiffeId::parse(PRINCIPAL).unwrap(),
+        action: ActionId::parse("pay").unwrap(),
+        tier: Tier::Runtime,
+        resource: ResourceId { kind: "Account".into(), id: "42".into() },
+        request: RequestView { args: BTreeMap::from([("amount".into(), Value::Long(10))]), ..RequestView::default() },
+        identity: IdentityView { kind: "x509", trust_domain: "t".into(), bound: true, age_seconds: None, actor: None },
+    }
+}
+
+/// Through the loader, with all its checks; `None` if it refuses the case.
+pub(crate) fn load(case: &Case) -> Option<CedarEngine> {
+    let text = case.policies.join("\n");
+    let files = CedarFiles { schema: Some(SCHEMA), entities: Some("[]"), policies: &[("policies/p.cedar", &text)] };
+    CedarEngine::load(files, &actions(), &case.rules, &mut Findings::default())
+}
+
+/// Plain Cedar, asked with these values of signals: no state, no contract, no slices.
+pub(crate) struct Oracle(PolicySet);
+
+impl Oracle {
+    pub(crate) fn new(policies: &str) -> Self {
+        Self(policies.parse().unwrap())
+    }
+
+    pub(crate) fn allows(&self, signals: &BTreeMap<&str, Value>) -> bool {
+        let fields = signals.iter().map(|(name, value)| ((*name).to_owned(), expression(value)));
+        let args = RestrictedExpression::new_record([("amount".to_owned(), RestrictedExpression::new_long(10))]).unwrap();
+        let request = RestrictedExpression::new_record([("args".to_owned(), args)]).unwrap();
+        let signals = RestrictedExpression::new_record(fields).unwrap();
+        let context = Context::from_pairs([("request".to_owned(), request), ("signals".to_owned(), signals)]).unwrap();
+        let uid = |text: &str| text.parse::<EntityUid>().unwrap();
+        let principal = uid(&format!("Workload::\"{PRINCIPAL}\""));
+        let request =
+            Request::new(principal, uid("Action::\"pay\""), uid("Account::\"42\""), context, None).unwrap();
+        let answer = Authorizer::new().is_authorized(&request, &self.0, &Entities::empty());
+        answer.decision() == Decision::Allow && answer.diagnostics().errors().count() == 0
+    }
+}
+
+fn expression(value: &Value) -> RestrictedExpression {
+    match value {
+        Value::Bool(b) => RestrictedExpression::new_bool(*b),
+        Value::Long(n) => RestrictedExpression::new_long(*n),
+        Value::String(s) => RestrictedExpression::new_string(s.to_string()),
+        Value::Decimal(d) => RestrictedExpression::new_decimal(d.to_string()),
+        Value::Ip(ip) => RestrictedExpression::new_ip(ip.to_string()),
+        other => panic!("not in the vocabulary: {other:?}"),
+    }
+}
+
+/// Every value of the vocabulary for a signal, and one that no policy names.
+pub(crate) fn possible_values(at: usize, rule: &SignalRule) -> Vec<Value> {
+    let known = &VOCABULARY[at];
+    let mut values: Vec<Value> = known.values.iter().filter_map(|text| rule.kind.read_text(text)).collect();
+    values.extend(rule.kind.read_text(if known.kind == "long" { "-7" } else { "never-named" }));
+    values
+}

@@ -1,0 +1,175 @@
+//! I2 and I3 as properties over generated registers, policies and facts, against an oracle that asks plain
+//! Cedar in every world. Cases and worlds are counted and printed (`-- --nocapture`).
+
+mod generated;
+
+use generated::{Case, Oracle, VOCABULARY, case, load, possible_values, query};
+use proptest::{prelude::*, test_runner::TestRunner};
+use signalwarden_core::{
+    model::{Influence, State, Value, WhenUnavailable},
+    policy::{PolicyEngine, Slice, reasoning::evaluate},
+    reason::Reason,
+};
+use std::{cell::Cell, collections::BTreeMap};
+
+const CASES: u32 = 4_000;
+/// Worlds tried a case at most; beyond, a case is tried in part.
+const MAX_WORLDS: usize = 3_000;
+
+/// What one signal could be: `None` is its absence.
+type Options = Vec<Option<Value>>;
+
+/// The worlds of a case, restated from DESIGN section 6 without the code under test. `withdraw`: words too.
+fn options(case: &Case, withdraw: bool) -> Vec<Options> {
+    case.rules
+        .iter()
+        .zip(&case.facts)
+        .enumerate()
+        .map(|(at, (rule, (_, fact)))| {
+            let anything = || std::iter::once(None).chain(possible_values(at, rule).into_iter().map(Some)).collect::<Options>();
+            let may_be_absent = rule.when_unavailable == WhenUnavailable::Absent;
+            if fact.state != State::Fresh {
+                let absent = rule.self_asserted || (may_be_absent && matches!(fact.state, State::Missing | State::Stale));
+                return if absent { vec![None] } else { anything() };
+            }
+            let mut options = vec![fact.value.clone()];
+            let word = rule.self_asserted || fact.self_published;
+            if withdraw && (word || rule.influence == Influence::Restrict) {
+                let plainly = rule.self_asserted || may_be_absent || !word;
+                options.extend(if plainly { vec![None] } else { anything() });
+            }
+            options
+        })
+        .collect()
+}
+
+fn every_world(options: &[Options], mut visit: impl FnMut(&BTreeMap<&str, Value>) -> bool) -> usize {
+    let total = options.iter().map(Vec::len).fold(1_usize, usize::saturating_mul);
+    // A step that has no factor in common with small counts walks a large space evenly.
+    let (count, step) = if total <= MAX_WORLDS { (total, 1) } else { (MAX_WORLDS, (total / MAX_WORLDS) | 1) };
+    for nth in 0..count {
+        let mut rest = nth.saturating_mul(step) % total;
+        let mut world = BTreeMap::new();
+        for (known, options) in VOCABULARY.iter().zip(options) {
+            if let Some(value) = &options[rest % options.len()] {
+                world.insert(known.name, value.clone());
+            }
+            rest /= options.len();
+        }
+        if !visit(&world) {
+            return nth;
+        }
+    }
+    count
+}
+
+fn reason_of(case: &Case) -> Option<(Reason, bool)> {
+    let engine = load(case)?;
+    let slice: Box<dyn Slice + '_> = engine.slice(&query()).ok()?;
+    let verdict = evaluate(&*slice, &case.rules, &case.facts);
+    Some((verdict.reason, verdict.rechecked))
+}
+
+#[test]
+fn an_allow_stands_in_every_world_of_unavailable_and_withdrawn_signals() {
+    let (loaded, allowed, worlds) = (Cell::new(0_u32), Cell::new(0_u32), Cell::new(0_usize));
+    let mut runner = TestRunner::new(ProptestConfig { cases: CASES, failure_persistence: None, ..ProptestConfig::default() });
+    let result = runner.run(&case(), |case| {
+        let Some((reason, _)) = reason_of(&case) else { return Ok(()) };
+        loaded.set(loaded.get() + 1);
+        if reason != Reason::Allowed {
+            return Ok(());
+        }
+        allowed.set(allowed.get() + 1);
+        let oracle = Oracle::new(&case.policies.join("\n"));
+        let mut broken = None;
+        let tried = every_world(&options(&case, true), |world| {
+            let allows = oracle.allows(world);
+            if !allows {
+                broken = Some(format!("{world:?}"));
+            }
+            allows
+        });
+        worlds.set(worlds.get() + tried);
+        prop_assert!(broken.is_none(), "allowed, but plain Cedar denies in the world {broken:?}");
+        Ok(())
+    });
+    println!("I2, I3: {} cases loaded of {CASES}, {} allowed, {} worlds tried", loaded.get(), allowed.get(), worlds.get());
+    result.unwrap();
+    assert!(allowed.get() > 200, "too few allows to prove anything: {}", allowed.get());
+}
+
+#[test]
+fn a_reason_says_what_holds_in_every_world() {
+    let counted: Cell<[u32; 3]> = Cell::new([0; 3]);
+    let mut runner = TestRunner::new(ProptestConfig { cases: CASES, failure_persistence: None, ..ProptestConfig::default() });
+    let result = runner.run(&case(), |case| {
+        let Some((reason, _)) = reason_of(&case) else { return Ok(()) };
+        let oracle = Oracle::new(&case.policies.join("\n"));
+        let as_is = options(&case, false);
+        let mut counts = counted.get();
+        match reason {
+            // Denied by policy: no value of any unavailable signal would have opened it.
+            Reason::PolicyDenied | Reason::NoPolicyPermits => {
+                counts[0] += 1;
+                let mut opened = None;
+                every_world(&as_is, |world| {
+                    let allows = oracle.allows(world);
+                    if allows {
+                        opened = Some(format!("{world:?}"));
+                    }
+                    !allows
+                });
+                prop_assert!(opened.is_none(), "{}: but plain Cedar allows in {opened:?}", reason.code());
+            }
+            // Nothing is uncertain, so there is nothing that could be unavailable.
+            _ if as_is.iter().all(|options| options.len() == 1) => {
+                counts[1] += 1;
+                prop_assert_ne!(reason, Reason::SignalUnavailable);
+                // The plain answer stands, or a word that may only restrict made it.
+                let mut plain = false;
+                every_world(&as_is, |world| {
+                    plain = oracle.allows(world);
+                    true
+                });
+                prop_assert_eq!(plain, matches!(reason, Reason::Allowed | Reason::SignalWideningRefused));
+            }
+            _ => counts[2] += 1,
+        }
+        counted.set(counts);
+        Ok(())
+    });
+    let [denied, certain, rest] = counted.get();
+    println!("reasons: {denied} denied by policy, {certain} certain, {rest} others, of {CASES} cases");
+    result.unwrap();
+    assert!(denied > 200 && certain > 50, "too few cases to prove anything: {denied}, {certain}");
+}
+
+#[test]
+fn losing_a_signal_never_turns_a_denial_into_an_allow() {
+    let compared = Cell::new(0_u32);
+    let strategy = (case(), any::<prop::sample::Index>());
+    let mut runner = TestRunner::new(ProptestConfig { cases: CASES, failure_persistence: None, ..ProptestConfig::default() });
+    let result = runner.run(&strategy, |(case, pick)| {
+        let at = pick.index(case.facts.len());
+        // Declared exceptions, and the caller's own words, are exempt (DESIGN, I2).
+        if case.rules[at].when_unavailable == WhenUnavailable::Absent || case.rules[at].self_asserted {
+            return Ok(());
+        }
+        let Some((before, _)) = reason_of(&case) else { return Ok(()) };
+        if before == Reason::Allowed {
+            return Ok(());
+        }
+        compared.set(compared.get() + 1);
+        for state in [State::Missing, State::Stale, State::Disputed, State::Unverified, State::Future] {
+            let mut lost = case.clone();
+            lost.facts[at].1.state = state;
+            let (after, _) = reason_of(&lost).unwrap();
+            prop_assert_ne!(after, Reason::Allowed, "{} when {} became {:?}", before.code(), VOCABULARY[at].name, state);
+        }
+        Ok(())
+    });
+    println!("loss: {} denied cases compared in five states, of {CASES}", compared.get());
+    result.unwrap();
+    assert!(compared.get() > 500, "too few cases to prove anything: {}", compared.get());
+}
