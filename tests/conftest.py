@@ -3,11 +3,23 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Protocol
 
 import pytest
+
+from tests import answers
+
+ANSWERS = answers.Watch()
+answers.start(ANSWERS)
+
+
+@pytest.fixture(autouse=True)
+def every_answer_obeys_envoys_rules() -> Iterator[answers.Watch]:
+    """Checks every answer that a test saw, asked for or not."""
+    yield ANSWERS
+    ANSWERS.settle()
 
 
 class Eventually(Protocol):

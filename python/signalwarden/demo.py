@@ -9,8 +9,10 @@ from __future__ import annotations
 import contextlib
 import json
 import shutil
+import signal
 import statistics
 import tempfile
+import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -320,13 +322,14 @@ def _plain(stage: Stage, directory: Path) -> Got:
             1,
         )
         register.write_text(head + changed, encoding="utf-8")
-    request = (directory / "samples" / "refund.json").read_bytes()
+    request = json.loads((directory / "samples" / "refund.json").read_bytes())
+    request["attributes"]["request"]["http"]["headers"].pop("x-task-type", None)
     signals = {"signals": [{"name": "device_trust", "subject": starter.AGENT, "value": 4}]}
     from signalwarden import request_json  # half a second to import
 
     decision = offline.decide(
         directory,
-        request_json.to_bytes(request),
+        request_json.to_bytes(json.dumps(request)),
         signals=json.dumps(signals).encode(),
         now_us=int(time.time() * 1_000_000),
     )
@@ -402,7 +405,7 @@ def run(keep: bool = False, console: Console | None = None) -> int:
     base = Path(tempfile.mkdtemp(prefix="signalwarden-demo-"))
     failed = True
     try:
-        with _stage(base) as stage:
+        with _ended_in_order(), _stage(base) as stage:
             out.print(
                 f"[bold]The real Envoy[/] on https://localhost:{stage.port} (mutual TLS), asking"
                 f" [bold]signalwarden serve[/] about every request to a small upstream."
@@ -419,13 +422,25 @@ def run(keep: bool = False, console: Console | None = None) -> int:
                 _wait_for_interrupt(out)
         return 1 if failed else 0
     finally:
-        if not failed:
-            # The records stay, for `log tail`; what could pass for a credential does not.
-            for name in ("tls", "plain", "publisher.token"):
-                path = base / name
-                shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
-        else:
+        # The records stay, for `log tail`; what could pass for a credential does not.
+        for name in ("tls", "plain", "publisher.token"):
+            path = base / name
+            shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
+        if failed:
             out.print(f"Logs and records stay in {base}.", highlight=False, soft_wrap=True)
+
+
+@contextlib.contextmanager
+def _ended_in_order() -> Iterator[None]:
+    """Being asked to end is no reason to leave children behind: SIGTERM is taken like Ctrl-C."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def _tell(stage: Stage, base: Path, out: Console) -> int:

@@ -54,6 +54,27 @@ def test_the_demo_tells_its_story_in_time_and_leaves_its_records_alone(tmp_path:
     assert directory not in commands
 
 
+def test_a_demo_that_is_asked_to_end_takes_its_children_along(tmp_path: Path) -> None:
+    child = subprocess.Popen(
+        [sys.executable, "-u", "-m", "signalwarden.cli", "demo"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        env={**os.environ, "TMPDIR": str(tmp_path)},
+    )
+    try:
+        assert child.stdout is not None
+        assert "Envoy" in child.stdout.readline()
+        child.terminate()
+        child.communicate(timeout=60)
+    finally:
+        child.kill()
+        child.wait(10)
+    assert child.returncode != 0
+    commands = subprocess.run(["ps", "-eo", "args"], capture_output=True, text=True, timeout=30).stdout
+    assert str(tmp_path) not in commands
+
+
 def test_a_row_that_differs_makes_the_status_1(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     step = demo.STORY[0]

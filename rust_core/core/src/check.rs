@@ -3,7 +3,6 @@
 
 use crate::{
     decide::{self, Denial, Permit},
-    engine::Running,
     identity::IdentityRefused,
     model::Timestamp,
     policy::{EntityUnknown, IdentityView, Query, RequestView, SignalIndex, Slice, reasoning},
@@ -11,6 +10,7 @@ use crate::{
     record::{self, Asked, DecisionId, Record, ring::Ring},
     route::{Resolved, Unresolved},
     signals::{self, Asker, Cells, Store},
+    snapshot::Running,
     wire::{self, AllowAnswer, DenyAnswer, Malformed},
 };
 use serde_json::{Map, Value as Json, json};
@@ -58,7 +58,11 @@ impl Checked {
     /// which is for decisions that are never sent.
     pub fn release(self, ring: &Ring) -> (Reason, Vec<u8>) {
         let (reason, id) = (self.record.reason, self.record.id);
-        if ring.accept(self.record) { (reason, self.answer) } else { (Reason::LogUnavailable, bare(Reason::LogUnavailable, id)) }
+        if ring.accept(self.record) {
+            (reason, self.answer)
+        } else {
+            (Reason::LogUnavailable, bare(Reason::LogUnavailable, id))
+        }
     }
 
     /// Record and answer of an offline decision.
@@ -227,7 +231,7 @@ const MAX_DETERMINING: usize = 8;
 pub(crate) fn refused(reason: Reason, detail: &str, id: DecisionId, now: Timestamp) -> Checked {
     let mut record = blank(id, now);
     record.reason = reason;
-    record.detail = detail.to_owned();
+    detail.clone_into(&mut record.detail);
     Checked { record, answer: bare(reason, id) }
 }
 
@@ -270,7 +274,10 @@ impl From<IdentityRefused> for Denial {
 
 impl From<EntityUnknown> for Denial {
     fn from(unknown: EntityUnknown) -> Self {
-        let detail = format!("`{}` is not listed in entities.json, and the policy `{}` asks for it", unknown.entity, unknown.policy);
+        let detail = format!(
+            "`{}` is not listed in entities.json, and the policy `{}` asks for it",
+            unknown.entity, unknown.policy
+        );
         Self::new(Reason::EntityUnknown, detail)
     }
 }

@@ -8,9 +8,13 @@ use crate::{
     limits,
     model::{SpiffeId, Timestamp},
     reason::Reason,
-    record::{self, DecisionId, Rendering, id::RANDOM_BYTES, ring::{Entry, Ring}},
-    signals::{Admission, Cells, Listing, RefusalReason, Store, judge_batch},
-    snapshot::Snapshot,
+    record::{
+        self, DecisionId, Rendering,
+        id::RANDOM_BYTES,
+        ring::{Entry, Ring},
+    },
+    signals::{Admission, Listing, RefusalReason, Store, judge_batch},
+    snapshot::{Running, Snapshot},
 };
 use arc_swap::ArcSwapOption;
 use std::{
@@ -20,12 +24,6 @@ use std::{
         atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering},
     },
 };
-
-/// A snapshot with its contracts bound to the store.
-pub struct Running {
-    pub(crate) snapshot: Arc<Snapshot>,
-    pub(crate) cells: Vec<Cells>,
-}
 
 /// How an engine is made.
 pub struct Options {
@@ -78,8 +76,7 @@ impl Engine {
 
     /// Puts a configuration in force, at once and whole. Decisions under way end with the one they began with.
     pub fn swap(&self, snapshot: Arc<Snapshot>) {
-        let cells = snapshot.register.contracts().iter().map(|contract| self.store.bind(contract)).collect();
-        self.running.store(Some(Arc::new(Running { snapshot, cells })));
+        self.running.store(Some(Arc::new(Running::new(snapshot, &self.store))));
     }
 
     /// The configuration in force.
@@ -108,7 +105,13 @@ impl Engine {
     }
 
     /// Decides offline, outside the log: record as JSON, and answer.
-    pub fn decide(&self, bytes: &[u8], now: Timestamp, random: [u8; RANDOM_BYTES], ticks: &dyn Fn() -> u64) -> (Vec<u8>, Vec<u8>) {
+    pub fn decide(
+        &self,
+        bytes: &[u8],
+        now: Timestamp,
+        random: [u8; RANDOM_BYTES],
+        ticks: &dyn Fn() -> u64,
+    ) -> (Vec<u8>, Vec<u8>) {
         let id = DecisionId::new(now, random);
         let (record, answer) = self.checked(bytes, now, id, ticks).into_parts();
         let mut line = Vec::new();

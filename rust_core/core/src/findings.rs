@@ -68,6 +68,11 @@ impl Findings {
         self.0.push(Finding { severity, file: file.to_owned(), place, code, message });
     }
 
+    /// Leaves out the findings of one code: those that only follow from others.
+    pub fn drop_code(&mut self, code: &str) {
+        self.0.retain(|finding| finding.code != code);
+    }
+
     /// True if any finding is an error.
     pub fn has_errors(&self) -> bool {
         self.0.iter().any(|finding| finding.severity == Severity::Error)

@@ -1,11 +1,10 @@
 //! Who asks: a verified SPIFFE ID, or a reason why there is none. Nothing here knows what anyone may do (I7).
 
-use crate::model::{Request, Span, SpiffeId, TrustDomain};
+use crate::model::{Request, Span, SpiffeId, TrustDomain, hex};
 use crate::reason::Reason;
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use sha2::{Digest, Sha256};
 use std::collections::BTreeSet;
-use std::fmt::Write as _;
 
 /// Establishes the caller's identity from what Envoy verified.
 #[derive(Clone, Debug)]
@@ -83,11 +82,7 @@ fn certificate_digest(url_encoded: &str) -> Option<String> {
     let (body, _) = rest.split_once("-----END CERTIFICATE-----")?;
     let packed: String = body.chars().filter(|c| !c.is_ascii_whitespace()).collect();
     let der = STANDARD.decode(packed).ok().filter(|der| !der.is_empty())?;
-    let mut hex = String::with_capacity(64);
-    for byte in Sha256::digest(der) {
-        write!(hex, "{byte:02x}").ok()?;
-    }
-    Some(hex)
+    Some(hex(&Sha256::digest(der)))
 }
 
 fn percent_decode(text: &str) -> Option<String> {

@@ -5,13 +5,13 @@ use crate::{
     findings::{Finding, Findings, Place, Severity},
     identity::Identity,
     limits,
-    model::{ActionId, Influence, SpiffeIdError, Timestamp, TrustDomain},
+    model::{ActionId, Influence, SpiffeIdError, Timestamp, TrustDomain, WhenUnavailable, hex},
     policy::{
         ActionRule, PolicyEngine, SignalIndex, SignalRule,
         cedar::{CedarEngine, CedarFiles},
     },
     route::{ActionDecl, Routes},
-    signals::{Contract, Register},
+    signals::{Cells, Contract, Register, Store},
 };
 use serde_json::{Value as Json, json};
 use sha2::{Digest, Sha256};
@@ -46,6 +46,21 @@ pub struct Snapshot {
     pub warnings: Vec<Finding>,
 }
 
+/// A snapshot with its contracts bound to a store: what a decision reads.
+pub struct Running {
+    pub(crate) snapshot: Arc<Snapshot>,
+    /// One for each contract, by the same index.
+    pub(crate) cells: Vec<Cells>,
+}
+
+impl Running {
+    /// Binds every contract.
+    pub fn new(snapshot: Arc<Snapshot>, store: &Store) -> Self {
+        let cells = snapshot.register.contracts().iter().map(|contract| store.bind(contract)).collect();
+        Self { snapshot, cells }
+    }
+}
+
 impl fmt::Debug for Snapshot {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Snapshot").field("revision", &self.revision).finish_non_exhaustive()
@@ -67,6 +82,7 @@ impl Snapshot {
         if routes.is_none() {
             missing("routes.yaml", &mut findings);
         }
+        let routes_are_whole = !findings.has_errors();
         let declared: &[ActionDecl] = routes.as_ref().map_or(&[], |routes| routes.actions());
         let register =
             text("signals.yaml").map(|text| Register::load("signals.yaml", text, declared, now, &mut findings));
@@ -76,12 +92,15 @@ impl Snapshot {
         let actions: Vec<ActionRule> = declared.iter().map(action_rule).collect();
         let rules: Vec<SignalRule> =
             register.iter().flat_map(Register::contracts).map(|contract| signal_rule(contract)).collect();
-        let policies: Vec<(&str, &str)> =
-            texts.iter().copied().filter(|(file, _)| file.starts_with("policies/") && file.ends_with(".cedar")).collect();
+        let policies: Vec<(&str, &str)> = texts.iter().copied().filter(|(file, _)| is_policy(file)).collect();
         let files_of_cedar =
             CedarFiles { schema: text("entities.cedarschema"), entities: text("entities.json"), policies: &policies };
         let engine = CedarEngine::load(files_of_cedar, &actions, &rules, &mut findings);
         warn_of_idle(&actions, &rules, engine.as_ref(), &mut findings);
+        if !routes_are_whole {
+            // A route with a mistake declares no action, and what uses the action is not to blame.
+            findings.drop_code("unknown_action");
+        }
         let failed = findings.has_errors();
         let findings = findings.into_sorted();
         match (failed, identity, routes, register, engine) {
@@ -95,9 +114,27 @@ impl Snapshot {
                 policies: Box::new(engine),
                 warnings: findings,
             }),
-            (false, ..) => Err(Error::Internal("the configuration could not be built, and nothing says why".to_owned())),
+            (false, ..) => {
+                Err(Error::Internal("the configuration could not be built, and nothing says why".to_owned()))
+            }
             _ => Err(Error::Configuration(findings)),
         }
+    }
+
+    /// The declared exceptions to I2, one sentence each, for `check` to list.
+    pub fn exceptions(&self) -> Vec<String> {
+        self.register
+            .contracts()
+            .iter()
+            .filter(|contract| contract.when_unavailable == WhenUnavailable::Absent)
+            .map(|contract| {
+                let why = contract.justification.as_deref().unwrap_or_default();
+                format!(
+                    "signals.yaml:{}: `{}` counts as absent when it is missing or stale: {why}",
+                    contract.place.line, contract.name
+                )
+            })
+            .collect()
     }
 
     /// The configuration for people and tools: contracts, routes, actions, policies.
@@ -109,7 +146,7 @@ impl Snapshot {
             }
         }
         let signals = self.register.contracts().iter().enumerate().map(|(at, contract)| {
-            let index = u16::try_from(at).map(SignalIndex).unwrap_or(SignalIndex(u16::MAX));
+            let index = SignalIndex(u16::try_from(at).unwrap_or(u16::MAX));
             let mut json = contract.to_json();
             if let Some(fields) = json.as_object_mut() {
                 fields.insert("read_by".to_owned(), json!(readers.get(&index).cloned().unwrap_or_default()));
@@ -118,6 +155,7 @@ impl Snapshot {
         });
         json!({
             "revision": &*self.revision,
+            "exceptions": self.exceptions(),
             "signals": signals.collect::<Vec<_>>(),
             "routes": self.routes.all().iter().map(|route| json!({
                 "route": &*route.label, "action": route.action.as_str(), "resource_type": &*route.resource_type,
@@ -136,18 +174,32 @@ impl Snapshot {
     }
 }
 
+/// Policies of the engine that is built; the spelling of the ending counts.
+#[expect(
+    clippy::case_sensitive_file_extension_comparisons,
+    reason = "`x.CEDAR` is another file, and the reader says so"
+)]
+fn is_policy(file: &str) -> bool {
+    file.starts_with("policies/") && file.ends_with(".cedar")
+}
+
 fn texts<'a>(files: &'a [(String, Vec<u8>)], findings: &mut Findings) -> Vec<(&'a str, &'a str)> {
     let mut texts = Vec::with_capacity(files.len());
     for (name, content) in files {
         if content.len() > limits::MAX_FILE_BYTES {
-            findings.error(name, Place::default(), "too_large", format!("larger than {} bytes", limits::MAX_FILE_BYTES));
+            findings.error(
+                name,
+                Place::default(),
+                "too_large",
+                format!("larger than {} bytes", limits::MAX_FILE_BYTES),
+            );
             continue;
         }
         match std::str::from_utf8(content) {
             Ok(text) => texts.push((name.as_str(), text)),
             Err(error) => {
                 let good = content.get(..error.valid_up_to()).unwrap_or_default();
-                let line = good.iter().filter(|b| **b == b'\n').count() + 1;
+                let line = String::from_utf8_lossy(good).matches('\n').count() + 1;
                 let place = Place { line: u32::try_from(line).unwrap_or(u32::MAX), column: 1 };
                 findings.error(name, place, "not_utf8", "expected UTF-8 text");
             }
@@ -238,7 +290,7 @@ fn revision(files: &[(String, Vec<u8>)], settings: &CoreSettings) -> Arc<str> {
         part(name.as_bytes());
         part(content);
     }
-    hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect::<String>().into()
+    hex(&hash.finalize()).into()
 }
 
 /// Whether a finding stops a load.

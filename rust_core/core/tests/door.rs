@@ -1,5 +1,13 @@
 //! Through the core's door, bytes in and bytes out: non-interference (I1), one record a decision (I4), and
 //! totality (I5), on a whole directory. Every answer is held against Envoy's rules.
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::print_stdout,
+    clippy::needless_pass_by_value,
+    missing_docs
+)]
 
 use proptest::{prelude::*, test_runner::TestRunner};
 use serde_json::Value as Json;
@@ -156,14 +164,29 @@ fn each_exit_of_the_way_has_its_reason() {
         edit(&mut request);
         reason(&engine, &request)
     };
-    assert_eq!(change(|r| r.headers = Headers::new(vec![header("content-type", "application/json"), header("x-task-type", "export")])), "policy_denied");
-    assert_eq!(change(|r| r.body = Body::Forwarded { bytes: br#"{"amount": 900}"#.to_vec(), truncated: false }), "no_policy_permits");
-    assert_eq!(change(|r| r.body = Body::Forwarded { bytes: br#"{"amount": "x"}"#.to_vec(), truncated: false }), "malformed_request");
+    assert_eq!(
+        change(|r| r.headers =
+            Headers::new(vec![header("content-type", "application/json"), header("x-task-type", "export")])),
+        "policy_denied"
+    );
+    assert_eq!(
+        change(|r| r.body = Body::Forwarded { bytes: br#"{"amount": 900}"#.to_vec(), truncated: false }),
+        "no_policy_permits"
+    );
+    assert_eq!(
+        change(|r| r.body = Body::Forwarded { bytes: br#"{"amount": "x"}"#.to_vec(), truncated: false }),
+        "malformed_request"
+    );
     assert_eq!(change(|r| r.path = "/v1/accounts/42/../transfers".into()), "route_unknown");
     assert_eq!(change(|r| r.source.principal.clear()), "identity_missing");
     assert_eq!(change(|r| r.source.principal = "SPIFFE://prod.example/agent".into()), "identity_invalid");
     assert_eq!(change(|r| r.source.principal = "spiffe://other.example/agent".into()), "trust_domain_unknown");
-    let plain = |method: &str| Request { method: method.into(), path: "/v1/accounts/42".into(), body: Body::NotForwarded, ..transfer() };
+    let plain = |method: &str| Request {
+        method: method.into(),
+        path: "/v1/accounts/42".into(),
+        body: Body::NotForwarded,
+        ..transfer()
+    };
     assert_eq!(reason(&engine, &plain("GET")), "allowed");
     assert_eq!(reason(&engine, &plain("DELETE")), "grant_required");
     assert_eq!(reason(&engine, &plain("PUT")), "approval_required");
@@ -253,34 +276,55 @@ fn varied() -> impl Strategy<Value = Request> {
     let word = "[a-z0-9]{0,12}";
     let map = || prop::collection::btree_map("[a-z.]{1,12}", "[a-zA-Z0-9 ]{0,12}", 0..3);
     let headers = prop::collection::vec(("x-[a-z]{1,10}", "[ -~]{0,20}"), 0..4);
-    let metadata = || prop::collection::btree_map("[a-z.]{1,20}", "[a-z]{0,9}".prop_map(|v| serde_json::json!({"device_trust": 5, "v": v})), 0..3);
-    let ours = prop::sample::select(vec!["x-signalwarden-principal", "x-signalwarden-decision-id", "x-device-trust", "authorization", "cookie", "x-forwarded-client-cert"]);
+    let metadata = || {
+        prop::collection::btree_map(
+            "[a-z.]{1,20}",
+            "[a-z]{0,9}".prop_map(|v| serde_json::json!({"device_trust": 5, "v": v})),
+            0..3,
+        )
+    };
+    let ours = prop::sample::select(vec![
+        "x-signalwarden-principal",
+        "x-signalwarden-decision-id",
+        "x-device-trust",
+        "authorization",
+        "cookie",
+        "x-forwarded-client-cert",
+    ]);
     let first = (headers, ours, word, word, map(), map());
     let second = (metadata(), metadata(), any::<bool>(), word, "[a-z]{1,8}=[a-z0-9%]{0,8}", 0_i64..1_000_000_000);
-    (first, second).prop_map(|((extra, ours, id, service, labels, extensions), (metadata, route_metadata, task, sni, query, time))| {
-        let mut request = transfer();
-        let mut headers = vec![header("content-type", "application/json"), header(ours, "spiffe://prod.example/admin")];
-        headers.extend(extra.iter().filter(|(name, _)| name != "x-task-type").map(|(name, value)| header(name, value.trim())));
-        if task {
-            headers.push(header("x-task-type", "refund"));
-        }
-        request.headers = Headers::new(headers);
-        request.id = id;
-        request.source.service = service;
-        request.source.labels = labels.clone();
-        request.source.address = "10.9.8.7:1".into();
-        request.destination = Peer { principal: "spiffe://prod.example/other".into(), labels, ..Peer::default() };
-        request.extensions = extensions;
-        request.metadata = metadata;
-        request.route_metadata = route_metadata;
-        request.sni = sni;
-        request.time = Some(Timestamp::from_micros(time));
-        if !query.starts_with("dry_run=") {
-            request.path = format!("{}?{query}", request.path);
-        }
-        request.body = Body::Forwarded { bytes: format!(r#"{{"amount": 100, "other": "{time}", "device_trust": 5}}"#).into_bytes(), truncated: false };
-        request
-    })
+    (first, second).prop_map(
+        |((extra, ours, id, service, labels, extensions), (metadata, route_metadata, task, sni, query, time))| {
+            let mut request = transfer();
+            let mut headers =
+                vec![header("content-type", "application/json"), header(ours, "spiffe://prod.example/admin")];
+            headers.extend(
+                extra.iter().filter(|(name, _)| name != "x-task-type").map(|(name, value)| header(name, value.trim())),
+            );
+            if task {
+                headers.push(header("x-task-type", "refund"));
+            }
+            request.headers = Headers::new(headers);
+            request.id = id;
+            request.source.service = service;
+            request.source.labels = labels.clone();
+            request.source.address = "10.9.8.7:1".into();
+            request.destination = Peer { principal: "spiffe://prod.example/other".into(), labels, ..Peer::default() };
+            request.extensions = extensions;
+            request.metadata = metadata;
+            request.route_metadata = route_metadata;
+            request.sni = sni;
+            request.time = Some(Timestamp::from_micros(time));
+            if !query.starts_with("dry_run=") {
+                request.path = format!("{}?{query}", request.path);
+            }
+            request.body = Body::Forwarded {
+                bytes: format!(r#"{{"amount": 100, "other": "{time}", "device_trust": 5}}"#).into_bytes(),
+                truncated: false,
+            };
+            request
+        },
+    )
 }
 
 #[test]
@@ -292,7 +336,8 @@ fn nothing_but_governed_inputs_changes_a_decision() {
     let untouched = |engine: &Engine, task: bool| {
         let mut request = transfer();
         if task {
-            request.headers = Headers::new(vec![header("content-type", "application/json"), header("x-task-type", "refund")]);
+            request.headers =
+                Headers::new(vec![header("content-type", "application/json"), header("x-task-type", "refund")]);
         }
         essence(&record(engine, &wire::encode_request(&request)))
     };
@@ -300,7 +345,8 @@ fn nothing_but_governed_inputs_changes_a_decision() {
         .into_iter()
         .map(|(trust, task)| ((trust, task), untouched(if trust { &trusted } else { &distrusted }, task)))
         .collect();
-    let mut runner = TestRunner::new(ProptestConfig { cases: CASES, failure_persistence: None, ..ProptestConfig::default() });
+    let mut runner =
+        TestRunner::new(ProptestConfig { cases: CASES, failure_persistence: None, ..ProptestConfig::default() });
     let result = runner.run(&varied(), |request| {
         let task = !request.headers.all("x-task-type").is_empty();
         let bytes = wire::encode_request(&request);
@@ -331,7 +377,8 @@ fn every_input_has_an_answer_that_obeys_envoys_rules_and_a_record() {
     });
     let cut = any::<prop::sample::Index>().prop_map(move |at| valid[..at.index(valid.len())].to_vec());
     let strategy = prop_oneof![2 => prop::collection::vec(any::<u8>(), 0..200), 4 => mutated, 1 => cut];
-    let mut runner = TestRunner::new(ProptestConfig { cases: CASES, failure_persistence: None, ..ProptestConfig::default() });
+    let mut runner =
+        TestRunner::new(ProptestConfig { cases: CASES, failure_persistence: None, ..ProptestConfig::default() });
     let result = runner.run(&strategy, |bytes| {
         let record = record(&engine, &bytes);
         let code = record["reason"].as_str().unwrap();

@@ -1,5 +1,13 @@
 //! I2 and I3 as properties over generated registers, policies and facts, against an oracle that asks plain
 //! Cedar in every world. Cases and worlds are counted and printed (`-- --nocapture`).
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::print_stdout,
+    clippy::needless_pass_by_value,
+    missing_docs
+)]
 
 mod generated;
 
@@ -26,10 +34,12 @@ fn options(case: &Case, withdraw: bool) -> Vec<Options> {
         .zip(&case.facts)
         .enumerate()
         .map(|(at, (rule, (_, fact)))| {
-            let anything = || std::iter::once(None).chain(possible_values(at, rule).into_iter().map(Some)).collect::<Options>();
+            let anything =
+                || std::iter::once(None).chain(possible_values(at, rule).into_iter().map(Some)).collect::<Options>();
             let may_be_absent = rule.when_unavailable == WhenUnavailable::Absent;
             if fact.state != State::Fresh {
-                let absent = rule.self_asserted || (may_be_absent && matches!(fact.state, State::Missing | State::Stale));
+                let absent =
+                    rule.self_asserted || (may_be_absent && matches!(fact.state, State::Missing | State::Stale));
                 return if absent { vec![None] } else { anything() };
             }
             let mut options = vec![fact.value.clone()];
@@ -73,7 +83,8 @@ fn reason_of(case: &Case) -> Option<(Reason, bool)> {
 #[test]
 fn an_allow_stands_in_every_world_of_unavailable_and_withdrawn_signals() {
     let (loaded, allowed, worlds) = (Cell::new(0_u32), Cell::new(0_u32), Cell::new(0_usize));
-    let mut runner = TestRunner::new(ProptestConfig { cases: CASES, failure_persistence: None, ..ProptestConfig::default() });
+    let mut runner =
+        TestRunner::new(ProptestConfig { cases: CASES, failure_persistence: None, ..ProptestConfig::default() });
     let result = runner.run(&case(), |case| {
         let Some((reason, _)) = reason_of(&case) else { return Ok(()) };
         loaded.set(loaded.get() + 1);
@@ -94,7 +105,12 @@ fn an_allow_stands_in_every_world_of_unavailable_and_withdrawn_signals() {
         prop_assert!(broken.is_none(), "allowed, but plain Cedar denies in the world {broken:?}");
         Ok(())
     });
-    println!("I2, I3: {} cases loaded of {CASES}, {} allowed, {} worlds tried", loaded.get(), allowed.get(), worlds.get());
+    println!(
+        "I2, I3: {} cases loaded of {CASES}, {} allowed, {} worlds tried",
+        loaded.get(),
+        allowed.get(),
+        worlds.get()
+    );
     result.unwrap();
     assert!(allowed.get() > 200, "too few allows to prove anything: {}", allowed.get());
 }
@@ -102,7 +118,8 @@ fn an_allow_stands_in_every_world_of_unavailable_and_withdrawn_signals() {
 #[test]
 fn a_reason_says_what_holds_in_every_world() {
     let counted: Cell<[u32; 3]> = Cell::new([0; 3]);
-    let mut runner = TestRunner::new(ProptestConfig { cases: CASES, failure_persistence: None, ..ProptestConfig::default() });
+    let mut runner =
+        TestRunner::new(ProptestConfig { cases: CASES, failure_persistence: None, ..ProptestConfig::default() });
     let result = runner.run(&case(), |case| {
         let Some((reason, _)) = reason_of(&case) else { return Ok(()) };
         let oracle = Oracle::new(&case.policies.join("\n"));
@@ -149,7 +166,8 @@ fn a_reason_says_what_holds_in_every_world() {
 fn losing_a_signal_never_turns_a_denial_into_an_allow() {
     let compared = Cell::new(0_u32);
     let strategy = (case(), any::<prop::sample::Index>());
-    let mut runner = TestRunner::new(ProptestConfig { cases: CASES, failure_persistence: None, ..ProptestConfig::default() });
+    let mut runner =
+        TestRunner::new(ProptestConfig { cases: CASES, failure_persistence: None, ..ProptestConfig::default() });
     let result = runner.run(&strategy, |(case, pick)| {
         let at = pick.index(case.facts.len());
         // Declared exceptions, and the caller's own words, are exempt (DESIGN, I2).
@@ -165,7 +183,14 @@ fn losing_a_signal_never_turns_a_denial_into_an_allow() {
             let mut lost = case.clone();
             lost.facts[at].1.state = state;
             let (after, _) = reason_of(&lost).unwrap();
-            prop_assert_ne!(after, Reason::Allowed, "{} when {} became {:?}", before.code(), VOCABULARY[at].name, state);
+            prop_assert_ne!(
+                after,
+                Reason::Allowed,
+                "{} when {} became {:?}",
+                before.code(),
+                VOCABULARY[at].name,
+                state
+            );
         }
         Ok(())
     });

@@ -1,5 +1,13 @@
 //! Differential: our slices against unsliced Cedar. The same decision and the same determining policies, for
 //! generated scopes over groups, types, principals and resources.
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::print_stdout,
+    clippy::needless_pass_by_value,
+    missing_docs
+)]
 
 use cedar_policy::{Authorizer, Context, Entities, EntityUid, PolicySet, Request};
 use proptest::{prelude::*, test_runner::TestRunner};
@@ -71,9 +79,8 @@ fn policy() -> impl Strategy<Value = String> {
         " unless { resource in Folder::\"f\" }",
         " when { context.request.method == \"GET\" }",
     ]);
-    (prop::bool::weighted(0.6), principal, action, resource, when).prop_map(|(permit, p, a, r, w)| {
-        format!("{}({p}, {a}, {r}){w};", if permit { "permit" } else { "forbid" })
-    })
+    (prop::bool::weighted(0.6), principal, action, resource, when)
+        .prop_map(|(permit, p, a, r, w)| format!("{}({p}, {a}, {r}){w};", if permit { "permit" } else { "forbid" }))
 }
 
 fn actions() -> Vec<ActionRule> {
@@ -92,12 +99,14 @@ fn slices_and_unsliced_cedar_agree_on_decision_and_determining_policies() {
     let compared = Cell::new(0_u32);
     let picks = (prop::sample::select(PRINCIPALS), prop::sample::select(RESOURCES), prop::sample::select(ACTIONS));
     let strategy = (prop::collection::vec(policy(), 1..12), picks);
-    let mut runner = TestRunner::new(ProptestConfig { cases: CASES, failure_persistence: None, ..ProptestConfig::default() });
+    let mut runner =
+        TestRunner::new(ProptestConfig { cases: CASES, failure_persistence: None, ..ProptestConfig::default() });
     let result = runner.run(&strategy, |(policies, (principal, (kind, id), action))| {
         // Ids on both sides, so that determining policies can be compared.
         let text: String = policies.iter().enumerate().map(|(n, p)| format!("@id(\"policy{n}\") {p}\n")).collect();
         let mut findings = Findings::default();
-        let files = CedarFiles { schema: Some(SCHEMA), entities: Some(ENTITIES), policies: &[("policies/p.cedar", &text)] };
+        let files =
+            CedarFiles { schema: Some(SCHEMA), entities: Some(ENTITIES), policies: &[("policies/p.cedar", &text)] };
         let Some(engine) = CedarEngine::load(files, &actions(), &[], &mut findings) else {
             // The strict validator refuses a scope that can't match (Vault within Account's folder and the like).
             return Ok(());
@@ -108,7 +117,13 @@ fn slices_and_unsliced_cedar_agree_on_decision_and_determining_policies() {
             tier: Tier::Runtime,
             resource: ResourceId { kind: kind.into(), id: id.into() },
             request: RequestView { method: "GET".into(), ..RequestView::default() },
-            identity: IdentityView { kind: "x509", trust_domain: "t".into(), bound: true, age_seconds: None, actor: None },
+            identity: IdentityView {
+                kind: "x509",
+                trust_domain: "t".into(),
+                bound: true,
+                age_seconds: None,
+                actor: None,
+            },
         };
         let slice = engine.slice(&query).unwrap();
         let verdict = evaluate(&*slice, &[], &[]);
@@ -118,14 +133,19 @@ fn slices_and_unsliced_cedar_agree_on_decision_and_determining_policies() {
             .enumerate()
             .filter(|(_, truth)| **truth == Truth::Certain)
             .map(|(at, _)| slice.info(at))
-            .filter(|info| signalwarden_core::policy::Effect::Permit == info.effect || verdict.reason == Reason::PolicyDenied)
-            .filter(|info| verdict.reason != Reason::PolicyDenied || info.effect == signalwarden_core::policy::Effect::Forbid)
+            .filter(|info| {
+                signalwarden_core::policy::Effect::Permit == info.effect || verdict.reason == Reason::PolicyDenied
+            })
+            .filter(|info| {
+                verdict.reason != Reason::PolicyDenied || info.effect == signalwarden_core::policy::Effect::Forbid
+            })
             .map(|info| info.id.to_string())
             .collect();
 
         let set: PolicySet = policies.join("\n").parse().unwrap();
         let uid = |text: String| text.parse::<EntityUid>().unwrap();
-        let context = serde_json::json!({"request": {"method": "GET", "path": "", "host": "", "args": {}}, "signals": {}});
+        let context =
+            serde_json::json!({"request": {"method": "GET", "path": "", "host": "", "args": {}}, "signals": {}});
         let request = Request::new(
             uid(format!("Workload::\"{principal}\"")),
             uid(format!("Action::\"{action}\"")),

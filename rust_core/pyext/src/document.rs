@@ -42,7 +42,6 @@ pub(crate) fn parse_yaml(file: &str, text: &str) -> Document {
 
 /// The known name that was probably meant.
 #[pyfunction]
-#[expect(clippy::needless_pass_by_value, reason = "extracted from a Python sequence")]
 pub(crate) fn nearest_name(written: &str, known: Vec<String>) -> Option<String> {
     findings::nearest(written, known.iter().map(String::as_str)).map(str::to_owned)
 }

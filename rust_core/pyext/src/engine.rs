@@ -166,7 +166,8 @@ impl Engine {
     #[pyo3(signature = (body, *, publisher, now_us))]
     fn admit(&self, py: Python<'_>, body: PyBackedBytes, publisher: &str, now_us: i64) -> PyResult<Admission> {
         let admitted = py.detach(|| {
-            let publisher = SpiffeId::parse(publisher).map_err(|why| Error::BadInput(format!("the publisher: {why}")))?;
+            let publisher =
+                SpiffeId::parse(publisher).map_err(|why| Error::BadInput(format!("the publisher: {why}")))?;
             self.core.admit(&body, &publisher, Timestamp::from_micros(now_us))
         });
         admitted.map(Admission).map_err(|error| errors::to_python(py, error))
@@ -204,16 +205,13 @@ impl Engine {
     }
 
     #[pyo3(signature = (*, subject, limit, now_us))]
-    fn signals<'py>(
-        &self,
-        py: Python<'py>,
-        subject: Option<String>,
-        limit: usize,
-        now_us: i64,
-    ) -> Bound<'py, PyBytes> {
+    fn signals<'py>(&self, py: Python<'py>, subject: Option<String>, limit: usize, now_us: i64) -> Bound<'py, PyBytes> {
         let listing = py.detach(|| {
             let listing = self.core.signals(subject.as_deref(), limit, Timestamp::from_micros(now_us));
-            listing.map_or_else(|| r#"{"signals":[],"truncated":false}"#.to_owned(), |listing| listing.to_json().to_string())
+            listing.map_or_else(
+                || r#"{"signals":[],"truncated":false}"#.to_owned(),
+                |listing| listing.to_json().to_string(),
+            )
         });
         PyBytes::new(py, listing.as_bytes())
     }

@@ -1,4 +1,6 @@
-//! PyO3 glue, nothing else: `signalwarden._core`. The interpreter is released wherever the core works.
+//! Glue to Python, nothing else: `signalwarden._core`. The interpreter is released wherever the core works.
+
+#![expect(clippy::needless_pass_by_value, reason = "arguments are extracted from Python objects")]
 
 mod configuration;
 mod document;

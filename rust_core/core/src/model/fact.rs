@@ -114,7 +114,15 @@ pub struct Fact {
 impl Fact {
     /// A signal of which nothing is known.
     pub fn missing(subject: Option<Subject>, assurance: Assurance) -> Self {
-        Self { subject, state: State::Missing, value: None, assurance, self_published: false, source: None, observed_at: None }
+        Self {
+            subject,
+            state: State::Missing,
+            value: None,
+            assurance,
+            self_published: false,
+            source: None,
+            observed_at: None,
+        }
     }
 
     /// The value, if policies may see it.

@@ -1,6 +1,7 @@
 //! The nouns that rooms share: parsed at the edge, trusted inside. Nothing here knows protobuf, Cedar or Python.
 
 pub mod fact;
+mod hex;
 pub mod names;
 pub mod request;
 pub mod spiffe;
@@ -8,6 +9,7 @@ pub mod time;
 pub mod value;
 
 pub use fact::{Assurance, Fact, Influence, State, WhenUnavailable};
+pub use hex::hex;
 pub use names::{ActionId, ResourceId, Sensitivity, SignalName, Subject, Tier};
 pub use request::{Body, HeaderEntry, Headers, Peer, Request};
 pub use spiffe::{SpiffeId, SpiffeIdError, TrustDomain};

@@ -5,11 +5,11 @@ pub mod cedar;
 pub mod influence;
 pub mod reasoning;
 
+use crate::findings::Place;
 use crate::model::{
     ActionId, Assurance, Fact, Influence, ResourceId, SignalName, SignalType, SpiffeId, State, Tier, Value,
     WhenUnavailable,
 };
-use crate::findings::Place;
 use std::{collections::BTreeMap, collections::BTreeSet, sync::Arc};
 
 /// Index of a signal in the register, which is sorted by name.

@@ -53,7 +53,8 @@ pub(super) fn evaluate_with(
     doubted: Option<SignalIndex>,
 ) -> Verdict {
     let before = before_recheck(slice, rules, facts, doubted);
-    let revocable = facts.iter().any(|(signal, fact)| standing_of(rules, *signal, fact, doubted) == Standing::Revocable);
+    let revocable =
+        facts.iter().any(|(signal, fact)| standing_of(rules, *signal, fact, doubted) == Standing::Revocable);
     if before.reason != Reason::Allowed || !revocable {
         return before;
     }

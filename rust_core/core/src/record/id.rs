@@ -6,7 +6,7 @@ use std::fmt;
 /// Random bits that an id takes.
 pub const RANDOM_BYTES: usize = 10;
 
-/// A UUIDv7: sorts by time.
+/// A UUID version 7: sorts by time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct DecisionId(u128);
 

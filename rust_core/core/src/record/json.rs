@@ -206,7 +206,9 @@ pub fn render(record: &Record, rendering: &Rendering, out: &mut Vec<u8>) {
     if serde_json::to_writer(&mut *out, &line).is_err() {
         // Strings, numbers and maps with string keys always serialise; a record is never half written all the same.
         out.truncate(start);
-        out.extend_from_slice(format!("{{\"v\":1,\"kind\":\"decision\",\"decision_id\":\"{}\"}}", record.id).as_bytes());
+        out.extend_from_slice(
+            format!("{{\"v\":1,\"kind\":\"decision\",\"decision_id\":\"{}\"}}", record.id).as_bytes(),
+        );
     }
     out.push(b'\n');
 }
@@ -287,8 +289,7 @@ fn digest(rendering: &Rendering, contract: &Contract, value: &crate::model::Valu
     mac.update(contract.name.as_str().as_bytes());
     mac.update(b"\0");
     mac.update(value.to_json().to_string().as_bytes());
-    let hex: String = mac.finalize().into_bytes().iter().map(|byte| format!("{byte:02x}")).collect();
-    format!("hmac-sha256:{hex}")
+    format!("hmac-sha256:{}", crate::model::hex(&mac.finalize().into_bytes()))
 }
 
 fn policies<'a>(record: &'a Record, snapshot: Option<&'a Snapshot>) -> PoliciesPart<'a> {
@@ -329,12 +330,12 @@ fn policy_part<'a>(info: &'a PolicyInfo, truth: &Truth) -> PolicyPart<'a> {
 
 /// Whether a policy is part of why the reason is what it is.
 pub(crate) fn determines(reason: Reason, effect: Effect, truth: &Truth) -> bool {
-    match (reason, effect, truth) {
-        (Reason::PolicyDenied, Effect::Forbid, Truth::Certain)
-        | (Reason::SignalUnavailable, _, Truth::May)
-        | (Reason::SignalWideningRefused, Effect::Forbid, Truth::May | Truth::Certain)
-        | (Reason::SignalWideningRefused, Effect::Permit, Truth::May) => true,
-        (Reason::Allowed | Reason::ApprovalRequired, Effect::Permit, Truth::Certain) => true,
-        _ => false,
-    }
+    matches!(
+        (reason, effect, truth),
+        (Reason::Allowed | Reason::ApprovalRequired, Effect::Permit, Truth::Certain)
+            | (Reason::PolicyDenied, Effect::Forbid, Truth::Certain)
+            | (Reason::SignalUnavailable, _, Truth::May)
+            | (Reason::SignalWideningRefused, Effect::Forbid, Truth::May | Truth::Certain)
+            | (Reason::SignalWideningRefused, Effect::Permit, Truth::May)
+    )
 }

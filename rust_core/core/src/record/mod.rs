@@ -10,9 +10,9 @@ pub use json::{InfluenceMode, Rendering, render};
 
 use crate::{
     identity::Evidence,
+    model::Fact,
     model::{Request, Timestamp},
     policy::{Query, SignalIndex, reasoning::Verdict},
-    model::Fact,
     reason::Reason,
     route::{Resolved, Route},
     snapshot::Snapshot,
@@ -23,7 +23,7 @@ use std::sync::Arc;
 /// JSON are made when it is drained, and so that it can be replayed.
 #[derive(Debug)]
 pub struct Record {
-    /// UUIDv7.
+    /// UUID version 7.
     pub id: DecisionId,
     /// The decision's own now.
     pub time: Timestamp,

@@ -47,13 +47,7 @@ impl Entry {
 impl Ring {
     /// A ring for so many entries of so many bytes together.
     pub fn new(capacity: usize, max_bytes: usize) -> Self {
-        Self {
-            waiting: Mutex::default(),
-            capacity,
-            max_bytes,
-            refused: AtomicU64::new(0),
-            untold: AtomicU64::new(0),
-        }
+        Self { waiting: Mutex::default(), capacity, max_bytes, refused: AtomicU64::new(0), untold: AtomicU64::new(0) }
     }
 
     /// Accepts a record, or counts that it could not.

@@ -1,4 +1,12 @@
 //! Generated registers, policies and facts for the property tests, and an oracle that asks plain Cedar.
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::print_stdout,
+    clippy::needless_pass_by_value,
+    missing_docs
+)]
 #![allow(dead_code, reason = "each test binary uses its own part")]
 
 use cedar_policy::{Authorizer, Context, Decision, Entities, EntityUid, PolicySet, Request, RestrictedExpression};
@@ -110,7 +118,11 @@ fn rule_and_fact(at: usize) -> impl Strategy<Value = (SignalRule, Fact)> {
                 name: SignalName::parse(known.name).unwrap(),
                 kind: kind.clone(),
                 influence: if restrict { Influence::Restrict } else { Influence::Grant },
-                when_unavailable: if absent && !known.self_asserted { WhenUnavailable::Absent } else { WhenUnavailable::Deny },
+                when_unavailable: if absent && !known.self_asserted {
+                    WhenUnavailable::Absent
+                } else {
+                    WhenUnavailable::Deny
+                },
                 self_asserted: known.self_asserted,
                 used_by: [ActionId::parse("pay").unwrap()].into(),
                 place: Place::default(),
@@ -172,14 +184,14 @@ impl Oracle {
 
     pub(crate) fn allows(&self, signals: &BTreeMap<&str, Value>) -> bool {
         let fields = signals.iter().map(|(name, value)| ((*name).to_owned(), expression(value)));
-        let args = RestrictedExpression::new_record([("amount".to_owned(), RestrictedExpression::new_long(10))]).unwrap();
+        let args =
+            RestrictedExpression::new_record([("amount".to_owned(), RestrictedExpression::new_long(10))]).unwrap();
         let request = RestrictedExpression::new_record([("args".to_owned(), args)]).unwrap();
         let signals = RestrictedExpression::new_record(fields).unwrap();
         let context = Context::from_pairs([("request".to_owned(), request), ("signals".to_owned(), signals)]).unwrap();
         let uid = |text: &str| text.parse::<EntityUid>().unwrap();
         let principal = uid(&format!("Workload::\"{PRINCIPAL}\""));
-        let request =
-            Request::new(principal, uid("Action::\"pay\""), uid("Account::\"42\""), context, None).unwrap();
+        let request = Request::new(principal, uid("Action::\"pay\""), uid("Account::\"42\""), context, None).unwrap();
         let answer = Authorizer::new().is_authorized(&request, &self.0, &Entities::empty());
         answer.decision() == Decision::Allow && answer.diagnostics().errors().count() == 0
     }

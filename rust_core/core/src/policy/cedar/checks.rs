@@ -1,10 +1,14 @@
 //! What `check` finds in policies: ours over the syntax tree first, then Cedar's strict validator.
 
-use super::{Compiled, Reads, schema::label, sentence, values, walk};
+use super::{
+    Compiled, Reads,
+    schema::{label, label_in},
+    sentence, values, walk,
+};
 use crate::{
     findings::{Findings, Place, did_you_mean, nearest},
     limits,
-    model::{ActionId, Influence, Tier},
+    model::{Influence, Tier},
     policy::{ActionRule, Effect, PolicyInfo, SignalIndex, SignalRule},
 };
 use cedar_policy::{PolicySet, Schema, ValidationMode, Validator};
@@ -13,7 +17,7 @@ use cedar_policy_core::{
     entities::Entities,
     evaluator::Evaluator,
     extensions::Extensions,
-    parser::parse_policyset,
+    parser::{Loc, parse_policyset},
 };
 use smol_str::SmolStr;
 use std::{collections::BTreeMap, collections::HashMap, sync::Arc};
@@ -30,7 +34,7 @@ pub(super) struct Parsed {
     pub(super) policy: ast::Policy,
     pub(super) id: Arc<str>,
     pub(super) file: Arc<str>,
-    pub(super) text: Arc<str>,
+    pub(super) lines: Arc<values::Lines>,
     pub(super) place: Place,
 }
 
@@ -40,7 +44,12 @@ pub(super) fn parse(files: &[(&str, &str)], findings: &mut Findings) -> Vec<Pars
     let mut ids: HashMap<Arc<str>, (Arc<str>, Place)> = HashMap::new();
     for (file, text) in files {
         if text.len() > limits::MAX_FILE_BYTES {
-            findings.error(file, Place::default(), "too_large", format!("larger than {} bytes", limits::MAX_FILE_BYTES));
+            findings.error(
+                file,
+                Place::default(),
+                "too_large",
+                format!("larger than {} bytes", limits::MAX_FILE_BYTES),
+            );
             continue;
         }
         let set = match parse_policyset(text) {
@@ -52,14 +61,15 @@ pub(super) fn parse(files: &[(&str, &str)], findings: &mut Findings) -> Vec<Pars
                 continue;
             }
         };
+        let lines = Arc::new(values::Lines::of(text));
         for template in set.templates() {
-            let at = template.loc().map_or_else(Place::default, |loc| values::place(text, loc.start()));
+            let at = template.loc().map_or_else(Place::default, |loc| lines.place(loc.start()));
             findings.error(file, at, "template", "policy templates are not supported: write the policy out");
         }
         let mut policies: Vec<&ast::Policy> = set.static_policies().collect();
-        policies.sort_by_key(|policy| policy.loc().map_or(0, |loc| loc.start()));
+        policies.sort_by_key(|policy| policy.loc().map_or(0, Loc::start));
         for policy in policies {
-            let place = policy.loc().map_or_else(Place::default, |loc| values::place(text, loc.start()));
+            let place = policy.loc().map_or_else(Place::default, |loc| lines.place(loc.start()));
             let id: Arc<str> = policy
                 .annotations()
                 .find(|(key, value)| key.as_ref() == "id" && !value.as_ref().is_empty())
@@ -78,7 +88,7 @@ pub(super) fn parse(files: &[(&str, &str)], findings: &mut Findings) -> Vec<Pars
             ids.insert(id.clone(), (file.clone(), place));
             // Cedar's own id is not shown to anybody; ours is, so both are the same.
             let policy = policy.new_id(PolicyID::from_string(&*id));
-            all.push(Parsed { policy, id, file, text: Arc::from(*text), place });
+            all.push(Parsed { policy, id, file, lines: Arc::clone(&lines), place });
         }
     }
     all
@@ -90,7 +100,12 @@ fn annotations(policy: &ast::Policy, file: &str, place: Place, findings: &mut Fi
         match ANNOTATIONS.iter().find(|(name, _)| *name == key) {
             Some((_, true)) => {}
             Some((_, false)) => {
-                findings.error(file, place, "not_built", format!("the annotation `@{key}` is not built yet in this version"));
+                findings.error(
+                    file,
+                    place,
+                    "not_built",
+                    format!("the annotation `@{key}` is not built yet in this version"),
+                );
             }
             None => {
                 if let Some(meant) = nearest(key, ANNOTATIONS.iter().map(|(name, _)| *name)) {
@@ -106,17 +121,45 @@ fn annotations(policy: &ast::Policy, file: &str, place: Place, findings: &mut Fi
     }
 }
 
-/// Whether a policy's scope can match an action.
-pub(super) fn scope_matches(policy: &ast::Policy, action: &ActionId) -> bool {
-    match policy.action_constraint() {
-        ActionConstraint::Any => true,
-        constraint => constraint.iter_euids().any(|uid| is_action(uid, action.as_str())),
+/// The vocabulary of a directory, by name.
+pub(super) struct Vocabulary<'a> {
+    actions: HashMap<&'a str, &'a ActionRule>,
+    signals: HashMap<&'a str, (SignalIndex, &'a SignalRule)>,
+}
+
+impl<'a> Vocabulary<'a> {
+    pub(super) fn new(actions: &'a [ActionRule], signals: &'a [SignalRule]) -> Self {
+        let indexed = |(at, rule): (usize, &'a SignalRule)| {
+            u16::try_from(at).ok().map(|at| (rule.name.as_str(), (SignalIndex(at), rule)))
+        };
+        Self {
+            actions: actions.iter().map(|action| (action.id.as_str(), action)).collect(),
+            signals: signals.iter().enumerate().filter_map(indexed).collect(),
+        }
+    }
+
+    fn signal(&self, name: &str) -> Option<&'a SignalRule> {
+        self.signals.get(name).map(|(_, rule)| *rule)
+    }
+
+    /// The actions that a policy's scope can match.
+    pub(super) fn matched(&self, policy: &ast::Policy) -> Vec<&'a ActionRule> {
+        match policy.action_constraint() {
+            ActionConstraint::Any => self.actions.values().copied().collect(),
+            // What names no action of ours was a finding.
+            constraint => constraint
+                .iter_euids()
+                .filter_map(action_name)
+                .filter_map(|name| self.actions.get(name).copied())
+                .collect(),
+        }
     }
 }
 
-fn is_action(uid: &ast::EntityUID, name: &str) -> bool {
-    let id: &str = uid.eid().as_ref();
-    uid.is_action() && id == name
+/// The name in `Action::"name"`; `None` for an action of a namespace, which no route can have.
+fn action_name(uid: &ast::EntityUID) -> Option<&str> {
+    let ours = uid.is_action() && uid.entity_type().to_string() == "Action";
+    ours.then(|| uid.eid().as_ref())
 }
 
 /// A policy's reading, and whether our own checks found nothing wrong with it.
@@ -126,32 +169,27 @@ pub(super) struct Checked {
 }
 
 /// Our own checks (DESIGN section 5), policy by policy, in order.
-pub(super) fn check(
-    parsed: &[Parsed],
-    actions: &[ActionRule],
-    signals: &[SignalRule],
-    findings: &mut Findings,
-) -> Vec<Checked> {
+pub(super) fn check(parsed: &[Parsed], known: &Vocabulary<'_>, findings: &mut Findings) -> Vec<Checked> {
     parsed
         .iter()
         .map(|parsed| {
             let before = findings.as_slice().len();
             let reading = walk::read(&parsed.policy);
             for misuse in &reading.misuses {
-                findings.error(&parsed.file, values::place(&parsed.text, misuse.offset), misuse.code, misuse.message.as_str());
+                findings.error(&parsed.file, parsed.lines.place(misuse.offset), misuse.code, misuse.message.as_str());
             }
-            known_actions(parsed, actions, findings);
-            governed(parsed, &reading, actions, signals, findings);
-            needs_no_word(parsed, &reading, signals, findings);
+            known_actions(parsed, known, findings);
+            governed(parsed, &reading, known, findings);
+            needs_no_word(parsed, &reading, known, findings);
             Checked { reading, clean: findings.as_slice().len() == before }
         })
         .collect()
 }
 
-fn known_actions(parsed: &Parsed, actions: &[ActionRule], findings: &mut Findings) {
+fn known_actions(parsed: &Parsed, known: &Vocabulary<'_>, findings: &mut Findings) {
     for uid in parsed.policy.action_constraint().iter_euids() {
         let name: &str = uid.eid().as_ref();
-        let at = uid.loc().map_or(parsed.place, |loc| values::place(&parsed.text, loc.start()));
+        let at = uid.loc().map_or(parsed.place, |loc| parsed.lines.place(loc.start()));
         if BUILT_IN_ACTIONS.contains(&name) {
             findings.error(
                 &parsed.file,
@@ -159,8 +197,8 @@ fn known_actions(parsed: &Parsed, actions: &[ActionRule], findings: &mut Finding
                 "not_built",
                 format!("policies for the built-in action `{name}` are not built yet in this version"),
             );
-        } else if !actions.iter().any(|action| is_action(uid, action.id.as_str())) {
-            let meant = did_you_mean(name, actions.iter().map(|a| a.id.as_str()));
+        } else if action_name(uid).is_none_or(|name| !known.actions.contains_key(name)) {
+            let meant = did_you_mean(name, known.actions.keys().copied());
             findings.error(&parsed.file, at, "unknown_action", format!("no route has the action `{name}`{meant}"));
         }
     }
@@ -168,21 +206,16 @@ fn known_actions(parsed: &Parsed, actions: &[ActionRule], findings: &mut Finding
 
 /// INVARIANT I1: every signal that a policy names is registered, and its contract lists every action
 /// that the policy can match.
-fn governed(
-    parsed: &Parsed,
-    reading: &walk::Reading,
-    actions: &[ActionRule],
-    signals: &[SignalRule],
-    findings: &mut Findings,
-) {
-    let matched: Vec<&ActionRule> = actions.iter().filter(|a| scope_matches(&parsed.policy, &a.id)).collect();
+fn governed(parsed: &Parsed, reading: &walk::Reading, known: &Vocabulary<'_>, findings: &mut Findings) {
+    let mut matched = known.matched(&parsed.policy);
+    matched.sort_unstable_by(|a, b| a.id.cmp(&b.id));
     let mut told: Vec<(&str, &str)> = Vec::new();
     for mention in &reading.mentions {
-        let at = values::place(&parsed.text, mention.offset);
-        let Some(rule) = signals.iter().find(|s| s.name.as_str() == mention.name) else {
+        let at = parsed.lines.place(mention.offset);
+        let Some(rule) = known.signal(&mention.name) else {
             if !told.contains(&(&mention.name, "")) {
                 told.push((&mention.name, ""));
-                let meant = did_you_mean(&mention.name, signals.iter().map(|s| s.name.as_str()));
+                let meant = did_you_mean(&mention.name, known.signals.keys().copied());
                 let text = format!("the signal `{}` is not registered in signals.yaml{meant}", mention.name);
                 findings.error(&parsed.file, at, "unregistered_signal", text);
             }
@@ -221,8 +254,8 @@ fn governed(
 
 /// A permit that is false once the caller's own words are taken away, whatever the rest is, can only
 /// be opened by such a word: refused at load, as I3 would refuse it at each request.
-fn needs_no_word(parsed: &Parsed, reading: &walk::Reading, signals: &[SignalRule], findings: &mut Findings) {
-    let rule = |name: &str| signals.iter().find(|s| s.name.as_str() == name);
+fn needs_no_word(parsed: &Parsed, reading: &walk::Reading, known: &Vocabulary<'_>, findings: &mut Findings) {
+    let rule = |name: &str| known.signal(name);
     let word = reading.mentions.iter().find(|m| rule(&m.name).is_some_and(|s| s.self_asserted));
     let (Some(word), ast::Effect::Permit, Some(condition)) =
         (word, parsed.policy.effect(), parsed.policy.non_scope_constraints())
@@ -255,7 +288,7 @@ fn needs_no_word(parsed: &Parsed, reading: &walk::Reading, signals: &[SignalRule
     {
         findings.error(
             &parsed.file,
-            values::place(&parsed.text, word.offset),
+            parsed.lines.place(word.offset),
             "permit_needs_word",
             format!(
                 "this permit can only apply where `{}` is present, which callers assert of themselves: \
@@ -278,13 +311,13 @@ pub(super) fn validate(parsed: &[Parsed], checked: &[Checked], schema: &Schema, 
     let by_id: HashMap<&str, &Parsed> = parsed.iter().map(|p| (&*p.id, p)).collect();
     for error in result.validation_errors() {
         if let Some(parsed) = by_id.get(error.policy_id().as_ref() as &str) {
-            let at = Some(label(&parsed.text, error)).filter(|place| place.line > 0).unwrap_or(parsed.place);
+            let at = Some(label_in(&parsed.lines, error)).filter(|place| place.line > 0).unwrap_or(parsed.place);
             findings.error(&parsed.file, at, "cedar", plain(&sentence(error)));
         }
     }
     for warning in result.validation_warnings() {
         if let Some(parsed) = by_id.get(warning.policy_id().as_ref() as &str) {
-            let at = Some(label(&parsed.text, warning)).filter(|place| place.line > 0).unwrap_or(parsed.place);
+            let at = Some(label_in(&parsed.lines, warning)).filter(|place| place.line > 0).unwrap_or(parsed.place);
             findings.warning(&parsed.file, at, "cedar", plain(&sentence(warning)));
         }
     }
@@ -299,13 +332,9 @@ fn plain(sentence: &str) -> String {
 }
 
 /// A checked policy, ready to be judged.
-pub(super) fn compile(parsed: &Parsed, reading: &walk::Reading, signals: &[SignalRule]) -> Compiled {
-    let mut mentions: Vec<SignalIndex> = reading
-        .mentions
-        .iter()
-        .filter_map(|m| signals.iter().position(|s| s.name.as_str() == m.name))
-        .filter_map(|at| u16::try_from(at).ok().map(SignalIndex))
-        .collect();
+pub(super) fn compile(parsed: &Parsed, reading: &walk::Reading, known: &Vocabulary<'_>) -> Compiled {
+    let mut mentions: Vec<SignalIndex> =
+        reading.mentions.iter().filter_map(|m| known.signals.get(m.name.as_str()).map(|(at, _)| *at)).collect();
     mentions.sort_unstable();
     mentions.dedup();
     let whole = reading.request_fields.iter().any(|f| f == "*");
@@ -331,7 +360,7 @@ pub(super) fn compile(parsed: &Parsed, reading: &walk::Reading, signals: &[Signa
             effect: if parsed.policy.effect() == ast::Effect::Permit { Effect::Permit } else { Effect::Forbid },
             mentions,
         }),
-        condition: parsed.policy.condition(),
+        condition: parsed.policy.non_scope_constraints_arc().cloned(),
         principal_type: is_in(parsed.policy.principal_constraint().as_inner()),
         resource_type: is_in(parsed.policy.resource_constraint().as_inner()),
         reads,

@@ -36,7 +36,9 @@ pub(super) fn load(text: Option<&str>, schema: &Schema, findings: &mut Findings)
     for (index, item) in items.into_iter().enumerate() {
         match Entity::from_json_value(item, Some(schema)) {
             Ok(entity) => match seen.insert(entity.uid(), index) {
-                Some(first) => bad.push((index, format!("`{}` is listed twice, first as entry {}", entity.uid(), first + 1))),
+                Some(first) => {
+                    bad.push((index, format!("`{}` is listed twice, first as entry {}", entity.uid(), first + 1)));
+                }
                 None => good.push(entity),
             },
             Err(error) => bad.push((index, sentence(&error))),

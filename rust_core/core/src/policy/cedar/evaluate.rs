@@ -6,7 +6,7 @@ use crate::{
     policy::{EntityUnknown, IdentityView, Judged, PolicyInfo, Query, RequestView, Seen, SignalIndex, Slice},
 };
 use cedar_policy_core::{
-    ast::{self, Context, EntityUIDEntry, EntityUID, Expr, Literal, PartialValue, Request, Unknown, ValueKind},
+    ast::{self, Context, EntityUID, EntityUIDEntry, Expr, Literal, PartialValue, Request, Unknown, ValueKind},
     evaluator::Evaluator,
     extensions::Extensions,
 };
@@ -31,10 +31,10 @@ pub(super) struct CedarSlice<'e> {
 impl<'e> CedarSlice<'e> {
     pub(super) fn new(engine: &'e CedarEngine, query: &Query) -> Result<Self, EntityUnknown> {
         let principal = values::entity(&engine.workload, query.principal.as_str());
-        // A route whose type is not declared does not load, so both look-ups succeed; failing closed here
-        // would need a reason of its own, and an empty slice denies as well.
-        let kind = values::entity_type(&query.resource.kind).unwrap_or_else(|| engine.workload.clone());
-        let resource = values::entity(&kind, &query.resource.id);
+        // A route whose type is not declared does not load. Failing closed here would need a reason of its own;
+        // a resource of the wrong type is in no slice that names one, and policies of any resource still hold.
+        let kind = engine.resource_types.get(&query.resource.kind).unwrap_or(&engine.workload);
+        let resource = values::entity(kind, &query.resource.id);
         let mut slice = Self {
             engine,
             action: principal.clone(),
@@ -46,7 +46,8 @@ impl<'e> CedarSlice<'e> {
             in_play: Vec::new(),
             policies: Vec::new(),
         };
-        let (Some(filed), Some(action)) = (engine.slices.get(&query.action), engine.action_uids.get(&query.action)) else {
+        let (Some(filed), Some(action)) = (engine.slices.get(&query.action), engine.action_uids.get(&query.action))
+        else {
             return Ok(slice);
         };
         slice.action = action.clone();
@@ -80,10 +81,15 @@ impl<'e> CedarSlice<'e> {
     }
 
     fn judge(&self, evaluator: &Evaluator<'e>, policy: &Compiled) -> Judged {
-        match evaluator.partial_interpret(&policy.condition, &self.engine.no_slots) {
+        let Some(condition) = &policy.condition else { return Judged::True };
+        match evaluator.partial_interpret(condition, &self.engine.no_slots) {
             Ok(PartialValue::Value(value)) => match value.value_kind() {
                 ValueKind::Lit(Literal::Bool(applies)) => {
-                    if *applies { Judged::True } else { Judged::False }
+                    if *applies {
+                        Judged::True
+                    } else {
+                        Judged::False
+                    }
                 }
                 _ => Judged::Failed("the condition is not a boolean".to_owned()),
             },

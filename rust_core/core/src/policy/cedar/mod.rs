@@ -36,7 +36,9 @@ pub struct CedarFiles<'a> {
 #[derive(Debug)]
 struct Compiled {
     info: Arc<PolicyInfo>,
-    condition: Expr,
+    /// Its `when` and `unless`. The scope is not evaluated again: slices match it exactly, and
+    /// `tests/slices.rs` holds them against unsliced Cedar.
+    condition: Option<Arc<Expr>>,
     /// `principal is T in …` and the like: the type that the slice does not look at.
     principal_type: Option<EntityType>,
     resource_type: Option<EntityType>,
@@ -45,6 +47,7 @@ struct Compiled {
 
 /// Which parts of the context beside signals a policy reads.
 #[derive(Clone, Debug, Default)]
+#[expect(clippy::struct_excessive_bools, reason = "one flag for each part of the context, independent of the others")]
 struct Reads {
     method: bool,
     path: bool,
@@ -64,6 +67,8 @@ pub struct CedarEngine {
     signal_names: Vec<smol_str::SmolStr>,
     slices: HashMap<ActionId, ActionSlice>,
     action_uids: HashMap<ActionId, EntityUID>,
+    /// Entity types of resources by the text that routes give: parsing one costs more than a decision.
+    resource_types: HashMap<Arc<str>, EntityType>,
     workload: EntityType,
     no_slots: SlotEnv,
 }
@@ -78,7 +83,8 @@ impl CedarEngine {
     ) -> Option<Self> {
         let parsed = checks::parse(files.policies, findings);
         let schema = schema::load(files.schema, actions, signals, findings);
-        let checked = checks::check(&parsed, actions, signals, findings);
+        let known = checks::Vocabulary::new(actions, signals);
+        let checked = checks::check(&parsed, &known, findings);
         let schema = schema?;
         let entities = entities::load(files.entities, &schema, findings);
         checks::validate(&parsed, &checked, &schema, findings);
@@ -105,28 +111,31 @@ impl CedarEngine {
             signal_names: signals.iter().map(|s| smol_str::SmolStr::new(s.name.as_str())).collect(),
             slices: actions.iter().map(|a| (a.id.clone(), ActionSlice::default())).collect(),
             action_uids: HashMap::new(),
+            resource_types: HashMap::new(),
             workload: values::entity_type(values::WORKLOAD)?,
             no_slots: SlotEnv::new(),
         };
         let action_type = values::entity_type("Action")?;
         for action in actions {
             engine.action_uids.insert(action.id.clone(), values::entity(&action_type, action.id.as_str()));
+            for text in &action.resource_types {
+                engine.resource_types.insert(text.clone(), values::entity_type(text)?);
+            }
         }
+        let known = checks::Vocabulary::new(actions, signals);
         for (policy, reading) in parsed.iter().zip(readings) {
-            engine.add(policy, reading, signals);
+            engine.add(policy, reading, &known);
         }
         Some(engine)
     }
 
-    fn add(&mut self, parsed: &checks::Parsed, reading: &walk::Reading, signals: &[SignalRule]) {
+    fn add(&mut self, parsed: &checks::Parsed, reading: &walk::Reading, known: &checks::Vocabulary<'_>) {
         let index = u32::try_from(self.compiled.len()).unwrap_or(u32::MAX);
-        let compiled = checks::compile(parsed, reading, signals);
+        let compiled = checks::compile(parsed, reading, known);
         let policy = &parsed.policy;
         let (principal, resource) = (policy.principal_constraint(), policy.resource_constraint());
-        for (action, slice) in &mut self.slices {
-            if !checks::scope_matches(policy, action) {
-                continue;
-            }
+        for action in known.matched(policy) {
+            let Some(slice) = self.slices.get_mut(&action.id) else { continue };
             slice.policies.entry(principal.as_inner()).entry(resource.as_inner()).push(index);
             if reading.asks_principal {
                 slice.asks_principal.get_or_insert_with(|| compiled.info.id.clone());

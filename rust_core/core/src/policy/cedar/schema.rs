@@ -1,12 +1,12 @@
 //! The register compiled to a Cedar schema: for each action exactly the context of DESIGN section 5,
 //! beside the entity types that the user declares in `entities.cedarschema`.
 
-use super::values::{WORKLOAD, place};
+use super::values::{Lines, WORKLOAD, place};
 use crate::{
     findings::{Findings, Place, did_you_mean},
+    model::Influence,
     model::{SignalType, Tier},
     policy::{ActionRule, SignalRule},
-    model::Influence,
 };
 use cedar_policy::{Schema, SchemaFragment};
 use miette::Diagnostic;
@@ -23,7 +23,12 @@ pub(super) fn load(
     findings: &mut Findings,
 ) -> Option<Schema> {
     let Some(text) = user else {
-        findings.error(FILE, Place::default(), "missing_file", "the file is missing: it must at least say `entity Workload;`");
+        findings.error(
+            FILE,
+            Place::default(),
+            "missing_file",
+            "the file is missing: it must at least say `entity Workload;`",
+        );
         return None;
     };
     let fragment = match SchemaFragment::from_cedarschema_str(text) {
@@ -41,7 +46,12 @@ pub(super) fn load(
     refuse_actions(&fragment, text, findings);
     let declared = declared_types(&fragment);
     if !declared.contains(WORKLOAD) {
-        findings.error(FILE, Place::default(), "schema", "the entity type `Workload` is not declared: principals are Workloads");
+        findings.error(
+            FILE,
+            Place::default(),
+            "schema",
+            "the entity type `Workload` is not declared: principals are Workloads",
+        );
         return None;
     }
     let ours = generate(actions, signals, &declared, findings);
@@ -67,6 +77,11 @@ pub(super) fn label(text: &str, error: &dyn Diagnostic) -> Place {
     error.labels().and_then(|mut labels| labels.next()).map_or_else(Place::default, |label| place(text, label.offset()))
 }
 
+/// As `label`, in a file whose lines are known.
+pub(super) fn label_in(lines: &Lines, error: &dyn Diagnostic) -> Place {
+    error.labels().and_then(|mut labels| labels.next()).map_or_else(Place::default, |label| lines.place(label.offset()))
+}
+
 fn refuse_actions(fragment: &SchemaFragment, text: &str, findings: &mut Findings) {
     let Ok(json) = fragment.clone().to_json_value() else { return };
     let namespaces = json.as_object().into_iter().flatten();
@@ -88,7 +103,9 @@ fn declared_types(fragment: &SchemaFragment) -> BTreeSet<String> {
     let mut types = BTreeSet::new();
     for (namespace, content) in json.as_object().into_iter().flatten() {
         let names = content.get("entityTypes").and_then(|t| t.as_object()).into_iter().flatten();
-        types.extend(names.map(|(name, _)| if namespace.is_empty() { name.clone() } else { format!("{namespace}::{name}") }));
+        types.extend(
+            names.map(|(name, _)| if namespace.is_empty() { name.clone() } else { format!("{namespace}::{name}") }),
+        );
     }
     types
 }
@@ -122,9 +139,9 @@ fn generate(
             continue;
         }
         // `write!` to a String can't fail.
-        let _ = write!(
+        let _ = writeln!(
             text,
-            "action \"{}\" appliesTo {{ principal: [{WORKLOAD}], resource: [{}], context: {{ {} }} }};\n",
+            "action \"{}\" appliesTo {{ principal: [{WORKLOAD}], resource: [{}], context: {{ {} }} }};",
             action.id,
             known.join(", "),
             context(action, signals)

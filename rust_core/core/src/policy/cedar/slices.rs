@@ -29,7 +29,9 @@ impl<T: Default> ByScope<T> {
     /// The place where a constraint is filed. Templates were refused before.
     pub(super) fn entry(&mut self, constraint: &PrincipalOrResourceConstraint) -> &mut T {
         match constraint {
-            PrincipalOrResourceConstraint::Eq(EntityReference::EUID(uid)) => self.equal.entry(uid.as_ref().clone()).or_default(),
+            PrincipalOrResourceConstraint::Eq(EntityReference::EUID(uid)) => {
+                self.equal.entry(uid.as_ref().clone()).or_default()
+            }
             PrincipalOrResourceConstraint::In(EntityReference::EUID(uid))
             | PrincipalOrResourceConstraint::IsIn(_, EntityReference::EUID(uid)) => {
                 self.within.entry(uid.as_ref().clone()).or_default()

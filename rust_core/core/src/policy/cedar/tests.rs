@@ -16,13 +16,26 @@ fn actions() -> Vec<ActionRule> {
         id: ActionId::parse(id).unwrap(),
         tier,
         resource_types: ["Account".into()].into(),
-        args: BTreeMap::from([("amount".into(), (SignalType::Long, false)), ("note".into(), (SignalType::String, true))]),
+        args: BTreeMap::from([
+            ("amount".into(), (SignalType::Long, false)),
+            ("note".into(), (SignalType::String, true)),
+        ]),
         place: Place { line: 1, column: 1 },
     };
-    vec![action("transfer.create", Tier::Runtime), action("account.close", Tier::Runtime), action("account.list", Tier::Coarse)]
+    vec![
+        action("transfer.create", Tier::Runtime),
+        action("account.close", Tier::Runtime),
+        action("account.list", Tier::Coarse),
+    ]
 }
 
-fn rule(name: &str, kind: &str, influence: Influence, when_unavailable: WhenUnavailable, self_asserted: bool) -> SignalRule {
+fn rule(
+    name: &str,
+    kind: &str,
+    influence: Influence,
+    when_unavailable: WhenUnavailable,
+    self_asserted: bool,
+) -> SignalRule {
     SignalRule {
         name: SignalName::parse(name).unwrap(),
         kind: SignalType::parse(kind).unwrap(),
@@ -40,7 +53,10 @@ fn query(action: &str) -> Query {
         action: ActionId::parse(action).unwrap(),
         tier: Tier::Runtime,
         resource: ResourceId { kind: "Account".into(), id: "42".into() },
-        request: RequestView { args: BTreeMap::from([("amount".into(), crate::model::Value::Long(10))]), ..RequestView::default() },
+        request: RequestView {
+            args: BTreeMap::from([("amount".into(), crate::model::Value::Long(10))]),
+            ..RequestView::default()
+        },
         identity: IdentityView { kind: "x509", trust_domain: "t".into(), bound: true, age_seconds: None, actor: None },
     }
 }
@@ -65,13 +81,15 @@ fn case_signals(case: &Json) -> (Vec<SignalRule>, Vec<(SignalIndex, Fact)>) {
     for (name, declared) in case["signals"].as_object().unwrap() {
         let word = |key: &str| declared.get(key).and_then(Json::as_str);
         let influence = if word("influence") == Some("restrict") { Influence::Restrict } else { Influence::Grant };
-        let when = if word("when_unavailable") == Some("absent") { WhenUnavailable::Absent } else { WhenUnavailable::Deny };
+        let when =
+            if word("when_unavailable") == Some("absent") { WhenUnavailable::Absent } else { WhenUnavailable::Deny };
         let self_asserted = word("assurance") == Some("self_asserted");
         let rule = rule(name, word("type").unwrap(), influence, when, self_asserted);
         let assurance = if self_asserted { Assurance::SelfAsserted } else { Assurance::Authoritative };
         let mut fact = Fact::missing(None, assurance);
         if let Some(given) = case["facts"].get(name) {
-            let states = [State::Fresh, State::Stale, State::Missing, State::Disputed, State::Unverified, State::Future];
+            let states =
+                [State::Fresh, State::Stale, State::Missing, State::Disputed, State::Unverified, State::Future];
             fact.state = *states.iter().find(|s| s.as_str() == given["state"]).unwrap();
             fact.value = given.get("value").map(|value| rule.kind.read_json(value).unwrap());
             fact.self_published = given.get("contributed_by").is_some();
@@ -107,7 +125,12 @@ fn every_case_of_the_semantics_holds() {
             .map(|(name, what)| (name.as_str(), what.as_str().unwrap()))
             .collect();
         if verdict.reason.code() != case["expect"]["reason"] || effected != expected {
-            wrong.push(format!("{}: got {} {effected:?}, expected {}", case["id"], verdict.reason.code(), case["expect"]));
+            wrong.push(format!(
+                "{}: got {} {effected:?}, expected {}",
+                case["id"],
+                verdict.reason.code(),
+                case["expect"]
+            ));
         }
     }
     assert!(wrong.is_empty(), "{} of {}:\n{}", wrong.len(), cases.len(), wrong.join("\n"));
@@ -146,7 +169,10 @@ fn each_load_check_finds_its_mistake() {
         ("{t} when { !(context.signals has device_trust) };", "permit_on_absence"),
         ("{t} unless { context.signals has device_trust && context.signals.device_trust < 3 };", "permit_on_absence"),
         ("{t} when { if context.signals has device_trust then context.signals.device_trust > 2 else false };", ""),
-        ("{t} when { if context.signals has device_trust then context.signals.device_trust > 2 else true };", "permit_on_absence"),
+        (
+            "{t} when { if context.signals has device_trust then context.signals.device_trust > 2 else true };",
+            "permit_on_absence",
+        ),
         ("{t} when { context.signals has task_type && context.signals.task_type == \"refund\" };", "permit_needs_word"),
         ("{t} when { context.signals has task_type || context.request.args.amount < 5 };", ""),
         ("{t} when { context has signals };", "context_whole"),
@@ -155,7 +181,10 @@ fn each_load_check_finds_its_mistake() {
         ("permit(principal, action == Action::\"transfer.creat\", resource);", "unknown_action"),
         ("permit(principal, action == Action::\"task.begin\", resource);", "not_built"),
         ("permit(principal == ?principal, action, resource);", "template"),
-        ("permit(principal, action, resource) when { context.signals has device_trust && context.signals.device_trust > 1 };", "ungoverned_read"),
+        (
+            "permit(principal, action, resource) when { context.signals has device_trust && context.signals.device_trust > 1 };",
+            "ungoverned_read",
+        ),
         ("@mode(\"observe\") {t};", "not_built"),
         ("@Id(\"x\") {t};", "unknown_annotation"),
         ("permit(principal, action resource);", "syntax"),
@@ -185,7 +214,10 @@ fn an_unlisted_entity_that_a_policy_asks_about_is_unknown_whatever_the_slice() {
         let engine = below_the_loader(&["permit(principal, action, resource);", policy], &[]);
         assert!(engine.slice(&query("transfer.create")).is_err(), "{policy}");
     }
-    let engine = below_the_loader(&["permit(principal == Workload::\"spiffe://t/a\", action, resource == Account::\"42\");"], &[]);
+    let engine = below_the_loader(
+        &["permit(principal == Workload::\"spiffe://t/a\", action, resource == Account::\"42\");"],
+        &[],
+    );
     assert!(engine.slice(&query("transfer.create")).is_ok());
 }
 

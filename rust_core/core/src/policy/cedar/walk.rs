@@ -110,7 +110,9 @@ impl Walk {
                 at,
             ),
             ExprKind::Unknown(_) => self.misuse("unknown_function", "the function `unknown` is not for policies", at),
-            ExprKind::Slot(_) => self.misuse("template", "policy templates are not supported: write the policy out", at),
+            ExprKind::Slot(_) => {
+                self.misuse("template", "policy templates are not supported: write the policy out", at);
+            }
             ExprKind::ExtensionFunctionApp { fn_name, args } => {
                 if fn_name.to_string() == "unknown" {
                     self.misuse("unknown_function", "the function `unknown` is not for policies", at);

@@ -1,0 +1,173 @@
+"""What stands on the bench's stage: the servers, each a child that is ended by its own pid, and who runs where."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import shutil
+import subprocess
+import sys
+import time
+import urllib.request
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+from bench import directory
+from signalwarden.admin_client import AdminClient
+from signalwarden.config import Address
+from signalwarden.errors import SignalwardenError
+from signalwarden.server import default_workers
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+__all__ = [
+    "ROOT",
+    "BenchError",
+    "Places",
+    "Server",
+    "allow_all",
+    "cpu_seconds",
+    "places",
+    "records_written",
+    "signalwarden",
+]
+
+ROOT: Final = Path(__file__).resolve().parent.parent
+START_S: Final = 30.0
+"""Ten thousand policies and a busy machine; it takes under a second on a quiet one."""
+END_S: Final = 15.0
+"""Above the server's own graces."""
+_STARTED: Final = re.compile(r"check on 127\.0\.0\.1:(\d+), admin on 127\.0\.0\.1:(\d+)")
+_WRITTEN: Final = re.compile(r"^signalwarden_log_written(?:_total)? ([0-9.e+]+)$", re.MULTILINE)
+
+
+class BenchError(Exception):
+    """One sentence for whoever runs the bench."""
+
+
+@dataclass(frozen=True, slots=True)
+class Server:
+    """A server that answers on loopback."""
+
+    pid: int
+    port: int
+    admin_port: int = 0
+    token: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Places:
+    """Cores: one for the servers, another for the load, or None where nothing can be pinned."""
+
+    server: int | None
+    load: int | None
+
+    def __str__(self) -> str:
+        if self.server is None:
+            return "not pinned"
+        return f"servers pinned to core {self.server}, load to core {self.load}"
+
+
+def places() -> Places:
+    """Two cores of those that this process may use."""
+    if not hasattr(os, "sched_getaffinity") or shutil.which("taskset") is None:
+        return Places(None, None)
+    cores = sorted(os.sched_getaffinity(0))
+    return Places(cores[0], cores[1]) if len(cores) > 1 else Places(None, None)
+
+
+def pinned(core: int | None, command: Sequence[str]) -> list[str]:
+    """The command, on one core."""
+    return [*command] if core is None else ["taskset", "-c", str(core), *command]
+
+
+@contextlib.contextmanager
+def signalwarden(where: Path, core: int | None, *, policies: int) -> Iterator[Server]:
+    """The real server, in a directory made for it below `where`, with its twelve signals published."""
+    made = directory.make(where / "directory", policies=policies)
+    told = where / "server.txt"
+    command = [sys.executable, "-m", "signalwarden.cli", "serve", "--config", str(made.directory)]
+    with (
+        told.open("wb") as sink,
+        _child(pinned(core, command), stdout=sink.fileno(), stderr=sink.fileno()) as child,
+    ):
+        ports = _await_ports(child, told)
+        with AdminClient(Address("127.0.0.1", ports[1]), made.publisher_token) as admin:
+            answer = admin.publish(directory.signals_body())
+        if answer["rejected"]:
+            raise BenchError(f"the server refused signals of the bench: {answer['rejected']}")
+        yield Server(child.pid, ports[0], ports[1], made.publisher_token)
+
+
+def _await_ports(child: subprocess.Popen[bytes], told: Path) -> tuple[int, int]:
+    deadline = time.monotonic() + START_S
+    while time.monotonic() < deadline:
+        text = told.read_text(encoding="utf-8", errors="replace")
+        if found := _STARTED.search(text):
+            return int(found[1]), int(found[2])
+        if child.poll() is not None:
+            last = text.strip().splitlines()[-1:] or ["it said nothing"]
+            raise BenchError(f"the server ended with status {child.returncode}: {last[0]}")
+        time.sleep(0.05)
+    raise BenchError(f"the server did not start within {START_S:g} s")
+
+
+@contextlib.contextmanager
+def allow_all(core: int | None) -> Iterator[Server]:
+    """The bare grpcio server, with as many threads as ours."""
+    command = [sys.executable, str(ROOT / "bench" / "allow_all.py"), str(default_workers())]
+    with _child(pinned(core, command), stdout=subprocess.PIPE) as child:
+        line = child.stdout.readline() if child.stdout else b""
+        if not line.strip().isdigit():
+            raise BenchError("the allow-all server did not start")
+        yield Server(child.pid, int(line))
+
+
+@contextlib.contextmanager
+def _child(
+    command: Sequence[str], *, stdout: int, stderr: int | None = None
+) -> Iterator[subprocess.Popen[bytes]]:
+    try:
+        child = subprocess.Popen(command, cwd=ROOT, stdin=subprocess.DEVNULL, stdout=stdout, stderr=stderr)
+    except OSError as error:
+        raise BenchError(f"`{command[0]}` can't be started: {error.strerror}") from error
+    try:
+        yield child
+    finally:
+        if child.poll() is None:
+            child.terminate()
+        try:
+            child.wait(END_S)
+        except subprocess.TimeoutExpired:
+            child.kill()
+            child.wait()
+        if child.stdout is not None:
+            child.stdout.close()
+
+
+def cpu_seconds(pid: int) -> float:
+    """User and system time that a process has used, all its threads, in steps of a clock tick."""
+    text = Path(f"/proc/{pid}/stat").read_text(encoding="ascii", errors="replace")
+    fields = text.rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+def records_written(server: Server) -> int:
+    """What the server's metrics say of its decision log."""
+    request = urllib.request.Request(
+        f"http://127.0.0.1:{server.admin_port}/metrics", headers={"authorization": f"Bearer {server.token}"}
+    )
+    try:
+        with urllib.request.build_opener(urllib.request.ProxyHandler({})).open(
+            request, timeout=END_S
+        ) as answer:
+            text = answer.read().decode()
+    except OSError as error:
+        raise SignalwardenError(f"the server's metrics can't be read: {error}") from error
+    found = _WRITTEN.search(text)
+    if found is None:
+        raise BenchError("the server's metrics don't say how many records were written")
+    return int(float(found[1]))

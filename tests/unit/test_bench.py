@@ -1,0 +1,121 @@
+"""`bench`: its directory is one that loads and lets its request in, and the whole of it runs through, small."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import orjson
+import pytest
+
+from bench import directory, load
+from signalwarden import _core, config, offline
+from signalwarden.decision_log import now_us
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def run(*arguments: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, str(ROOT / "bench" / "run.py"), *arguments]
+    return subprocess.run(command, capture_output=True, text=True, timeout=150)
+
+
+def children() -> set[str]:
+    """Command lines of every process that belongs to a bench."""
+    lines = set()
+    for entry in Path("/proc").glob("[0-9]*/cmdline"):
+        try:
+            line = entry.read_bytes().replace(b"\0", b" ").decode(errors="replace")
+        except OSError:
+            continue
+        if "signalwarden-bench-" in line or "bench/allow_all.py" in line:
+            lines.add(f"{entry.parent.name} {line}")
+    return lines
+
+
+@pytest.mark.parametrize("policies", [10, 100])
+def test_the_directory_loads_with_all_its_policies_and_signals(tmp_path: Path, policies: int) -> None:
+    directory.make(tmp_path, policies=policies)
+    loaded = config.load(tmp_path, now_us())
+    described = orjson.loads(loaded.configuration.describe())
+    assert not loaded.warnings
+    assert len(described["policies"]) == policies
+    assert len(described["signals"]) == len(directory.SIGNALS) == 12
+
+
+@pytest.mark.parametrize(
+    ("request_bytes", "reason"),
+    [(directory.allowed_request(), "allowed"), (directory.denied_request(), "policy_denied")],
+)
+def test_its_requests_are_decided_as_the_load_expects(
+    tmp_path: Path, request_bytes: bytes, reason: str
+) -> None:
+    directory.make(tmp_path)
+    decision = offline.decide(
+        tmp_path, request_bytes, signals=directory.signals_body(), now_us=now_us() + 1_000_000
+    )
+    assert decision.record["reason"] == reason
+    assert len(decision.record["signals"]) == len(directory.SIGNALS)
+    found = load.REASON.search(decision.answer)
+    assert found is not None
+    assert found[1].decode() == reason
+    assert 600 <= len(request_bytes) <= 720
+
+
+def test_a_check_through_the_engine_is_allowed_and_leaves_a_record(tmp_path: Path) -> None:
+    directory.make(tmp_path)
+    engine = _core.Engine()
+    engine.swap(config.load(tmp_path, now_us()).configuration)
+    admission = engine.admit(directory.signals_body(), publisher=directory.PUBLISHER, now_us=now_us())
+    assert not admission.rejected
+    engine.apply(admission.changes, now_us=now_us())
+    assert b"allowed" in engine.check(directory.allowed_request())
+    records, count = engine.drain(max_records=10, wait_ms=1_000)
+    assert count == 1
+    assert orjson.loads(records)["outcome"] == "allow"
+
+
+def test_policies_come_in_tens(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="tens"):
+        directory.make(tmp_path, policies=15)
+
+
+@pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="the comparison reads /proc")
+def test_the_bench_runs_through_and_leaves_nothing_behind(tmp_path: Path) -> None:
+    """The slowest test here: about 20 s."""
+    before = children()
+    report = tmp_path / "report.html"
+    ended = run("--seconds", "1", "--rounds", "1", "--json", "--report", str(report))
+    assert ended.returncode == 0, ended.stderr
+    figures: dict[str, Any] = json.loads(ended.stdout)
+    assert figures["wrong"] == []
+    assert figures["locust"]["requests"] > 0
+    assert figures["locust"]["failures"] == 0
+    assert figures["locust"]["reasons"]["allowed"] > 0
+    assert figures["locust_ceiling"]["requests"] > 0
+    door = figures["front_door"]
+    assert [r["server"] for r in door["rounds"]] == ["allow-all", "signalwarden"]
+    assert door["ratio"]["min"] <= door["ratio"]["median"] <= door["ratio"]["max"]
+    assert door["met"] == (door["ratio"]["median"] <= door["budget"])
+    assert figures["machine"]["cores"] == os.cpu_count()
+    assert report.stat().st_size > 0
+    assert children() <= before
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (("--seconds", "none"), "`none` is not a whole number above 0"),
+        (("--policies", "15"), "policies come in tens, not `15`"),
+        (("--report", "/no/such/place/report.html"), "`/no/such/place` is not a directory for the report"),
+    ],
+)
+def test_a_mistake_is_one_sentence(arguments: tuple[str, ...], sentence: str) -> None:
+    ended = run(*arguments)
+    assert ended.returncode == 2
+    assert sentence in ended.stderr.strip().splitlines()[-1]
+    assert "Traceback" not in ended.stderr
