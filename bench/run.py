@@ -23,18 +23,18 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from rich.console import Console
 from rich.table import Table
 
 sys.path.insert(
     0, str(Path(__file__).resolve().parent.parent)
 )  # run as a script, `bench` is not found otherwise
 
-from bench import directory, stage
+from bench import directory, load, stage
 from bench.stage import ROOT, BenchError, Places, Server
 from signalwarden import __version__, _core
 from signalwarden.errors import SignalwardenError
 from signalwarden.server import default_workers
+from signalwarden.terminal import console
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -96,6 +96,9 @@ def _arguments() -> argparse.Namespace:
         "--rounds", type=_positive, default=ROUNDS, metavar="N", help="rounds of the comparison"
     )
     parser.add_argument("--policies", type=_tens, default=directory.POLICIES, metavar="N", help="default 100")
+    parser.add_argument(
+        "--influence", choices=("none", "default", "all"), default="default", help="as in signalwarden.yaml"
+    )
     parser.add_argument("--report", type=Path, metavar="FILE.html", help="locust's own report")
     parser.add_argument("--json", action="store_true", help="print JSON, for programs")
     return parser.parse_args()
@@ -125,7 +128,7 @@ def measure(arguments: argparse.Namespace) -> dict[str, Any]:
     if report is not None and not report.parent.is_dir():
         raise BenchError(f"`{report.parent}` is not a directory for the report")
     machine = _machine(where)
-    with _stage(where, arguments.policies) as (folder, ours, bare):
+    with _stage(where, arguments.policies, arguments.influence) as (folder, ours, bare):
         _say(f"locust asks signalwarden for {arguments.seconds} s, {USERS} users")
         locust = _locust(folder, ours, where, arguments.seconds, report=report)
         ceiling_s = min(max(round(arguments.seconds * CEILING_SHARE), CEILING_LEAST_S), CEILING_MOST_S)
@@ -150,6 +153,7 @@ def measure(arguments: argparse.Namespace) -> dict[str, Any]:
             "signals": len(directory.SIGNALS),
             "policies": arguments.policies,
             "in_play": directory.IN_PLAY,
+            "influence": arguments.influence,
         },
         "request_bytes": len(directory.allowed_request()),
         "locust": locust,
@@ -161,13 +165,15 @@ def measure(arguments: argparse.Namespace) -> dict[str, Any]:
 
 
 @contextlib.contextmanager
-def _stage(where: Places, policies: int) -> Iterator[tuple[Path, Server, Server]]:
+def _stage(where: Places, policies: int, influence: str) -> Iterator[tuple[Path, Server, Server]]:
     with contextlib.ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="signalwarden-bench-")))
         _say(
             f"a directory of {len(directory.SIGNALS)} signals and {policies} policies, and two servers ({where})"
         )
-        ours = stack.enter_context(stage.signalwarden(folder, where.server, policies=policies))
+        ours = stack.enter_context(
+            stage.signalwarden(folder, where.server, policies=policies, influence=influence)
+        )
         bare = stack.enter_context(stage.allow_all(where.server))
         yield folder, ours, bare
 
@@ -311,12 +317,13 @@ def _say(text: str) -> None:
 
 def show(figures: dict[str, Any]) -> None:
     """The figures for people."""
-    out = Console(highlight=False, markup=False)
+    out = console()
     machine, door = figures["machine"], figures["front_door"]
     out.print(
         f"\n{machine['cores']} cores ({machine['placement']}), load average {machine['load_average_before']:.1f} "
         f"before; Python {machine['python']}, grpcio {machine['grpcio']}, extension built as {machine['extension']}; "
         f"{figures['directory']['signals']} signals, {figures['directory']['policies']} policies, "
+        f"influence {figures['directory']['influence']}, "
         f"{figures['request_bytes']} bytes a request"
     )
     table = Table(
@@ -330,7 +337,14 @@ def show(figures: dict[str, Any]) -> None:
         reasons = ", ".join(f"{reason} {count}" for reason, count in sorted(run["reasons"].items()))
         table.add_row(name, str(run["requests"]), str(run["failures"]), f"{run['rps']:.0f}", *times, reasons)
     out.print(table)
-    table = Table("16 calls in flight", "CPU µs a check", "rps", "p50 ms", "p99 ms", box=None)
+    table = Table(
+        f"{load.CONNECTIONS * load.CALLS} calls in flight",
+        "CPU µs a check",
+        "rps",
+        "p50 ms",
+        "p99 ms",
+        box=None,
+    )
     for name, cpu_us in door["cpu_us"].items():
         of = [r for r in door["rounds"] if r["server"] == name]
         middle = [statistics.median(r[key] for r in of) for key in ("rps", "p50_ms", "p99_ms")]

@@ -85,9 +85,9 @@ def pinned(core: int | None, command: Sequence[str]) -> list[str]:
 
 
 @contextlib.contextmanager
-def signalwarden(where: Path, core: int | None, *, policies: int) -> Iterator[Server]:
+def signalwarden(where: Path, core: int | None, *, policies: int, influence: str) -> Iterator[Server]:
     """The real server, in a directory made for it below `where`, with its twelve signals published."""
-    made = directory.make(where / "directory", policies=policies)
+    made = directory.make(where / "directory", policies=policies, influence=influence)
     told = where / "server.txt"
     command = [sys.executable, "-m", "signalwarden.cli", "serve", "--config", str(made.directory)]
     with (

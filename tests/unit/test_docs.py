@@ -11,12 +11,12 @@ import socket
 import subprocess
 import sys
 import time
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 import pytest
 import yaml
 from jsonschema import Draft202012Validator
-from pathlib import Path
 
 from signalwarden import _core, metrics, request_json, starter
 from signalwarden.admin import CALLS, AdminReason
@@ -315,13 +315,13 @@ def test_every_setting_has_its_line_and_its_default() -> None:
 
 def test_every_key_of_a_contract_and_of_a_route_has_its_line() -> None:
     register = text_of("rust_core/core/src/signals/register.rs")
-    known = set(re.findall(r'fields\.(?:take|require|require_word)\("(\w+)"', register))
+    known = set(re.findall(r'fields\.(?:take|require|require_word)\(\s*"(\w+)"', register))
     known |= set(re.findall(r'self\.(?:text|prose)\("(\w+)"\)', register))
     known -= {"signals", "merge"}
     assert set(table(section(text_of("docs/register.md"), "## Keys"))) == known
     routes = text_of("rust_core/core/src/route/load.rs")
     function = routes.split("fn route(")[1].split("\n    fn ")[0]
-    known = set(re.findall(r'fields\.\w+\("(\w+)"', function)) | {"grant"}
+    known = set(re.findall(r'fields\.\w+\(\s*"(\w+)"', function)) | {"grant"}
     assert set(table(section(text_of("docs/routes.md"), "## Keys of a route"))) == known
 
 

@@ -92,7 +92,7 @@ impl Engine {
     /// Decides one serialised `CheckRequest`: its answer, after its record was accepted. Total.
     /// `ticks`: nanoseconds of a stopwatch; `random`: fresh random bits for the decision's id.
     pub fn check(&self, bytes: &[u8], now: Timestamp, random: [u8; RANDOM_BYTES], ticks: &dyn Fn() -> u64) -> Vec<u8> {
-        let now = self.mark.advance(now);
+        let now = self.mark.advance(now, ticks());
         let id = DecisionId::new(now, random);
         // INVARIANT I5: a panic is a deny with a record. State that a decision touches is never half changed.
         let checked = catch_unwind(AssertUnwindSafe(|| self.checked(bytes, now, id, ticks))).unwrap_or_else(|_| {
@@ -156,9 +156,10 @@ impl Engine {
         first_error.map_or(Ok(()), Err)
     }
 
-    /// The high-water mark, to be kept.
-    pub fn time_mark(&self, now: Timestamp) -> Change {
-        Change::TimeMark { at: self.mark.at_least(now) }
+    /// The high-water mark, having seen `now`, to be kept.
+    pub fn time_mark(&self, now: Timestamp, ticks: u64) -> Change {
+        self.mark.advance(now, ticks);
+        Change::TimeMark { at: self.mark.reached(now) }
     }
 
     /// Offers a change or transport record, JSON already.
@@ -172,7 +173,7 @@ impl Engine {
         let mut lines = Vec::with_capacity(entries.len() * 1024);
         for entry in &entries {
             match entry {
-                Entry::Decision(record) => record::render(record, &self.rendering, &mut lines),
+                Entry::Decision(record) => self.render(record, &mut lines),
                 Entry::Line(line) => {
                     lines.extend_from_slice(line);
                     lines.push(b'\n');
@@ -180,6 +181,16 @@ impl Engine {
             }
         }
         (lines, entries.len())
+    }
+
+    /// A record whose rendering panics is still a line: the answer has left, so the log must say so (I4).
+    fn render(&self, record: &record::Record, lines: &mut Vec<u8>) {
+        let start = lines.len();
+        if catch_unwind(AssertUnwindSafe(|| record::render(record, &self.rendering, lines))).is_err() {
+            self.counts.panics.fetch_add(1, Ordering::Relaxed);
+            lines.truncate(start);
+            record::render_bare(record, lines);
+        }
     }
 
     /// Records that wait.
@@ -218,41 +229,58 @@ fn bump(counts: &[AtomicU64], at: Option<usize>) {
     }
 }
 
-/// Time that never runs backwards: ages and expiries use the larger of now and this mark, and one step may
-/// advance it only by `MAX_TIME_STEP_MICROS`, so that one bad reading of a clock does not age the world for good.
+/// Time that never runs backwards: ages and expiries use the larger of now and this mark. The mark follows the
+/// clock no further than a stopwatch vouches for, plus `MAX_TIME_STEP_MICROS`: however many decisions a bad
+/// reading of the clock meets, it leaves one step behind, and does not age the world for good.
 #[derive(Debug)]
-struct TimeMark(AtomicI64);
+struct TimeMark {
+    mark: AtomicI64,
+    /// What the clock said when the stopwatch was at zero, by the first reading.
+    origin: AtomicI64,
+}
+
+/// Nothing seen yet.
+const UNSET: i64 = i64::MIN;
 
 impl Default for TimeMark {
     fn default() -> Self {
-        Self(AtomicI64::new(i64::MIN))
+        Self { mark: AtomicI64::new(UNSET), origin: AtomicI64::new(UNSET) }
     }
 }
 
 impl TimeMark {
-    /// The time that counts, having seen `now`.
-    fn advance(&self, now: Timestamp) -> Timestamp {
+    /// The time that counts, having seen `now` with the stopwatch at so many nanoseconds.
+    fn advance(&self, now: Timestamp, ticks: u64) -> Timestamp {
+        let elapsed = i64::try_from(ticks / 1_000).unwrap_or(i64::MAX);
         let now = now.as_micros();
-        let step = |mark: i64| {
-            let next = if mark == i64::MIN { now } else { now.min(mark.saturating_add(limits::MAX_TIME_STEP_MICROS)) };
-            (next > mark).then_some(next)
-        };
-        let mark = match self.0.fetch_update(Ordering::Relaxed, Ordering::Relaxed, step) {
-            Ok(before) => step(before).unwrap_or(before),
-            Err(mark) => mark,
-        };
-        Timestamp::from_micros(now.max(mark))
+        let mut origin = self.origin.load(Ordering::Relaxed);
+        if origin == UNSET {
+            let first = now.saturating_sub(elapsed);
+            origin = match self.origin.compare_exchange(UNSET, first, Ordering::Relaxed, Ordering::Relaxed) {
+                Ok(_) => first,
+                Err(other) => other,
+            };
+        }
+        let vouched = origin.saturating_add(elapsed).saturating_add(limits::MAX_TIME_STEP_MICROS);
+        let before = self.mark.fetch_max(now.min(vouched), Ordering::Relaxed);
+        Timestamp::from_micros(now.max(before))
     }
 
     /// The time that counts, without advancing anything.
     fn at_least(&self, now: Timestamp) -> Timestamp {
-        Timestamp::from_micros(now.as_micros().max(self.0.load(Ordering::Relaxed)))
+        Timestamp::from_micros(now.as_micros().max(self.mark.load(Ordering::Relaxed)))
+    }
+
+    /// The mark itself; `now` if nothing was seen yet.
+    fn reached(&self, now: Timestamp) -> Timestamp {
+        let mark = self.mark.load(Ordering::Relaxed);
+        if mark == UNSET { now } else { Timestamp::from_micros(mark) }
     }
 
     /// Takes a kept mark back. One that lies ahead of the clock by more than a step is cut to a step.
     fn restore(&self, at: Timestamp, now: Timestamp) {
         let bound = now.as_micros().saturating_add(limits::MAX_TIME_STEP_MICROS);
-        self.0.fetch_max(at.as_micros().min(bound), Ordering::Relaxed);
+        self.mark.fetch_max(at.as_micros().min(bound), Ordering::Relaxed);
     }
 }
 
@@ -265,19 +293,31 @@ mod tests {
     }
 
     #[test]
-    fn time_never_runs_backwards_and_one_leap_moves_it_one_step() {
+    fn time_never_runs_backwards_and_a_leap_leaves_one_step_behind_however_often_it_is_seen() {
         let mark = TimeMark::default();
-        assert_eq!(mark.advance(at(1_000)), at(1_000));
-        assert_eq!(mark.advance(at(400)), at(1_000));
-        let leap = 1_000 + 10 * limits::MAX_TIME_STEP_MICROS;
-        assert_eq!(mark.advance(at(leap)), at(leap), "the clock's own reading counts while it lasts");
-        assert_eq!(mark.advance(at(2_000)), at(1_000 + limits::MAX_TIME_STEP_MICROS), "and leaves one step behind");
+        assert_eq!(mark.advance(at(1_000), 0), at(1_000));
+        assert_eq!(mark.advance(at(400), 0), at(1_000));
+        let leap = 1_000 + 24 * limits::MAX_TIME_STEP_MICROS;
+        for _ in 0..100 {
+            assert_eq!(mark.advance(at(leap), 0), at(leap), "the clock's own reading counts while it lasts");
+        }
+        assert_eq!(mark.advance(at(2_000), 0), at(1_000 + limits::MAX_TIME_STEP_MICROS));
+        assert_eq!(mark.reached(at(2_000)), at(1_000 + limits::MAX_TIME_STEP_MICROS));
+    }
+
+    #[test]
+    fn time_that_passes_moves_the_mark_along() {
+        let mark = TimeMark::default();
+        mark.advance(at(0), 0);
+        let day = 24 * limits::MAX_TIME_STEP_MICROS;
+        mark.advance(at(day), u64::try_from(day).unwrap() * 1_000);
+        assert_eq!(mark.reached(at(0)), at(day));
     }
 
     #[test]
     fn a_kept_mark_outlives_a_clock_that_was_set_back() {
         let mark = TimeMark::default();
         mark.restore(at(5_000), at(1_000));
-        assert_eq!(mark.advance(at(1_000)), at(5_000));
+        assert_eq!(mark.advance(at(1_000), 0), at(5_000));
     }
 }

@@ -30,8 +30,8 @@ pub const MAX_PUBLISH_BYTES: usize = 8 * 1024 * 1024;
 pub const MAX_LIVE_SIGNALS: usize = 2_000_000;
 /// How far `observed_at` may lie ahead of our clock. Kubernetes and OIDC libraries allow seconds, too.
 pub const MAX_CLOCK_SKEW_MICROS: i64 = 5_000_000;
-/// How far one step may advance the persisted time mark, so that one bad clock reading does not
-/// expire the world for good: an hour, the usual step limit of a time daemon is less.
+/// How far the persisted time mark may run ahead of what a stopwatch vouches for, so that a bad clock
+/// reading does not expire the world for good: an hour; the usual step limit of a time daemon is less.
 pub const MAX_TIME_STEP_MICROS: i64 = 3_600_000_000;
 /// Most mixes of uncertain signals tried for one policy (DESIGN section 6, step 5).
 pub const MAX_MIXES: usize = 64;

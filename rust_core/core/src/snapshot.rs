@@ -44,6 +44,8 @@ pub struct Snapshot {
     pub observed: HashMap<ActionId, Vec<SignalIndex>>,
     /// What was said at load and did not stop it.
     pub warnings: Vec<Finding>,
+    /// Each file with the hex SHA-256 of its content.
+    pub files: Vec<(String, String)>,
 }
 
 /// A snapshot with its contracts bound to a store: what a decision reads.
@@ -89,6 +91,7 @@ impl Snapshot {
         if register.is_none() {
             missing("signals.yaml", &mut findings);
         }
+        let register_is_whole = !findings.has_errors();
         let actions: Vec<ActionRule> = declared.iter().map(action_rule).collect();
         let rules: Vec<SignalRule> =
             register.iter().flat_map(Register::contracts).map(|contract| signal_rule(contract)).collect();
@@ -100,6 +103,10 @@ impl Snapshot {
         if !routes_are_whole {
             // A route with a mistake declares no action, and what uses the action is not to blame.
             findings.drop_code("unknown_action");
+        }
+        if !register_is_whole {
+            // The same for a contract with a mistake.
+            findings.drop_code("unregistered_signal");
         }
         let failed = findings.has_errors();
         let findings = findings.into_sorted();
@@ -113,6 +120,7 @@ impl Snapshot {
                 rules,
                 policies: Box::new(engine),
                 warnings: findings,
+                files: files.iter().map(|(name, content)| (name.clone(), hex(&Sha256::digest(content)))).collect(),
             }),
             (false, ..) => {
                 Err(Error::Internal("the configuration could not be built, and nothing says why".to_owned()))
@@ -155,17 +163,18 @@ impl Snapshot {
         });
         json!({
             "revision": &*self.revision,
+            "files": self.files.iter().map(|(name, digest)| (name.clone(), json!(digest))).collect::<serde_json::Map<_, _>>(),
             "exceptions": self.exceptions(),
             "signals": signals.collect::<Vec<_>>(),
             "routes": self.routes.all().iter().map(|route| json!({
-                "route": &*route.label, "action": route.action.as_str(), "resource_type": &*route.resource_type,
+                "route": &*route.label, "match": route.describe_match(), "definition_sha256": route.digest(), "action": route.action.as_str(), "resource_type": &*route.resource_type,
                 "system": route.system.as_deref(), "tier": route.tier.as_str(), "sensitivity": route.sensitivity.as_str(),
             })).collect::<Vec<_>>(),
             "actions": self.routes.actions().iter().map(|action| json!({
                 "action": action.id.as_str(), "tier": action.tier.as_str(),
             })).collect::<Vec<_>>(),
             "policies": self.policies.policies().iter().map(|policy| json!({
-                "id": &*policy.id, "file": &*policy.file, "line": policy.place.line,
+                "id": &*policy.id, "file": &*policy.file, "line": policy.place.line, "text_sha256": policy.text_sha256,
                 "signals": policy.mentions.iter()
                     .filter_map(|s| self.rules.get(usize::from(s.0)))
                     .map(|rule| rule.name.as_str()).collect::<Vec<_>>(),

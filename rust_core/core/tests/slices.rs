@@ -103,7 +103,8 @@ fn slices_and_unsliced_cedar_agree_on_decision_and_determining_policies() {
         TestRunner::new(ProptestConfig { cases: CASES, failure_persistence: None, ..ProptestConfig::default() });
     let result = runner.run(&strategy, |(policies, (principal, (kind, id), action))| {
         // Ids on both sides, so that determining policies can be compared.
-        let text: String = policies.iter().enumerate().map(|(n, p)| format!("@id(\"policy{n}\") {p}\n")).collect();
+        let text =
+            policies.iter().enumerate().map(|(n, p)| format!("@id(\"policy{n}\") {p}\n")).collect::<Vec<_>>().concat();
         let mut findings = Findings::default();
         let files =
             CedarFiles { schema: Some(SCHEMA), entities: Some(ENTITIES), policies: &[("policies/p.cedar", &text)] };

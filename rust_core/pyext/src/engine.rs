@@ -226,6 +226,6 @@ impl Engine {
 
     #[pyo3(signature = (*, now_us))]
     fn time_mark(&self, now_us: i64) -> StoredChange {
-        StoredChange::from(&self.core.time_mark(Timestamp::from_micros(now_us)))
+        StoredChange::from(&self.core.time_mark(Timestamp::from_micros(now_us), self.ticks()))
     }
 }

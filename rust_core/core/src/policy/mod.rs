@@ -117,6 +117,8 @@ pub struct PolicyInfo {
     pub effect: Effect,
     /// Signals that it names, sorted.
     pub mentions: Vec<SignalIndex>,
+    /// Hex SHA-256 of its text: whether a policy changed is told without showing it.
+    pub text_sha256: String,
 }
 
 /// What a policy sees of one signal in one evaluation.
@@ -175,9 +177,11 @@ pub trait Slice {
 
     /// Signals that a policy in play mentions, sorted, each once.
     fn mentioned(&self) -> Vec<SignalIndex> {
-        let all: BTreeSet<SignalIndex> =
+        let mut all: Vec<SignalIndex> =
             (0..self.in_play().len()).flat_map(|at| self.info(at).mentions.iter().copied()).collect();
-        all.into_iter().collect()
+        all.sort_unstable();
+        all.dedup();
+        all
     }
 }
 

@@ -1,4 +1,4 @@
-//! A record as one line of JSON (DESIGN section 8; schema in `docs/decision-record.schema.json`).
+//! A record as one line of JSON (schema in `docs/schema/decision-record.schema.json`).
 
 use super::Record;
 use crate::{
@@ -203,13 +203,33 @@ pub fn render(record: &Record, rendering: &Rendering, out: &mut Vec<u8>) {
         },
         refused_before: record.refused_before,
     };
-    if serde_json::to_writer(&mut *out, &line).is_err() {
+    if serde_json::to_writer(&mut *out, &line).is_ok() {
+        out.push(b'\n');
+    } else {
         // Strings, numbers and maps with string keys always serialise; a record is never half written all the same.
         out.truncate(start);
-        out.extend_from_slice(
-            format!("{{\"v\":1,\"kind\":\"decision\",\"decision_id\":\"{}\"}}", record.id).as_bytes(),
-        );
+        render_bare(record, out);
     }
+}
+
+/// The least that a decision's line says: used where the whole of it can't be made.
+pub fn render_bare(record: &Record, out: &mut Vec<u8>) {
+    let line = serde_json::json!({
+        "v": 1,
+        "kind": "decision",
+        "decision_id": record.id.to_string(),
+        "time": record.time.to_rfc3339(),
+        "outcome": if record.reason == Reason::Allowed { "allow" } else { "deny" },
+        "reason": record.reason.code(),
+        "http_status": record.reason.http_status(),
+        "detail": "the record could not be written whole",
+        "request": {"method": record.asked.method, "host": record.asked.host, "path": record.asked.path},
+        "signals": [],
+        "policies": {"revision": record.snapshot.as_ref().map(|s| &*s.revision), "determining": [], "errors": []},
+        "grant": null, "approval": null, "chain": null,
+        "timing_us": {"decode": 0.0, "evaluate": 0.0, "encode": 0.0, "total": 0.0},
+    });
+    out.extend_from_slice(line.to_string().as_bytes());
     out.push(b'\n');
 }
 

@@ -6,7 +6,7 @@ pub mod ring;
 
 pub use id::DecisionId;
 pub(crate) use json::determines;
-pub use json::{InfluenceMode, Rendering, render};
+pub use json::{InfluenceMode, Rendering, render, render_bare};
 
 use crate::{
     identity::Evidence,
@@ -29,7 +29,8 @@ pub struct Record {
     pub time: Timestamp,
     /// `allowed` or why not.
     pub reason: Reason,
-    /// One sentence where the reason does not say it all; empty else. Never holds what a caller sent.
+    /// One sentence where the reason does not say it all; empty else. Names at most the entity or trust domain
+    /// that was asked for.
     pub detail: String,
     /// The configuration in force.
     pub snapshot: Option<Arc<Snapshot>>,

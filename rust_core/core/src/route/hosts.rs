@@ -1,7 +1,7 @@
 //! Hosts: how a request's host is read, which patterns a route may name, and the table from one to the other.
 
 use super::paths::cut;
-use std::{borrow::Cow, collections::HashMap, net::Ipv6Addr};
+use std::{borrow::Cow, collections::HashMap, fmt, net::Ipv6Addr};
 
 /// A host without port and final dot, in lower case. `None` if it is not one host name or address:
 /// what could be read in two ways matches no route, not even `*`.
@@ -49,6 +49,17 @@ pub(super) enum HostPattern {
     Prefix(Box<str>),
     /// `*`
     Any,
+}
+
+impl fmt::Display for HostPattern {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Exact(host) => f.write_str(host),
+            Self::Suffix(text) => write!(f, "*{text}"),
+            Self::Prefix(text) => write!(f, "{text}*"),
+            Self::Any => f.write_str("*"),
+        }
+    }
 }
 
 impl HostPattern {

@@ -1,7 +1,7 @@
 //! What a route asks of a request beside host and path: methods, a gRPC method, extensions of the Envoy route.
 
 use crate::model::Request;
-use std::{cmp::Ordering, collections::BTreeMap};
+use std::{cmp::Ordering, collections::BTreeMap, fmt};
 
 /// Which methods a route is for.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -10,6 +10,15 @@ pub(super) enum Methods {
     Any,
     /// These.
     Named(Vec<Box<str>>),
+}
+
+impl fmt::Display for Methods {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Any => f.write_str("any method"),
+            Self::Named(names) => f.write_str(&names.join(", ")),
+        }
+    }
 }
 
 impl Methods {

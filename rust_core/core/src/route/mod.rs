@@ -18,9 +18,10 @@ pub use actions::{ActionDecl, ArgDecl};
 
 use crate::{
     findings::{Findings, Place},
-    model::{ActionId, Request, ResourceId, Sensitivity, Tier, Value},
+    model::{ActionId, Request, ResourceId, Sensitivity, Tier, Value, hex},
     reason::Reason,
 };
+use sha2::{Digest, Sha256};
 use std::{collections::BTreeMap, fmt, sync::Arc};
 
 /// All routes of a directory. What matches none is denied: there is no other default.
@@ -153,6 +154,18 @@ impl Routes {
 }
 
 impl Route {
+    /// Method, host and path as written: `POST pay.*/v1/accounts/{account}`.
+    pub fn describe_match(&self) -> String {
+        format!("{} {}{}", self.methods, self.host, self.path.text)
+    }
+
+    /// Hex SHA-256 over all that the route says, its place in the file left out.
+    pub fn digest(&self) -> String {
+        let said = (&self.methods, &self.host, &self.path.text, &self.further, &self.resource_id, &self.args);
+        let means = (&self.action, &self.resource_type, &self.system, self.tier, self.sensitivity);
+        hex(&Sha256::digest(format!("{said:?} {means:?}")))
+    }
+
     fn resource(&self, params: &[&str]) -> ResourceId {
         let text = |piece: &'_ IdPiece| -> String {
             match piece {

@@ -8,7 +8,7 @@ use super::{
 use crate::{
     findings::{Findings, Place, did_you_mean, nearest},
     limits,
-    model::{Influence, Tier},
+    model::{Influence, Tier, hex},
     policy::{ActionRule, Effect, PolicyInfo, SignalIndex, SignalRule},
 };
 use cedar_policy::{PolicySet, Schema, ValidationMode, Validator};
@@ -19,6 +19,7 @@ use cedar_policy_core::{
     extensions::Extensions,
     parser::{Loc, parse_policyset},
 };
+use sha2::{Digest, Sha256};
 use smol_str::SmolStr;
 use std::{collections::BTreeMap, collections::HashMap, sync::Arc};
 
@@ -359,6 +360,7 @@ pub(super) fn compile(parsed: &Parsed, reading: &walk::Reading, known: &Vocabula
             place: parsed.place,
             effect: if parsed.policy.effect() == ast::Effect::Permit { Effect::Permit } else { Effect::Forbid },
             mentions,
+            text_sha256: hex(&Sha256::digest(parsed.policy.loc().and_then(Loc::snippet).unwrap_or_default())),
         }),
         condition: parsed.policy.non_scope_constraints_arc().cloned(),
         principal_type: is_in(parsed.policy.principal_constraint().as_inner()),

@@ -256,5 +256,6 @@ static NOBODY: std::sync::LazyLock<Arc<PolicyInfo>> = std::sync::LazyLock::new(|
         place: crate::findings::Place::default(),
         effect: crate::policy::Effect::Forbid,
         mentions: Vec::new(),
+        text_sha256: String::new(),
     })
 });
