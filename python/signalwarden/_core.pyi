@@ -3,6 +3,19 @@
 from collections.abc import Sequence
 from typing import final
 
+__all__ = [
+    "Admission",
+    "Configuration",
+    "Document",
+    "Engine",
+    "Finding",
+    "StoredChange",
+    "__version__",
+    "nearest_name",
+    "parse_yaml",
+    "reasons",
+]
+
 __version__: str
 
 @final
@@ -111,7 +124,12 @@ class Engine:
     """The running core. Every method may be called from any thread; the interpreter is released inside."""
 
     def __new__(
-        cls, *, log_capacity: int = ..., log_bytes: int = ..., influence: str = ..., digest_key: bytes | None = ...
+        cls,
+        *,
+        log_capacity: int = ...,
+        log_bytes: int = ...,
+        influence: str = ...,
+        digest_key: bytes | None = ...,
     ) -> Engine:
         """No configuration yet: `check` answers `not_ready` until `swap`.
 

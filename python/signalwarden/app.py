@@ -461,30 +461,43 @@ def _refuse_fixed(before: Settings, after: Settings) -> None:
         raise ConfigurationError(findings)
 
 
+_NAMED_BY: Final = {
+    "signals": ("name",),
+    "routes": ("match", "action"),
+    "policies": ("id",),
+    "actions": ("action",),
+}
+"""What names an entry of each part of `Configuration.describe()`."""
+_MOVES: Final = frozenset({"line", "route"})
+"""Fields that say where something stands, not what it says."""
+
+
 def _difference(before: Loaded, after: Loaded) -> dict[str, Any]:
     """Names added, removed and changed, for each part of the configuration."""
     old = orjson.loads(before.configuration.describe())
     new = orjson.loads(after.configuration.describe())
-    parts = {}
-    for part in ("signals", "routes", "policies", "actions"):
-        a, b = _by_name(old.get(part, [])), _by_name(new.get(part, []))
-        parts[part] = {
-            "added": sorted(b.keys() - a.keys()),
-            "removed": sorted(a.keys() - b.keys()),
-            "changed": sorted(name for name in a.keys() & b.keys() if a[name] != b[name]),
-        }
-    clients = [{client.id for client in loaded.settings.clients} for loaded in (before, after)]
-    parts["clients"] = {"added": sorted(clients[1] - clients[0]), "removed": sorted(clients[0] - clients[1])}
+    parts = {part: _changes(_named(old[part], by), _named(new[part], by)) for part, by in _NAMED_BY.items()}
+    parts["files"] = _changes(old["files"], new["files"])
+    clients = [
+        {client.id: client.model_dump(mode="json") for client in loaded.settings.clients}
+        for loaded in (before, after)
+    ]
+    parts["clients"] = _changes(*clients)
     return parts
 
 
-def _by_name(entries: list[Any]) -> dict[str, Any]:
-    """Entries of a description by what names them."""
-    named = {}
+def _changes(a: dict[str, Any], b: dict[str, Any]) -> dict[str, list[str]]:
+    return {
+        "added": sorted(b.keys() - a.keys()),
+        "removed": sorted(a.keys() - b.keys()),
+        "changed": sorted(name for name in a.keys() & b.keys() if a[name] != b[name]),
+    }
+
+
+def _named(entries: list[dict[str, Any]], by: tuple[str, ...]) -> dict[str, Any]:
+    """Entries of a description by what names them; entries of one name together."""
+    named: dict[str, Any] = {}
     for entry in entries:
-        keys = ("name", "id", "label", "action")
-        name = (
-            next((str(entry[key]) for key in keys if key in entry), "") if isinstance(entry, dict) else entry
-        )
-        named[str(name)] = entry
+        said = {key: value for key, value in entry.items() if key not in _MOVES}
+        named.setdefault(" ".join(str(entry[key]) for key in by), []).append(said)
     return named

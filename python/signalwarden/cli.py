@@ -153,9 +153,11 @@ def check(config: ConfigOption = HERE, as_json: JsonOption = False) -> None:
     from signalwarden import config as settings
 
     revision: str | None = None
+    exceptions: list[str] = []
     try:
         loaded = settings.load(config, now_us())
         findings, revision = list(loaded.warnings), loaded.configuration.revision
+        exceptions = orjson.loads(loaded.configuration.describe())["exceptions"]
     except ConfigurationError as error:
         if any(finding.code == "unreadable_directory" for finding in error.findings):
             raise
@@ -172,11 +174,14 @@ def check(config: ConfigOption = HERE, as_json: JsonOption = False) -> None:
                 "errors": errors,
                 "warnings": warnings,
                 "findings": found,
+                "exceptions": exceptions,
             }
         )
     else:
         out = console()
         print_findings(out, findings)
+        for exception in exceptions:
+            out.print(f"declared exception: {exception}", markup=False, highlight=False)
         good = f"{config} is good" if not errors else f"{config} can't be loaded"
         out.print(f"{good}: {count(errors, 'error')}, {count(warnings, 'warning')}")
     if errors:

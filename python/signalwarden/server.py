@@ -11,7 +11,6 @@ in the client's status: Envoy then denies, by `failure_mode_allow: false`.
 
 from __future__ import annotations
 
-import contextlib
 import os
 import threading
 from concurrent.futures import ThreadPoolExecutor
@@ -19,12 +18,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
 import grpc
-from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+from grpc_health.v1.health import SERVICE_NAME as HEALTH_SERVICE
+from grpc_health.v1.health_pb2_grpc import add_HealthServicer_to_server
 from grpc_reflection.v1alpha import reflection
 
 from signalwarden.config import Address
 from signalwarden.doors import bound, numeric, private_socket
 from signalwarden.errors import ServerError
+from signalwarden.health import Health
 
 __all__ = ["CHECK_SERVICE", "FrontDoor", "TransportCounts"]
 
@@ -49,6 +50,9 @@ MAX_PING_STRIKES: Final = 2
 KEEPALIVE_MS: Final = 60_000
 KEEPALIVE_TIMEOUT_MS: Final = 20_000
 """A peer that is gone without a word is noticed within 80 s."""
+
+HEALTH_S: Final = 1.0
+"""For telling the watchers of health about a stop: one that does not read what it is sent holds nobody up."""
 
 OPTIONS: Final[tuple[tuple[str, Any], ...]] = (
     ("grpc.so_reuseport", 0),  # a second server on the port must fail, not share
@@ -169,20 +173,17 @@ class FrontDoor:
     ) -> None:
         self.counts = TransportCounts()
         self.serving = False
-        # Non-blocking: a Watch stream would otherwise hold one of the threads that decide for as long as it lives.
-        # No pool of its own: grpcio keeps that on the class, so a second server would take it from the first.
-        self._health = health.HealthServicer(experimental_non_blocking=True)
+        self._health = Health((CHECK_SERVICE,))
         self._pool = ThreadPoolExecutor(max_workers=workers or default_workers(), thread_name_prefix="check")
         self._server = grpc.server(self._pool, options=OPTIONS, maximum_concurrent_rpcs=MAX_CALLS)
         self._server.add_generic_rpc_handlers((_CheckHandler(engine, self.counts),))
-        health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
+        add_HealthServicer_to_server(self._health, self._server)
         if reflection_on:
             # Lists the services and describes health. Authorization has no descriptor here: Envoy's messages are
             # not loaded into Python's protobuf pool, and a made-up descriptor would mislead.
-            names = (CHECK_SERVICE, health.SERVICE_NAME, reflection.SERVICE_NAME)
+            names = (CHECK_SERVICE, HEALTH_SERVICE, reflection.SERVICE_NAME)
             reflection.enable_server_reflection(names, self._server)
         self._server.add_generic_rpc_handlers((_UnknownHandler(self.counts),))
-        self._set_health(serving=False)
         try:
             self.address = self._bind(numeric(address))
         except BaseException:
@@ -208,13 +209,14 @@ class FrontDoor:
         """Answers from now on."""
         self._server.start()
         self.serving = True
-        self._set_health(serving=True)
+        self._health.set(serving=True)
 
     def stop(self, grace_s: float) -> None:
         """Says NOT_SERVING, lets calls in flight end for `grace_s`, then ends. May be called twice."""
         self.serving = False
-        with contextlib.suppress(RuntimeError):
-            self._health.enter_graceful_shutdown()
+        telling = threading.Thread(target=self._health.set, kwargs={"serving": False}, daemon=True)
+        telling.start()
+        telling.join(HEALTH_S)
         ended = self._server.stop(grace_s)
         if ended.wait(grace_s + 1.0):
             self._pool.shutdown(
@@ -222,10 +224,3 @@ class FrontDoor:
             )  # not before: grpcio's own thread dies if it can't submit a late call
         if self.address.path is not None:
             Path(self.address.path).unlink(missing_ok=True)
-
-    def _set_health(self, *, serving: bool) -> None:
-        status = (
-            health_pb2.HealthCheckResponse.SERVING if serving else health_pb2.HealthCheckResponse.NOT_SERVING
-        )
-        for name in ("", CHECK_SERVICE):
-            self._health.set(name, status)

@@ -38,7 +38,7 @@ from hypothesis import strategies as st
 from signalwarden import _core
 from tests import asking
 
-EXAMPLES = 1_500
+EXAMPLES = 1_200
 ROUTES = """\
 routes:
   - match: {host: "pay.*", method: POST, path: "/v1/accounts/{account}/transfers"}
@@ -107,11 +107,19 @@ bodies = rarely(
     st.binary(max_size=30),
 )
 addresses = st.one_of(
-    st.builds(lambda a, p: Address(socket_address=SocketAddress(address=a, port_value=p)), anything, st.integers(0, 65535)),
-    st.builds(lambda a, p: Address(socket_address=SocketAddress(address=a, named_port=p)), anything, anything),
+    st.builds(
+        lambda a, p: Address(socket_address=SocketAddress(address=a, port_value=p)),
+        anything,
+        st.integers(0, 65535),
+    ),
+    st.builds(
+        lambda a, p: Address(socket_address=SocketAddress(address=a, named_port=p)), anything, anything
+    ),
     st.builds(lambda p: Address(pipe=Pipe(path=p)), anything),
     st.builds(
-        lambda n, e: Address(envoy_internal_address=EnvoyInternalAddress(server_listener_name=n, endpoint_id=e)),
+        lambda n, e: Address(
+            envoy_internal_address=EnvoyInternalAddress(server_listener_name=n, endpoint_id=e)
+        ),
         *(anything, anything),
     ),
 )
@@ -159,7 +167,9 @@ def requests(draw: st.DrawFn) -> CheckRequest:
             named[pseudo] = draw(rarely(st.just(value), anything))
     as_list = draw(st.booleans())
     listed = [
-        HeaderValue(key=name, value=value) if draw(st.booleans()) else HeaderValue(key=name, raw_value=value.encode())
+        HeaderValue(key=name, value=value)
+        if draw(st.booleans())
+        else HeaderValue(key=name, raw_value=value.encode())
         for name, value in named.items()
     ]
     if draw(rarely(st.just(False), st.just(True))):
@@ -266,13 +276,23 @@ class Meaning:
                 continue
             if name in read:
                 raise ValueError(name)
-            read[name] = text if name == "note" else {"true": True, "false": False}[text] if name == "dry_run" else _long(text)
+            read[name] = (
+                text
+                if name == "note"
+                else {"true": True, "false": False}[text]
+                if name == "dry_run"
+                else _long(text)
+            )
         return read
 
     def _body(self) -> dict[str, Any]:
         body = json.loads(self.body.decode(), object_pairs_hook=_unique)
         read = {"amount": body["amount"]} if isinstance(body, dict) else {}
-        if not isinstance(read["amount"], int) or isinstance(read["amount"], bool) or read["amount"] not in LONG:
+        if (
+            not isinstance(read["amount"], int)
+            or isinstance(read["amount"], bool)
+            or read["amount"] not in LONG
+        ):
             raise ValueError
         to = body.get("to")
         if isinstance(to, dict) and "name" in to:

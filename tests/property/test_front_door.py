@@ -18,7 +18,9 @@ from tests.conftest import MINIMAL
 EXAMPLES = 1_000
 TIMEOUT_S = 10.0
 ALLOWED = bytes(asking.check_request())
-LENGTHS = st.integers(0, 2**35).map(lambda n: b"\x0a" + bytes([n & 0x7F | 0x80, n >> 7 & 0x7F | 0x80, n >> 14 & 0x7F]))
+LENGTHS = st.integers(0, 2**35).map(
+    lambda n: b"\x0a" + bytes([n & 0x7F | 0x80, n >> 7 & 0x7F | 0x80, n >> 14 & 0x7F])
+)
 
 
 @pytest.fixture(scope="module")
@@ -41,8 +43,8 @@ def channel(engine: _core.Engine) -> Iterator[grpc.Channel]:
 def mutated(edits: list[tuple[int, int, int]]) -> bytes:
     """A good request with bytes changed, taken out or put in."""
     data = bytearray(ALLOWED)
-    for at, byte, kind in edits:
-        at %= len(data)
+    for place, byte, kind in edits:
+        at = place % len(data)
         if kind == 0:
             data[at] = byte
         elif kind == 1:
@@ -52,7 +54,9 @@ def mutated(edits: list[tuple[int, int, int]]) -> bytes:
     return bytes(data)
 
 
-edits = st.lists(st.tuples(st.integers(0, 10_000), st.integers(0, 255), st.integers(0, 2)), min_size=1, max_size=4)
+edits = st.lists(
+    st.tuples(st.integers(0, 10_000), st.integers(0, 255), st.integers(0, 2)), min_size=1, max_size=4
+)
 hostile = st.one_of(
     st.binary(max_size=300),
     st.tuples(LENGTHS, st.binary(max_size=50)).map(b"".join),
@@ -75,7 +79,9 @@ def test_bytes_that_are_no_request_are_denied_and_the_connection_lives(
     panics = engine.counters()["panics"]
     count = 0
 
-    @settings(max_examples=EXAMPLES, deadline=None, database=None, suppress_health_check=[HealthCheck.too_slow])
+    @settings(
+        max_examples=EXAMPLES, deadline=None, database=None, suppress_health_check=[HealthCheck.too_slow]
+    )
     @given(hostile)
     def holds(request: bytes) -> None:
         nonlocal count
@@ -95,7 +101,9 @@ def test_a_request_with_a_few_bytes_changed_is_answered_as_it_is_decided(
 ) -> None:
     tally: dict[str, int] = {}
 
-    @settings(max_examples=EXAMPLES, deadline=None, database=None, suppress_health_check=[HealthCheck.too_slow])
+    @settings(
+        max_examples=EXAMPLES, deadline=None, database=None, suppress_health_check=[HealthCheck.too_slow]
+    )
     @given(edits.map(mutated))
     def holds(request: bytes) -> None:
         reason = asking.reason_of(ask(channel, request))
@@ -111,4 +119,8 @@ def test_every_answer_through_the_door_has_one_record(channel: grpc.Channel, eng
     asking.drained(engine)
     for request in (b"", b"\xff", ALLOWED):
         ask(channel, request)
-    assert [r["reason"] for r in asking.drained(engine)] == ["malformed_request", "malformed_request", "allowed"]
+    assert [r["reason"] for r in asking.drained(engine)] == [
+        "malformed_request",
+        "malformed_request",
+        "allowed",
+    ]

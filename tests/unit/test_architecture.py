@@ -81,7 +81,7 @@ OUTSIDE_CRATES = {"rand", "getrandom", "fastrand", "tokio", "hyper", "socket2", 
 # Modules of the package, lowest layer first: a module imports only from layers above its own line. A package
 # stands for its modules. `_core` is the Rust extension.
 LAYERS: tuple[set[str], ...] = (
-    {"_core", "errors", "files", "envoy_yaml"},
+    {"_core", "errors", "files", "health", "envoy_yaml"},
     {"values", "directory", "request_json"},
     {"config"},
     {"services", "keys", "doors", "state", "decision_log", "metrics"},
@@ -104,7 +104,8 @@ IMPORTS: Edges = {
     "decision_log": {"errors", "files"},
     "metrics": set(),
     "signals": {"errors", "services"},
-    "server": {"config", "doors", "errors"},
+    "health": set(),
+    "server": {"config", "doors", "errors", "health"},
     "admin": {"config", "errors", "services", "signals"},
     "app": {
         *("_core", "admin", "config", "decision_log", "doors", "errors", "keys", "metrics", "server"),
@@ -112,7 +113,7 @@ IMPORTS: Edges = {
     },
 }
 # On the path of a request nothing parses Envoy's messages: it costs six times the processor time.
-HOT = ("server.py", "app.py", "admin.py", "doors.py", "services.py", "decision_log/", "signals/")
+HOT = ("server.py", "health.py", "app.py", "admin.py", "doors.py", "services.py", "decision_log/", "signals/")
 PARSERS = {"envoy_data_plane", "betterproto2"}
 
 # ---- reading Rust -----------------------------------------------------------------------------------------

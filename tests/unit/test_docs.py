@@ -3,13 +3,8 @@
 from __future__ import annotations
 
 import json
-import os
 import re
-import shutil
 import signal
-import socket
-import subprocess
-import sys
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -25,6 +20,7 @@ from signalwarden.config import json_schema, read_settings
 from signalwarden.decision_log import Recorder
 from signalwarden.errors import ConfigurationError, sentence
 from signalwarden.services import Client
+from tests.snippets import run_shell
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -83,59 +79,6 @@ def squeezed(text: str) -> str:
 
 
 # ---- what is shown runs ---------------------------------------------------------------------------------
-
-SHIM: Final = """\
-#!/bin/sh
-# The examples use the default ports; a test takes free ones.
-if [ "$1" = init ]; then
-    "$REAL_SIGNALWARDEN" "$@" && sed -i.bak -e "s/127.0.0.1:9191/$CHECK/" -e "s/127.0.0.1:9292/$ADMIN/" "$2/signalwarden.yaml"
-else
-    exec "$REAL_SIGNALWARDEN" "$@"
-fi
-"""
-
-
-def free_address() -> str:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return f"127.0.0.1:{probe.getsockname()[1]}"
-
-
-def run_shell(script: str, folder: Path) -> str:
-    """Runs the blocks of a page as one script, in a folder of its own. Nothing is left running."""
-    missing = [
-        tool for tool in ("bash", "curl", "openssl", "sha256sum") if tool in script and not shutil.which(tool)
-    ]
-    if missing or not shutil.which("bash"):
-        pytest.skip(f"this machine has no {' and no '.join(missing or ['bash'])}")
-    check, admin = free_address(), free_address()
-    script = script.replace("127.0.0.1:9191", check).replace("127.0.0.1:9292", admin)
-    tools = folder / "tools"
-    tools.mkdir(parents=True)
-    shim = tools / "signalwarden"
-    shim.write_text(SHIM)
-    shim.chmod(0o700)
-    scripts = Path(sys.executable).parent
-    environment = {
-        **os.environ,
-        "PATH": os.pathsep.join([str(tools), str(scripts), os.environ["PATH"]]),
-        "REAL_SIGNALWARDEN": str(scripts / "signalwarden"),
-        "CHECK": check,
-        "ADMIN": admin,
-        "no_proxy": "*",
-    }
-    process = subprocess.Popen(
-        ["bash", "-euo", "pipefail", "-c", script], cwd=folder, env=environment, text=True,
-        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, start_new_session=True,
-    )  # fmt: skip
-    try:
-        output, _ = process.communicate(timeout=60)
-    except subprocess.TimeoutExpired:
-        os.killpg(process.pid, signal.SIGKILL)
-        output, _ = process.communicate()
-        pytest.fail(f"the snippets did not end:\n{output}")
-    assert process.returncode == 0, output
-    return output
 
 
 def test_the_snippets_of_the_readme_run_as_they_stand(tmp_path: Path) -> None:

@@ -72,7 +72,8 @@ def test_a_route_table_loads_or_is_refused_as_its_vector_says(case: dict[str, An
     assert len(found) == len(case["findings"]), found
     for wanted in case["findings"]:
         assert any(
-            (f.code, f.line) == (wanted["code"], wanted["line"]) and wanted["says"] in f.message for f in found
+            (f.code, f.line) == (wanted["code"], wanted["line"]) and wanted["says"] in f.message
+            for f in found
         ), (wanted, found)
     if not case["findings"]:
         asking.load(directory(case["yaml"]))

@@ -18,7 +18,9 @@ from tests.asking import MINUTE, NOW
 AGENT = "spiffe://t/a"
 PUBLISHER = "spiffe://t/publisher"
 FORMER_PUBLISHER = "spiffe://t/former"
-CASES: list[dict[str, Any]] = [case for vectors in asking.vectors("semantics.json") for case in vectors["cases"]]
+CASES: list[dict[str, Any]] = [
+    case for vectors in asking.vectors("semantics.json") for case in vectors["cases"]
+]
 OWN = len(asking.vectors("semantics.json")[0]["cases"])
 
 # What does not load, and by which check. All others go through the door.
@@ -47,7 +49,9 @@ OTHER = {"long": 77, "string": "another", "bool": False}
 def contract(name: str, declared: dict[str, Any], publisher: str) -> str:
     """A contract as a user would write it."""
     if declared.get("assurance") == "self_asserted":
-        source = f"subject: request, sources: [{{kind: header, header: {header(name)}, assurance: self_asserted}}]"
+        source = (
+            f"subject: request, sources: [{{kind: header, header: {header(name)}, assurance: self_asserted}}]"
+        )
     else:
         push = f'{{kind: push, publisher: "{publisher}", assurance: authoritative}}'
         when = declared["when_unavailable"]
@@ -90,7 +94,9 @@ def bring_about(engine: _core.Engine, name: str, fact: dict[str, Any], kind: str
     options: dict[str, Any] = {"subject": AGENT, "publisher": publisher, "observed_us": at}
     asking.publish(engine, name, value, **options, now_us=max(at, NOW))
     if state == "disputed":
-        second = {"long": 78, "string": "a third", "bool": True}[kind] if value == OTHER[kind] else OTHER[kind]
+        second = (
+            {"long": 78, "string": "a third", "bool": True}[kind] if value == OTHER[kind] else OTHER[kind]
+        )
         asking.publish(engine, name, second, **options)
 
 

@@ -24,8 +24,8 @@ pub const MAX_SET_MEMBERS: usize = 128;
 pub const MAX_SUBJECT_BYTES: usize = MAX_SPIFFE_ID_BYTES + 256;
 /// Most signals in one call of a publisher. Larger batches gain no speed and hold the writer.
 pub const MAX_BATCH: usize = 1_000;
-/// Largest body of such a call: a full batch of long subjects and values, rounded up.
-pub const MAX_PUBLISH_BYTES: usize = 8 * 1024 * 1024;
+/// Largest body of such a call: a full batch of usual values is a tenth of it. The admin door has the same bound.
+pub const MAX_PUBLISH_BYTES: usize = 2 * 1024 * 1024;
 /// Most live values in the store; a further subject is refused, a known one is still updated.
 pub const MAX_LIVE_SIGNALS: usize = 2_000_000;
 /// How far `observed_at` may lie ahead of our clock. Kubernetes and OIDC libraries allow seconds, too.

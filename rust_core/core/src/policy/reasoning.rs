@@ -129,24 +129,28 @@ fn anything(rule: Option<&SignalRule>, seen: &mut Vec<Seen>) {
     }
 }
 
-/// Truth of each policy in play. `settled`: truths of an evaluation whose worlds these only add to, so that
-/// a policy that mentions no signal with several worlds is not judged twice.
+/// Truth of each policy in play. `settled`: truths of an evaluation to whose worlds these only add, so that
+/// nothing is judged twice.
 fn judge(slice: &dyn Slice, worlds: &[Worlds], settled: Option<&[Truth]>) -> Vec<Truth> {
     let first: Vec<(SignalIndex, Seen)> =
         worlds.iter().filter_map(|w| w.seen.first().map(|seen| (w.signal, seen.clone()))).collect();
-    let open = |at: usize| {
-        let mentions = &slice.info(at).mentions;
-        worlds.iter().any(|w| w.seen.len() > 1 && mentions.binary_search(&w.signal).is_ok())
-    };
-    let count = slice.in_play().len();
-    if settled.is_none() && worlds.iter().all(|w| w.seen.len() == 1) {
-        return slice.judge_all(&first).into_iter().map(truth).collect();
+    // One context for all policies, in the first world: uncertain signals are absent in it, the others as they are.
+    let in_first: Vec<Truth> =
+        settled.map_or_else(|| slice.judge_all(&first).into_iter().map(truth).collect(), <[Truth]>::to_vec);
+    let open: Vec<SignalIndex> = worlds.iter().filter(|w| w.seen.len() > 1).map(|w| w.signal).collect();
+    if open.is_empty() {
+        return in_first;
     }
-    (0..count)
-        .map(|at| match (open(at), settled.and_then(|truths| truths.get(at))) {
-            (true, _) => judge_mixes(slice, at, worlds, &first),
-            (false, Some(known)) => known.clone(),
-            (false, None) => truth(slice.judge_one(at, &first)),
+    in_first
+        .into_iter()
+        .enumerate()
+        .map(|(at, in_first)| {
+            let mentions = &slice.info(at).mentions;
+            if open.iter().any(|signal| mentions.binary_search(signal).is_ok()) {
+                judge_mixes(slice, at, worlds, &first, &in_first)
+            } else {
+                in_first
+            }
         })
         .collect()
 }
@@ -160,8 +164,15 @@ fn truth(judged: Judged) -> Truth {
     }
 }
 
-/// One policy over every mix of its own signals, in the order of an odometer.
-fn judge_mixes(slice: &dyn Slice, at: usize, worlds: &[Worlds], first: &[(SignalIndex, Seen)]) -> Truth {
+/// One policy over every mix of its own signals, in the order of an odometer. The first mix is the first world,
+/// whose truth is known already, unless the policy was open before (`May`): then it is judged like the others.
+fn judge_mixes(
+    slice: &dyn Slice,
+    at: usize,
+    worlds: &[Worlds],
+    first: &[(SignalIndex, Seen)],
+    in_first: &Truth,
+) -> Truth {
     let mentions = &slice.info(at).mentions;
     let own: Vec<(usize, &Worlds)> = worlds
         .iter()
@@ -172,7 +183,21 @@ fn judge_mixes(slice: &dyn Slice, at: usize, worlds: &[Worlds], first: &[(Signal
     let Some(mixes) = mixes else { return Truth::May };
     let mut seen = first.to_vec();
     let (mut some_true, mut some_false, mut some_open, mut failed) = (false, false, false, None);
-    for mix in 0..mixes {
+    let mut note = |judged: Judged| match judged {
+        Judged::True => some_true = true,
+        Judged::False => some_false = true,
+        Judged::Open => some_open = true,
+        Judged::Failed(why) => failed = failed.take().or(Some(why)),
+    };
+    let known = match in_first {
+        Truth::Certain => Some(Judged::True),
+        Truth::Never => Some(Judged::False),
+        Truth::Failed(why) => Some(Judged::Failed(why.clone())),
+        Truth::May => None,
+    };
+    let start = usize::from(known.is_some());
+    known.map(&mut note);
+    for mix in start..mixes {
         let mut rest = mix;
         for (slot, w) in &own {
             let pick = w.seen.get(rest % w.seen.len());
@@ -181,12 +206,7 @@ fn judge_mixes(slice: &dyn Slice, at: usize, worlds: &[Worlds], first: &[(Signal
                 entry.1 = pick.clone();
             }
         }
-        match slice.judge_one(at, &seen) {
-            Judged::True => some_true = true,
-            Judged::False => some_false = true,
-            Judged::Open => some_open = true,
-            Judged::Failed(why) => failed = failed.or(Some(why)),
-        }
+        note(slice.judge_one(at, &seen));
     }
     match (failed, some_true, some_false, some_open) {
         (Some(why), ..) => Truth::Failed(why),

@@ -7,7 +7,10 @@ use cedar_policy_core::{
     extensions::Extensions,
 };
 use smol_str::SmolStr;
-use std::{str::FromStr, sync::Arc};
+use std::{
+    str::FromStr,
+    sync::{Arc, LazyLock},
+};
 
 /// Entity type of principals; `entities.cedarschema` must declare it.
 pub(super) const WORKLOAD: &str = "Workload";
@@ -20,18 +23,23 @@ pub(super) fn to_cedar(value: &Value) -> Result<ast::Value, String> {
         Value::Long(n) => Ok(ast::Value::new(Literal::Long(*n), None)),
         Value::String(s) => Ok(text(s)),
         Value::Set(members) => Ok(ast::Value::set(members.iter().map(|m| text(m)), None)),
-        Value::Decimal(d) => extension("decimal", &d.to_string()),
+        Value::Decimal(d) => extension(&DECIMAL, &d.to_string()),
         // Cedar's datetime has milliseconds and wants them spelled `.SSSZ`.
         Value::Datetime(at) => {
             let micros = at.to_rfc3339();
-            extension("datetime", &format!("{}Z", micros.get(..23).unwrap_or(&micros)))
+            extension(&DATETIME, &format!("{}Z", micros.get(..23).unwrap_or(&micros)))
         }
-        Value::Ip(ip) => extension("ip", &ip.to_string()),
+        Value::Ip(ip) => extension(&IP, &ip.to_string()),
     }
 }
 
-fn extension(function: &str, argument: &str) -> Result<ast::Value, String> {
-    let name = ast::Name::from_str(function).map_err(|error| error.to_string())?;
+/// Names of Cedar's constructors, parsed once: parsing one costs as much as deciding.
+static DECIMAL: LazyLock<Option<ast::Name>> = LazyLock::new(|| ast::Name::from_str("decimal").ok());
+static DATETIME: LazyLock<Option<ast::Name>> = LazyLock::new(|| ast::Name::from_str("datetime").ok());
+static IP: LazyLock<Option<ast::Name>> = LazyLock::new(|| ast::Name::from_str("ip").ok());
+
+fn extension(function: &LazyLock<Option<ast::Name>>, argument: &str) -> Result<ast::Value, String> {
+    let name = LazyLock::force(function).clone().ok_or_else(|| "Cedar does not know the constructor".to_owned())?;
     let call = RestrictedExpr::call_extension_fn(name, [RestrictedExpr::val(argument)]);
     RestrictedEvaluator::new(Extensions::all_available())
         .interpret(call.as_borrowed())
