@@ -8,6 +8,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 DEPENDENCIES := $(VENV)/.dependencies
 EXTENSION := $(VENV)/.extension
+RELEASE := $(VENV)/.release
 RUST_SOURCES := Cargo.toml Cargo.lock $(shell find rust_core/core rust_core/pyext -name '*.rs' -o -name Cargo.toml)
 
 # Seconds that each fuzz target runs: `make test` keeps it short, `make fuzz` takes its time.
@@ -18,7 +19,7 @@ BENCH_SECONDS ?= 60
 # Arguments for pytest: make test PYTEST_ARGS="-k admin -x"
 PYTEST_ARGS ?=
 
-.PHONY: help demo test test-rust test-python lint bench bench-quick fuzz format lock clean cargo
+.PHONY: help demo test test-rust test-python lint bench bench-quick bench-core fuzz format lock clean cargo
 
 help: ## what each verb does
 	@awk -F':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -43,6 +44,13 @@ $(DEPENDENCIES): requirements.lock | $(BIN)/python
 $(EXTENSION): $(RUST_SOURCES) pyproject.toml $(DEPENDENCIES) | cargo
 	@echo "building the extension (minutes the first time, seconds after a change)"
 	@VIRTUAL_ENV="$(CURDIR)/$(VENV)" $(BIN)/maturin develop --quiet
+	@touch $@
+
+# Beside the extension that tests use: as users install it.
+$(RELEASE): $(RUST_SOURCES) pyproject.toml $(shell find python -name '*.py') $(EXTENSION) | cargo
+	rm -rf $(VENV)/release $(VENV)/wheels
+	$(BIN)/maturin build --release --quiet --out $(VENV)/wheels
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --target $(VENV)/release $(VENV)/wheels/*.whl
 	@touch $@
 
 # ---- verbs ----------------------------------------------------------------------------------------------
@@ -72,11 +80,16 @@ format: $(EXTENSION) ## puts everything into the form that lint wants
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-bench: $(EXTENSION) ## the figures of the README, about a minute of load
-	$(BIN)/python bench/run.py --seconds $(BENCH_SECONDS)
+bench: $(RELEASE) ## what users install, measured: a minute of locust, then beside a bare grpcio server
+	PYTHONPATH="$(CURDIR)/$(VENV)/release" $(BIN)/python bench/run.py --seconds $(BENCH_SECONDS)
 
-bench-quick: $(EXTENSION) ## the same for a few seconds: does it still run
-	$(BIN)/python bench/run.py --seconds 5
+bench-quick: $(RELEASE) ## the same for a few seconds: does it still run
+	PYTHONPATH="$(CURDIR)/$(VENV)/release" $(BIN)/python bench/run.py --seconds 5
+
+bench-core: | cargo ## what one check costs in the core: 10, 100 and 10,000 policies; 1,000 and 1,000,000 live signals
+	cargo build --release --quiet -p signalwarden-core --example check_cost
+	for policies in 10 100 10000; do target/release/examples/check_cost $$policies 1000 500 200; done
+	target/release/examples/check_cost 100 1000000 500 200
 
 fuzz: | cargo ## each fuzz target for FUZZ_SECONDS (300)
 	FUZZ_MISSING_STATUS=2 rust_core/fuzz/run.sh $(FUZZ_SECONDS)

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from typing import final
 
 __all__ = [
+    "BUILD_PROFILE",
     "Admission",
     "Configuration",
     "Document",
@@ -17,6 +18,8 @@ __all__ = [
 ]
 
 __version__: str
+BUILD_PROFILE: str
+"""`dev` or `release`: how the binary was built."""
 
 @final
 class Finding:

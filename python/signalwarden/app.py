@@ -478,12 +478,17 @@ def _difference(before: Loaded, after: Loaded) -> dict[str, Any]:
     new = orjson.loads(after.configuration.describe())
     parts = {part: _changes(_named(old[part], by), _named(new[part], by)) for part, by in _NAMED_BY.items()}
     parts["files"] = _changes(old["files"], new["files"])
-    clients = [
-        {client.id: client.model_dump(mode="json") for client in loaded.settings.clients}
-        for loaded in (before, after)
-    ]
+    clients = [_entries(loaded) for loaded in (before, after)]
     parts["clients"] = _changes(*clients)
     return parts
+
+
+def _entries(loaded: Loaded) -> dict[str, Any]:
+    """Clients by id; one may have two entries while its token is rotated."""
+    entries: dict[str, Any] = {}
+    for client in loaded.settings.clients:
+        entries.setdefault(client.id, []).append(client)
+    return entries
 
 
 def _changes(a: dict[str, Any], b: dict[str, Any]) -> dict[str, list[str]]:

@@ -22,6 +22,8 @@ mod _core {
 
     #[pymodule_init]
     fn init(module: &Bound<'_, PyModule>) -> PyResult<()> {
+        // Debug assertions are on in the dev profile alone; benches say which build they measured.
+        module.add("BUILD_PROFILE", if cfg!(debug_assertions) { "dev" } else { "release" })?;
         module.add("__version__", env!("CARGO_PKG_VERSION"))
     }
 }
