@@ -169,11 +169,13 @@ impl Engine {
 
     /// Takes up to `most` accepted records, oldest first, as JSON lines; and how many they are.
     pub fn drain(&self, most: usize) -> (Vec<u8>, usize) {
+        // A record with influence costs many times one without: past half of the ring, influence goes first.
+        let rendering = Rendering { shed: self.ring.is_crowded(), ..self.rendering.clone() };
         let entries = self.ring.take(most);
         let mut lines = Vec::with_capacity(entries.len() * 1024);
         for entry in &entries {
             match entry {
-                Entry::Decision(record) => self.render(record, &mut lines),
+                Entry::Decision(record) => self.render(record, &rendering, &mut lines),
                 Entry::Line(line) => {
                     lines.extend_from_slice(line);
                     lines.push(b'\n');
@@ -184,9 +186,9 @@ impl Engine {
     }
 
     /// A record whose rendering panics is still a line: the answer has left, so the log must say so (I4).
-    fn render(&self, record: &record::Record, lines: &mut Vec<u8>) {
+    fn render(&self, record: &record::Record, rendering: &Rendering, lines: &mut Vec<u8>) {
         let start = lines.len();
-        if catch_unwind(AssertUnwindSafe(|| record::render(record, &self.rendering, lines))).is_err() {
+        if catch_unwind(AssertUnwindSafe(|| record::render(record, rendering, lines))).is_err() {
             self.counts.panics.fetch_add(1, Ordering::Relaxed);
             lines.truncate(start);
             record::render_bare(record, lines);

@@ -88,7 +88,7 @@ fn empty_engine(capacity: usize) -> Engine {
     Engine::new(Options {
         log_capacity: capacity,
         log_bytes: usize::MAX,
-        rendering: Rendering { influence: InfluenceMode::All, digest_key: vec![7; 32] },
+        rendering: Rendering { influence: InfluenceMode::All, digest_key: vec![7; 32], shed: false },
         seed: 1,
     })
 }
@@ -240,6 +240,28 @@ fn a_full_log_allows_nothing_and_the_next_record_tells_how_many_were_refused() {
     ask(&engine, &bytes);
     let record: Json = serde_json::from_slice(&engine.drain(9).0).unwrap();
     assert_eq!((record["reason"].as_str(), record["refused_before"].as_u64()), (Some("allowed"), Some(2)));
+}
+
+#[test]
+fn past_half_of_the_ring_influence_is_shed_and_marked_and_decisions_go_on() {
+    let engine = engine(4);
+    publish(&engine, "device_trust", 4.into());
+    let bytes = wire::encode_request(&transfer());
+    let drained = |count: usize| -> Vec<Json> {
+        (0..count).for_each(|_| drop(ask(&engine, &bytes)));
+        let lines = String::from_utf8(engine.drain(count).0).unwrap();
+        lines.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+    };
+    for record in drained(2) {
+        assert_eq!(
+            (record["signals"][0]["influence"].as_str(), record.get("influence_shed")),
+            (Some("decisive"), None)
+        );
+    }
+    for record in drained(3) {
+        assert_eq!((record["reason"].as_str(), record["influence_shed"].as_bool()), (Some("allowed"), Some(true)));
+        assert!(record["signals"][0].get("influence").is_none());
+    }
 }
 
 /// A policy engine with a fault that no real one can be made to show.

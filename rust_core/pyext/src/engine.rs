@@ -107,6 +107,17 @@ impl Engine {
     fn ticks(&self) -> u64 {
         u64::try_from(self.started.elapsed().as_nanos()).unwrap_or(u64::MAX)
     }
+
+    /// Random bits of a decision's id. Deciding is total (I5), so without randomness the stopwatch must do.
+    fn id_bits(&self) -> [u8; RANDOM_BYTES] {
+        random().unwrap_or_else(|_| {
+            let mut bits = [0; RANDOM_BYTES];
+            for (bit, tick) in bits.iter_mut().zip(self.ticks().to_le_bytes()) {
+                *bit = tick;
+            }
+            bits
+        })
+    }
 }
 
 #[pymethods]
@@ -124,7 +135,7 @@ impl Engine {
         let options = Options {
             log_capacity,
             log_bytes,
-            rendering: Rendering { influence, digest_key },
+            rendering: Rendering { influence, digest_key, shed: false },
             seed: u64::from_ne_bytes(random()?),
         };
         Ok(Self { core: engine::Engine::new(options), started: Instant::now() })
@@ -140,10 +151,9 @@ impl Engine {
         self.core.snapshot().map(|snapshot| snapshot.revision.to_string())
     }
 
-    fn check<'py>(&self, py: Python<'py>, request: PyBackedBytes) -> PyResult<Bound<'py, PyBytes>> {
-        let random = random::<RANDOM_BYTES>()?;
-        let answer = py.detach(|| self.core.check(&request, now(), random, &|| self.ticks()));
-        Ok(PyBytes::new(py, &answer))
+    fn check<'py>(&self, py: Python<'py>, request: PyBackedBytes) -> Bound<'py, PyBytes> {
+        let answer = py.detach(|| self.core.check(&request, now(), self.id_bits(), &|| self.ticks()));
+        PyBytes::new(py, &answer)
     }
 
     fn close(&self) {
@@ -156,11 +166,10 @@ impl Engine {
         py: Python<'py>,
         request: PyBackedBytes,
         now_us: i64,
-    ) -> PyResult<(Bound<'py, PyBytes>, Bound<'py, PyBytes>)> {
-        let random = random::<RANDOM_BYTES>()?;
+    ) -> (Bound<'py, PyBytes>, Bound<'py, PyBytes>) {
         let now = Timestamp::from_micros(now_us);
-        let (record, answer) = py.detach(|| self.core.decide(&request, now, random, &|| self.ticks()));
-        Ok((PyBytes::new(py, &answer), PyBytes::new(py, &record)))
+        let (record, answer) = py.detach(|| self.core.decide(&request, now, self.id_bits(), &|| self.ticks()));
+        (PyBytes::new(py, &answer), PyBytes::new(py, &record))
     }
 
     #[pyo3(signature = (body, *, publisher, now_us))]

@@ -3,7 +3,7 @@
 
 use super::{
     Facts, SignalIndex, SignalRule, Slice, Standing,
-    reasoning::{Truth, Verdict, before_recheck, evaluate_with},
+    reasoning::{Doubts, Truth, Verdict},
     standing,
 };
 use crate::{model::State, reason::Reason};
@@ -37,6 +37,7 @@ pub fn influence(
     facts: &Facts,
     verdict: &Verdict,
 ) -> Vec<(SignalIndex, Effected)> {
+    let doubts = Doubts::new(slice, rules, facts);
     slice
         .mentioned()
         .into_iter()
@@ -50,9 +51,9 @@ pub fn influence(
                     return Some((signal, Effected::Refused));
                 }
                 // The result before the recheck was an allow.
-                before_recheck(slice, rules, facts, Some(signal)).reason != Reason::Allowed
+                doubts.reason_before_recheck(signal) != Reason::Allowed
             } else {
-                evaluate_with(slice, rules, facts, Some(signal)).reason != verdict.reason
+                doubts.reason(signal) != verdict.reason
             };
             Some((signal, if decisive { Effected::Decisive } else { Effected::Consulted }))
         })

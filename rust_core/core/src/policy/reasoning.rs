@@ -42,44 +42,77 @@ struct Worlds {
 /// INVARIANT I2: an uncertain signal allows only if each of its values, and its absence, would.
 /// INVARIANT I3: a revocable word allows only if its withdrawal would, too.
 pub fn evaluate(slice: &dyn Slice, rules: &[SignalRule], facts: &Facts) -> Verdict {
-    evaluate_with(slice, rules, facts, None)
+    let truths = judge(slice, &worlds(rules, facts, None, false), None);
+    let reason = conclude(slice, &truths);
+    let in_play = slice.in_play().to_vec();
+    if reason != Reason::Allowed || !any_revocable(rules, facts, None) {
+        return Verdict { reason, in_play, truths, rechecked: false };
+    }
+    let without = judge(slice, &worlds(rules, facts, None, true), Some(&truths));
+    let reason = after_recheck(slice, &without);
+    // An allow that stands is explained by the policies that made it, as they saw the words.
+    let truths = if reason == Reason::Allowed { truths } else { without };
+    Verdict { reason, in_play, truths, rechecked: true }
 }
 
-/// As `evaluate`, with one signal counted as uncertain whatever is known of it: the question behind `decisive`.
-pub(super) fn evaluate_with(
-    slice: &dyn Slice,
-    rules: &[SignalRule],
-    facts: &Facts,
-    doubted: Option<SignalIndex>,
-) -> Verdict {
-    let before = before_recheck(slice, rules, facts, doubted);
-    let revocable =
-        facts.iter().any(|(signal, fact)| standing_of(rules, *signal, fact, doubted) == Standing::Revocable);
-    if before.reason != Reason::Allowed || !revocable {
-        return before;
-    }
-    let worlds = worlds(rules, facts, doubted, true);
-    let truths = judge(slice, &worlds, Some(&before.truths));
-    let reason = match conclude(slice, &truths) {
+fn any_revocable(rules: &[SignalRule], facts: &Facts, doubted: Option<SignalIndex>) -> bool {
+    facts.iter().any(|(signal, fact)| standing_of(rules, *signal, fact, doubted) == Standing::Revocable)
+}
+
+fn after_recheck(slice: &dyn Slice, truths: &[Truth]) -> Reason {
+    match conclude(slice, truths) {
         Reason::Allowed => Reason::Allowed,
         Reason::EngineError => Reason::EngineError,
         _ => Reason::SignalWideningRefused,
-    };
-    // An allow that stands is explained by the policies that made it, as they saw the words.
-    let truths = if reason == Reason::Allowed { before.truths } else { truths };
-    Verdict { reason, in_play: before.in_play, truths, rechecked: true }
+    }
 }
 
-/// The evaluation before words are withdrawn.
-pub(super) fn before_recheck(
-    slice: &dyn Slice,
-    rules: &[SignalRule],
-    facts: &Facts,
-    doubted: Option<SignalIndex>,
-) -> Verdict {
-    let worlds = worlds(rules, facts, doubted, false);
-    let truths = judge(slice, &worlds, None);
-    Verdict { reason: conclude(slice, &truths), in_play: slice.in_play().to_vec(), truths, rechecked: false }
+/// The question behind `decisive`: what would the reason be, were one signal uncertain whatever is known of it?
+/// A doubt changes only the truths of the policies that mention the signal, so the others are judged once for all.
+pub(super) struct Doubts<'a> {
+    slice: &'a dyn Slice,
+    rules: &'a [SignalRule],
+    facts: &'a Facts,
+    before: Vec<Truth>,
+    without: Option<Vec<Truth>>,
+}
+
+impl<'a> Doubts<'a> {
+    pub(super) fn new(slice: &'a dyn Slice, rules: &'a [SignalRule], facts: &'a Facts) -> Self {
+        let before = judge(slice, &worlds(rules, facts, None, false), None);
+        let without =
+            any_revocable(rules, facts, None).then(|| judge(slice, &worlds(rules, facts, None, true), Some(&before)));
+        Self { slice, rules, facts, before, without }
+    }
+
+    /// The reason before words are withdrawn.
+    pub(super) fn reason_before_recheck(&self, doubted: SignalIndex) -> Reason {
+        conclude(self.slice, &self.rejudge(&self.before, doubted, false))
+    }
+
+    /// The reason of the whole evaluation.
+    pub(super) fn reason(&self, doubted: SignalIndex) -> Reason {
+        let before = self.reason_before_recheck(doubted);
+        match &self.without {
+            Some(without) if before == Reason::Allowed && any_revocable(self.rules, self.facts, Some(doubted)) => {
+                after_recheck(self.slice, &self.rejudge(without, doubted, true))
+            }
+            _ => before,
+        }
+    }
+
+    fn rejudge(&self, truths: &[Truth], doubted: SignalIndex, withdraw: bool) -> Vec<Truth> {
+        let worlds = worlds(self.rules, self.facts, Some(doubted), withdraw);
+        let first = first_world(&worlds);
+        let again = |(at, known): (usize, &Truth)| {
+            if self.slice.info(at).mentions.binary_search(&doubted).is_ok() {
+                judge_mixes(self.slice, at, &worlds, &first, &Truth::May)
+            } else {
+                known.clone()
+            }
+        };
+        truths.iter().enumerate().map(again).collect()
+    }
 }
 
 fn standing_of(rules: &[SignalRule], signal: SignalIndex, fact: &Fact, doubted: Option<SignalIndex>) -> Standing {
@@ -129,11 +162,15 @@ fn anything(rule: Option<&SignalRule>, seen: &mut Vec<Seen>) {
     }
 }
 
+/// Each signal in its first possibility: as it is where it is known, absent where it is uncertain.
+fn first_world(worlds: &[Worlds]) -> Vec<(SignalIndex, Seen)> {
+    worlds.iter().filter_map(|w| w.seen.first().map(|seen| (w.signal, seen.clone()))).collect()
+}
+
 /// Truth of each policy in play. `settled`: truths of an evaluation to whose worlds these only add, so that
 /// nothing is judged twice.
 fn judge(slice: &dyn Slice, worlds: &[Worlds], settled: Option<&[Truth]>) -> Vec<Truth> {
-    let first: Vec<(SignalIndex, Seen)> =
-        worlds.iter().filter_map(|w| w.seen.first().map(|seen| (w.signal, seen.clone()))).collect();
+    let first = first_world(worlds);
     // One context for all policies, in the first world: uncertain signals are absent in it, the others as they are.
     let in_first: Vec<Truth> =
         settled.map_or_else(|| slice.judge_all(&first).into_iter().map(truth).collect(), <[Truth]>::to_vec);

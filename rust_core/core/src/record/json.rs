@@ -36,6 +36,8 @@ pub struct Rendering {
     pub influence: InfluenceMode,
     /// Key of the digests that stand for secret values.
     pub digest_key: Vec<u8>,
+    /// Leaves influence out, and says so: under overload it is shed before a decision is.
+    pub shed: bool,
 }
 
 #[derive(Serialize)]
@@ -60,6 +62,8 @@ struct Line<'a> {
     timing_us: Timing,
     #[serde(skip_serializing_if = "is_zero")]
     refused_before: u64,
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    influence_shed: bool,
 }
 
 #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde hands out references")]
@@ -202,6 +206,7 @@ pub fn render(record: &Record, rendering: &Rendering, out: &mut Vec<u8>) {
             total: micros(record.spent.total),
         },
         refused_before: record.refused_before,
+        influence_shed: rendering.shed && wants_influence(record, rendering.influence),
     };
     if serde_json::to_writer(&mut *out, &line).is_ok() {
         out.push(b'\n');
@@ -265,19 +270,23 @@ fn effected(
     snapshot: Option<&Snapshot>,
     slice: Option<&dyn Slice>,
 ) -> HashMap<SignalIndex, Effected> {
-    let wanted = match rendering.influence {
+    let wanted = !rendering.shed && wants_influence(record, rendering.influence);
+    match (wanted, snapshot, slice, &record.verdict) {
+        (true, Some(snapshot), Some(slice), Some(verdict)) => {
+            influence(slice, &snapshot.rules, &record.facts, verdict).into_iter().collect()
+        }
+        _ => HashMap::new(),
+    }
+}
+
+fn wants_influence(record: &Record, mode: InfluenceMode) -> bool {
+    match mode {
         InfluenceMode::None => false,
         InfluenceMode::All => true,
         InfluenceMode::Default => {
             let high = record.route.as_ref().is_some_and(|r| r.sensitivity == crate::model::Sensitivity::High);
             record.reason != Reason::Allowed || high
         }
-    };
-    match (wanted, snapshot, slice, &record.verdict) {
-        (true, Some(snapshot), Some(slice), Some(verdict)) => {
-            influence(slice, &snapshot.rules, &record.facts, verdict).into_iter().collect()
-        }
-        _ => HashMap::new(),
     }
 }
 

@@ -97,6 +97,12 @@ impl Ring {
         self.lock().entries.len()
     }
 
+    /// Whether more than half of the room is taken.
+    pub fn is_crowded(&self) -> bool {
+        let waiting = self.lock();
+        waiting.entries.len() > self.capacity / 2 || waiting.bytes > self.max_bytes / 2
+    }
+
     /// Whether none waits.
     pub fn is_empty(&self) -> bool {
         self.len() == 0

@@ -11,9 +11,18 @@ use cedar_policy_core::{
     extensions::Extensions,
 };
 use smol_str::SmolStr;
-use std::{collections::BTreeMap, sync::Arc};
+use std::{
+    collections::{BTreeMap, HashMap},
+    sync::Arc,
+};
 
 type Fields = BTreeMap<SmolStr, ast::Value>;
+/// Known values that stand in an open context under a name of their own.
+type Known = HashMap<SmolStr, ast::Value>;
+
+/// How often known values are put into what evaluation leaves over: each time uncovers the parts behind them.
+/// What is still covered then is open, which is the cautious answer.
+const MAX_ROUNDS: usize = 8;
 
 /// The policies in play, with what does not vary between evaluations.
 pub(super) struct CedarSlice<'e> {
@@ -80,9 +89,18 @@ impl<'e> CedarSlice<'e> {
         Evaluator::new(request, self.engine.core_entities(), Extensions::all_available())
     }
 
-    fn judge(&self, evaluator: &Evaluator<'e>, policy: &Compiled) -> Judged {
+    fn judge(&self, evaluator: &Evaluator<'e>, policy: &Compiled, known: &Known) -> Judged {
         let Some(condition) = &policy.condition else { return Judged::True };
-        match evaluator.partial_interpret(condition, &self.engine.no_slots) {
+        let mut outcome = evaluator.partial_interpret(condition, &self.engine.no_slots);
+        for _ in 0..MAX_ROUNDS {
+            match outcome {
+                Ok(PartialValue::Residual(rest)) if rest.unknowns().any(|u| known.contains_key(&u.name)) => {
+                    outcome = evaluator.partial_interpret(&rest.substitute(known), &self.engine.no_slots);
+                }
+                _ => break,
+            }
+        }
+        match outcome {
             Ok(PartialValue::Value(value)) => match value.value_kind() {
                 ValueKind::Lit(Literal::Bool(applies)) => {
                     if *applies {
@@ -179,26 +197,46 @@ impl<'e> CedarSlice<'e> {
         Ok(Context::Value(Arc::new(context)))
     }
 
-    /// A context with at least one unknown. It holds only what the policy mentions: an extension value
-    /// beside an unknown would keep Cedar from looking into the record.
+    /// A context with at least one unknown, and the known values that stand in it by a name of their own.
+    /// It holds only what the policy mentions.
     fn open_context<'s>(
         &self,
         reads: &Reads,
         seen: impl Iterator<Item = &'s (SignalIndex, Seen)>,
-    ) -> Result<Context, String> {
+    ) -> Result<(Context, Known), String> {
+        let mut known = Known::new();
         let mut signals: BTreeMap<SmolStr, Expr> = BTreeMap::new();
         for (signal, seen) in seen {
             let name = self.name_of(*signal);
             match seen {
                 Seen::Absent => {}
-                Seen::Value(value) => drop(signals.insert(name, Expr::from(values::to_cedar(value)?))),
+                Seen::Value(value) => drop(signals.insert(name, stand_in(values::to_cedar(value)?, &mut known))),
                 Seen::Any => drop(signals.insert(name.clone(), Expr::unknown(Unknown::new_untyped(name)))),
             }
         }
         let mut context: BTreeMap<SmolStr, Expr> =
-            self.fixed(reads)?.into_iter().map(|(name, value)| (name, Expr::from(value))).collect();
+            self.fixed(reads)?.into_iter().map(|(name, value)| (name, stand_in(value, &mut known))).collect();
         context.insert(SmolStr::new_static("signals"), Expr::record_arc(Arc::new(signals)));
-        Ok(Context::RestrictedResidual(Arc::new(context)))
+        Ok((Context::RestrictedResidual(Arc::new(context)), known))
+    }
+}
+
+/// A value as an expression that may stand beside an unknown. Cedar does not look into a record that holds both an
+/// unknown and an extension value (decimal, datetime, ip), since building that value could fail: so it stands in
+/// under a name, and is put in its place in what evaluation leaves over.
+fn stand_in(value: ast::Value, known: &mut Known) -> Expr {
+    match value.value {
+        ValueKind::Record(fields) => {
+            let fields = Arc::unwrap_or_clone(fields).into_iter();
+            Expr::record_arc(Arc::new(fields.map(|(name, value)| (name, stand_in(value, known))).collect()))
+        }
+        ValueKind::ExtensionValue(_) => {
+            // No signal has a name with a space.
+            let name = SmolStr::new(format!("known {}", known.len()));
+            known.insert(name.clone(), value);
+            Expr::unknown(Unknown::new_untyped(name))
+        }
+        _ => Expr::from(value),
     }
 }
 
@@ -228,7 +266,7 @@ impl Slice for CedarSlice<'_> {
         match self.plain_context(&self.union_of_reads(), seen.iter()) {
             Ok(context) => {
                 let evaluator = self.evaluator(context);
-                self.policies.iter().map(|policy| self.judge(&evaluator, policy)).collect()
+                self.policies.iter().map(|policy| self.judge(&evaluator, policy, &Known::new())).collect()
             }
             Err(why) => self.policies.iter().map(|_| Judged::Failed(why.clone())).collect(),
         }
@@ -240,10 +278,13 @@ impl Slice for CedarSlice<'_> {
         };
         let own = || seen.iter().filter(|(signal, _)| policy.info.mentions.binary_search(signal).is_ok());
         let open = own().any(|(_, seen)| *seen == Seen::Any);
-        let context =
-            if open { self.open_context(&policy.reads, own()) } else { self.plain_context(&policy.reads, own()) };
+        let context = if open {
+            self.open_context(&policy.reads, own())
+        } else {
+            self.plain_context(&policy.reads, own()).map(|context| (context, Known::new()))
+        };
         match context {
-            Ok(context) => self.judge(&self.evaluator(context), policy),
+            Ok((context, known)) => self.judge(&self.evaluator(context), policy, &known),
             Err(why) => Judged::Failed(why),
         }
     }

@@ -250,3 +250,37 @@ fn every_mistake_of_the_entities_is_found_in_one_pass() {
     entities::load(Some(text), &schema, &mut findings);
     assert_eq!(findings.as_slice().len(), 3, "{:?}", findings.as_slice());
 }
+
+#[test]
+fn a_known_decimal_or_address_beside_an_unknown_hides_nothing() {
+    let rules = [
+        rule("origin", "ip", Influence::Grant, WhenUnavailable::Deny, false),
+        rule("risk", "long", Influence::Grant, WhenUnavailable::Deny, false),
+        rule("score", "decimal", Influence::Grant, WhenUnavailable::Deny, false),
+    ];
+    let fact = |state, value: Option<&str>, rule: &SignalRule| {
+        let mut fact = Fact::missing(None, Assurance::Authoritative);
+        fact.state = state;
+        fact.value = value.and_then(|text| rule.kind.read_text(text));
+        fact
+    };
+    let facts = [
+        (SignalIndex(0), fact(State::Fresh, Some("10.0.0.1"), &rules[0])),
+        (SignalIndex(1), fact(State::Missing, None, &rules[1])),
+        (SignalIndex(2), fact(State::Fresh, Some("0.5"), &rules[2])),
+    ];
+    let outside = "context.signals has origin && !context.signals.origin.isInRange(ip(\"10.0.0.0/8\"))";
+    let high = "context.signals has score && context.signals.score.greaterThan(decimal(\"0.7\"))";
+    let risky = "context.signals has risk && context.signals.risk > 5";
+    for (forbid, expected) in [
+        (format!("({outside}) && ({risky})"), "allowed"),
+        (format!("({outside}) && ({high}) && ({risky})"), "allowed"),
+        (format!("({high} || {outside}) && ({risky})"), "allowed"),
+        (format!("!({outside}) && !({high}) && ({risky})"), "signal_unavailable"),
+    ] {
+        let forbid = format!("forbid(principal, action, resource) when {{ {forbid} }};");
+        let engine = below_the_loader(&["permit(principal, action, resource);", &forbid], &rules);
+        let slice = engine.slice(&query("transfer.create")).unwrap();
+        assert_eq!(evaluate(&*slice, &rules, &facts).reason.code(), expected, "{forbid}");
+    }
+}
