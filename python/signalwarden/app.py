@@ -15,6 +15,7 @@ import threading
 import time
 from dataclasses import dataclass
 from pathlib import Path
+from queue import SimpleQueue
 from typing import TYPE_CHECKING, Any, Final
 
 import orjson
@@ -89,7 +90,9 @@ class App:
         self._reload_refused: dict[str, Any] | None = None
         self._stop_ticks = threading.Event()
         self._ticker = threading.Thread(target=self._tick_forever, name="ticker", daemon=True)
-        self._wake = threading.Event()
+        # A handler runs in the midst of whatever the main thread does, the wait itself included: an Event's lock
+        # may be held just then, and the handler would wait for it for good. This queue's `put` is made for that.
+        self._wake: SimpleQueue[None] = SimpleQueue()
         self._end = False
         self._hup = False
         self._transport = (0, 0)
@@ -197,8 +200,7 @@ class App:
 
     def _serve(self) -> None:
         while not self._end:
-            self._wake.wait()
-            self._wake.clear()
+            self._wake.get()
             if self._hup:
                 self._hup = False
                 with contextlib.suppress(ConfigurationError):  # recorded and logged
@@ -206,11 +208,11 @@ class App:
 
     def _on_end(self, _number: int, _frame: FrameType | None) -> None:
         self._end = True
-        self._wake.set()
+        self._wake.put(None)
 
     def _on_hup(self, _number: int, _frame: FrameType | None) -> None:
         self._hup = True
-        self._wake.set()
+        self._wake.put(None)
 
     def _say_started(self) -> None:
         running = self._up()
