@@ -311,8 +311,9 @@ App(sys.argv[1]).run_forever()
 """
 
 
-def test_signals_in_the_midst_of_signals_are_all_heard(root: Path) -> None:
-    """A handler that waits for a lock which its own thread holds would hang here within a few rounds."""
+@contextmanager
+def served(root: Path) -> Iterator[subprocess.Popen[str]]:
+    """A server in a process of its own, once its doors are open."""
     command = [sys.executable, "-u", "-c", SERVE, str(root)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as server:
         assert server.stdout is not None
@@ -320,29 +321,28 @@ def test_signals_in_the_midst_of_signals_are_all_heard(root: Path) -> None:
             for line in server.stdout:
                 if line.startswith("check on"):
                     break
-            for _ in range(2_000):
-                server.send_signal(signal.SIGHUP)
-            server.send_signal(signal.SIGTERM)
-            server.communicate(timeout=TIMEOUT_S)
-            assert server.returncode == 0
+            yield server
         finally:
             server.kill()
+
+
+def test_signals_in_the_midst_of_signals_are_all_heard(root: Path) -> None:
+    """A handler that waits for a lock which its own thread holds would hang here within a few rounds."""
+    with served(root) as server:
+        for _ in range(2_000):
+            server.send_signal(signal.SIGHUP)
+        server.send_signal(signal.SIGTERM)
+        server.communicate(timeout=TIMEOUT_S)
+        assert server.returncode == 0
 
 
 def test_sighup_reloads_and_sigterm_ends_in_order(root: Path) -> None:
-    command = [sys.executable, "-u", "-c", SERVE, str(root)]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as server:
+    with served(root) as server:
         assert server.stdout is not None
-        try:
-            for line in server.stdout:
-                if line.startswith("check on"):
-                    break
-            server.send_signal(signal.SIGHUP)
-            assert "in force, by SIGHUP" in server.stdout.readline()
-            server.send_signal(signal.SIGTERM)
-            assert server.wait(TIMEOUT_S) == 0
-        finally:
-            server.kill()
+        server.send_signal(signal.SIGHUP)
+        assert "in force, by SIGHUP" in server.stdout.readline()
+        server.send_signal(signal.SIGTERM)
+        assert server.wait(TIMEOUT_S) == 0
     assert changes(root) == [
         "server_started",
         "configuration_loaded",

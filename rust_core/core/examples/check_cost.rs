@@ -37,7 +37,7 @@ fn main() {
     let engine = Engine::new(Options {
         log_capacity: checks + 1,
         log_bytes: usize::MAX,
-        rendering: Rendering { influence: InfluenceMode::None, digest_key: vec![0; 32], shed: false },
+        rendering: Rendering { influence: InfluenceMode::None, digest_key: vec![0; 32] },
         seed: 7,
     });
     let loading = Instant::now();

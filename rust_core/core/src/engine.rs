@@ -116,7 +116,7 @@ impl Engine {
         let (record, answer) = self.checked(bytes, now, id, ticks).into_parts();
         let mut line = Vec::new();
         let rendering = Rendering { influence: record::InfluenceMode::All, ..self.rendering.clone() };
-        record::render(&record, &rendering, &mut line);
+        record::render(&record, &rendering, false, &mut line);
         (line, answer)
     }
 
@@ -170,12 +170,12 @@ impl Engine {
     /// Takes up to `most` accepted records, oldest first, as JSON lines; and how many they are.
     pub fn drain(&self, most: usize) -> (Vec<u8>, usize) {
         // A record with influence costs many times one without: past half of the ring, influence goes first.
-        let rendering = Rendering { shed: self.ring.is_crowded(), ..self.rendering.clone() };
+        let shed = self.ring.is_crowded();
         let entries = self.ring.take(most);
         let mut lines = Vec::with_capacity(entries.len() * 1024);
         for entry in &entries {
             match entry {
-                Entry::Decision(record) => self.render(record, &rendering, &mut lines),
+                Entry::Decision(record) => self.render(record, shed, &mut lines),
                 Entry::Line(line) => {
                     lines.extend_from_slice(line);
                     lines.push(b'\n');
@@ -186,9 +186,9 @@ impl Engine {
     }
 
     /// A record whose rendering panics is still a line: the answer has left, so the log must say so (I4).
-    fn render(&self, record: &record::Record, rendering: &Rendering, lines: &mut Vec<u8>) {
+    fn render(&self, record: &record::Record, shed: bool, lines: &mut Vec<u8>) {
         let start = lines.len();
-        if catch_unwind(AssertUnwindSafe(|| record::render(record, rendering, lines))).is_err() {
+        if catch_unwind(AssertUnwindSafe(|| record::render(record, &self.rendering, shed, lines))).is_err() {
             self.counts.panics.fetch_add(1, Ordering::Relaxed);
             lines.truncate(start);
             record::render_bare(record, lines);

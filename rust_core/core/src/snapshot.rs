@@ -2,7 +2,7 @@
 
 use crate::{
     error::Error,
-    findings::{Finding, Findings, Place, Severity},
+    findings::{Finding, Findings, Place},
     identity::Identity,
     limits,
     model::{ActionId, Influence, SpiffeIdError, Timestamp, TrustDomain, WhenUnavailable, hex},
@@ -300,9 +300,4 @@ fn revision(files: &[(String, Vec<u8>)], settings: &CoreSettings) -> Arc<str> {
         part(content);
     }
     hex(&hash.finalize()).into()
-}
-
-/// Whether a finding stops a load.
-pub fn stops(finding: &Finding) -> bool {
-    finding.severity == Severity::Error
 }

@@ -88,7 +88,7 @@ fn empty_engine(capacity: usize) -> Engine {
     Engine::new(Options {
         log_capacity: capacity,
         log_bytes: usize::MAX,
-        rendering: Rendering { influence: InfluenceMode::All, digest_key: vec![7; 32], shed: false },
+        rendering: Rendering { influence: InfluenceMode::All, digest_key: vec![7; 32] },
         seed: 1,
     })
 }

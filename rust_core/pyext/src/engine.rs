@@ -135,7 +135,7 @@ impl Engine {
         let options = Options {
             log_capacity,
             log_bytes,
-            rendering: Rendering { influence, digest_key, shed: false },
+            rendering: Rendering { influence, digest_key },
             seed: u64::from_ne_bytes(random()?),
         };
         Ok(Self { core: engine::Engine::new(options), started: Instant::now() })

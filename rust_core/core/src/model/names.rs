@@ -12,6 +12,9 @@ pub struct SignalName(Arc<str>);
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ActionId(Arc<str>);
 
+/// Actions that no route declares: they get a schema and a policy set of their own with tasks and approvals.
+pub const BUILT_IN_ACTIONS: &[&str] = &["task.begin", "task.delegate", "approval.give"];
+
 impl SignalName {
     /// Parses a name.
     pub fn parse(text: &str) -> Option<Self> {

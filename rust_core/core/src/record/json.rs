@@ -36,8 +36,6 @@ pub struct Rendering {
     pub influence: InfluenceMode,
     /// Key of the digests that stand for secret values.
     pub digest_key: Vec<u8>,
-    /// Leaves influence out, and says so: under overload it is shed before a decision is.
-    pub shed: bool,
 }
 
 #[derive(Serialize)]
@@ -161,12 +159,14 @@ struct Timing {
     total: f64,
 }
 
-/// Appends the record as one line of JSON, newline included.
-pub fn render(record: &Record, rendering: &Rendering, out: &mut Vec<u8>) {
+/// Appends the record as one line of JSON, newline included. `shed` leaves influence out, and says so: under
+/// overload it goes before a decision does.
+pub fn render(record: &Record, rendering: &Rendering, shed: bool, out: &mut Vec<u8>) {
     let start = out.len();
     let snapshot = record.snapshot.as_deref();
     let slice = snapshot.and_then(|s| record.query.as_ref().and_then(|query| s.policies.slice(query).ok()));
-    let effected = effected(record, rendering, snapshot, slice.as_deref());
+    let wanted = wants_influence(record, rendering.influence);
+    let effected = if wanted && !shed { effected(record, snapshot, slice.as_deref()) } else { HashMap::new() };
     let policies = policies(record, snapshot);
     let allowed = record.reason == Reason::Allowed;
     let line = Line {
@@ -206,7 +206,7 @@ pub fn render(record: &Record, rendering: &Rendering, out: &mut Vec<u8>) {
             total: micros(record.spent.total),
         },
         refused_before: record.refused_before,
-        influence_shed: rendering.shed && wants_influence(record, rendering.influence),
+        influence_shed: shed && wanted,
     };
     if serde_json::to_writer(&mut *out, &line).is_ok() {
         out.push(b'\n');
@@ -264,15 +264,9 @@ fn request(record: &Record) -> RequestPart<'_> {
     }
 }
 
-fn effected(
-    record: &Record,
-    rendering: &Rendering,
-    snapshot: Option<&Snapshot>,
-    slice: Option<&dyn Slice>,
-) -> HashMap<SignalIndex, Effected> {
-    let wanted = !rendering.shed && wants_influence(record, rendering.influence);
-    match (wanted, snapshot, slice, &record.verdict) {
-        (true, Some(snapshot), Some(slice), Some(verdict)) => {
+fn effected(record: &Record, snapshot: Option<&Snapshot>, slice: Option<&dyn Slice>) -> HashMap<SignalIndex, Effected> {
+    match (snapshot, slice, &record.verdict) {
+        (Some(snapshot), Some(slice), Some(verdict)) => {
             influence(slice, &snapshot.rules, &record.facts, verdict).into_iter().collect()
         }
         _ => HashMap::new(),

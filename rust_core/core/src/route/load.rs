@@ -13,12 +13,13 @@ use crate::{
     document::{self, Fields, Node},
     findings::{Findings, Place},
     limits,
-    model::{ActionId, Sensitivity, Tier, names::is_entity_type},
+    model::{
+        ActionId, Sensitivity, Tier,
+        names::{BUILT_IN_ACTIONS, is_entity_type},
+    },
 };
 use std::{collections::BTreeMap, sync::Arc};
 
-/// Actions that the product itself has (DESIGN section 5).
-const BUILT_IN: [&str; 3] = ["task.begin", "task.delegate", "approval.give"];
 /// Methods that a slip of the keyboard may have meant.
 const USUAL_METHODS: [&str; 9] = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE", "CONNECT"];
 
@@ -215,7 +216,7 @@ impl Reader<'_> {
 
     fn action(&mut self, node: &Node) -> Option<ActionId> {
         let text = node.text(self.file, "action", self.findings)?;
-        if BUILT_IN.contains(&text) {
+        if BUILT_IN_ACTIONS.contains(&text) {
             let message = format!("`action`: `{text}` is built in: expected a name of your own");
             self.error(node.place, "reserved_name", message);
             return None;

@@ -4,7 +4,7 @@ use super::contract::{Contract, LogSensitivity};
 use super::sources::{self, Source};
 use crate::document::{self, Entry, Fields, Node};
 use crate::findings::{Findings, Place, did_you_mean};
-use crate::model::names::SubjectKind;
+use crate::model::names::{BUILT_IN_ACTIONS, SubjectKind};
 use crate::model::{ActionId, Assurance, Influence, SignalName, SignalType, Span, Tier, Timestamp, WhenUnavailable};
 use crate::route::ActionDecl;
 use chrono::{DateTime, Days, NaiveDate};
@@ -15,8 +15,6 @@ use std::sync::Arc;
 const REMIND_DAYS: u64 = 30;
 /// Keys of features that are planned and not built: never accepted and ignored.
 const LATER: &[&str] = &["merge", "adverse", "corroborate", "while_live", "approvers"];
-/// Actions that are built in, once tasks and approvals are.
-const BUILT_IN_ACTIONS: &[&str] = &["task.begin", "task.delegate", "approval.give"];
 
 /// The contracts of a directory, by name.
 #[derive(Clone, Debug, Default)]

@@ -1,14 +1,10 @@
 //! What `check` finds in policies: ours over the syntax tree first, then Cedar's strict validator.
 
-use super::{
-    Compiled, Reads,
-    schema::{label, label_in},
-    sentence, values, walk,
-};
+use super::{Compiled, Reads, schema::label, sentence, values, walk};
 use crate::{
     findings::{Findings, Place, did_you_mean, nearest},
     limits,
-    model::{Influence, Tier, hex},
+    model::{Influence, Tier, hex, names::BUILT_IN_ACTIONS},
     policy::{ActionRule, Effect, PolicyInfo, SignalIndex, SignalRule},
 };
 use cedar_policy::{PolicySet, Schema, ValidationMode, Validator};
@@ -26,9 +22,6 @@ use std::{collections::BTreeMap, collections::HashMap, sync::Arc};
 /// Annotations that mean something, today or once their feature is built.
 const ANNOTATIONS: &[(&str, bool)] =
     &[("id", true), ("description", true), ("owner", true), ("mode", false), ("require_approval", false)];
-
-/// Actions with a schema and a policy set of their own, built with grants and approvals.
-pub(super) const BUILT_IN_ACTIONS: &[&str] = &["task.begin", "task.delegate", "approval.give"];
 
 /// One policy as parsed.
 pub(super) struct Parsed {
@@ -53,16 +46,16 @@ pub(super) fn parse(files: &[(&str, &str)], findings: &mut Findings) -> Vec<Pars
             );
             continue;
         }
+        let lines = Arc::new(values::Lines::of(text));
         let set = match parse_policyset(text) {
             Ok(set) => set,
             Err(errors) => {
                 for error in errors.iter() {
-                    findings.error(file, label(text, error), "syntax", sentence(error));
+                    findings.error(file, label(&lines, error), "syntax", sentence(error));
                 }
                 continue;
             }
         };
-        let lines = Arc::new(values::Lines::of(text));
         for template in set.templates() {
             let at = template.loc().map_or_else(Place::default, |loc| lines.place(loc.start()));
             findings.error(file, at, "template", "policy templates are not supported: write the policy out");
@@ -312,13 +305,13 @@ pub(super) fn validate(parsed: &[Parsed], checked: &[Checked], schema: &Schema, 
     let by_id: HashMap<&str, &Parsed> = parsed.iter().map(|p| (&*p.id, p)).collect();
     for error in result.validation_errors() {
         if let Some(parsed) = by_id.get(error.policy_id().as_ref() as &str) {
-            let at = Some(label_in(&parsed.lines, error)).filter(|place| place.line > 0).unwrap_or(parsed.place);
+            let at = Some(label(&parsed.lines, error)).filter(|place| place.line > 0).unwrap_or(parsed.place);
             findings.error(&parsed.file, at, "cedar", plain(&sentence(error)));
         }
     }
     for warning in result.validation_warnings() {
         if let Some(parsed) = by_id.get(warning.policy_id().as_ref() as &str) {
-            let at = Some(label_in(&parsed.lines, warning)).filter(|place| place.line > 0).unwrap_or(parsed.place);
+            let at = Some(label(&parsed.lines, warning)).filter(|place| place.line > 0).unwrap_or(parsed.place);
             findings.warning(&parsed.file, at, "cedar", plain(&sentence(warning)));
         }
     }

@@ -60,7 +60,6 @@ struct Reads {
 
 /// The compiled policies of one directory.
 pub struct CedarEngine {
-    schema: cedar_policy::Schema,
     entities: cedar_policy::Entities,
     compiled: Vec<Compiled>,
     infos: Vec<Arc<PolicyInfo>>,
@@ -92,19 +91,18 @@ impl CedarEngine {
             return None;
         }
         let readings: Vec<walk::Reading> = checked.into_iter().map(|checked| checked.reading).collect();
-        Self::assemble(&parsed, &readings, (schema, entities), actions, signals)
+        Self::assemble(&parsed, &readings, entities, actions, signals)
     }
 
     /// Compiles and files what was checked.
     fn assemble(
         parsed: &[checks::Parsed],
         readings: &[walk::Reading],
-        (schema, entities): (cedar_policy::Schema, cedar_policy::Entities),
+        entities: cedar_policy::Entities,
         actions: &[ActionRule],
         signals: &[SignalRule],
     ) -> Option<Self> {
         let mut engine = Self {
-            schema,
             entities,
             compiled: Vec::with_capacity(parsed.len()),
             infos: Vec::with_capacity(parsed.len()),
@@ -157,11 +155,6 @@ impl CedarEngine {
             cedar_policy_core::entities::Dereference::Data(entity) => Some(entity),
             _ => None,
         }
-    }
-
-    /// The schema in force, as Cedar's own tools read it.
-    pub fn schema_text(&self) -> &cedar_policy::Schema {
-        &self.schema
     }
 }
 

@@ -1,7 +1,7 @@
 //! The register compiled to a Cedar schema: for each action exactly the context of DESIGN section 5,
 //! beside the entity types that the user declares in `entities.cedarschema`.
 
-use super::values::{Lines, WORKLOAD, place};
+use super::values::{Lines, WORKLOAD};
 use crate::{
     findings::{Findings, Place, did_you_mean},
     model::Influence,
@@ -39,7 +39,7 @@ pub(super) fn load(
             fragment
         }
         Err(error) => {
-            findings.error(FILE, label(text, &error), "schema", super::sentence(&error));
+            findings.error(FILE, label(&Lines::of(text), &error), "schema", super::sentence(&error));
             return None;
         }
     };
@@ -66,19 +66,14 @@ pub(super) fn load(
     match Schema::from_schema_fragments([fragment, ours]) {
         Ok(schema) => Some(schema),
         Err(error) => {
-            findings.error(FILE, label(text, &error), "schema", super::sentence(&error));
+            findings.error(FILE, label(&Lines::of(text), &error), "schema", super::sentence(&error));
             None
         }
     }
 }
 
 /// Place of the first label of one of Cedar's diagnostics.
-pub(super) fn label(text: &str, error: &dyn Diagnostic) -> Place {
-    error.labels().and_then(|mut labels| labels.next()).map_or_else(Place::default, |label| place(text, label.offset()))
-}
-
-/// As `label`, in a file whose lines are known.
-pub(super) fn label_in(lines: &Lines, error: &dyn Diagnostic) -> Place {
+pub(super) fn label(lines: &Lines, error: &dyn Diagnostic) -> Place {
     error.labels().and_then(|mut labels| labels.next()).map_or_else(Place::default, |label| lines.place(label.offset()))
 }
 
@@ -87,7 +82,7 @@ fn refuse_actions(fragment: &SchemaFragment, text: &str, findings: &mut Findings
     let namespaces = json.as_object().into_iter().flatten();
     for (_, content) in namespaces {
         for name in content.get("actions").and_then(|a| a.as_object()).into_iter().flatten().map(|(name, _)| name) {
-            let at = text.find("action ").map_or_else(Place::default, |offset| place(text, offset));
+            let at = text.find("action ").map_or_else(Place::default, |offset| Lines::of(text).place(offset));
             findings.error(
                 FILE,
                 at,

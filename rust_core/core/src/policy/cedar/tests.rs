@@ -71,7 +71,7 @@ fn below_the_loader(policies: &[&str], signals: &[SignalRule]) -> CedarEngine {
     assert!(!findings.has_errors(), "{:?}", findings.as_slice());
     let readings: Vec<_> = parsed.iter().map(|p| walk::read(&p.policy)).collect();
     let entities = entities::load(Some("[]"), &schema, &mut findings);
-    CedarEngine::assemble(&parsed, &readings, (schema, entities), &actions(), signals).unwrap()
+    CedarEngine::assemble(&parsed, &readings, entities, &actions(), signals).unwrap()
 }
 
 fn case_signals(case: &Json) -> (Vec<SignalRule>, Vec<(SignalIndex, Fact)>) {

@@ -77,8 +77,3 @@ impl Lines {
         Place { line: u32::try_from(line).unwrap_or(u32::MAX), column: u32::try_from(column).unwrap_or(u32::MAX) }
     }
 }
-
-/// Line and column of one offset in a text that is looked at once.
-pub(super) fn place(text: &str, offset: usize) -> Place {
-    Lines::of(text).place(offset)
-}
