@@ -1,9 +1,10 @@
 //! The facts of one request: each signal read once, with its state.
 
-use super::sources::Flow;
+use super::sources::{Circumstances, Flow};
 use super::store::{Cells, Store};
 use crate::model::names::SubjectKind;
 use crate::model::{Fact, Request, ResourceId, SpiffeId, State, Subject, Timestamp};
+use crate::route::Route;
 use std::borrow::Borrow;
 use std::sync::Arc;
 
@@ -16,6 +17,8 @@ pub struct Asker<'a> {
     pub resource: &'a ResourceId,
     /// The principal's entity attribute `device`.
     pub device: Option<&'a str>,
+    /// The route that the request took.
+    pub route: &'a Route,
 }
 
 /// Subjects whose signals are stored. Signals of tasks and workflows are missing until grants are built,
@@ -32,6 +35,7 @@ pub fn gather<C: Borrow<Cells>>(
     request: &Request,
     now: Timestamp,
 ) -> Vec<Fact> {
+    let circumstances = Circumstances { request, route: asker.route, now, principal: asker.principal };
     let mut facts: Vec<Fact> = Vec::with_capacity(cells.len());
     let mut subjects: [Option<Subject>; STORED.len()] = Default::default();
     for cells in cells.iter().map(Borrow::borrow) {
@@ -44,7 +48,7 @@ pub fn gather<C: Borrow<Cells>>(
                 }
                 cells.missing(subject.clone())
             }
-            None if kind == SubjectKind::Request => on_request(store, cells, request),
+            None if kind == SubjectKind::Request => on_request(store, cells, &circumstances),
             None => cells.missing(None),
         });
     }
@@ -74,12 +78,12 @@ fn subject_of(store: &Store, kind: SubjectKind, asker: &Asker<'_>) -> Option<Sub
     Some(Subject { kind, id })
 }
 
-fn on_request(store: &Store, cells: &Cells, request: &Request) -> Fact {
+fn on_request(store: &Store, cells: &Cells, circumstances: &Circumstances<'_>) -> Fact {
     let mut fact = cells.missing(Some(store.of_request().clone()));
     let contract = cells.contract();
     for source in &contract.sources {
         if let Flow::OnRequest(reader) = &source.flow {
-            (fact.state, fact.value) = reader.read(request, &contract.kind);
+            (fact.state, fact.value) = reader.read(circumstances, &contract.kind);
             fact.assurance = source.assurance;
             fact.source = (fact.state != State::Missing).then(|| Arc::clone(&source.label));
             break;

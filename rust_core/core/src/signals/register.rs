@@ -1,7 +1,7 @@
 //! The register: every signal that may influence access, read from `signals.yaml` and checked.
 
 use super::contract::{Contract, LogSensitivity};
-use super::sources::{self, Source};
+use super::sources::{self, Around, Source};
 use crate::document::{self, Entry, Fields, Node};
 use crate::findings::{Findings, Place, did_you_mean};
 use crate::model::names::{BUILT_IN_ACTIONS, SubjectKind};
@@ -82,7 +82,7 @@ impl<'a> Reader<'a, '_> {
         let owner = self.owner();
         let purpose = self.prose("purpose");
         let subject = self.fields.require_word("subject", SubjectKind::ALL, self.findings);
-        let sources = self.sources(subject);
+        let sources = self.sources(subject, kind.as_ref());
         let max_age = self.max_age(subject);
         let influence = self.fields.require_word("influence", Influence::ALL, self.findings);
         let influence = self.bounded_influence(influence, sources.as_deref());
@@ -171,15 +171,15 @@ impl<'a> Reader<'a, '_> {
         Some(text.to_owned())
     }
 
-    fn sources(&mut self, subject: Option<SubjectKind>) -> Option<Vec<Source>> {
+    fn sources(&mut self, subject: Option<SubjectKind>, kind: Option<&SignalType>) -> Option<Vec<Source>> {
         let node = self.fields.require("sources", self.findings)?;
         let items = node.list(self.file, "sources", self.findings)?;
         if items.is_empty() {
             self.error(node.place, "empty_list", "`sources`: expected at least one source, found none");
             return None;
         }
-        let read: Vec<Option<Source>> =
-            items.iter().map(|item| sources::read(self.file, item, subject, self.findings)).collect();
+        let around = Around { file: self.file, subject, kind, actions: self.actions };
+        let read: Vec<Option<Source>> = items.iter().map(|item| sources::read(around, item, self.findings)).collect();
         let place = self.fields.place_of("sources");
         // `merge` itself, where it stands, is said to be not built: once is enough.
         if items.len() > 1 && self.fields.take("merge").is_none() {

@@ -1,12 +1,17 @@
 //! Where values come from. To add a kind: one file here, and one row in `KINDS` (with its `mod`).
 
+pub mod envoy_metadata;
 pub mod header;
+pub mod peer;
 pub mod push;
+pub mod route;
+pub mod time;
 
 use crate::document::{Fields, Node};
-use crate::findings::{Findings, did_you_mean};
+use crate::findings::{Findings, Place, did_you_mean};
 use crate::model::names::SubjectKind;
-use crate::model::{Assurance, Request, SignalType, SpiffeId, State, Value};
+use crate::model::{Assurance, Request, SignalType, SpiffeId, State, Timestamp, Value};
+use crate::route::{ActionDecl, Route};
 use serde_json::{Map, Value as Json};
 use std::{fmt, sync::Arc};
 
@@ -14,10 +19,10 @@ use std::{fmt, sync::Arc};
 const KINDS: &[Kind] = &[
     push::KIND,
     header::KIND,
-    Kind::later("envoy_metadata"),
-    Kind::later("route"),
-    Kind::later("peer"),
-    Kind::later("time"),
+    envoy_metadata::KIND,
+    route::KIND,
+    peer::KIND,
+    time::KIND,
     Kind::later("ssf"),
     Kind::later("poll"),
     Kind::later("derived"),
@@ -28,8 +33,8 @@ const KINDS: &[Kind] = &[
 struct Kind {
     /// The word after `kind:`.
     word: &'static str,
-    /// The best assurance that it can have.
-    ceiling: Assurance,
+    /// The best assurance that an entry can have, and what would make it better, if anything would.
+    ceiling: fn(&Fields<'_>) -> (Assurance, &'static str),
     /// Why it can't speak of a kind of subject, if so.
     objection: fn(SubjectKind) -> Option<&'static str>,
     /// Reads what else is declared; `None` if the kind is not built yet.
@@ -38,21 +43,35 @@ struct Kind {
 
 impl Kind {
     const fn later(word: &'static str) -> Self {
-        Self { word, ceiling: Assurance::SelfAsserted, objection: |_| None, read: None }
+        Self { word, ceiling: |_| (Assurance::SelfAsserted, ""), objection: |_| None, read: None }
     }
+}
+
+/// What an entry of `sources` has to fit: parts of its contract (`None`: that could not be read), and the routes.
+#[derive(Clone, Copy)]
+pub(super) struct Around<'a> {
+    pub(super) file: &'a str,
+    /// What the contract is about.
+    pub(super) subject: Option<SubjectKind>,
+    /// The type of its values.
+    pub(super) kind: Option<&'a SignalType>,
+    /// What the routes declare.
+    pub(super) actions: &'a [ActionDecl],
 }
 
 /// One entry of `sources`, while it is read.
 struct Reading<'a, 'f> {
     file: &'a str,
+    around: Around<'a>,
     fields: Fields<'a>,
     findings: &'f mut Findings,
 }
 
-/// Reads one entry of `sources`, for a contract about this kind of subject (`None`: that could not be read).
-pub(super) fn read(file: &str, node: &Node, subject: Option<SubjectKind>, findings: &mut Findings) -> Option<Source> {
+/// Reads one entry of `sources`.
+pub(super) fn read<'a>(around: Around<'a>, node: &'a Node, findings: &mut Findings) -> Option<Source> {
+    let Around { file, subject, .. } = around;
     let fields = Fields::of(file, "sources", node, findings)?;
-    let mut reading = Reading { file, fields, findings };
+    let mut reading = Reading { file, around, fields, findings };
     let kind = reading.kind()?;
     let Some(read) = kind.read else {
         let message = format!("sources of kind `{}` are not built yet", kind.word);
@@ -61,7 +80,7 @@ pub(super) fn read(file: &str, node: &Node, subject: Option<SubjectKind>, findin
     };
     let declared = reading.fields.require_word("assurance", Assurance::ALL, reading.findings);
     let assurance = reading.below_ceiling(kind, declared);
-    let source = read(&mut reading, assurance.unwrap_or(kind.ceiling));
+    let source = read(&mut reading, assurance.unwrap_or(Assurance::SelfAsserted));
     if let Some(why) = subject.and_then(kind.objection) {
         reading.findings.error(file, reading.fields.place_of("kind"), "source_subject", why);
     }
@@ -88,13 +107,34 @@ impl<'a> Reading<'a, '_> {
     fn below_ceiling(&mut self, kind: &Kind, declared: Option<Assurance>) -> Option<Assurance> {
         let assurance = declared?;
         // The order of assurances: weakest last.
-        if assurance < kind.ceiling {
-            let (word, best) = (kind.word, kind.ceiling.as_str());
-            let message = format!("a `{word}` source is at best `{best}`, found `{}`", assurance.as_str());
+        let (ceiling, better) = (kind.ceiling)(&self.fields);
+        if assurance < ceiling {
+            let (word, best) = (kind.word, ceiling.as_str());
+            let message = format!("a `{word}` source is at best `{best}`{better}, found `{}`", assurance.as_str());
             self.findings.error(self.file, self.fields.place_of("assurance"), "assurance_too_high", message);
             return None;
         }
         Some(assurance)
+    }
+
+    fn error(&mut self, place: Place, code: &'static str, message: impl Into<String>) {
+        self.findings.error(self.file, place, code, message);
+    }
+
+    /// Whether this word can be a value of the contract; a finding if not. A type that could not be read is said
+    /// to be wrong already.
+    fn is_value(&mut self, what: &str, word: &str, place: Place) -> bool {
+        let Some(kind) = self.around.kind else { return true };
+        let good = match kind {
+            SignalType::String => true,
+            SignalType::Enum(members) => members.iter().any(|member| **member == *word),
+            _ => false,
+        };
+        if !good {
+            let message = format!("{what}: expected a value of the contract's type `{kind}`, found `{word}`");
+            self.error(place, "not_a_value", message);
+        }
+        good
     }
 
     /// A required text, and a finding with this code unless `parse` takes it.
@@ -126,7 +166,7 @@ pub struct Source {
     /// The source as records name it: `push:spiffe://…`, `header:x-task-type`.
     pub label: Arc<str>,
     /// What else was declared, by key, for descriptions.
-    pub settings: Vec<(&'static str, String)>,
+    pub settings: Vec<(&'static str, Json)>,
     /// How its values reach a decision.
     pub flow: Flow,
 }
@@ -140,10 +180,29 @@ pub enum Flow {
     OnRequest(Arc<dyn ReadRequest>),
 }
 
+/// What is known of a request when its signals are read.
+#[derive(Clone, Copy, Debug)]
+pub struct Circumstances<'a> {
+    /// As Envoy describes it.
+    pub request: &'a Request,
+    /// The route that it took.
+    pub route: &'a Route,
+    /// The decision's own now.
+    pub now: Timestamp,
+    /// The verified identity of who asks.
+    pub principal: &'a SpiffeId,
+}
+
 /// Reads a signal off a request.
 pub trait ReadRequest: fmt::Debug + Send + Sync {
     /// State and value, as a value of this type.
-    fn read(&self, request: &Request, kind: &SignalType) -> (State, Option<Value>);
+    // INVARIANT I1: a source reads what its contract names of the circumstances, and nothing else.
+    fn read(&self, circumstances: &Circumstances<'_>, kind: &SignalType) -> (State, Option<Value>);
+}
+
+/// The one subject of what rides on the request.
+fn of_this_request_alone(subject: SubjectKind, otherwise: &'static str) -> Option<&'static str> {
+    (subject != SubjectKind::Request).then_some(otherwise)
 }
 
 impl Source {
@@ -160,9 +219,78 @@ impl Source {
         let mut fields = Map::new();
         fields.insert("kind".to_owned(), self.kind.into());
         for (key, value) in &self.settings {
-            fields.insert((*key).to_owned(), value.as_str().into());
+            fields.insert((*key).to_owned(), value.clone());
         }
         fields.insert("assurance".to_owned(), self.assurance.as_str().into());
         Json::Object(fields)
+    }
+}
+
+#[cfg(test)]
+pub(crate) mod testing {
+    //! A route and a reader, for the tests of the sources.
+    use super::*;
+    use crate::{findings::Findings, route::Routes, signals::Register};
+
+    /// Routes of the action `pay`, each with these further lines.
+    pub(crate) fn routes(extras: &[&str]) -> Routes {
+        use std::fmt::Write as _;
+        let mut text = "routes:\n".to_owned();
+        for (at, extra) in extras.iter().enumerate() {
+            writeln!(
+                text,
+                "  - {{match: {{host: h, path: /{at}}}, action: pay, resource: {{type: A, id: x}}, tier: runtime, \
+                 sensitivity: high{extra}}}"
+            )
+            .unwrap();
+        }
+        let mut findings = Findings::default();
+        let routes = Routes::load("routes.yaml", &text, &mut findings);
+        assert!(!findings.has_errors(), "{findings:?}");
+        routes
+    }
+
+    /// The register of one signal of `pay` with this type, subject and one source, and what is wrong with it.
+    pub(crate) fn register(routes: &Routes, kind: &str, subject: &str, source: &str) -> (Register, Vec<String>) {
+        let influence = if source.contains("self_asserted") { "restrict" } else { "grant" };
+        let text = format!(
+            "signals:\n  s:\n    type: \"{kind}\"\n    description: d\n    owner: a@b\n    purpose: p\n    subject: {subject}\n    \
+             sources: [{source}]\n    influence: {influence}\n    used_by: [pay]\n    review_by: 2030-01-01\n"
+        );
+        let mut findings = Findings::default();
+        let now = Timestamp::from_micros(0);
+        let register = Register::load("signals.yaml", &text, routes.actions(), now, &mut findings);
+        let said = findings.into_sorted().iter().map(|f| format!("{}: {}", f.code, f.message)).collect();
+        (register, said)
+    }
+
+    /// What such a source reads. Panics if its declaration has a mistake.
+    pub(crate) fn read(kind: &str, source: &str, request: &Request, now: &str) -> (State, Option<Value>) {
+        read_on(&routes(&[""]), kind, source, request, now).remove(0)
+    }
+
+    /// The same, once for each of these routes.
+    pub(crate) fn read_on(
+        routes: &Routes,
+        kind: &str,
+        source: &str,
+        request: &Request,
+        now: &str,
+    ) -> Vec<(State, Option<Value>)> {
+        let (register, findings) = register(routes, kind, "request", source);
+        assert!(findings.is_empty(), "{findings:?}");
+        let contract = &register.contracts()[0];
+        let Flow::OnRequest(reader) = &contract.sources[0].flow else { panic!("it rides on the request") };
+        let principal = SpiffeId::parse("spiffe://t/a").unwrap();
+        let now = Timestamp::parse_rfc3339(now).unwrap();
+        let read = |route: &Arc<Route>| {
+            reader.read(&Circumstances { request, route, now, principal: &principal }, &contract.kind)
+        };
+        routes.all().iter().map(read).collect()
+    }
+
+    /// The findings of such a source.
+    pub(crate) fn mistakes(kind: &str, subject: &str, source: &str) -> Vec<String> {
+        register(&routes(&[""]), kind, subject, source).1
     }
 }

@@ -6,7 +6,7 @@ use crate::model::{Assurance, SpiffeId};
 
 pub(super) const KIND: Kind = Kind {
     word: "push",
-    ceiling: Assurance::Authoritative,
+    ceiling: |_| (Assurance::Authoritative, ""),
     objection: |subject| match subject {
         SubjectKind::Request => Some("a `push` source can't speak of one request: nobody knows it beforehand"),
         _ => None,
@@ -23,7 +23,7 @@ pub fn source(publisher: SpiffeId, assurance: Assurance) -> Source {
         kind: "push",
         assurance,
         label: format!("push:{publisher}").into(),
-        settings: vec![("publisher", publisher.to_string())],
+        settings: vec![("publisher", publisher.as_str().into())],
         flow: Flow::Stored(publisher),
     }
 }
