@@ -9,7 +9,7 @@ use crate::model::{Assurance, Request, SignalType, State, Value};
 use serde_json::Value as Json;
 use std::{
     collections::BTreeMap,
-    net::{IpAddr, Ipv6Addr, SocketAddr},
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
     sync::Arc,
 };
 
@@ -26,7 +26,12 @@ pub(super) const KIND: Kind = Kind {
 /// The address of the caller, without its port; an IPv4 address that came as IPv6 is the IPv4 address. `None` for
 /// a pipe or an internal connection.
 pub fn address_of(request: &Request) -> Option<IpAddr> {
-    Some(request.source.address.parse::<SocketAddr>().ok()?.ip().to_canonical())
+    let (host, _port) = request.source.address.rsplit_once(':')?;
+    let address = match host.strip_prefix('[') {
+        Some(rest) => IpAddr::V6(rest.strip_suffix(']')?.parse().ok()?),
+        None => IpAddr::V4(host.parse().ok()?),
+    };
+    Some(address.to_canonical())
 }
 
 fn read(reading: &mut Reading<'_, '_>, assurance: Assurance) -> Option<Source> {
@@ -126,7 +131,7 @@ impl Network {
             IpAddr::V4(v4) => (false, 32, u128::from(v4.to_bits())),
             // The IPv4 addresses of IPv6 (RFC 4291, section 2.5.5.2) are those of IPv4.
             IpAddr::V6(v6) if prefix >= 96 && v6.to_ipv4_mapped().is_some() => {
-                (false, 128, u128::from(v6.to_ipv4_mapped().map_or(0, std::net::Ipv4Addr::to_bits)))
+                (false, 128, u128::from(v6.to_ipv4_mapped().map_or(0, Ipv4Addr::to_bits)))
             }
             IpAddr::V6(v6) => (true, 128, v6.to_bits()),
         };
@@ -141,7 +146,7 @@ impl std::fmt::Display for Network {
         if self.v6 {
             write!(f, "{}/{}", Ipv6Addr::from_bits(self.base), self.prefix)
         } else {
-            let v4 = std::net::Ipv4Addr::from_bits(u32::try_from(self.base).unwrap_or_default());
+            let v4 = Ipv4Addr::from_bits(u32::try_from(self.base).unwrap_or_default());
             write!(f, "{v4}/{}", self.prefix)
         }
     }
@@ -154,23 +159,36 @@ fn masked(address: u128, v6: bool, prefix: u32) -> u128 {
     address & mask
 }
 
-/// Networks by family and prefix length, longest first: a lookup is one search for each length that occurs.
+/// Networks by prefix length, longest first: a lookup is one search for each length that occurs.
 #[derive(Debug, Default)]
-struct Networks(BTreeMap<std::cmp::Reverse<(bool, u32)>, BTreeMap<u128, Arc<str>>>);
+struct Networks(Vec<OfLength>);
+
+#[derive(Debug)]
+struct OfLength {
+    v6: bool,
+    prefix: u32,
+    zones: BTreeMap<u128, Arc<str>>,
+}
 
 impl Networks {
     fn insert(&mut self, network: Network, zone: &Arc<str>) {
-        let of_length = self.0.entry(std::cmp::Reverse((network.v6, network.prefix))).or_default();
-        of_length.insert(network.base, Arc::clone(zone));
+        let Network { v6, prefix, base } = network;
+        let zone = Arc::clone(zone);
+        match self.0.iter_mut().find(|known| (known.v6, known.prefix) == (v6, prefix)) {
+            Some(known) => drop(known.zones.insert(base, zone)),
+            None => self.0.push(OfLength { v6, prefix, zones: BTreeMap::from([(base, zone)]) }),
+        }
+        self.0.sort_by_key(|known| std::cmp::Reverse(known.prefix));
     }
 
     fn find(&self, address: IpAddr) -> Option<&Arc<str>> {
-        let (v6, bits) = match address {
+        let (is_v6, bits) = match address {
             IpAddr::V4(v4) => (false, u128::from(v4.to_bits())),
             IpAddr::V6(v6) => (true, v6.to_bits()),
         };
-        let of_family = self.0.iter().filter(|(length, _)| length.0.0 == v6);
-        of_family.filter_map(|(length, of_length)| of_length.get(&masked(bits, v6, length.0.1))).next()
+        let of_family = self.0.iter().filter(|known| known.v6 == is_v6);
+        let mut found = of_family.filter_map(|known| known.zones.get(&masked(bits, is_v6, known.prefix)));
+        found.next()
     }
 }
 
@@ -229,7 +247,16 @@ mod tests {
     fn without_an_address_it_is_missing_even_if_there_is_an_otherwise() {
         let source = ZONES.replace("assurance", "otherwise: public, assurance");
         assert_eq!(zone(&source, "203.0.113.1:1").as_deref(), Some("public"));
-        for none in ["", "/run/envoy.sock", "envoy://inner/1", "10.0.0.1", "host:80", "[fe80::1%eth0]:1"] {
+        for none in [
+            "",
+            "/run/envoy.sock",
+            "envoy://inner/1",
+            "10.0.0.1",
+            "host:80",
+            "::1:80",
+            "[10.0.0.1]:80",
+            "[fe80::1%eth0]:1",
+        ] {
             assert_eq!(zone(&source, none), None, "{none}");
         }
     }

@@ -60,9 +60,10 @@ fn plain(value: &Value) -> String {
 /// A fact as `routes.yaml` writes it (bool, whole number or text) as a value of a contract's type.
 fn as_type(fact: &Value, kind: &SignalType) -> Option<Value> {
     match (kind, fact) {
-        (SignalType::Bool, Value::Bool(_)) | (SignalType::Long, Value::Long(_)) => Some(fact.clone()),
+        (SignalType::Bool, Value::Bool(_))
+        | (SignalType::Long, Value::Long(_))
+        | (SignalType::String, Value::String(_)) => Some(fact.clone()),
         (SignalType::Bool | SignalType::Long | SignalType::Set, _) => None,
-        (SignalType::String, Value::String(_)) => Some(fact.clone()),
         (_, Value::String(text)) => kind.read_text(text),
         _ => None,
     }

@@ -167,16 +167,16 @@ struct FromTime {
 impl FromTime {
     /// Every instant has one reading of the wall clock: an hour that the clock skips is in no window, one that it
     /// repeats is twice in its window.
-    fn window_at(&self, now: Timestamp) -> Option<Option<&Window>> {
+    fn minute_of_week(&self, now: Timestamp) -> Option<u32> {
         let local = DateTime::from_timestamp_micros(now.as_micros())?.with_timezone(&self.zone);
-        let minute = local.weekday().num_days_from_monday() * DAY + local.hour() * 60 + local.minute();
-        Some(self.windows.iter().find(|window| (window.from..window.to).contains(&minute)))
+        Some(local.weekday().num_days_from_monday() * DAY + local.hour() * 60 + local.minute())
     }
 }
 
 impl ReadRequest for FromTime {
     fn read(&self, circumstances: &Circumstances<'_>, kind: &SignalType) -> (State, Option<Value>) {
-        let Some(window) = self.window_at(circumstances.now) else { return (State::Missing, None) };
+        let Some(minute) = self.minute_of_week(circumstances.now) else { return (State::Missing, None) };
+        let window = self.windows.iter().find(|window| (window.from..window.to).contains(&minute));
         if *kind == SignalType::Bool {
             return (State::Fresh, Some(Value::Bool(window.is_some())));
         }
