@@ -61,3 +61,15 @@ pub const MAX_WINDOWS: usize = 64;
 pub const MAX_METADATA_KEYS: usize = 8;
 /// Longest name of a namespace or key of Envoy's metadata. Names of Envoy's filters have about forty.
 pub const MAX_METADATA_NAME_BYTES: usize = 256;
+/// Most feeds of a register. Each has a thread of its own.
+pub const MAX_FEEDS: usize = 64;
+/// Most sources of one signal. Each is read in each decision that the signal matters to.
+pub const MAX_SOURCES: usize = 8;
+/// Most types of events that one source maps. CAEP 1.0 has eight.
+pub const MAX_EVENTS: usize = 32;
+/// Most other signals that corroborate one. Each is read in each decision that the signal matters to.
+pub const MAX_CORROBORATION: usize = 8;
+/// Most approvers of one contract. More than a handful is a committee.
+pub const MAX_APPROVERS: usize = 16;
+/// Longest address of a feed. Common servers take 8 KiB for the whole request line.
+pub const MAX_URL_BYTES: usize = 2 * 1024;

@@ -3,14 +3,17 @@
 pub mod envoy_metadata;
 pub mod header;
 pub mod peer;
+pub mod poll;
 pub mod push;
 pub mod route;
+pub mod ssf;
 pub mod time;
 
+use super::feeds::Feeds;
 use crate::document::{Fields, Node};
 use crate::findings::{Findings, Place, did_you_mean};
 use crate::model::names::SubjectKind;
-use crate::model::{Assurance, Request, SignalType, SpiffeId, State, Timestamp, Value};
+use crate::model::{Assurance, FeedKind, Origin, Request, SignalType, SpiffeId, State, Timestamp, Value};
 use crate::route::{ActionDecl, Route};
 use serde_json::{Map, Value as Json};
 use std::{fmt, sync::Arc};
@@ -18,13 +21,13 @@ use std::{fmt, sync::Arc};
 /// Every kind of source that the register knows.
 const KINDS: &[Kind] = &[
     push::KIND,
+    poll::KIND,
+    ssf::KIND,
     header::KIND,
     envoy_metadata::KIND,
     route::KIND,
     peer::KIND,
     time::KIND,
-    Kind::later("ssf"),
-    Kind::later("poll"),
     Kind::later("derived"),
     Kind::later("token_claim"),
 ];
@@ -47,14 +50,15 @@ impl Kind {
     }
 }
 
-/// What an entry of `sources` has to fit: parts of its contract (`None`: that could not be read), and the routes.
-#[derive(Clone, Copy)]
-pub(super) struct Around<'a> {
-    pub(super) file: &'a str,
+/// What else the contract and the register say, as far as it could be read: what a source must fit to.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Declared<'a> {
+    /// The type of the contract's values.
+    pub(super) kind: Option<&'a SignalType>,
     /// What the contract is about.
     pub(super) subject: Option<SubjectKind>,
-    /// The type of its values.
-    pub(super) kind: Option<&'a SignalType>,
+    /// The feeds of the register.
+    pub(super) feeds: &'a Feeds,
     /// What the routes declare.
     pub(super) actions: &'a [ActionDecl],
 }
@@ -62,26 +66,30 @@ pub(super) struct Around<'a> {
 /// One entry of `sources`, while it is read.
 struct Reading<'a, 'f> {
     file: &'a str,
-    around: Around<'a>,
+    declared: Declared<'a>,
     fields: Fields<'a>,
     findings: &'f mut Findings,
 }
 
 /// Reads one entry of `sources`.
-pub(super) fn read<'a>(around: Around<'a>, node: &'a Node, findings: &mut Findings) -> Option<Source> {
-    let Around { file, subject, .. } = around;
+pub(super) fn read<'a>(
+    file: &'a str,
+    node: &'a Node,
+    declared: Declared<'a>,
+    findings: &mut Findings,
+) -> Option<Source> {
     let fields = Fields::of(file, "sources", node, findings)?;
-    let mut reading = Reading { file, around, fields, findings };
+    let mut reading = Reading { file, declared, fields, findings };
     let kind = reading.kind()?;
     let Some(read) = kind.read else {
         let message = format!("sources of kind `{}` are not built yet", kind.word);
         reading.findings.error(file, reading.fields.place_of("kind"), "not_built", message);
         return None;
     };
-    let declared = reading.fields.require_word("assurance", Assurance::ALL, reading.findings);
-    let assurance = reading.below_ceiling(kind, declared);
+    let written = reading.fields.require_word("assurance", Assurance::ALL, reading.findings);
+    let assurance = reading.below_ceiling(kind, written);
     let source = read(&mut reading, assurance.unwrap_or(Assurance::SelfAsserted));
-    if let Some(why) = subject.and_then(kind.objection) {
+    if let Some(why) = declared.subject.and_then(kind.objection) {
         reading.findings.error(file, reading.fields.place_of("kind"), "source_subject", why);
     }
     reading.fields.finish(reading.findings);
@@ -124,7 +132,7 @@ impl<'a> Reading<'a, '_> {
     /// Whether this word can be a value of the contract; a finding if not. A type that could not be read is said
     /// to be wrong already.
     fn is_value(&mut self, what: &str, word: &str, place: Place) -> bool {
-        let Some(kind) = self.around.kind else { return true };
+        let Some(kind) = self.declared.kind else { return true };
         let good = match kind {
             SignalType::String => true,
             SignalType::Enum(members) => members.iter().any(|member| **member == *word),
@@ -135,6 +143,28 @@ impl<'a> Reading<'a, '_> {
             self.error(place, "not_a_value", message);
         }
         good
+    }
+
+    /// The feed that the entry names, as an origin.
+    fn feed(&mut self, kind: FeedKind) -> Option<Origin> {
+        let feeds = self.declared.feeds;
+        let node = self.fields.require("feed", self.findings)?;
+        let name = node.text(self.file, "feed", self.findings)?;
+        match feeds.find(name) {
+            Some(feed) if feed.kind == kind => Some(Origin::Feed(kind, feed.name.clone())),
+            _ => {
+                let hint = feeds.hint(name, kind);
+                let message =
+                    format!("`feed`: expected a feed of kind `{}` under `feeds`, found `{name}`{hint}", kind.as_str());
+                self.findings.error(self.file, node.place, "unknown_feed", message);
+                None
+            }
+        }
+    }
+
+    /// Its name as written.
+    fn feed_name(&mut self) -> &'a str {
+        self.fields.take("feed").and_then(Node::as_text).unwrap_or_default()
     }
 
     /// A required text, and a finding with this code unless `parse` takes it.
@@ -174,8 +204,13 @@ pub struct Source {
 /// How the values of a source reach a decision.
 #[derive(Clone, Debug)]
 pub enum Flow {
-    /// They arrive beforehand, from this publisher, and wait in the store.
-    Stored(SpiffeId),
+    /// They arrive beforehand and wait in the store.
+    Stored {
+        /// Who sends them.
+        origin: Origin,
+        /// The value of a subject without events, while the feed is live.
+        resting: Option<Value>,
+    },
     /// They ride on the request itself.
     OnRequest(Arc<dyn ReadRequest>),
 }
@@ -206,10 +241,10 @@ fn of_this_request_alone(subject: SubjectKind, otherwise: &'static str) -> Optio
 }
 
 impl Source {
-    /// The publisher, where values are stored beforehand.
-    pub fn publisher(&self) -> Option<&SpiffeId> {
+    /// Who sends the values, where they are stored beforehand.
+    pub fn origin(&self) -> Option<&Origin> {
         match &self.flow {
-            Flow::Stored(publisher) => Some(publisher),
+            Flow::Stored { origin, .. } => Some(origin),
             Flow::OnRequest(_) => None,
         }
     }

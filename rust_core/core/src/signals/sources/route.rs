@@ -31,10 +31,10 @@ fn read(reading: &mut Reading<'_, '_>, assurance: Assurance) -> Option<Source> {
 fn fact<'a>(reading: &mut Reading<'a, '_>) -> Option<&'a str> {
     let node = reading.fields.require("fact", reading.findings)?;
     let name = node.text(reading.file, "fact", reading.findings)?;
-    let facts = || reading.around.actions.iter().flat_map(|action| &action.facts);
+    let facts = || reading.declared.actions.iter().flat_map(|action| &action.facts);
     let values: BTreeSet<&Value> = facts().filter(|(known, _)| ***known == *name).flat_map(|(_, all)| all).collect();
-    let other = reading.around.kind.and_then(|kind| values.iter().find(|value| as_type(value, kind).is_none()));
-    let message = match (values.is_empty(), other, reading.around.kind) {
+    let other = reading.declared.kind.and_then(|kind| values.iter().find(|value| as_type(value, kind).is_none()));
+    let message = match (values.is_empty(), other, reading.declared.kind) {
         (true, ..) => {
             let known: BTreeSet<&str> = facts().map(|(known, _)| &**known).collect();
             let hint = did_you_mean(name, known.iter().copied());

@@ -50,7 +50,7 @@ fn read(reading: &mut Reading<'_, '_>, assurance: Assurance) -> Option<Source> {
 #[expect(clippy::option_option, reason = "two questions: could it be read, and is there one")]
 fn otherwise(reading: &mut Reading<'_, '_>) -> Option<Option<Arc<str>>> {
     let Some(node) = reading.fields.take("otherwise") else { return Some(None) };
-    if reading.around.kind == Some(&SignalType::Bool) {
+    if reading.declared.kind == Some(&SignalType::Bool) {
         let message = "`otherwise`: a `bool` is `false` outside of all windows, leave it out";
         reading.error(reading.fields.place_of("otherwise"), "needless_otherwise", message);
         return None;
@@ -81,7 +81,7 @@ fn windows(reading: &mut Reading<'_, '_>) -> Option<Vec<Window>> {
     for entry in entries {
         // The name of a window of a `bool` is for people alone.
         good &=
-            reading.around.kind == Some(&SignalType::Bool) || reading.is_value("`windows`", &entry.key, entry.place);
+            reading.declared.kind == Some(&SignalType::Bool) || reading.is_value("`windows`", &entry.key, entry.place);
         match window(reading, entry) {
             Some(parts) => {
                 let meets = |a: &Window, b: &Window| a.from < b.to && b.from < a.to;
