@@ -67,10 +67,10 @@ fn below_the_loader(policies: &[&str], signals: &[SignalRule]) -> CedarEngine {
     let texts: Vec<(String, &str)> = policies.iter().enumerate().map(|(n, p)| (format!("p{n}.cedar"), *p)).collect();
     let files: Vec<(&str, &str)> = texts.iter().map(|(n, p)| (n.as_str(), *p)).collect();
     let parsed = checks::parse(&files, &mut findings);
-    let schema = schema::load(Some(SCHEMA), &actions(), signals, &mut findings).unwrap();
+    let schema = schema::load(Some(SCHEMA), &actions(), signals, true, &mut findings).unwrap();
     assert!(!findings.has_errors(), "{:?}", findings.as_slice());
     let readings: Vec<_> = parsed.iter().map(|p| walk::read(&p.policy)).collect();
-    let entities = entities::load(Some("[]"), &schema, &mut findings);
+    let entities = entities::load(Some("[]"), &schema.enforcing, &mut findings);
     CedarEngine::assemble(&parsed, &readings, entities, &actions(), signals).unwrap()
 }
 
@@ -240,14 +240,14 @@ fn a_slice_holds_the_policies_whose_scope_matches_and_no_other() {
 #[test]
 fn every_mistake_of_the_entities_is_found_in_one_pass() {
     let mut findings = Findings::default();
-    let schema = schema::load(Some(SCHEMA), &actions(), &[], &mut findings).unwrap();
+    let schema = schema::load(Some(SCHEMA), &actions(), &[], false, &mut findings).unwrap();
     let text = r#"[
         {"uid": {"type": "Workload", "id": "spiffe://t/a"}, "attrs": {"owner": 4}, "parents": []},
         {"uid": {"type": "Nobody", "id": "x"}, "attrs": {}, "parents": []},
         {"uid": {"type": "Account", "id": "1"}, "attrs": {}, "parents": []},
         {"uid": {"type": "Account", "id": "1"}, "attrs": {}, "parents": []}
     ]"#;
-    entities::load(Some(text), &schema, &mut findings);
+    entities::load(Some(text), &schema.enforcing, &mut findings);
     assert_eq!(findings.as_slice().len(), 3, "{:?}", findings.as_slice());
 }
 
