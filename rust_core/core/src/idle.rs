@@ -2,13 +2,15 @@
 
 use crate::{
     findings::{Findings, Place},
-    model::Influence,
-    policy::{ActionRule, PolicyEngine, SignalRule},
+    model::{Influence, SignalName},
+    policy::{ActionRule, PolicyEngine, SignalIndex},
+    signals::Register,
 };
+use std::collections::HashSet;
 
 /// Warns of what could as well be left out, or was forgotten.
-pub(crate) fn warn(actions: &[ActionRule], rules: &[SignalRule], engine: &dyn PolicyEngine, findings: &mut Findings) {
-    unread_signals(rules, engine, findings);
+pub(crate) fn warn(actions: &[ActionRule], register: &Register, engine: &dyn PolicyEngine, findings: &mut Findings) {
+    unread_signals(register, engine, findings);
     if engine.policies().is_empty() && !actions.is_empty() {
         findings.warning("policies", Place::default(), "no_policies", "there is no policy, so everything is denied");
     } else {
@@ -16,14 +18,21 @@ pub(crate) fn warn(actions: &[ActionRule], rules: &[SignalRule], engine: &dyn Po
     }
 }
 
-/// Minimality: what no policy reads, enforcing or observing, is not collected.
-fn unread_signals(rules: &[SignalRule], engine: &dyn PolicyEngine, findings: &mut Findings) {
-    for (at, rule) in rules.iter().enumerate() {
-        let read = engine.policies().iter().any(|p| p.mentions.iter().any(|s| usize::from(s.0) == at));
-        if rule.influence != Influence::Observe && !read {
-            let message =
-                format!("no policy reads the signal `{}`: remove it, or let it be `influence: observe`", rule.name);
-            findings.warning("signals.yaml", rule.place, "unread_signal", message);
+/// Minimality: what no policy reads, enforcing or observing, and no other contract needs as company, is not collected.
+fn unread_signals(register: &Register, engine: &dyn PolicyEngine, findings: &mut Findings) {
+    let read: HashSet<SignalIndex> = engine.policies().iter().flat_map(|policy| &policy.mentions).copied().collect();
+    let company: HashSet<&SignalName> = register
+        .contracts()
+        .iter()
+        .filter_map(|contract| contract.combination.corroborate.as_ref())
+        .flat_map(|corroborate| &corroborate.with)
+        .collect();
+    for (at, contract) in register.contracts().iter().enumerate() {
+        let is_read = u16::try_from(at).is_ok_and(|at| read.contains(&SignalIndex(at)));
+        if contract.influence != Influence::Observe && !is_read && !company.contains(&contract.name) {
+            let name = &contract.name;
+            let message = format!("no policy reads the signal `{name}`: remove it, or let it be `influence: observe`");
+            findings.warning("signals.yaml", contract.place, "unread_signal", message);
         }
     }
 }

@@ -16,7 +16,7 @@ use serde_json::{Value as Json, json};
 use signalwarden_core::{
     engine::{Engine, Options},
     findings::Severity,
-    model::{Body, HeaderEntry, Headers, Peer, Request, SpiffeId, Timestamp},
+    model::{Body, HeaderEntry, Headers, Origin, Peer, Request, Timestamp},
     policy::{Mode, PolicyEngine, Slice, influence::influence, observe::would, reasoning::evaluate},
     reason::Reason,
     record::{InfluenceMode, Rendering},
@@ -139,19 +139,24 @@ fn engine(routes: &str, policies: &str, capacity: usize) -> Engine {
         log_bytes: usize::MAX,
         rendering: Rendering { influence: InfluenceMode::All, digest_key: vec![7; 32] },
         seed: 1,
+        max_live: 1_000,
     });
     engine.swap(Arc::new(snapshot(routes, policies)));
     engine
 }
 
-fn publish(engine: &Engine, name: &str, value: Json) {
-    let item = json!({"name": name, "subject": AGENT, "value": value, "observed_at": NOW.to_rfc3339()});
+fn publish(engine: &Engine, name: &str, value: i64) {
+    publish_at(engine, name, value, NOW);
+}
+
+fn publish_at(engine: &Engine, name: &str, value: i64, at: Timestamp) {
+    let item = json!({"name": name, "subject": AGENT, "value": value, "observed_at": at.to_rfc3339()});
     let body = json!({"signals": [item]}).to_string();
-    let publisher = SpiffeId::parse("spiffe://prod.example/publisher").unwrap();
-    let admission = engine.admit(body.as_bytes(), &publisher, NOW).unwrap();
+    let publisher = Origin::parse("spiffe://prod.example/publisher").unwrap();
+    let admission = engine.admit(body.as_bytes(), &publisher, at).unwrap();
     assert_eq!(admission.accepted, 1, "{:?}", admission.rejected);
     let payloads: Vec<_> = admission.changes.iter().map(signalwarden_core::change::Change::to_payload).collect();
-    engine.apply(&payloads, NOW).unwrap();
+    engine.apply(&payloads, at).unwrap();
 }
 
 fn call(method: &str) -> Request {
@@ -206,7 +211,7 @@ fn a_record_tells_what_observing_policies_say_and_what_they_would_have_done() {
     let alone = engine(&routes(""), PERMIT, 10);
     let watching = engine(&routes(""), &format!("{PERMIT}{WATCHED}"), 10);
     for engine in [&alone, &watching] {
-        publish(engine, "risk", 90.into());
+        publish(engine, "risk", 90);
     }
     let (plain, before) = decide(&alone, &call("POST"));
     let (answer, record) = decide(&watching, &call("POST"));
@@ -228,7 +233,7 @@ fn a_record_tells_what_observing_policies_say_and_what_they_would_have_done() {
     assert_eq!(signals, [(&json!("risk"), &json!("fresh")), (&json!("trust"), &json!("missing"))]);
     assert!(record["signals"].as_array().unwrap().iter().all(|signal| signal.get("influence").is_none()));
 
-    publish_later(&watching, "risk", 10);
+    publish_at(&watching, "risk", 10, Timestamp::from_micros(NOW.as_micros() + 1));
     let (_, calm) = decide(&watching, &call("POST"));
     assert_eq!(calm["policies"]["would"], "allowed");
     assert_eq!(calm["policies"]["observed"][0]["applies"], "never");
@@ -236,22 +241,12 @@ fn a_record_tells_what_observing_policies_say_and_what_they_would_have_done() {
     assert!(other["policies"].get("observed").is_none(), "no observing policy is about this action");
 }
 
-fn publish_later(engine: &Engine, name: &str, value: i64) {
-    let at = Timestamp::from_micros(NOW.as_micros() + 1);
-    let item = json!({"name": name, "subject": AGENT, "value": value, "observed_at": at.to_rfc3339()});
-    let body = json!({"signals": [item]}).to_string();
-    let publisher = SpiffeId::parse("spiffe://prod.example/publisher").unwrap();
-    let admission = engine.admit(body.as_bytes(), &publisher, at).unwrap();
-    let payloads: Vec<_> = admission.changes.iter().map(signalwarden_core::change::Change::to_payload).collect();
-    engine.apply(&payloads, at).unwrap();
-}
-
 #[test]
 fn an_observing_policy_that_fails_or_asks_for_who_is_not_listed_has_no_effect() {
     let fails = "@id(\"big\") @mode(\"observe\") forbid(principal, action == Action::\"transfer.create\", resource) \
                  when { context.signals has risk && context.signals.risk * 9223372036854775807 > 5 };";
     let failing = engine(&routes(""), &format!("{PERMIT}{fails}"), 10);
-    publish(&failing, "risk", 90.into());
+    publish(&failing, "risk", 90);
     let (answer, record) = decide(&failing, &call("POST"));
     assert!(passes(&answer));
     assert_eq!((&record["reason"], &record["policies"]["errors"]), (&json!("allowed"), &json!([])));
@@ -357,7 +352,7 @@ fn a_route_that_is_not_enforced_lets_pass_what_policies_signals_and_tiers_deny_a
 #[test]
 fn an_allow_of_a_route_that_is_not_enforced_is_an_allow() {
     let lax = engine(&routes(UNENFORCED), GUARDED, 9);
-    publish(&lax, "trust", 5.into());
+    publish(&lax, "trust", 5);
     let (answer, record) = decide(&lax, &call("POST"));
     assert!(passes(&answer));
     assert_eq!((&record["outcome"], record.get("enforced")), (&json!("allow"), None));
