@@ -13,6 +13,7 @@ mod load_args;
 mod load_facts;
 mod matches;
 mod paths;
+mod shadow;
 mod table;
 
 pub use actions::{ActionDecl, ArgDecl};
@@ -50,6 +51,8 @@ pub struct Route {
     pub sensitivity: Sensitivity,
     /// What else the file says of it, for signals of kind `route`.
     pub facts: BTreeMap<Arc<str>, Value>,
+    /// False: what policies, signals and tier deny is recorded, and let pass.
+    pub enforce: bool,
     /// Environment of the resource. Not built yet: always `None`.
     pub environment: Option<Arc<str>>,
     /// Where the route begins in the file.
@@ -168,8 +171,9 @@ impl Route {
     /// Hex SHA-256 over all that the route says, its place in the file left out.
     pub fn digest(&self) -> String {
         let said = (&self.methods, &self.host, &self.path.text, &self.further, &self.resource_id, &self.args);
-        let means = (&self.action, &self.resource_type, &self.system, self.tier, self.sensitivity, &self.facts);
-        hex(&Sha256::digest(format!("{said:?} {means:?}")))
+        let means = (&self.action, &self.resource_type, &self.system, self.tier, self.sensitivity);
+        let adds = (self.enforce, &self.facts);
+        hex(&Sha256::digest(format!("{said:?} {means:?} {adds:?}")))
     }
 
     /// A static fact of this route: `sensitivity`, `system`, `tier`, or one of its `facts`.
