@@ -36,7 +36,7 @@ ROOMS: Edges = {
     "change": {"error", "model"},
     "route": {"document", "findings", "limits", "model", "reason"},
     "identity": {"model", "reason"},
-    "signals": {"change", "document", "error", "findings", "limits", "model", "route"},
+    "signals": {"change", "document", "error", "findings", "limits", "model", "reason", "route"},
     "policy": {"document", "findings", "limits", "model", "reason"},
     "snapshot": {"error", "findings", "identity", "limits", "model", "policy", "route", "signals"},
     "decide": {"model", "policy", "reason", "route"},

@@ -49,6 +49,7 @@ pub struct Engine {
     mark: TimeMark,
     closed: AtomicBool,
     counts: Counts,
+    seed: u64,
 }
 
 struct Counts {
@@ -67,6 +68,7 @@ impl Engine {
             store: Store::with_capacity(options.seed, options.max_live),
             ring: Ring::new(options.log_capacity, options.log_bytes),
             rendering: options.rendering,
+            seed: options.seed,
             mark: TimeMark::default(),
             closed: AtomicBool::new(false),
             counts: Counts {
@@ -81,7 +83,9 @@ impl Engine {
 
     /// Puts a configuration in force, at once and whole. Decisions under way end with the one they began with.
     pub fn swap(&self, snapshot: Arc<Snapshot>) {
-        self.running.store(Some(Arc::new(Running::new(snapshot, &self.store))));
+        let before = self.running.load();
+        let running = Running::new(snapshot, &self.store, before.as_deref(), self.seed);
+        self.running.store(Some(Arc::new(running)));
     }
 
     /// The configuration in force.

@@ -9,6 +9,7 @@
 
 pub mod combine;
 pub mod contract;
+pub mod derived;
 pub mod feeds;
 pub mod gather;
 pub mod ingest;
