@@ -82,7 +82,7 @@ OUTSIDE_CRATES = {"rand", "getrandom", "fastrand", "tokio", "hyper", "socket2", 
 # stands for its modules. `_core` is the Rust extension.
 LAYERS: tuple[set[str], ...] = (
     {"_core", "errors", "files", "health", "envoy_yaml"},
-    {"values", "directory", "request_json"},
+    {"values", "directory", "request_json", "outbound"},
     {"config"},
     {"services", "keys", "doors", "state", "decision_log", "metrics"},
     {"signals", "tokens", "tasks", "approvals"},
@@ -94,6 +94,7 @@ LAYERS: tuple[set[str], ...] = (
 IMPORTS: Edges = {
     "errors": set(),
     "files": set(),
+    "outbound": {"errors", "files"},
     "values": {"_core"},
     "directory": {"_core", "errors"},
     "config": {"_core", "directory", "errors", "values"},
