@@ -366,7 +366,8 @@ def _addresses(host: str, port: int, deadline: _Deadline) -> list[_Address]:
 
 def _look_up(host: str, port: int, deadline: _Deadline) -> list[_Address]:
     """Asks the resolver in a thread of its own, which is left behind if it hangs."""
-    if not _lookups.acquire(blocking=False):
+    hanging = _lookups
+    if not hanging.acquire(blocking=False):
         raise FeedError(f"`{host}` is not looked up, {MAX_LOOKUPS} lookups of names already hang")
     answer: SimpleQueue[list[_Address] | OSError] = SimpleQueue()
 
@@ -379,7 +380,7 @@ def _look_up(host: str, port: int, deadline: _Deadline) -> list[_Address]:
         except UnicodeError:  # a label that is too long for IDNA
             answer.put(socket.gaierror(socket.EAI_NONAME, "no such name"))
         finally:
-            _lookups.release()
+            hanging.release()
 
     threading.Thread(target=ask, name="lookup", daemon=True).start()
     try:
