@@ -4,18 +4,22 @@ use crate::{
     error::Error,
     findings::{Finding, Findings, Place},
     identity::Identity,
-    limits,
-    model::{ActionId, Influence, SpiffeIdError, Timestamp, TrustDomain, WhenUnavailable, hex},
+    idle, limits,
+    model::{ActionId, Influence, SignalName, SpiffeIdError, Timestamp, TrustDomain, WhenUnavailable, hex},
     policy::{
         ActionRule, PolicyEngine, SignalIndex, SignalRule,
         cedar::{CedarEngine, CedarFiles},
     },
     route::{ActionDecl, Routes},
-    signals::{Cells, Contract, Register, Store},
+    signals::{Cells, Contract, Flow, Register, Store, feeds::Feed},
 };
 use serde_json::{Value as Json, json};
 use sha2::{Digest, Sha256};
-use std::{collections::HashMap, fmt, sync::Arc};
+use std::{
+    collections::{BTreeSet, HashMap},
+    fmt,
+    sync::Arc,
+};
 
 /// Settings of `signalwarden.yaml` that decide.
 #[derive(Clone, Debug)]
@@ -40,7 +44,7 @@ pub struct Snapshot {
     pub rules: Vec<SignalRule>,
     /// The policies.
     pub policies: Box<dyn PolicyEngine>,
-    /// Signals that an action only observes.
+    /// Signals that are read for the record alone: those that an action only observes, and those of observing policies.
     pub observed: HashMap<ActionId, Vec<SignalIndex>>,
     /// What was said at load and did not stop it.
     pub warnings: Vec<Finding>,
@@ -53,14 +57,24 @@ pub struct Running {
     pub(crate) snapshot: Arc<Snapshot>,
     /// One for each contract, by the same index.
     pub(crate) cells: Vec<Cells>,
+    /// The others of each contract's group, where an adverse value counts only in company; by the same index.
+    pub(crate) company: Vec<Vec<SignalIndex>>,
 }
 
 impl Running {
     /// Binds every contract.
     pub fn new(snapshot: Arc<Snapshot>, store: &Store) -> Self {
-        let cells = snapshot.register.contracts().iter().map(|contract| store.bind(contract)).collect();
-        Self { snapshot, cells }
+        let contracts = snapshot.register.contracts();
+        let cells = contracts.iter().map(|contract| store.bind(contract)).collect();
+        let company = contracts.iter().map(|contract| company_of(contract, &snapshot.register)).collect();
+        Self { snapshot, cells, company }
     }
+}
+
+fn company_of(contract: &Contract, register: &Register) -> Vec<SignalIndex> {
+    let names = contract.combination.corroborate.iter().flat_map(|corroborate| &corroborate.with);
+    let place = |name: &SignalName| register.contracts().iter().position(|other| other.name == *name);
+    names.filter_map(place).filter_map(|at| u16::try_from(at).ok().map(SignalIndex)).collect()
 }
 
 impl fmt::Debug for Snapshot {
@@ -99,7 +113,9 @@ impl Snapshot {
         let files_of_cedar =
             CedarFiles { schema: text("entities.cedarschema"), entities: text("entities.json"), policies: &policies };
         let engine = CedarEngine::load(files_of_cedar, &actions, &rules, &mut findings);
-        warn_of_idle(&actions, &rules, engine.as_ref(), &mut findings);
+        if let (Some(register), Some(engine)) = (&register, &engine) {
+            idle::warn(&actions, register, engine, &mut findings);
+        }
         if !routes_are_whole {
             // A route with a mistake declares no action, and what uses the action is not to blame.
             findings.drop_code("unknown_action");
@@ -115,7 +131,7 @@ impl Snapshot {
                 revision: revision(files, settings),
                 identity,
                 routes,
-                observed: observed(&actions, &rules),
+                observed: observed(&actions, &rules, &engine),
                 register,
                 rules,
                 policies: Box::new(engine),
@@ -131,18 +147,7 @@ impl Snapshot {
 
     /// The declared exceptions to I2, one sentence each, for `check` to list.
     pub fn exceptions(&self) -> Vec<String> {
-        self.register
-            .contracts()
-            .iter()
-            .filter(|contract| contract.when_unavailable == WhenUnavailable::Absent)
-            .map(|contract| {
-                let why = contract.justification.as_deref().unwrap_or_default();
-                format!(
-                    "signals.yaml:{}: `{}` counts as absent when it is missing or stale: {why}",
-                    contract.place.line, contract.name
-                )
-            })
-            .collect()
+        self.register.contracts().iter().flat_map(|contract| exceptions_of(contract)).collect()
     }
 
     /// The configuration for people and tools: contracts, routes, actions, policies.
@@ -157,6 +162,7 @@ impl Snapshot {
             let index = SignalIndex(u16::try_from(at).unwrap_or(u16::MAX));
             let mut json = contract.to_json();
             if let Some(fields) = json.as_object_mut() {
+                fields.insert("digest".to_owned(), contract.digest().into());
                 fields.insert("read_by".to_owned(), json!(readers.get(&index).cloned().unwrap_or_default()));
             }
             json
@@ -165,16 +171,20 @@ impl Snapshot {
             "revision": &*self.revision,
             "files": self.files.iter().map(|(name, digest)| (name.clone(), json!(digest))).collect::<serde_json::Map<_, _>>(),
             "exceptions": self.exceptions(),
+            "strict_reviews": self.register.strict_reviews(),
+            "feeds": self.register.feeds().iter().map(Feed::to_json).collect::<Vec<_>>(),
             "signals": signals.collect::<Vec<_>>(),
             "routes": self.routes.all().iter().map(|route| json!({
                 "route": &*route.label, "match": route.describe_match(), "definition_sha256": route.digest(), "action": route.action.as_str(), "resource_type": &*route.resource_type,
                 "system": route.system.as_deref(), "tier": route.tier.as_str(), "sensitivity": route.sensitivity.as_str(),
+                "enforce": route.enforce, "line": route.place.line,
             })).collect::<Vec<_>>(),
             "actions": self.routes.actions().iter().map(|action| json!({
                 "action": action.id.as_str(), "tier": action.tier.as_str(),
             })).collect::<Vec<_>>(),
             "policies": self.policies.policies().iter().map(|policy| json!({
                 "id": &*policy.id, "file": &*policy.file, "line": policy.place.line, "text_sha256": policy.text_sha256,
+                "effect": policy.effect.as_str(), "mode": policy.mode.as_str(),
                 "signals": policy.mentions.iter()
                     .filter_map(|s| self.rules.get(usize::from(s.0)))
                     .map(|rule| rule.name.as_str()).collect::<Vec<_>>(),
@@ -254,35 +264,44 @@ fn signal_rule(contract: &Contract) -> SignalRule {
     }
 }
 
-fn observed(actions: &[ActionRule], rules: &[SignalRule]) -> HashMap<ActionId, Vec<SignalIndex>> {
+fn exceptions_of(contract: &Contract) -> Vec<String> {
+    let mut all = Vec::new();
+    let mut say = |what: String| all.push(format!("signals.yaml:{}: `{}` {what}", contract.place.line, contract.name));
+    if contract.when_unavailable == WhenUnavailable::Absent {
+        let why = contract.justification.as_deref().unwrap_or_default();
+        say(format!("counts as absent when it is missing or stale: {why}"));
+    }
+    if let Some(corroborate) = &contract.combination.corroborate {
+        let with: Vec<String> = corroborate.with.iter().map(|name| format!("`{name}`")).collect();
+        say(format!(
+            "counts as absent while it is adverse and fewer than {} of it and {} are",
+            corroborate.need,
+            with.join(", ")
+        ));
+    }
+    for source in &contract.sources {
+        if let Flow::Stored { origin, resting: Some(value) } = &source.flow {
+            say(format!("is {} for subjects that `{origin}` has said nothing of, while it is live", value.to_json()));
+        }
+    }
+    all
+}
+
+fn observed(
+    actions: &[ActionRule],
+    rules: &[SignalRule],
+    engine: &dyn PolicyEngine,
+) -> HashMap<ActionId, Vec<SignalIndex>> {
     let of = |action: &ActionRule| {
-        rules
+        let own = rules
             .iter()
             .enumerate()
             .filter(|(_, rule)| rule.influence == Influence::Observe && rule.used_by.contains(&action.id))
-            .filter_map(|(at, _)| u16::try_from(at).ok().map(SignalIndex))
-            .collect()
+            .filter_map(|(at, _)| u16::try_from(at).ok().map(SignalIndex));
+        let all: BTreeSet<SignalIndex> = own.chain(engine.watched(&action.id).iter().copied()).collect();
+        all.into_iter().collect()
     };
     actions.iter().map(|action| (action.id.clone(), of(action))).collect()
-}
-
-/// Things that load and do nothing: a signal that no policy reads (minimality).
-fn warn_of_idle(actions: &[ActionRule], rules: &[SignalRule], engine: Option<&CedarEngine>, findings: &mut Findings) {
-    let Some(engine) = engine else { return };
-    for (at, rule) in rules.iter().enumerate() {
-        let read = engine.policies().iter().any(|p| p.mentions.iter().any(|s| usize::from(s.0) == at));
-        if rule.influence != Influence::Observe && !read {
-            findings.warning(
-                "signals.yaml",
-                rule.place,
-                "unread_signal",
-                format!("no policy reads the signal `{}`: remove it, or let it be `influence: observe`", rule.name),
-            );
-        }
-    }
-    if engine.policies().is_empty() && !actions.is_empty() {
-        findings.warning("policies", Place::default(), "no_policies", "there is no policy, so everything is denied");
-    }
 }
 
 fn revision(files: &[(String, Vec<u8>)], settings: &CoreSettings) -> Arc<str> {
