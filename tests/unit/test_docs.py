@@ -12,14 +12,13 @@ import pytest
 import yaml
 from jsonschema import Draft202012Validator
 
-from signalwarden import _core, metrics, outbound, request_json, starter
+from signalwarden import _core, metrics, request_json, starter
 from signalwarden.admin import CALLS, AdminReason
 from signalwarden.app import App
 from signalwarden.config import json_schema, read_settings
 from signalwarden.decision_log import Recorder
 from signalwarden.errors import ConfigurationError, sentence
 from signalwarden.services import Client
-from signalwarden.signals import document, feeds
 from tests.snippets import run_shell
 
 if TYPE_CHECKING:
@@ -267,26 +266,6 @@ def test_every_key_of_a_contract_and_of_a_route_has_its_line() -> None:
     function = routes.split("fn route(")[1].split("\n    fn ")[0]
     known = set(re.findall(r'fields\.\w+\(\s*"(\w+)"', function)) | {"grant"}
     assert set(table(section(text_of("docs/routes.md"), "## Keys of a route"))) == known
-
-
-def test_every_key_of_a_poll_feed_has_its_line() -> None:
-    rust = text_of("rust_core/core/src/signals/feeds.rs")
-    body = "".join(rust.split(f"fn {name}(")[1].split("\n    fn ")[0] for name in ("poll", "endpoint"))
-    known = {"kind", *re.findall(r'\.(?:span|path|url)\("(\w+)"', body)}
-    shown = table(section(text_of("docs/feeds.md"), "## A poll feed"))
-    assert {key.strip("` ") for cell in shown for key in cell.split(",")} == known
-
-
-def test_the_bounds_of_feeds_are_as_their_page_says() -> None:
-    page = text_of("docs/feeds.md")
-    assert f"at most {document.MAX_DOCUMENT_SIGNALS:,} signals" in page
-    assert (
-        f"{document.MAX_DOCUMENT_BYTES >> 20} MiB, and is taken in batches of {document.BATCH_SIGNALS:,}"
-        in page
-    )
-    assert f"At most {feeds.MAX_FEEDS} feeds run" in page
-    assert f"a thread of at most {outbound.MAX_LOOKUPS}" in page
-    assert f"MAX_FEEDS: usize = {feeds.MAX_FEEDS};" in text_of("rust_core/core/src/limits.rs")
 
 
 def test_every_bound_is_as_the_threat_model_says() -> None:
