@@ -277,7 +277,8 @@ class PollSource:
         if text and text != self._told:
             _log.warning("feed `%s`: entries were refused: %s", self._settings.feed, text)
         self._told = text
-        self._note(refused=sum(map(len, refused.values())))
+        with self._life:
+            self._note(refused=sum(map(len, refused.values())))
 
     def _succeeded(self, stopped: threading.Event) -> None:
         with self._life:
