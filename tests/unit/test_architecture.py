@@ -82,7 +82,7 @@ OUTSIDE_CRATES = {"rand", "getrandom", "fastrand", "tokio", "hyper", "socket2", 
 # stands for its modules. `_core` is the Rust extension.
 LAYERS: tuple[set[str], ...] = (
     {"_core", "errors", "files", "health", "envoy_yaml"},
-    {"values", "directory", "request_json"},
+    {"values", "directory", "request_json", "outbound"},
     {"config"},
     {"services", "keys", "doors", "state", "decision_log", "metrics"},
     {"signals", "tokens", "tasks", "approvals"},
@@ -94,6 +94,7 @@ LAYERS: tuple[set[str], ...] = (
 IMPORTS: Edges = {
     "errors": set(),
     "files": set(),
+    "outbound": {"errors", "files"},
     "values": {"_core"},
     "directory": {"_core", "errors"},
     "config": {"_core", "directory", "errors", "values"},
@@ -103,13 +104,13 @@ IMPORTS: Edges = {
     "state": {"_core", "errors", "files"},
     "decision_log": {"errors", "files"},
     "metrics": set(),
-    "signals": {"errors", "services"},
+    "signals": {"decision_log", "errors", "files", "outbound", "services"},
     "health": set(),
     "server": {"config", "doors", "errors", "health"},
     "admin": {"config", "errors", "services", "signals"},
     "app": {
         *("_core", "admin", "config", "decision_log", "doors", "errors", "keys", "metrics", "server"),
-        *("services", "state"),
+        *("services", "signals", "state"),
     },
 }
 # On the path of a request nothing parses Envoy's messages: it costs six times the processor time.

@@ -140,7 +140,7 @@ def findings_of(file: str, text: str, folder: Path) -> list[str]:
     ]
 
 
-@pytest.mark.parametrize("page", ["README.md", "docs/register.md", "docs/routes.md"])
+@pytest.mark.parametrize("page", ["README.md", "docs/register.md", "docs/feeds.md", "docs/routes.md"])
 def test_examples_of_files_are_found_as_the_page_says(page: str, tmp_path: Path) -> None:
     pattern = r"^```yaml (register|routes)\n(.*?)^```$(?:\n```text findings\n(.*?)^```$)?"
     examples = re.findall(pattern, text_of(page), re.MULTILINE | re.DOTALL)
@@ -226,6 +226,7 @@ def test_every_metric_has_its_line() -> None:
     gauges = {f"{metrics.PREFIX}{name}" for name in metrics.GAUGES} | {
         f"{metrics.PREFIX}configuration{{revision}}"
     }
+    gauges |= {f"{metrics.PREFIX}{name}{{{label}}}" for _, name, label, _ in metrics.GAUGE_FAMILIES}
     assert set(shown) == labelled | plain | gauges
     assert all(cells[0] == ("counter" if "_total" in name else "gauge") for name, cells in shown.items())
 
