@@ -18,6 +18,7 @@ __all__ = [
     "KeysError",
     "LogError",
     "Problem",
+    "RateLimitedError",
     "ServerError",
     "SignalwardenError",
     "StateError",
@@ -103,6 +104,14 @@ class ConfigurationError(SignalwardenError):
 
 class BadInputError(SignalwardenError):
     """A body or a stored change that is not what it claims to be; whoever sent it must mend it."""
+
+
+class RateLimitedError(SignalwardenError):
+    """More at once than is taken; nothing of the call was. `retry_after_s`: when it is worth another try."""
+
+    def __init__(self, sentence: str, retry_after_s: int = 1) -> None:
+        super().__init__(sentence)
+        self.retry_after_s = retry_after_s
 
 
 class StateError(SignalwardenError):

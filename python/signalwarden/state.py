@@ -56,7 +56,7 @@ INSERT INTO sequence VALUES (0);
 PRAGMA application_id = {APPLICATION_ID};
 PRAGMA user_version = {SCHEMA_VERSION};
 COMMIT;
-"""
+"""  # noqa: S608  # made of constants
 # From the version to the next one, in one transaction: what a kill interrupts starts anew.
 _MIGRATIONS: Final = {
     1: f"""
@@ -68,7 +68,7 @@ INSERT INTO sequence SELECT coalesce(max(seq), 0) FROM changes;
 DROP TABLE changes;
 PRAGMA user_version = 2;
 COMMIT;
-""",
+""",  # noqa: S608  # made of constants
 }
 
 _CLEAR: Final = "DELETE FROM added WHERE key = ?"
