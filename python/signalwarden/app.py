@@ -27,6 +27,7 @@ from signalwarden.errors import ConfigurationError, Problem, SignalwardenError, 
 from signalwarden.intake import Intake
 from signalwarden.keys import digest_key
 from signalwarden.metrics import Metrics
+from signalwarden.publishers import Publishers
 from signalwarden.server import FrontDoor
 from signalwarden.services import Client, Readiness
 from signalwarden.state import SqliteStore, Store
@@ -294,6 +295,24 @@ class App:
     def publish(self, body: bytes, client: Client) -> bytes:
         """See Services."""
         return self._up().intake.publish(body, client.id)
+
+    def switch_publisher(self, actor: str, publisher: str, signal: str | None, *, enabled: bool) -> bytes:
+        """See Services."""
+        return self._publishers().switch(actor, publisher, signal, enabled=enabled)
+
+    def publishers(self) -> bytes:
+        """See Services."""
+        return self._publishers().listing()
+
+    def _publishers(self) -> Publishers:
+        running = self._up()
+        return Publishers(
+            running.engine,
+            running.intake,
+            running.recorder,
+            description=running.loaded.configuration.describe,
+            clock=self._clock,
+        )
 
     def reload(self, actor: str) -> str:
         """See Services."""

@@ -22,6 +22,7 @@ __all__ = [
     "ServerError",
     "SignalwardenError",
     "StateError",
+    "UnknownPublisherError",
     "is_error",
     "sentence",
     "sorted_findings",
@@ -128,3 +129,7 @@ class KeysError(SignalwardenError):
 
 class ServerError(SignalwardenError):
     """A door can't be opened: a port in use, a socket path that is not ours."""
+
+
+class UnknownPublisherError(SignalwardenError):
+    """A publisher or feed that no contract names."""

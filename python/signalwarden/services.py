@@ -58,6 +58,13 @@ class Services(Protocol):
     def signals(self, subject: str | None, limit: int) -> bytes:
         """JSON of GET /v1/signals: `{"signals": […], "truncated": bool}`."""
 
+    def switch_publisher(self, actor: str, publisher: str, signal: str | None, *, enabled: bool) -> bytes:
+        """Switches a publisher or feed, or one of its signals, off or on; JSON of how it stands, after the durable
+        write. Raises UnknownPublisherError (404), BadInputError (400), StateError (503)."""
+
+    def publishers(self) -> bytes:
+        """JSON of GET /v1/publishers: `{"publishers": [{"publisher", "disabled", "disabled_signals", "signals"}]}`."""
+
     def reload(self, actor: str) -> str:
         """Loads, checks and puts the directory in force; returns the revision.
         Raises ConfigurationError (422) and changes nothing if the directory is bad."""

@@ -86,7 +86,17 @@ LAYERS: tuple[set[str], ...] = (
     {"config"},
     {"services", "keys", "doors", "state", "decision_log", "metrics", "rates"},
     {"signals", "intake", "tokens", "tasks", "approvals"},
-    {"server", "admin", "offline", "starter", "admin_client", "terminal", "envoy_config", "demo_stage"},
+    {
+        "server",
+        "admin",
+        "publishers",
+        "offline",
+        "starter",
+        "admin_client",
+        "terminal",
+        "envoy_config",
+        "demo_stage",
+    },
     {"app", "demo"},
     {"cli"},
 )
@@ -106,12 +116,13 @@ IMPORTS: Edges = {
     "rates": {"errors"},
     "intake": {"_core", "errors", "rates", "state"},
     "signals": {"errors", "services"},
+    "publishers": {"_core", "decision_log", "errors", "intake"},
     "health": set(),
     "server": {"config", "doors", "errors", "health"},
     "admin": {"config", "errors", "services", "signals"},
     "app": {
         *("_core", "admin", "config", "decision_log", "doors", "errors", "intake", "keys"),
-        *("metrics", "server", "services", "state"),
+        *("metrics", "publishers", "server", "services", "state"),
     },
 }
 # On the path of a request nothing parses Envoy's messages: it costs six times the processor time.
