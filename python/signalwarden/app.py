@@ -27,6 +27,8 @@ from signalwarden.errors import ConfigurationError, Problem, SignalwardenError, 
 from signalwarden.intake import Intake
 from signalwarden.keys import digest_key
 from signalwarden.metrics import Metrics
+from signalwarden.mtls import Certificates
+from signalwarden.publish_door import PublishDoor
 from signalwarden.publishers import Publishers
 from signalwarden.server import FrontDoor
 from signalwarden.services import Client, Readiness
@@ -72,6 +74,7 @@ class _Running:
     writer: LogWriter
     admin: HttpDoor
     front: FrontDoor
+    signals: PublishDoor | None
 
 
 class App:
@@ -135,8 +138,11 @@ class App:
         stack.callback(admin_door.stop, ADMIN_GRACE_S)
         front = FrontDoor(engine, settings.listen.check, reflection_on=settings.listen.reflection)
         stack.callback(front.stop, GRACE_S)
-        self._running = _Running(loaded, store, engine, intake, recorder, writer, admin_door, front)
+        signals = self._signals_door(stack, settings, root)
+        self._running = _Running(loaded, store, engine, intake, recorder, writer, admin_door, front, signals)
         admin_door.start()
+        if signals is not None:
+            signals.start()
         front.start()
 
     def _intake(self, engine: _core.Engine, store: Store, settings: Settings) -> Intake:
@@ -147,6 +153,16 @@ class App:
             max_rate=settings.signals.max_rate,
             on_failure=lambda: self._count("state_failures"),
         )
+
+    def _signals_door(
+        self, stack: contextlib.ExitStack, settings: Settings, root: Path
+    ) -> PublishDoor | None:
+        files = settings.tls_paths(root)
+        if files is None or settings.listen.signals is None:
+            return None
+        door = PublishDoor(self, settings.listen.signals, Certificates(*files))
+        stack.callback(door.stop, GRACE_S)
+        return door
 
     def _replay(self, store: Store, engine: _core.Engine) -> None:
         """Takes in what the store has kept."""
@@ -234,10 +250,12 @@ class App:
         running = self._up()
         for warning in running.loaded.warnings:
             _log.warning("%s", sentence(warning))
+        signals = f", signals on {running.signals.address}" if running.signals else ""
         _log.info(
-            "check on %s, admin on %s, decision log %s, revision %.12s",
+            "check on %s, admin on %s%s, decision log %s, revision %.12s",
             running.front.address,
             running.admin.address,
+            signals,
             self.decisions_path(),
             running.engine.revision,
         )
@@ -256,6 +274,12 @@ class App:
     def admin_address(self) -> str:
         """Where the admin API is answered."""
         return str(self._up().admin.address)
+
+    @property
+    def signals_address(self) -> str | None:
+        """Where publishers are heard over mutual TLS; None if nowhere."""
+        signals = self._up().signals
+        return str(signals.address) if signals else None
 
     # ------------------------------------------------------------ every second
 
@@ -295,6 +319,19 @@ class App:
     def publish(self, body: bytes, client: Client) -> bytes:
         """See Services."""
         return self._up().intake.publish(body, client.id)
+
+    def publish_as(self, body: bytes, publisher: str) -> bytes:
+        """See publish_door.Hosting: the connection says who publishes, the contracts whether that counts."""
+        return self._up().intake.publish(body, publisher)
+
+    def welcomes(self, trust_domain: str) -> bool:
+        """See publish_door.Hosting."""
+        settings = self._up().loaded.settings
+        return trust_domain == settings.trust_domain or trust_domain in settings.federates_with
+
+    def refused_peer(self, publisher: str | None, detail: str) -> None:
+        """See publish_door.Hosting."""
+        self.refused(Client(publisher, frozenset()) if publisher else None, Right.PUBLISH, detail)
 
     def switch_publisher(self, actor: str, publisher: str, signal: str | None, *, enabled: bool) -> bytes:
         """See Services."""
@@ -404,6 +441,8 @@ class App:
         if running is None:
             return Readiness(False, {"ready": False, "revision": None})
         doors = {"check": running.front.serving, "admin": running.admin.serving}
+        if running.signals is not None:
+            doors["signals"] = running.signals.serving
         health = running.writer.health()
         revision = running.engine.revision
         ready = revision is not None and all(doors.values())
@@ -444,6 +483,7 @@ class App:
             "log_notes_lost": running.recorder.lost,
             "transport_undelivered": self._transport[0],
             "transport_unknown_method": self._transport[1],
+            "publish_streams": running.signals.open_streams() if running.signals else 0,
             "ready": int(self.readiness().ready),
         }
 
