@@ -489,9 +489,9 @@ def test_every_change_and_transport_record_is_as_its_schema_says(minimal_directo
         "signals:\n  open: {type: bool, subject: global, max_age: 1h, influence: grant, used_by: [page.read], "
         f"{CONTRACT}}}\n"
     )
-    expires = (datetime.now(UTC) + timedelta(days=1)).isoformat()
     client = (
-        f'id: "spiffe://prod.example/feed", may: [publish], token_sha256: "{"0" * 64}", expires: "{expires}"'
+        f'id: "spiffe://prod.example/feed", may: [publish], token_sha256: "{"0" * 64}", '
+        'expires: "2099-01-01T00:00:00Z"'
     )
     settings.write_text(f"{settings.read_text()}clients: [{{{client}}}]\n")
     app = App(minimal_directory)
