@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import importlib
+import types
 from typing import Any, Final
 
-__all__ = ["FIELDS", "request", "response", "signal"]
+__all__ = ["FIELDS", "modules", "request", "response", "signal"]
 
 PACKAGE: Final = "signalwarden.v1"
 
@@ -102,3 +103,20 @@ def response(content: bytes) -> dict[str, Any]:
     message = _MESSAGES["PublishResponse"].FromString(content)
     rejected = [{"index": r.index, "reason": r.reason, "detail": r.detail} for r in message.rejected]
     return {"accepted": message.accepted, "rejected": rejected}
+
+
+def modules() -> tuple[Any, Any]:
+    """What protoc would make of the published file, as far as a publisher needs it: messages, and the stub."""
+
+    class Stub:
+        def __init__(self, channel: Any) -> None:
+            self.Publish = channel.stream_stream(
+                f"/{PACKAGE}.Signals/Publish",
+                request_serializer=_MESSAGES["PublishRequest"].SerializeToString,
+                response_deserializer=_MESSAGES["PublishResponse"].FromString,
+            )
+
+    messages, stubs = types.ModuleType("signals_pb2"), types.ModuleType("signals_pb2_grpc")
+    vars(messages).update(_MESSAGES)
+    vars(stubs).update(SignalsStub=Stub)
+    return messages, stubs

@@ -240,3 +240,33 @@ def test_every_acknowledged_value_survives_a_kill_under_load_and_none_is_rolled_
             after = known(server, [*again, *once])
         assert [subject for subject in (*again, *once) if after.get(subject, 0) < told.newest[subject]] == []
     assert min(told.batches["http"], told.batches["grpc"]) > 10 * KILLS
+
+
+def test_the_example_in_python_publishes(
+    place: tuple[starter.Starter, Authority],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """As the page has it, but for the modules that protoc would make."""
+    page = (Path(__file__).parents[2] / "docs/publishing.md").read_text()
+    [code] = re.findall(r"^```python\n(.*?)^```$", page, re.MULTILINE | re.DOTALL)
+    messages, stubs = publish_proto.modules()
+    monkeypatch.setitem(sys.modules, "signals_pb2", messages)
+    monkeypatch.setitem(sys.modules, "signals_pb2_grpc", stubs)
+    example: dict[str, Any] = {}
+    exec(code, example)
+    made, authority = place
+    credential = authority.issue(PUBLISHER)
+    with serving(made, authority) as server:
+        batches = [
+            [
+                example["signal"]("device_trust", starter.AGENT, long_value=4),
+                example["signal"]("posture", starter.AGENT, text_value="ok"),
+            ],
+            [example["signal"]("posture", starter.AGENT, bool_value=True)],
+        ]
+        address = f"localhost:{server.signals.rpartition(':')[2]}"
+        sent = example["publish"](address, authority.bundle, credential.key, credential.certificate, batches)
+        assert list(sent) == [2, 0]
+        assert b"signal_unavailable" not in server.decide()
+    assert capsys.readouterr().out.startswith("signals[0]: wrong_type: ")
