@@ -5,7 +5,7 @@ use super::{
     IdPiece, Route,
     args::Args,
     hosts::HostPattern,
-    load_args,
+    load_args, load_facts,
     matches::{Further, Grpc, Methods},
     paths::Template,
 };
@@ -78,10 +78,14 @@ impl Reader<'_> {
         let system = fields.take("system").map(|node| self.system(node));
         let tier = fields.require_word("tier", Tier::ALL, self.findings);
         let sensitivity = fields.require_word("sensitivity", Sensitivity::ALL, self.findings);
+        let facts = fields.take("facts").map_or_else(|| Some(BTreeMap::new()), |node| load_facts::facts(self, node));
         fields.not_built("environment", self.findings);
         self.grant(&mut fields, tier);
-        if fields.flag("enforce", self.findings) == Some(false) {
-            self.error(fields.place_of("enforce"), "not_built", "`enforce: false` is not built yet: leave it out");
+        let enforce = fields.flag("enforce", self.findings).unwrap_or(true);
+        if !enforce {
+            // Said aloud at every load: a route like this guards nothing.
+            let message = "`enforce: false`: what policies deny on this route is recorded, and let pass";
+            self.findings.warning(self.file, node.place, "unenforced_route", message);
         }
         fields.finish(self.findings);
         let Matches { host, path, methods, further } = matches?;
@@ -93,6 +97,8 @@ impl Reader<'_> {
             system: system.flatten(),
             tier: tier?,
             sensitivity: sensitivity?,
+            facts: facts?,
+            enforce,
             environment: None,
             place: node.place,
             host: host?,
