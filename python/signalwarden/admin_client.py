@@ -53,6 +53,10 @@ class AdminClient:
             "GET", "/v1/signals", params={"limit": limit, **({"subject": subject} if subject else {})}
         )
 
+    def register(self) -> dict[str, Any]:
+        """GET /v1/register."""
+        return self._call("GET", "/v1/register")
+
     def _call(self, method: str, path: str, **more: Any) -> dict[str, Any]:
         try:
             answer = self._http.request(method, path, **more)

@@ -57,6 +57,10 @@ class Services(Protocol):
     def signals(self, subject: str | None, limit: int) -> bytes:
         """JSON of GET /v1/signals: `{"signals": […], "truncated": bool}`."""
 
+    def register(self) -> bytes:
+        """JSON of GET /v1/register: the configuration in force, as `Configuration.describe()`, each signal with
+        `live`: its subjects, ages, states and refusals as `Engine.signal_stats()` counts them; and `time`."""
+
     def reload(self, actor: str) -> str:
         """Loads, checks and puts the directory in force; returns the revision.
         Raises ConfigurationError (422) and changes nothing if the directory is bad."""

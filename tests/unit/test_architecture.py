@@ -84,7 +84,7 @@ LAYERS: tuple[set[str], ...] = (
     {"_core", "errors", "files", "findings", "health", "envoy_yaml"},
     {"values", "directory", "request_json"},
     {"config"},
-    {"services", "keys", "doors", "state", "decision_log", "metrics"},
+    {"services", "keys", "doors", "state", "decision_log", "metrics", "register", "tallies"},
     {"signals", "tokens", "tasks", "approvals"},
     {
         "server",
@@ -94,6 +94,8 @@ LAYERS: tuple[set[str], ...] = (
         "admin_client",
         "terminal",
         "reports",
+        "register_document",
+        "register_view",
         "envoy_config",
         "demo_stage",
     },
@@ -113,13 +115,15 @@ IMPORTS: Edges = {
     "state": {"_core", "errors", "files"},
     "decision_log": {"errors", "files"},
     "metrics": set(),
+    "register": {"_core", "errors"},
+    "tallies": {"_core"},
     "signals": {"errors", "services"},
     "health": set(),
     "server": {"config", "doors", "errors", "health"},
     "admin": {"config", "errors", "services", "signals"},
     "app": {
-        *("_core", "admin", "config", "decision_log", "doors", "errors", "keys", "metrics", "server"),
-        *("services", "state"),
+        *("_core", "admin", "config", "decision_log", "doors", "errors", "keys", "metrics", "register"),
+        *("server", "services", "state", "tallies"),
     },
 }
 # On the path of a request nothing parses Envoy's messages: it costs six times the processor time.
