@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import orjson
 
-from signalwarden import __version__, _core, admin
+from signalwarden import __version__, _core, admin, register, tallies
 from signalwarden.config import ClientSettings, Loaded, Right, Settings, load
 from signalwarden.decision_log import FileSink, LogWriter, Recorder, now_us, rfc3339
 from signalwarden.doors import HttpDoor
@@ -37,8 +37,10 @@ from signalwarden.signals.feeds import Feeds
 from signalwarden.state import SqliteStore, Store
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Iterable, Mapping
     from types import FrameType
+
+    from prometheus_client.core import Metric
 
 __all__ = ["App"]
 
@@ -107,7 +109,7 @@ class App:
         self._hup = False
         self._transport = (0, 0)
         self._ticks = 0
-        self._metrics = Metrics(self._numbers, lambda: self._up().engine.revision)
+        self._metrics = Metrics(self._numbers, lambda: self._up().engine.revision, self._tallied)
 
     # ------------------------------------------------------------ life
 
@@ -442,6 +444,14 @@ class App:
         """See Services."""
         return self._up().engine.signals(subject=subject, limit=limit, now_us=self._clock())
 
+    def register(self) -> bytes:
+        """See Services. Counting subjects walks the store, so this is for people, not for a scrape."""
+        running = self._up()
+        now = self._clock()
+        described = orjson.loads(running.loaded.configuration.describe())
+        stats = tallies.signal_stats(running.engine, now_us=now, scan=True)
+        return orjson.dumps(register.join(described, stats, time=rfc3339(now)))
+
     def decisions_path(self) -> str:
         """See Services."""
         loaded = self._up().loaded
@@ -501,6 +511,9 @@ class App:
             "publish_streams": running.signals.open_streams() if running.signals else 0,
             "ready": int(self.readiness().ready),
         }
+
+    def _tallied(self) -> Iterable[Metric]:
+        return tallies.families(tallies.of_engine(self._up().engine, now_us=self._clock()))
 
     def _count(self, name: str) -> None:
         with self._tally:

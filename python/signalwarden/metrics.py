@@ -62,9 +62,15 @@ PREFIX: Final = "signalwarden_"
 class Metrics(Collector):
     """Turns flat names and numbers into metric families."""
 
-    def __init__(self, read: Callable[[], Mapping[str, float]], revision: Callable[[], str | None]) -> None:
+    def __init__(
+        self,
+        read: Callable[[], Mapping[str, float]],
+        revision: Callable[[], str | None],
+        labelled: Callable[[], Iterable[Metric]] = tuple,
+    ) -> None:
         self._read = read
         self._revision = revision
+        self._labelled = labelled
         self._registry = CollectorRegistry(auto_describe=False)
         self._registry.register(self)
 
@@ -94,3 +100,4 @@ class Metrics(Collector):
         if (revision := self._revision()) is not None:
             info.add_metric([revision], 1)
         yield info
+        yield from self._labelled()

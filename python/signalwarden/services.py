@@ -67,6 +67,10 @@ class Services(Protocol):
     def publishers(self) -> bytes:
         """JSON of GET /v1/publishers: `{"publishers": [{"publisher", "disabled", "disabled_signals", "signals"}]}`."""
 
+    def register(self) -> bytes:
+        """JSON of GET /v1/register: the configuration in force, as `Configuration.describe()`, each signal with
+        `live`: its subjects, ages, states and refusals as `Engine.signal_stats()` counts them; and `time`."""
+
     def reload(self, actor: str) -> str:
         """Loads, checks and puts the directory in force; returns the revision.
         Raises ConfigurationError (422) and changes nothing if the directory is bad."""

@@ -84,11 +84,12 @@ LAYERS: tuple[set[str], ...] = (
     {"_core", "errors", "files", "findings", "health", "envoy_yaml"},
     {"values", "directory", "request_json", "outbound"},
     {"config"},
-    {"mtls", "services", "keys", "doors", "state", "decision_log", "metrics", "rates"},
+    {"mtls", "services", "keys", "doors", "state", "decision_log", "metrics", "rates", "register", "tallies"},
     {"signals", "intake", "tokens", "tasks", "approvals"},
     {"publish_door", "publishers"},
     {
         *("server", "admin", "offline", "starter", "admin_client", "terminal", "reports", "envoy_config"),
+        *("register_document", "register_view"),
         "demo_stage",
     },
     {"app", "demo"},
@@ -108,6 +109,8 @@ IMPORTS: Edges = {
     "state": {"_core", "errors", "files"},
     "decision_log": {"errors", "files"},
     "metrics": set(),
+    "register": {"_core", "errors"},
+    "tallies": {"_core"},
     "rates": {"errors"},
     "intake": {"_core", "errors", "rates", "state"},
     "signals": {"decision_log", "errors", "files", "outbound", "services"},
@@ -118,8 +121,18 @@ IMPORTS: Edges = {
     "server": {"config", "doors", "errors", "health"},
     "admin": {"config", "errors", "services", "signals"},
     "app": {
-        *("_core", "admin", "config", "decision_log", "doors", "errors", "intake", "keys"),
-        *("metrics", "mtls", "publish_door", "publishers", "server", "services", "signals", "state"),
+        *("_core", "admin", "config", "decision_log", "doors", "errors", "intake", "keys", "metrics"),
+        *(
+            "mtls",
+            "publish_door",
+            "publishers",
+            "register",
+            "server",
+            "services",
+            "signals",
+            "state",
+            "tallies",
+        ),
     },
 }
 # On the path of a request nothing parses Envoy's messages: it costs six times the processor time.

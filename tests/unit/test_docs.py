@@ -12,7 +12,7 @@ import pytest
 import yaml
 from jsonschema import Draft202012Validator
 
-from signalwarden import _core, metrics, request_json, starter
+from signalwarden import _core, metrics, request_json, starter, tallies
 from signalwarden.admin import CALLS, AdminReason
 from signalwarden.app import App
 from signalwarden.config import json_schema, read_settings
@@ -227,8 +227,13 @@ def test_every_metric_has_its_line() -> None:
         f"{metrics.PREFIX}configuration{{revision}}"
     }
     gauges |= {f"{metrics.PREFIX}{name}{{{label}}}" for _, name, label, _ in metrics.GAUGE_FAMILIES}
-    assert set(shown) == labelled | plain | gauges
-    assert all(cells[0] == ("counter" if "_total" in name else "gauge") for name, cells in shown.items())
+    kinds = {
+        f"{metrics.PREFIX}{name}{'_total' if kind == 'counter' else ''}{{{','.join(labels)}}}": kind
+        for name, (labels, kind, _) in tallies.LABELLED.items()
+    }
+    assert set(shown) == labelled | plain | gauges | set(kinds)
+    expected = {name: kinds.get(name, "counter" if "_total" in name else "gauge") for name in shown}
+    assert {name: cells[0] for name, cells in shown.items()} == expected
 
 
 def keys_of(node: dict[str, Any], schema: dict[str, Any], path: str = "") -> Iterator[tuple[str, str]]:
