@@ -55,6 +55,7 @@ __all__ = [
     "Right",
     "Settings",
     "json_schema",
+    "judge",
     "load",
     "read_settings",
 ]
@@ -176,6 +177,7 @@ class Settings(_Strict):
     keys: FilePath = Field(default=DEFAULT_KEYS, description="directory of key files, made when missing")
     decision_log: DecisionLogSettings = DecisionLogSettings()
     policies: Policies = Policies()
+    watch: bool = Field(default=True, description="a change of the directory comes into force by itself")
     principals: NotBuilt = None
     insecure: Insecure = False
 
@@ -396,6 +398,13 @@ class Loaded:
     settings: Settings
     configuration: _core.Configuration
     warnings: tuple[FindingLike, ...]
+    digest: str
+    """Hex SHA-256 over all its files: two of one digest are one directory."""
+
+    def described(self) -> dict[str, Any]:
+        """`Configuration.describe()`, read anew: it is large, so it is not kept."""
+        described: dict[str, Any] = orjson.loads(self.configuration.describe())
+        return described
 
 
 UNKNOWN_TRUST_DOMAIN = "unknown.invalid"
@@ -404,7 +413,11 @@ UNKNOWN_TRUST_DOMAIN = "unknown.invalid"
 
 def load(path: Path | str, now_us: int) -> Loaded:
     """Loads a directory. Raises ConfigurationError with every mistake of all its files, found in one pass."""
-    directory = Directory.read(Path(path))
+    return judge(Directory.read(Path(path)), now_us)
+
+
+def judge(directory: Directory, now_us: int) -> Loaded:
+    """`load` for a directory that has been read."""
     findings: list[FindingLike] = list(directory.findings)
     settings: Settings | None = None
     text = directory.text(SETTINGS_FILE)
@@ -426,7 +439,8 @@ def load(path: Path | str, now_us: int) -> Loaded:
         findings += error.findings
     if settings is None or configuration is None or any(map(is_error, findings)):
         raise ConfigurationError(sorted_findings(findings))
-    return Loaded(directory.root, settings, configuration, tuple(sorted_findings(findings)))
+    warnings = tuple(sorted_findings(findings))
+    return Loaded(directory.root, settings, configuration, warnings, directory.digest)
 
 
 def _domains(text: object) -> tuple[str, tuple[str, ...]]:

@@ -1,4 +1,5 @@
-"""The store of Changes: live state written down, so that a restart is its stream read back.
+"""The store of Changes: live state written down, so that a restart is its stream read back. Beside it a few
+documents of the server's own, by name, that must outlive it: what is in force and who must approve its change.
 
 One Protocol, SQLite by default. A directory has one owner at a time, by a lock that the kernel releases when the
 process dies, however it dies.
@@ -46,6 +47,8 @@ PRAGMA application_id = {APPLICATION_ID};
 PRAGMA user_version = {SCHEMA_VERSION};
 COMMIT;
 """
+# Made at every opening: a state of an earlier release gets it then, and that release does not mind it.
+_KEPT: Final = "CREATE TABLE IF NOT EXISTS kept (key TEXT PRIMARY KEY, value BLOB NOT NULL) STRICT"
 
 
 class Store(Protocol):
@@ -57,6 +60,12 @@ class Store(Protocol):
 
     def read_all(self) -> Iterator[_core.StoredChange]:
         """Everything kept, oldest first."""
+
+    def keep(self, key: str, value: bytes) -> None:
+        """Writes a document in place of an earlier one of this name; on the disk when it returns."""
+
+    def kept(self, key: str) -> bytes | None:
+        """The document of this name."""
 
     def close(self) -> None:
         """Gives the directory up."""
@@ -120,6 +129,17 @@ class SqliteStore:
                 "SELECT seq, key, replaces, payload FROM changes WHERE seq > ? ORDER BY seq LIMIT ?",
                 (after, PAGE),
             ).fetchall()
+
+    def keep(self, key: str, value: bytes) -> None:
+        """See Store."""
+        with self._mutex, self._saying("written"):
+            self._database.execute("INSERT OR REPLACE INTO kept (key, value) VALUES (?, ?)", (key, value))
+
+    def kept(self, key: str) -> bytes | None:
+        """See Store."""
+        with self._mutex, self._saying("read"):
+            row = self._database.execute("SELECT value FROM kept WHERE key = ?", (key,)).fetchone()
+        return None if row is None else bytes(row[0])
 
     def close(self) -> None:
         """See Store. May be called twice."""
@@ -188,6 +208,7 @@ def _prepare(database: sqlite3.Connection, path: Path) -> None:
     # FULL: with NORMAL a commit in WAL mode may be lost at power failure, and a publisher has had its answer.
     database.execute("PRAGMA synchronous = FULL")
     database.execute("PRAGMA journal_size_limit = 16777216")
+    database.execute(_KEPT)
 
 
 class _DirectoryLock:

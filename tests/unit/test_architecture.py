@@ -84,8 +84,8 @@ LAYERS: tuple[set[str], ...] = (
     {"_core", "errors", "files", "health", "envoy_yaml"},
     {"values", "directory", "request_json"},
     {"config"},
-    {"services", "keys", "doors", "state", "decision_log", "metrics"},
-    {"signals", "tokens", "tasks", "approvals"},
+    {"services", "keys", "doors", "state", "decision_log", "metrics", "difference", "watch"},
+    {"signals", "tokens", "tasks", "approvals", "reloads"},
     {"server", "admin", "offline", "starter", "admin_client", "terminal", "envoy_config", "demo_stage"},
     {"app", "demo"},
     {"cli"},
@@ -103,17 +103,31 @@ IMPORTS: Edges = {
     "state": {"_core", "errors", "files"},
     "decision_log": {"errors", "files"},
     "metrics": set(),
+    "difference": {"config"},
+    "watch": {"directory", "errors"},
+    "reloads": {"config", "decision_log", "difference", "errors"},
     "signals": {"errors", "services"},
     "health": set(),
     "server": {"config", "doors", "errors", "health"},
     "admin": {"config", "errors", "services", "signals"},
     "app": {
         *("_core", "admin", "config", "decision_log", "doors", "errors", "keys", "metrics", "server"),
-        *("services", "state"),
+        *("reloads", "services", "state", "watch"),
     },
 }
 # On the path of a request nothing parses Envoy's messages: it costs six times the processor time.
-HOT = ("server.py", "health.py", "app.py", "admin.py", "doors.py", "services.py", "decision_log/", "signals/")
+HOT = (
+    "server.py",
+    "health.py",
+    "app.py",
+    "reloads.py",
+    "watch.py",
+    "admin.py",
+    "doors.py",
+    "services.py",
+    "decision_log/",
+    "signals/",
+)
 PARSERS = {"envoy_data_plane", "betterproto2"}
 
 # ---- reading Rust -----------------------------------------------------------------------------------------
