@@ -53,6 +53,10 @@ class AdminClient:
             "GET", "/v1/signals", params={"limit": limit, **({"subject": subject} if subject else {})}
         )
 
+    def reload(self) -> str:
+        """POST /v1/reload; the revision in force."""
+        return str(self._call("POST", "/v1/reload")["revision"])
+
     def _call(self, method: str, path: str, **more: Any) -> dict[str, Any]:
         try:
             answer = self._http.request(method, path, **more)
