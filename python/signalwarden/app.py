@@ -29,6 +29,8 @@ from signalwarden.metrics import Metrics
 from signalwarden.reloads import Reloads, load_still
 from signalwarden.server import FrontDoor
 from signalwarden.services import Client, Readiness
+from signalwarden.signals import Seams
+from signalwarden.signals.feeds import Feeds
 from signalwarden.state import SqliteStore, Store
 from signalwarden.watch import Watch
 
@@ -64,6 +66,7 @@ class _Running:
     engine: _core.Engine
     recorder: Recorder
     writer: LogWriter
+    feeds: Feeds
     admin: HttpDoor
     front: FrontDoor
 
@@ -125,6 +128,8 @@ class App:
         recorder = Recorder(engine, self._clock)
         writer = self._open_log(stack, settings, root, engine, recorder)
         recorder.change("server_started", actor="server", version=__version__)
+        feeds = Feeds(Seams(root, self._carry, lambda: self._clock() / 1e6))
+        stack.callback(feeds.stop)
         reloads = Reloads(
             self._directory,
             loaded,
@@ -132,13 +137,15 @@ class App:
             swap=functools.partial(self._swap, engine),
             recorder=recorder,
             count=self._count,
+            on_swapped=[lambda loaded: feeds.adopt(loaded.configuration.describe())],
         )
         reloads.record_start()
         admin_door = HttpDoor(admin.build(self), settings.listen.admin)
         stack.callback(admin_door.stop, ADMIN_GRACE_S)
         front = FrontDoor(engine, settings.listen.check, reflection_on=settings.listen.reflection)
         stack.callback(front.stop, GRACE_S)
-        self._running = _Running(reloads, store, engine, recorder, writer, admin_door, front)
+        self._running = _Running(reloads, store, engine, recorder, writer, feeds, admin_door, front)
+        feeds.adopt(loaded.configuration.describe())
         admin_door.start()
         front.start()
         watch = Watch(
@@ -298,11 +305,15 @@ class App:
     # ------------------------------------------------------------ services: changes
 
     def publish(self, body: bytes, client: Client) -> bytes:
-        """See Services. One publisher at a time; the answer follows the durable write."""
+        """See Services."""
+        return self._carry(body, client.id)
+
+    def _carry(self, body: bytes, origin: str) -> bytes:
+        """A batch of a publisher or a feed. One at a time; the answer follows the durable write."""
         running = self._up()
         with self._changes:
             now = self._clock()
-            admission = running.engine.admit(body, publisher=client.id, now_us=now)
+            admission = running.engine.admit(body, publisher=origin, now_us=now)
             changes = admission.changes
             if changes:
                 try:
@@ -380,6 +391,7 @@ class App:
             "revision": revision,
             "doors": doors,
             "log": log,
+            "feeds": running.feeds.detail(),
             "last_reload_refused": running.reloads.refused,
             "warnings": len(running.loaded.warnings),
         }
@@ -397,6 +409,7 @@ class App:
         return {
             **running.engine.counters(),
             **counts,
+            **running.feeds.numbers(),
             "log_written": health.written,
             "log_failures": health.failures,
             "log_healthy": int(health.healthy),

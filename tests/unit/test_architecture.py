@@ -82,7 +82,7 @@ OUTSIDE_CRATES = {"rand", "getrandom", "fastrand", "tokio", "hyper", "socket2", 
 # stands for its modules. `_core` is the Rust extension.
 LAYERS: tuple[set[str], ...] = (
     {"_core", "errors", "files", "health", "envoy_yaml"},
-    {"values", "directory", "request_json"},
+    {"values", "directory", "request_json", "outbound"},
     {"config"},
     {"services", "keys", "doors", "state", "decision_log", "metrics", "difference", "watch"},
     {"signals", "tokens", "tasks", "approvals", "reloads"},
@@ -94,6 +94,7 @@ LAYERS: tuple[set[str], ...] = (
 IMPORTS: Edges = {
     "errors": set(),
     "files": set(),
+    "outbound": {"errors", "files"},
     "values": {"_core"},
     "directory": {"_core", "errors"},
     "config": {"_core", "directory", "errors", "values"},
@@ -106,13 +107,13 @@ IMPORTS: Edges = {
     "difference": {"config"},
     "watch": {"directory", "errors"},
     "reloads": {"config", "decision_log", "difference", "errors"},
-    "signals": {"errors", "services"},
+    "signals": {"decision_log", "errors", "files", "outbound", "services"},
     "health": set(),
     "server": {"config", "doors", "errors", "health"},
     "admin": {"config", "errors", "services", "signals"},
     "app": {
         *("_core", "admin", "config", "decision_log", "doors", "errors", "keys", "metrics", "server"),
-        *("reloads", "services", "state", "watch"),
+        *("reloads", "services", "signals", "state", "watch"),
     },
 }
 # On the path of a request nothing parses Envoy's messages: it costs six times the processor time.
