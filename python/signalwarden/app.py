@@ -24,6 +24,7 @@ from signalwarden.config import ClientSettings, Loaded, Right, Settings
 from signalwarden.decision_log import FileSink, LogWriter, Recorder, now_us
 from signalwarden.doors import HttpDoor
 from signalwarden.errors import ConfigurationError, SignalwardenError, StateError, sentence
+from signalwarden.in_force import InForce
 from signalwarden.keys import digest_key
 from signalwarden.metrics import Metrics
 from signalwarden.reloads import Reloads, load_still
@@ -52,6 +53,7 @@ DRAIN_S: Final = 10.0
 """For the log at a stop; within Kubernetes' default of 30 s together with the other graces."""
 ADMIN_GRACE_S: Final = 5.0
 REPLAY_BATCH: Final = 1_000
+UNENFORCED: Final = "unenforced_route"
 REFUSALS_A_SECOND: Final = 10
 """Change records of refused clients: more would let a stranger fill the log and deny everyone's requests. The rest
 are counted in the next one."""
@@ -124,6 +126,9 @@ class App:
         engine = _core.Engine(influence=settings.decision_log.influence, digest_key=key)
         stack.callback(self._keep_time_at_end, store, engine)
         self._replay(store, engine)
+        in_force = InForce(store)
+        in_force.demand_approval(loaded)
+        in_force.keep(loaded)
         engine.swap(loaded.configuration)
         recorder = Recorder(engine, self._clock)
         writer = self._open_log(stack, settings, root, engine, recorder)
@@ -133,6 +138,7 @@ class App:
         reloads = Reloads(
             self._directory,
             loaded,
+            in_force=in_force,
             clock=self._clock,
             swap=functools.partial(self._swap, engine),
             recorder=recorder,
@@ -229,7 +235,7 @@ class App:
             self._wake.get()
             if self._hup:
                 self._hup = False
-                with contextlib.suppress(ConfigurationError):  # recorded and logged
+                with contextlib.suppress(ConfigurationError, StateError):  # recorded and logged
                     self.reload("SIGHUP")
 
     def _on_end(self, _number: int, _frame: FrameType | None) -> None:

@@ -18,7 +18,7 @@ import orjson
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from pydantic_core import ErrorDetails, PydanticCustomError
 
-from signalwarden import _core
+from signalwarden import _core, approvers
 from signalwarden.directory import SETTINGS_FILE, Directory
 from signalwarden.errors import ConfigurationError, FindingLike, Problem, is_error, sorted_findings
 from signalwarden.values import (
@@ -400,6 +400,8 @@ class Loaded:
     warnings: tuple[FindingLike, ...]
     digest: str
     """Hex SHA-256 over all its files: two of one digest are one directory."""
+    approvals: Mapping[str, bytes]
+    """The approvals files, by signal."""
 
     def described(self) -> dict[str, Any]:
         """`Configuration.describe()`, read anew: it is large, so it is not kept."""
@@ -416,8 +418,8 @@ def load(path: Path | str, now_us: int) -> Loaded:
     return judge(Directory.read(Path(path)), now_us)
 
 
-def judge(directory: Directory, now_us: int) -> Loaded:
-    """`load` for a directory that has been read."""
+def judge(directory: Directory, now_us: int, *, unapproved: bool = False) -> Loaded:
+    """`load` for a directory that has been read. `unapproved`: whoever is to approve a contract has not done so yet."""
     findings: list[FindingLike] = list(directory.findings)
     settings: Settings | None = None
     text = directory.text(SETTINGS_FILE)
@@ -435,12 +437,19 @@ def judge(directory: Directory, now_us: int) -> Loaded:
             directory.core_files(), trust_domain=domain, federates_with=list(federates), now_us=now_us
         )
         findings += configuration.warnings
+        if not unapproved:
+            findings += _approvals(configuration, directory)
     except ConfigurationError as error:
         findings += error.findings
     if settings is None or configuration is None or any(map(is_error, findings)):
         raise ConfigurationError(sorted_findings(findings))
     warnings = tuple(sorted_findings(findings))
-    return Loaded(directory.root, settings, configuration, warnings, directory.digest)
+    return Loaded(directory.root, settings, configuration, warnings, directory.digest, directory.approvals())
+
+
+def _approvals(configuration: _core.Configuration, directory: Directory) -> list[Problem]:
+    """Each contract that names approvers has their signatures over what it says now."""
+    return approvers.findings(orjson.loads(configuration.describe())["signals"], directory.approvals())
 
 
 def _domains(text: object) -> tuple[str, tuple[str, ...]]:

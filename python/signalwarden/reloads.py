@@ -16,12 +16,14 @@ from typing import TYPE_CHECKING, Any, Final
 from signalwarden import config
 from signalwarden.config import Directory, Loaded, Settings
 from signalwarden.decision_log import Recorder, rfc3339
-from signalwarden.difference import differences
-from signalwarden.errors import ConfigurationError, Problem, sentence
+from signalwarden.difference import MAX_WORDS, View, differences, in_words, view
+from signalwarden.errors import ConfigurationError, Problem, StateError, sentence
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from pathlib import Path
+
+    from signalwarden.in_force import InForce
 
 __all__ = ["Reloads", "load_still"]
 
@@ -88,6 +90,7 @@ class Reloads:
         directory: Path,
         loaded: Loaded,
         *,
+        in_force: InForce,
         clock: Callable[[], int],
         swap: Callable[[Loaded], None],
         recorder: Recorder,
@@ -97,6 +100,7 @@ class Reloads:
         """`swap` puts a directory into the core; `on_swapped` are told after each reload, in order, in the
         thread of the reload. They must not raise: the directory is in force."""
         self._directory = directory
+        self._in_force = in_force
         self._clock = clock
         self._swap = swap
         self._recorder = recorder
@@ -119,12 +123,14 @@ class Reloads:
         return self._refused
 
     def record_start(self) -> None:
-        """Records what the server starts with."""
-        self._record(None, self._loaded, "server")
+        """Records what the server starts with, and what that changes against what was in force last."""
+        revision, declared = self._in_force.declared() or (None, None)
+        self._record(revision, declared, self._loaded, "server")
 
     def reload(self, actor: str) -> str:
         """Puts the directory in force as it is now; its revision. The same content again is a reload, too: somebody
-        asked for it. Raises ConfigurationError and changes nothing if it is bad."""
+        asked for it. Raises ConfigurationError if it is bad, StateError if its approvers can't be
+        remembered, and then changes nothing."""
         with self._one:
             return self._bring(_read_still(self._directory, self._clock), actor)
 
@@ -155,14 +161,21 @@ class Reloads:
         try:
             loaded = read.good()
             _refuse_fixed(before.settings, loaded.settings)
+            self._in_force.demand_approval(loaded)
         except ConfigurationError as error:
             self._attempted = read.digest
             self._refuse(actor, error)
             raise
+        try:
+            self._in_force.keep(loaded)
+        except StateError as error:
+            self._count("state_failures")
+            _log.error("reload by %s failed, what was in force goes on: %s", actor, error)
+            raise
         self._swap(loaded)
         self._loaded, self._attempted, self._refused = loaded, read.digest, None
         self._count("reloads_done")
-        self._record(before, loaded, actor)
+        self._record(before.configuration.revision, view(before), loaded, actor)
         _log.info("revision %.12s in force, by %s", loaded.configuration.revision, actor)
         for told in self._on_swapped:
             try:
@@ -179,17 +192,22 @@ class Reloads:
         self._recorder.change("configuration_refused", actor=actor, revision=kept, findings=findings)
         _log.error("reload by %s refused, revision %.12s goes on:\n%s", actor, kept, error)
 
-    def _record(self, before: Loaded | None, after: Loaded, actor: str) -> None:
+    def _record(self, previous: str | None, before: View | None, after: Loaded, actor: str) -> None:
+        now = view(after)
+        words = in_words(before, now) if before else []
         self._recorder.change(
             "configuration_loaded",
             actor=actor,
             revision=after.configuration.revision,
             digest=after.digest,
-            previous=before.configuration.revision if before else None,
+            previous=previous,
             trust_domain=after.settings.trust_domain,
             warnings=len(after.warnings),
-            difference=differences(before, after) if before else None,
+            difference=differences(before, now) if before else None,
+            words=[word.as_dict() for word in words[:MAX_WORDS]],
+            words_left_out=max(0, len(words) - MAX_WORDS),
         )
+        self._in_force.keep_declared(after)
 
 
 def _refuse_fixed(before: Settings, after: Settings) -> None:
