@@ -78,7 +78,7 @@ def test_a_directory_that_can_not_be_loaded_is_named(minimal_directory: Path, af
         ran = diff(*pair)
         assert ran.returncode == 2
         assert ran.stdout == ""
-        assert f"`{after}` can't be loaded: routes.yaml:1:1: error: unknown key `ruotes`" in ran.stderr
+        assert f"`{after}` can't be loaded: routes.yaml:1:1: error: " in ran.stderr
         assert ran.stderr.count("\n") == 1
     assert "the directory can't be read" in diff(minimal_directory, after / "nowhere").stderr
 
