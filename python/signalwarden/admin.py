@@ -225,6 +225,8 @@ def _endpoints(services: Services, push: PushSource) -> dict[tuple[str, str], Ca
         except ConfigurationError as error:
             findings = [_finding(finding) for finding in error.findings]
             raise Refused(AdminReason.CONFIGURATION_REFUSED, findings=findings) from error
+        except StateError as error:
+            raise Refused(AdminReason.NOT_KEPT, str(error), headers={"retry-after": "1"}) from error
 
     def healthz() -> Response:
         return _json(b'{"alive":true}')

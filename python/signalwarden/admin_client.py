@@ -66,6 +66,10 @@ class AdminClient:
         """GET /v1/register."""
         return self._call("GET", "/v1/register")
 
+    def reload(self) -> str:
+        """POST /v1/reload; the revision in force."""
+        return str(self._call("POST", "/v1/reload")["revision"])
+
     def _call(self, method: str, path: str, **more: Any) -> dict[str, Any]:
         try:
             answer = self._http.request(method, path, **more)
