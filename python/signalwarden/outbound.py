@@ -8,6 +8,7 @@ call.
 from __future__ import annotations
 
 import contextlib
+import functools
 import ipaddress
 import re
 import socket
@@ -27,12 +28,16 @@ from signalwarden import __version__
 from signalwarden.errors import FeedError
 from signalwarden.files import read_regular, why
 
-__all__ = ["MAX_URL_BYTES", "Fetched", "check_url", "fetch"]
+__all__ = ["MAX_URL_BYTES", "Fetched", "bearer", "check_url", "fetch"]
 
 MAX_URL_BYTES: Final = 2048
 """As the longest SPIFFE ID; what servers take without being asked twice."""
 MAX_CA_BYTES: Final = 1024 * 1024
 """A CA file; the bundle of all public authorities is a quarter of it."""
+MAX_TOKEN_BYTES: Final = 16 * 1024
+"""A token file; what servers take as all the headers of a request."""
+SYSTEM_TRUST_S: Final = 600
+"""How long the system's authorities are kept: to read them takes tens of milliseconds."""
 MAX_LOOKUPS: Final = 16
 """Name lookups that wait at once. The system's resolver can't be interrupted: one that hangs keeps its thread."""
 MAX_ADDRESSES: Final = 8
@@ -42,6 +47,8 @@ LOOPBACK_NAME: Final = "localhost"
 LOOPBACK: Final = ("127.0.0.1", "::1")
 """What `localhost` is, whatever a resolver says (RFC 6761 section 6.3)."""
 
+_TOKEN = re.compile(rb"[A-Za-z0-9._~+/-]+=*")
+"""RFC 6750 section 2.1."""
 _GRAPHIC = re.compile(r"[!-~]+")
 _HOST = re.compile(r"[A-Za-z0-9_]([A-Za-z0-9_.-]{0,251}[A-Za-z0-9_.])?")
 _lookups = threading.BoundedSemaphore(MAX_LOOKUPS)
@@ -81,6 +88,18 @@ def fetch(
         )
         with contextlib.closing(connection):
             return _exchange(connection, target, method, _request_headers(target, headers), body, max_bytes)
+
+
+def bearer(token_file: Path) -> dict[str, str]:
+    """The header with the token in this file, read anew each time: tokens are exchanged while we run.
+    Raises FeedError, which never holds it."""
+    try:
+        token = read_regular(token_file, MAX_TOKEN_BYTES).strip()
+    except OSError as error:
+        raise FeedError(f"the token file `{token_file}` can't be read: {why(error)}") from error
+    if not _TOKEN.fullmatch(token):
+        raise FeedError(f"the token file `{token_file}` holds no bearer token")
+    return {"authorization": f"Bearer {token.decode('ascii')}"}
 
 
 def check_url(url: str) -> None:
@@ -325,13 +344,10 @@ class _Stream(httpcore.NetworkStream):
 
 
 def _tls(ca_file: Path | None) -> ssl.SSLContext:
-    """Verifies chain and host name. Made anew for each call: authorities are exchanged while we run."""
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-    context.minimum_version = ssl.TLSVersion.TLSv1_2
-    context.hostname_checks_common_name = False
+    """Verifies chain and host name. A CA file is read for each call: authorities are exchanged while we run."""
     if ca_file is None:
-        context.load_default_certs()
-        return context
+        return _system_trust(int(time.monotonic() // SYSTEM_TRUST_S))
+    context = _verifying()
     try:
         pem = read_regular(ca_file, MAX_CA_BYTES)
     except OSError as error:
@@ -340,6 +356,20 @@ def _tls(ca_file: Path | None) -> ssl.SSLContext:
         context.load_verify_locations(cadata=pem.decode("ascii"))
     except (ValueError, ssl.SSLError):
         raise FeedError(f"the CA file `{ca_file}` holds no certificates in PEM") from None
+    return context
+
+
+def _verifying() -> ssl.SSLContext:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    context.hostname_checks_common_name = False
+    return context
+
+
+@functools.lru_cache(maxsize=1)
+def _system_trust(_period: int) -> ssl.SSLContext:
+    context = _verifying()
+    context.load_default_certs()
     return context
 
 

@@ -104,7 +104,7 @@ IMPORTS: Edges = {
     "state": {"_core", "errors", "files"},
     "decision_log": {"errors", "files"},
     "metrics": set(),
-    "signals": {"errors", "services"},
+    "signals": {"decision_log", "errors", "files", "outbound", "services"},
     "health": set(),
     "server": {"config", "doors", "errors", "health"},
     "admin": {"config", "errors", "services", "signals"},

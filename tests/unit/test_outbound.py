@@ -22,7 +22,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 
 from signalwarden import outbound
 from signalwarden.errors import FeedError
-from signalwarden.outbound import Fetched, check_url, fetch
+from signalwarden.outbound import Fetched, bearer, check_url, fetch
 
 TIMEOUT_S = 5.0
 SHORT_S = 0.5
@@ -317,6 +317,23 @@ def test_no_error_repeats_a_token_or_what_was_read() -> None:
                 )
             assert TOKEN not in str(caught.value)
             assert "hidden" not in str(caught.value)
+
+
+def test_a_token_is_read_anew_each_time(tmp_path: Path) -> None:
+    file = tmp_path / "token"
+    for token in (TOKEN, "an.other-t0ken=="):
+        file.write_text(f"{token}\n")
+        assert bearer(file) == {"authorization": f"Bearer {token}"}
+
+
+@pytest.mark.parametrize("content", [None, b"", b"\n", b"two words", b"a\r\nx: y", b"\xff", b"x" * 20_000])
+def test_what_is_no_token_is_refused_and_not_repeated(tmp_path: Path, content: bytes | None) -> None:
+    file = tmp_path / "token"
+    if content is not None:
+        file.write_bytes(content)
+    with pytest.raises(FeedError, match=r"the token file `.*token`") as caught:
+        bearer(file)
+    assert "two" not in str(caught.value)
 
 
 # ---- URLs
