@@ -127,7 +127,9 @@ def _read_key(entry: dict[str, Any]) -> PublicKey | None:
     if any(part in entry for part in ("d", "p", "q", "k")):
         raise KeySetError("the key set holds a private key: it is no secret any more, and is not used")
     kid, algorithm = entry.get("kid"), entry.get("alg")
-    if kid is not None and (not isinstance(kid, str) or not 0 < len(kid.encode("utf-8", "replace")) <= MAX_KID_BYTES):
+    if kid is not None and (
+        not isinstance(kid, str) or not 0 < len(kid.encode("utf-8", "replace")) <= MAX_KID_BYTES
+    ):
         raise KeySetError(f"a `kid` of the key set is no text of 1 to {MAX_KID_BYTES} bytes")
     if algorithm is not None and (not isinstance(algorithm, str) or ALGORITHMS.get(algorithm) != family):
         return None
@@ -177,7 +179,9 @@ def url_reader(url: str, fetch: Fetch, *, ca_file: Path | None = None) -> Callab
         except FeedError as error:
             raise KeySetError(f"the key set can't be fetched: {error}") from error
         if answer.status != 200:
-            raise KeySetError(f"the key set can't be fetched: the address answered with status {answer.status}")
+            raise KeySetError(
+                f"the key set can't be fetched: the address answered with status {answer.status}"
+            )
         body: bytes = answer.body
         return body
 
@@ -213,24 +217,27 @@ class KeySet:
         """The key of that name for that algorithm; None if its owner has none.
 
         Raises KeySetError while nobody can say: the set could not be had, or it is too soon to ask again."""
+        newest = False
         if self._is_old(self._refresh_s):
-            self._refresh(wait=self._is_old(self._life_s))
+            newest = self._refresh(wait=self._is_old(self._life_s))
         if self._is_old(self._life_s):
             raise KeySetError(self._last_error or "the key set has not been read yet")
-        key = self._look(kid, algorithm)
-        if key is None and kid is not None and kid not in self._unknown:
-            if not self._refresh(wait=True):
-                reason = "the key is not in the set, which was fetched just now: ask again later"
-                raise KeySetError(self._last_error or reason)
-            key = self._look(kid, algorithm)
-            if key is None and len(self._unknown) < MAX_UNKNOWN:
-                self._unknown.add(kid)
-        return key
+        if kid is None or self._has(kid) or kid in self._unknown:
+            return self._look(kid, algorithm)
+        if not newest and not self._refresh(wait=True):
+            reason = "the key is not in the set, which was fetched just now: ask again later"
+            raise KeySetError(self._last_error or reason)
+        if not self._has(kid) and len(self._unknown) < MAX_UNKNOWN:
+            self._unknown.add(kid)
+        return self._look(kid, algorithm)
 
     @property
     def last_error(self) -> str | None:
         """Why the last fetch failed; None if it didn't."""
         return self._last_error
+
+    def _has(self, kid: str) -> bool:
+        return any(key.kid == kid for key in self._keys)
 
     def _look(self, kid: str | None, algorithm: str) -> PublicKey | None:
         fitting = [key for key in self._keys if key.is_for(algorithm) and kid in (None, key.kid)]

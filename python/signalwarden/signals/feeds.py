@@ -17,6 +17,7 @@ import orjson
 from signalwarden.errors import SignalwardenError
 from signalwarden.signals import Feed, Kind, Seams, Source, Status
 from signalwarden.signals.poll import POLL
+from signalwarden.signals.ssf import SSF
 
 __all__ = ["KINDS", "MAX_FEEDS", "Feeds", "described_feeds"]
 
@@ -25,7 +26,7 @@ _log = logging.getLogger("signalwarden.signals")
 MAX_FEEDS: Final = 64
 """Each has a thread of its own; a register names a handful."""
 
-KINDS: Final[tuple[Kind, ...]] = (POLL,)
+KINDS: Final[tuple[Kind, ...]] = (POLL, SSF)
 """One file for each."""
 
 

@@ -13,7 +13,16 @@ from typing import Any, Final
 from signalwarden.signals.ssf.set import SecurityEventToken, microseconds
 from signalwarden.signals.ssf.subjects import Aim, InexpressibleError, Rules, Subject, read_subject
 
-__all__ = ["CAEP", "STREAM_UPDATED", "VERIFICATION", "Contract", "Meaning", "Reading", "mappings", "read_events"]
+__all__ = [
+    "CAEP",
+    "STREAM_UPDATED",
+    "VERIFICATION",
+    "Contract",
+    "Meaning",
+    "Reading",
+    "contracts_of",
+    "read_events",
+]
 
 CAEP: Final = "https://schemas.openid.net/secevent/caep/event-type/"
 TOKEN_CLAIMS_CHANGE: Final = CAEP + "token-claims-change"
@@ -97,12 +106,12 @@ class Contract:
         return True
 
 
-def mappings(signals: Iterable[Mapping[str, Any]], feed: str) -> tuple[Contract, ...]:
+def contracts_of(signals: Iterable[Mapping[str, Any]], feed: str) -> tuple[Contract, ...]:
     """The contracts that a feed feeds, from `Configuration.describe()["signals"]`."""
-    return tuple(_mappings(signals, feed))
+    return tuple(_contracts(signals, feed))
 
 
-def _mappings(signals: Iterable[Mapping[str, Any]], feed: str) -> Iterator[Contract]:
+def _contracts(signals: Iterable[Mapping[str, Any]], feed: str) -> Iterator[Contract]:
     for signal in signals:
         for source in signal["sources"]:
             if source["kind"] != "ssf" or source.get("feed") != feed:
@@ -132,19 +141,17 @@ class Reading:
     """Entries of a body of `POST /v1/signals`."""
     problems: tuple[str, ...]
     """Why an event that some contract maps gave it no value; without anything of the event but its type."""
-    mapped: bool
-    """False: no contract knows any of its events, which concern no signal."""
+    of_stream: bool
+    """It speaks of the stream itself. Without that and without values, it concerns no signal."""
 
 
 def read_events(token: SecurityEventToken, contracts: Iterable[Contract], rules: Rules) -> Reading:
     """Every value that the SET gives. For a contract all its events count, or none."""
     publications: list[Mapping[str, object]] = []
     problems: dict[str, None] = {}
-    mapped = False
     subject: Subject | None = None
     for contract in contracts:
         events = [uri for uri in token.events if uri in contract.meanings]
-        mapped = mapped or bool(events)
         at = ""
         values: list[Mapping[str, object]] = []
         try:
@@ -156,7 +163,8 @@ def read_events(token: SecurityEventToken, contracts: Iterable[Contract], rules:
             values = []
         publications += values
     problems.update(dict.fromkeys(_of_the_stream(token)))
-    return Reading(tuple(publications), tuple(problems), mapped)
+    of_stream = VERIFICATION in token.events or STREAM_UPDATED in token.events
+    return Reading(tuple(publications), tuple(problems), of_stream)
 
 
 def _values(

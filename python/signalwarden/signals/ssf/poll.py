@@ -15,10 +15,10 @@ from typing import Any, Final
 import orjson
 
 from signalwarden.errors import FeedError, KeySetError, StateError
-from signalwarden.files import read_regular, why
 from signalwarden.keysets import Fetch
+from signalwarden.outbound import bearer
 from signalwarden.signals import Status
-from signalwarden.signals.ssf.set import MAX_JTI_BYTES, ErrorCode, SetRefusedError
+from signalwarden.signals.ssf.set import MAX_JTI_BYTES, SetRefusedError
 from signalwarden.signals.ssf.stream import Outcome, Stream
 
 __all__ = ["PollSettings", "Poller"]
@@ -30,7 +30,6 @@ MAX_EVENTS: Final = 100
 MAX_ANSWER_BYTES: Final = 8 * 1024 * 1024
 MAX_TAKEN: Final = 200
 """Of one answer; RFC 8936 lets a transmitter send more than it was asked for. The rest comes again."""
-MAX_TOKEN_BYTES: Final = 8 * 1024
 MAX_ROUNDS: Final = 100
 """In a row, without the pause in between: a transmitter that always has more does not keep a core busy."""
 ROUND_PAUSE_S: Final = 0.05
@@ -77,6 +76,8 @@ class Poller:
         self._rounds = 0
         self._last_round: float | None = None
         self._last_error: str | None = None
+        self._last_success: float | None = None
+        self._failures = 0
 
     # ------------------------------------------------------------ life
 
@@ -100,7 +101,10 @@ class Poller:
 
     def status(self) -> Status:
         """See signals.Source."""
-        return Status(self._thread is not None, self._rounds, self._last_round, self._last_error)
+        running = self._thread is not None
+        return Status(
+            running, self._rounds, self._last_round, self._last_error, self._last_success, self._failures
+        )
 
     def _run(self, stopping: threading.Event) -> None:
         failures = rounds = 0
@@ -109,13 +113,14 @@ class Poller:
             try:
                 more = self.ask(stopping)
                 failures, rounds, self._last_error = 0, rounds + 1, None
+                self._last_success = time.time()
             except (FeedError, KeySetError, StateError) as error:
                 more, failures = False, failures + 1
                 self._fail(str(error), failures)
-            except Exception:  # a fault of ours must not end the feed for good and unseen
+            except Exception:  # noqa: BLE001 - a fault of ours must not end the feed for good and unseen
                 more, failures = False, failures + 1
+                self._fail("a poll failed by a fault of ours", failures)
                 _log.exception("feed `%s`: a poll failed", self._stream.feed)
-                self._fail("a poll failed, the log says how", failures)
             if more and rounds < MAX_ROUNDS:
                 pause = ROUND_PAUSE_S
             else:
@@ -124,11 +129,16 @@ class Poller:
 
     def _pause(self, failures: int) -> float:
         interval = self._settings.interval_s
-        pause = min(interval * 2 ** min(failures, BACKOFF_FACTOR), interval * BACKOFF_FACTOR) if failures else interval
+        pause = (
+            min(interval * 2 ** min(failures, BACKOFF_FACTOR), interval * BACKOFF_FACTOR)
+            if failures
+            else interval
+        )
         return pause * (1 + self._uniform(-JITTER, JITTER))
 
     def _fail(self, sentence: str, failures: int) -> None:
         self._last_error = sentence
+        self._failures += 1
         if failures & (failures - 1) == 0:  # the first, second, fourth…: a long outage is no flood of lines
             _log.warning("feed `%s`: %s (%s in a row)", self._stream.feed, sentence, failures)
 
@@ -146,7 +156,7 @@ class Poller:
         self._errors = {jti: error for jti, error in self._errors.items() if jti not in errors}
         self._rounds += 1
         self._last_round = time.time()
-        if not answer.sets and not answer.more:
+        if answer.empty and not answer.more:
             self._stream.heard()
         fresh = 0
         for jti, text in answer.sets[:MAX_TAKEN]:
@@ -174,7 +184,7 @@ class Poller:
             request["setErrs"] = errors
             headers["content-language"] = "en"
         if self._settings.token_file is not None:
-            headers["authorization"] = f"Bearer {_token(self._settings.token_file)}"
+            headers |= bearer(self._settings.token_file)
         answer = self._fetch(
             self._settings.url,
             timeout_s=self._settings.timeout_s,
@@ -192,6 +202,7 @@ class Poller:
 @dataclass(frozen=True, slots=True)
 class _Answer:
     sets: list[tuple[str, str]]
+    empty: bool
     more: bool
 
 
@@ -208,19 +219,9 @@ def _read_answer(body: bytes) -> _Answer:
     good = [
         (jti, text)
         for jti, text in sets.items()
-        if isinstance(text, str) and text.isascii() and 0 < len(jti.encode("utf-8", "replace")) <= MAX_JTI_BYTES
+        if isinstance(text, str)
+        and text.isascii()
+        and 0 < len(jti.encode("utf-8", "replace")) <= MAX_JTI_BYTES
     ]
     more = content.get("moreAvailable", False)
-    return _Answer(good, more is True)
-
-
-def _token(path: Path) -> str:
-    """The bearer token, read each time: it may be rotated."""
-    try:
-        token = read_regular(path, MAX_TOKEN_BYTES).strip()
-    except OSError as error:
-        raise FeedError(f"the token `{path}` can't be read: {why(error)}") from error
-    text = token.decode("ascii", "replace")
-    if not text or not text.isprintable() or " " in text:
-        raise FeedError(f"the token `{path}` is no bearer token")
-    return text
+    return _Answer(good, not sets, more is True)

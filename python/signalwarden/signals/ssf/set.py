@@ -112,9 +112,13 @@ class Verifier:
         algorithm = _algorithm(header)
         key = self.keys.find(_kid(header), algorithm)
         if key is None:
-            raise SetRefusedError(ErrorCode.INVALID_KEY, "the key that the SET names is not one of the transmitter's")
+            raise SetRefusedError(
+                ErrorCode.INVALID_KEY, "the key that the SET names is not one of the transmitter's"
+            )
         try:
-            payload: bytes = PyJWS(algorithms=[algorithm]).decode(raw, key=key.material, algorithms=[algorithm])
+            payload: bytes = PyJWS(algorithms=[algorithm]).decode(
+                raw, key=key.material, algorithms=[algorithm]
+            )
         except PyJWTError as error:
             raise SetRefusedError(ErrorCode.AUTHENTICATION_FAILED, "the signature does not hold") from error
         return payload

@@ -12,7 +12,7 @@ import threading
 import time
 from collections import Counter, OrderedDict
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Final, Protocol
 
@@ -24,7 +24,7 @@ from signalwarden.signals.ssf.events import Contract, Reading, read_events
 from signalwarden.signals.ssf.set import ErrorCode, SecurityEventToken, SetRefusedError, Verifier
 from signalwarden.signals.ssf.subjects import Rules
 
-__all__ = ["Core", "Intake", "Outcome", "Result", "Stream", "StreamState"]
+__all__ = ["Core", "Keep", "Outcome", "Result", "Stream", "StreamState"]
 
 _log = logging.getLogger("signalwarden.ssf")
 
@@ -61,11 +61,8 @@ class Core(Protocol):
     def feeds(self, *, now_us: int) -> bytes: ...
 
 
-class Intake(Protocol):
-    """The one way of live state."""
-
-    def keep(self, make: Callable[[], Sequence[StoredChange]]) -> None:
-        """Makes changes under the lock, writes them down, takes them in. Raises StateError."""
+Keep = Callable[[Callable[[], Sequence[StoredChange]]], None]
+"""Makes changes under the lock of all changes, writes them down, takes them in. Raises StateError."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,6 +81,15 @@ class Outcome:
     IGNORED: Final = "ignored"
     DUPLICATE: Final = "duplicate"
     UNPROCESSED: Final = "unprocessed"
+
+
+@dataclass(slots=True)
+class _Kept:
+    """What came of writing a SET down."""
+
+    problems: list[str] = field(default_factory=list)
+    taken: bool = False
+    """A value of it is not older than what was known."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,26 +115,27 @@ class Stream:
         *,
         retention_us: int,
         core: Core,
-        intake: Intake,
+        keep: Keep,
         clock: Callable[[], int],
         note: Callable[[str, str], None] = lambda _feed, _detail: None,
     ) -> None:
         self.feed = feed
-        self.contracts = tuple(contracts)
-        """May be replaced while it runs: each SET is read by what stands here when it comes."""
+        self._contracts = tuple(contracts)
         self._verifier = verifier
         self._rules = rules
         self._retention_us = retention_us
         self._core = core
-        self._intake = intake
+        self._keep_changes = keep
         self._clock = clock
         self._note = note
         self._turn = threading.Lock()
+        self._closed = False
         self._seen: OrderedDict[bytes, None] = OrderedDict()
         self._heard_us = 0
         self._tally = threading.Lock()
         self._counts: Counter[str] = Counter()
         self._last_error: str | None = None
+        self._last_taken: float | None = None
         self._said: OrderedDict[str, float] = OrderedDict()
 
     # ------------------------------------------------------------ a SET
@@ -140,51 +147,67 @@ class Stream:
         try:
             token = self._verifier.verify(raw, self._clock())
             if jti is not None and jti != token.jti:
-                raise SetRefusedError(ErrorCode.INVALID_REQUEST, "the SET has another `jti` than it was sent under")
+                raise SetRefusedError(
+                    ErrorCode.INVALID_REQUEST, "the SET has another `jti` than it was sent under"
+                )
         except SetRefusedError as refused:
             self._refuse(refused)
             raise
         if not self._turn.acquire(timeout=WAIT_S):
             raise StateError("too many events come at once: send it again later")
         try:
+            if self._closed:
+                raise StateError("the feed is being exchanged or stopped: send it again later")
             result = Result(self._process(token), token.jti)
         finally:
             self._turn.release()
         self._count(result.word)
+        self._last_taken = self._clock() / 1_000_000
         return result
+
+    def open(self) -> None:
+        """SETs are taken from now on."""
+        self._closed = False
+
+    def close(self) -> None:
+        """No SET is taken once this returns; the one under way is finished."""
+        with self._turn:
+            self._closed = True
 
     def _process(self, token: SecurityEventToken) -> str:
         name = hashlib.sha256(token.jti.encode()).digest()
         if name in self._seen:
             return Outcome.DUPLICATE
-        reading = read_events(token, self.contracts, self._rules)
-        problems = list(reading.problems)
-        self._keep(token, reading, problems)
+        reading = read_events(token, self._contracts, self._rules)
+        kept = self._keep(token, reading)
         self._remember(name)
-        for problem in problems:
+        for problem in kept.problems:
             self._say(problem, f"SET `{_shown(token.jti)}`: {problem}: resting values are suspended")
-        if problems:
+        if kept.problems:
             return Outcome.UNPROCESSED
-        return Outcome.ACCEPTED if reading.publications or not reading.mapped else Outcome.IGNORED
+        return Outcome.ACCEPTED if kept.taken or reading.of_stream else Outcome.IGNORED
 
-    def _keep(self, token: SecurityEventToken, reading: Reading, problems: list[str]) -> None:
-        """One write: values, suspension, and that the transmitter was heard. Adds to `problems` what comes up."""
-        given = tuple(problems)
+    def _keep(self, token: SecurityEventToken, reading: Reading) -> _Kept:
+        """One write: values, suspension, and that the transmitter was heard."""
+        kept = _Kept()
 
         def make() -> list[StoredChange]:
             now = self._clock()
-            problems[:] = [*self._gap(now), *given]
-            changes = self._admitted(reading, problems, now)
-            changes += self._suspension(problems, now)
+            kept.problems = [*self._gap(now), *reading.problems]
+            kept.taken = False
+            changes = self._admitted(reading, kept, now)
+            changes += self._suspension(kept.problems, now)
             # By the transmitter's own clock: a SET that was held back on its way says nothing of now.
             heard = min(token.issued_at_us, now)
             changes.append(self._core.stream(self.feed, event="verified", at_us=heard))
             return changes
 
-        self._intake.keep(make)
+        self._keep_changes(make)
         self._heard_us = self._clock()
+        return kept
 
-    def _admitted(self, reading: Reading, problems: list[str], now: int) -> list[StoredChange]:
+    def _admitted(self, reading: Reading, kept: _Kept, now: int) -> list[StoredChange]:
+        problems = kept.problems
         if not reading.publications:
             return []
         if len(reading.publications) > MAX_PUBLICATIONS:
@@ -199,6 +222,7 @@ class Stream:
         for index, reason, _ in admission.rejected:
             if reason != HARMLESS:
                 problems.append(f"a value of `{reading.publications[index]['name']}` is refused: `{reason}`")
+        kept.taken = len(admission.rejected) < len(reading.publications)
         return list(admission.changes)
 
     # ------------------------------------------------------------ the stream
@@ -208,7 +232,7 @@ class Stream:
         stream; but in a silence in which it was asked nothing is missed."""
         now = self._clock()
         if gap := self._gap(now):
-            self._intake.keep(lambda: self._suspension(gap, now))
+            self._keep_changes(lambda: self._suspension(gap, now))
         self._heard_us = now
 
     def resynchronise(self, actor: str) -> None:
@@ -218,7 +242,7 @@ class Stream:
         def make() -> list[StoredChange]:
             return [self._core.stream(self.feed, event="resynchronised", at_us=now, detail=f"by {actor}")]
 
-        self._intake.keep(make)
+        self._keep_changes(make)
         self._heard_us = max(self._heard_us, now)
 
     def state(self) -> StreamState:
@@ -255,7 +279,7 @@ class Stream:
         self._say(str(refused), f"a SET is refused: {refused}")
         if refused.genuine:
             problem = f"a SET of the transmitter is malformed: {refused}"
-            self._intake.keep(lambda: self._suspension([problem], self._clock()))
+            self._keep_changes(lambda: self._suspension([problem], self._clock()))
 
     # ------------------------------------------------------------ counting and saying
 
@@ -268,6 +292,11 @@ class Stream:
     def last_error(self) -> str | None:
         """The last thing that went wrong with a SET."""
         return self._last_error
+
+    @property
+    def last_taken(self) -> float | None:
+        """When the last SET was acknowledged, in seconds since 1970."""
+        return self._last_taken
 
     def _count(self, word: str) -> None:
         with self._tally:

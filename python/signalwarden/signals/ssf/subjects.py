@@ -164,7 +164,7 @@ def _identifier(value: object, issuer: str, *, nested: bool = False) -> Identifi
         return _text(value, "sub")
     if name in _NAME_NOTHING_OF_OURS:
         return Identifier((), f"an identifier of format `{name}` names no subject of a contract")
-    if name in _TEXT_OF:
+    if isinstance(name, str) and name in _TEXT_OF:
         return _text(value, _TEXT_OF[name])
     return Identifier((), "the format of a subject identifier is not known")
 
