@@ -14,6 +14,8 @@ __all__ = [
     "__version__",
     "nearest_name",
     "parse_yaml",
+    "publish_answer",
+    "publish_to_json",
     "reasons",
 ]
 
@@ -64,6 +66,12 @@ def parse_yaml(file: str, text: str) -> Document:
 def nearest_name(written: str, known: Sequence[str]) -> str | None:
     """The known name that was probably meant."""
 
+def publish_to_json(request: bytes) -> bytes:
+    """A `signalwarden.v1.PublishRequest` as the body of POST /v1/signals. Raises BadInputError."""
+
+def publish_answer(answer: bytes) -> bytes:
+    """The JSON answer of POST /v1/signals as a `signalwarden.v1.PublishResponse`. Raises BadInputError."""
+
 def reasons() -> list[tuple[str, int, int, bool, str]]:
     """The closed table of reasons: code, HTTP status, gRPC status, live (False: reserved), sentence."""
 
@@ -102,6 +110,9 @@ class Admission:
     @property
     def accepted(self) -> int: ...
     @property
+    def error(self) -> str | None:
+        """Why the body can't be read (of `admit_all`); then nothing of it was taken."""
+    @property
     def rejected(self) -> list[tuple[int, str, str]]:
         """(index, reason, detail) of each refused signal."""
     @property
@@ -133,11 +144,12 @@ class Engine:
         log_bytes: int = ...,
         influence: str = ...,
         digest_key: bytes | None = ...,
+        max_live: int = ...,
     ) -> Engine:
         """No configuration yet: `check` answers `not_ready` until `swap`.
 
         `log_capacity`: records that may wait to be drained; `log_bytes`: their size together.
-        `influence`: `none`, `default` or `all`.
+        `influence`: `none`, `default` or `all`. `max_live`: values that may be live before new subjects are refused.
         """
     def swap(self, configuration: Configuration) -> None:
         """Puts a configuration in force, at once and whole."""
@@ -154,8 +166,25 @@ class Engine:
     def decide(self, request: bytes, *, now_us: int) -> tuple[bytes, bytes]:
         """Decides offline at a given time, outside the log: (CheckResponse, record as JSON with influence)."""
     def admit(self, body: bytes, *, publisher: str, now_us: int) -> Admission:
-        """Judges a body of POST /v1/signals; changes nothing. One publisher at a time: hold a lock
+        """Judges a body of POST /v1/signals, from a SPIFFE ID, `poll:NAME` or `ssf:NAME`; changes nothing. Hold a lock
         from `admit` to `apply`. Raises signalwarden.errors.BadInputError for a body that is no such JSON."""
+    def admit_all(self, batches: Sequence[tuple[bytes, str]], *, now_us: int) -> list[Admission]:
+        """Judges several calls (body, publisher) that are kept together: each sees what those before it bring.
+        A body that can't be read is its own `error`. Raises BadInputError for a publisher that is none."""
+    def switch_publisher(
+        self, publisher: str, *, signal: str | None, enabled: bool, now_us: int
+    ) -> StoredChange:
+        """The change that switches a publisher or feed (`poll:NAME`, `ssf:NAME`), or one of its signals, on or off:
+        keep, then apply. Raises BadInputError."""
+    def stream(
+        self, feed: str, *, event: str, at_us: int, now_us: int, detail: str = ...
+    ) -> StoredChange:
+        """The change that says that a stream of events was `verified`, `suspended` or `resynchronised` then.
+        Raises BadInputError."""
+    def feeds(self) -> bytes:
+        """JSON of the streams of events: [{"feed", "kind", "verified_at", "in_sync", "suspended"}]."""
+    def switched_off(self) -> list[tuple[str, str | None]]:
+        """Publishers and feeds that are switched off, as a whole (None) or for one signal."""
     def apply(self, changes: Sequence[StoredChange], *, now_us: int) -> None:
         """Takes persisted changes in, in order. Idempotent. Raises BadInputError for one that can't be read;
         the readable ones are applied."""

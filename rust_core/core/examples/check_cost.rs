@@ -14,7 +14,7 @@
 use signalwarden_core::{
     change::Change,
     engine::{Engine, Options},
-    model::{HeaderEntry, Headers, Peer, Request, SpiffeId, Timestamp},
+    model::{HeaderEntry, Headers, Origin, Peer, Request, Timestamp},
     record::{InfluenceMode, Rendering},
     snapshot::{CoreSettings, Snapshot},
     wire,
@@ -39,6 +39,7 @@ fn main() {
         log_bytes: usize::MAX,
         rendering: Rendering { influence: InfluenceMode::None, digest_key: vec![0; 32] },
         seed: 7,
+        max_live: signalwarden_core::limits::MAX_LIVE_SIGNALS,
     });
     let loading = Instant::now();
     let snapshot = snapshot(*policies);
@@ -124,7 +125,7 @@ fn publish(engine: &Engine, subject: &str) {
         .map(|nth| format!(r#"{{"name":"s{nth}","subject":"{subject}","value":4,"observed_at":"{NOW}"}}"#))
         .collect();
     let body = format!(r#"{{"signals":[{}]}}"#, items.join(","));
-    let admission = engine.admit(body.as_bytes(), &SpiffeId::parse(PUBLISHER).unwrap(), NOW).unwrap();
+    let admission = engine.admit(body.as_bytes(), &Origin::parse(PUBLISHER).unwrap(), NOW).unwrap();
     let payloads: Vec<_> = admission.changes.iter().map(Change::to_payload).collect();
     engine.apply(&payloads, NOW).unwrap();
 }

@@ -2,8 +2,8 @@
 //! Persistence is that stream written down; a restart is it read back.
 
 use crate::error::Error;
-use crate::model::names::SubjectKind;
-use crate::model::{SignalName, SignalType, SpiffeId, Subject, Timestamp, Value};
+use crate::model::names::{EVERYONE, SubjectKind};
+use crate::model::{FeedName, Origin, SignalName, SignalType, Subject, Timestamp, Value};
 use serde::{Deserialize, Serialize};
 use serde_json::Value as Json;
 
@@ -13,8 +13,12 @@ pub const VERSION: u32 = 1;
 /// One step of what the core knows.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Change {
-    /// A publisher's value was accepted.
+    /// A value was accepted.
     SignalPublished(Published),
+    /// An origin, or one of its signals, was switched on or off.
+    PublisherSwitched(PublisherSwitched),
+    /// Something was learnt about a stream of events.
+    StreamMoved(StreamMoved),
     /// Time was seen to be at least this: ages and expiries never run backwards, restarts included.
     TimeMark {
         /// The high-water mark.
@@ -22,7 +26,60 @@ pub enum Change {
     },
 }
 
-/// A publisher's value, judged and accepted.
+/// An origin, or one of its signals, switched on or off.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PublisherSwitched {
+    /// Who.
+    pub origin: Origin,
+    /// One signal; all of them without.
+    pub signal: Option<SignalName>,
+    /// On or off.
+    pub enabled: bool,
+    /// When. Values observed before it was switched on do not count.
+    pub at: Timestamp,
+}
+
+/// What was learnt about a stream of events.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StreamMoved {
+    /// The feed.
+    pub feed: FeedName,
+    /// What.
+    pub event: StreamEvent,
+    /// When, by the transmitter's clock where it said so.
+    pub at: Timestamp,
+    /// Why, for people.
+    pub detail: String,
+}
+
+/// What can be learnt about a stream.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum StreamEvent {
+    /// Its transmitter was heard.
+    Verified,
+    /// Something was or may have been missed.
+    Suspended,
+    /// Somebody vouches that nothing is missing any more.
+    Resynchronised,
+}
+
+impl StreamEvent {
+    /// Every event, with the word of its written form.
+    pub const ALL: &'static [(&'static str, Self)] =
+        &[("verified", Self::Verified), ("suspended", Self::Suspended), ("resynchronised", Self::Resynchronised)];
+
+    /// Reads the word.
+    pub fn parse(word: &str) -> Option<Self> {
+        Self::ALL.iter().find(|(known, _)| *known == word).map(|(_, event)| *event)
+    }
+
+    /// The word of the written form.
+    pub fn as_str(self) -> &'static str {
+        Self::ALL.iter().find(|(_, v)| *v == self).map_or("", |(word, _)| word)
+    }
+}
+
+/// A value, judged and accepted.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Published {
     /// Name of the signal.
@@ -30,7 +87,7 @@ pub struct Published {
     /// Whom it is about.
     pub subject: Subject,
     /// Who said so.
-    pub publisher: SpiffeId,
+    pub origin: Origin,
     /// What was said.
     pub value: Value,
     /// When it was so, says the publisher.
@@ -46,8 +103,14 @@ impl Change {
     pub fn key(&self) -> String {
         match self {
             Self::SignalPublished(p) => {
-                format!("signal {} {} {} {}", p.name, p.subject.kind.as_str(), p.publisher, p.subject.id)
+                format!("signal {} {} {} {}", p.name, p.subject.kind.as_str(), p.origin, p.subject.id)
             }
+            Self::PublisherSwitched(s) => {
+                format!("publisher {} {}", s.origin, s.signal.as_ref().map_or(EVERYONE, SignalName::as_str))
+            }
+            // Being heard and being in sync are two things: the newest word on each is kept.
+            Self::StreamMoved(m) if m.event == StreamEvent::Verified => format!("stream_verified {}", m.feed),
+            Self::StreamMoved(m) => format!("stream_sync {}", m.feed),
             Self::TimeMark { .. } => "time".to_owned(),
         }
     }
@@ -56,7 +119,7 @@ impl Change {
     pub fn replaces(&self) -> bool {
         match self {
             Self::SignalPublished(published) => !published.disputes,
-            Self::TimeMark { .. } => true,
+            Self::PublisherSwitched(_) | Self::StreamMoved(_) | Self::TimeMark { .. } => true,
         }
     }
 
@@ -64,6 +127,22 @@ impl Change {
     pub fn to_payload(&self) -> Vec<u8> {
         let written = match self {
             Self::SignalPublished(published) => serde_json::to_vec(&WrittenPublication::from(published)),
+            Self::PublisherSwitched(switched) => serde_json::to_vec(&WrittenSwitch {
+                v: VERSION,
+                change: Kind::PublisherSwitched,
+                publisher: switched.origin.to_string(),
+                signal: switched.signal.as_ref().map(ToString::to_string),
+                enabled: switched.enabled,
+                at_us: switched.at.as_micros(),
+            }),
+            Self::StreamMoved(moved) => serde_json::to_vec(&WrittenMove {
+                v: VERSION,
+                change: Kind::StreamMoved,
+                feed: moved.feed.to_string(),
+                event: moved.event.as_str().to_owned(),
+                at_us: moved.at.as_micros(),
+                detail: moved.detail.clone(),
+            }),
             Self::TimeMark { at } => {
                 serde_json::to_vec(&WrittenTimeMark { v: VERSION, change: Kind::TimeMark, at_us: at.as_micros() })
             }
@@ -84,6 +163,8 @@ impl Change {
         }
         match head.change.as_str() {
             "signal_published" => read::<WrittenPublication>(payload, &head.change)?.into_change(),
+            "publisher_switched" => read::<WrittenSwitch>(payload, &head.change)?.into_change(),
+            "stream_moved" => read::<WrittenMove>(payload, &head.change)?.into_change(),
             "time_mark" => {
                 let written: WrittenTimeMark = read(payload, &head.change)?;
                 Ok(Self::TimeMark { at: Timestamp::from_micros(written.at_us) })
@@ -106,7 +187,31 @@ struct Head {
 #[serde(rename_all = "snake_case")]
 enum Kind {
     SignalPublished,
+    PublisherSwitched,
+    StreamMoved,
     TimeMark,
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct WrittenSwitch {
+    v: u32,
+    change: Kind,
+    publisher: String,
+    signal: Option<String>,
+    enabled: bool,
+    at_us: i64,
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct WrittenMove {
+    v: u32,
+    change: Kind,
+    feed: String,
+    event: String,
+    at_us: i64,
+    detail: String,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -144,7 +249,7 @@ impl From<&Published> for WrittenPublication {
             name: published.name.to_string(),
             subject_kind: published.subject.kind.as_str().to_owned(),
             subject: published.subject.id.to_string(),
-            publisher: published.publisher.to_string(),
+            publisher: published.origin.to_string(),
             kind: published.value.type_word().to_owned(),
             value: published.value.to_json(),
             observed_at_us: published.observed_at.as_micros(),
@@ -154,19 +259,45 @@ impl From<&Published> for WrittenPublication {
     }
 }
 
+fn bad(part: &str, text: &str) -> Error {
+    Error::BadInput(format!("a kept change has a {part} that can't be read: `{text}`"))
+}
+
+impl WrittenSwitch {
+    fn into_change(self) -> Result<Change, Error> {
+        let signal = self.signal.map(|name| SignalName::parse(&name).ok_or_else(|| bad("signal name", &name)));
+        Ok(Change::PublisherSwitched(PublisherSwitched {
+            origin: Origin::parse(&self.publisher).map_err(|_| bad("publisher", &self.publisher))?,
+            signal: signal.transpose()?,
+            enabled: self.enabled,
+            at: Timestamp::from_micros(self.at_us),
+        }))
+    }
+}
+
+impl WrittenMove {
+    fn into_change(self) -> Result<Change, Error> {
+        Ok(Change::StreamMoved(StreamMoved {
+            feed: FeedName::parse(&self.feed).ok_or_else(|| bad("feed", &self.feed))?,
+            event: StreamEvent::parse(&self.event).ok_or_else(|| bad("event", &self.event))?,
+            at: Timestamp::from_micros(self.at_us),
+            detail: self.detail,
+        }))
+    }
+}
+
 impl WrittenPublication {
     fn into_change(self) -> Result<Change, Error> {
-        let bad = |part: &str, text: &str| {
-            Error::BadInput(format!("a kept change has a {part} that can't be read: `{text}`"))
-        };
         let name = SignalName::parse(&self.name).ok_or_else(|| bad("signal name", &self.name))?;
         let kind = SubjectKind::ALL
             .iter()
             .find(|(word, _)| *word == self.subject_kind)
             .map(|(_, kind)| *kind)
             .ok_or_else(|| bad("subject kind", &self.subject_kind))?;
-        let subject = Subject::parse(kind, &self.subject).ok_or_else(|| bad("subject", &self.subject))?;
-        let publisher = SpiffeId::parse(&self.publisher).map_err(|_| bad("publisher", &self.publisher))?;
+        let origin = Origin::parse(&self.publisher).map_err(|_| bad("publisher", &self.publisher))?;
+        let everyone = if self.subject == EVERYONE { Subject::everyone(kind) } else { None };
+        let subject =
+            everyone.or_else(|| Subject::parse(kind, &self.subject)).ok_or_else(|| bad("subject", &self.subject))?;
         let value = SignalType::parse(&self.kind)
             .ok()
             .and_then(|kind| kind.read_json(&self.value))
@@ -174,7 +305,7 @@ impl WrittenPublication {
         Ok(Change::SignalPublished(Published {
             name,
             subject,
-            publisher,
+            origin,
             value,
             observed_at: Timestamp::from_micros(self.observed_at_us),
             received_at: Timestamp::from_micros(self.received_at_us),
@@ -196,7 +327,7 @@ mod tests {
         Published {
             name: SignalName::parse("posture").unwrap(),
             subject: Subject::parse(SubjectKind::Resource, "Account::\"4 2\"").unwrap(),
-            publisher: SpiffeId::parse("spiffe://prod.example/mdm").unwrap(),
+            origin: Origin::parse("spiffe://prod.example/mdm").unwrap(),
             value: SignalType::Decimal.read_text("1.25").unwrap(),
             observed_at: Timestamp::from_micros(1_000),
             received_at: Timestamp::from_micros(2_000),
@@ -204,11 +335,37 @@ mod tests {
         }
     }
 
+    fn switched(signal: Option<SignalName>) -> Change {
+        let origin = Origin::parse("spiffe://prod.example/mdm").unwrap();
+        Change::PublisherSwitched(PublisherSwitched { origin, signal, enabled: false, at: Timestamp::from_micros(7) })
+    }
+
+    fn moved(event: StreamEvent) -> Change {
+        let feed = FeedName::parse("idp").unwrap();
+        Change::StreamMoved(StreamMoved { feed, event, at: Timestamp::from_micros(7), detail: "why".to_owned() })
+    }
+
+    #[test]
+    fn what_is_heard_of_a_stream_does_not_replace_whether_it_is_in_sync() {
+        assert_ne!(moved(StreamEvent::Verified).key(), moved(StreamEvent::Suspended).key());
+        assert_eq!(moved(StreamEvent::Resynchronised).key(), moved(StreamEvent::Suspended).key());
+    }
+
     #[test]
     fn a_change_survives_its_written_form() {
         let changes = [
             Change::SignalPublished(published()),
             Change::SignalPublished(Published { disputes: true, ..published() }),
+            Change::SignalPublished(Published {
+                subject: Subject::everyone(SubjectKind::Device).unwrap(),
+                origin: Origin::parse("ssf:idp").unwrap(),
+                ..published()
+            }),
+            switched(None),
+            switched(SignalName::parse("posture")),
+            moved(StreamEvent::Verified),
+            moved(StreamEvent::Suspended),
+            moved(StreamEvent::Resynchronised),
             Change::TimeMark { at: Timestamp::from_micros(i64::MAX) },
         ];
         for change in changes {
@@ -231,8 +388,8 @@ mod tests {
     fn values_of_one_publisher_and_subject_share_a_key_and_others_do_not() {
         let key = |p: Published| Change::SignalPublished(p).key();
         assert_eq!(key(published()), key(Published { disputes: true, value: Value::Bool(true), ..published() }));
-        let other = SpiffeId::parse("spiffe://prod.example/other").unwrap();
-        assert_ne!(key(published()), key(Published { publisher: other, ..published() }));
+        let other = Origin::parse("spiffe://prod.example/other").unwrap();
+        assert_ne!(key(published()), key(Published { origin: other, ..published() }));
     }
 
     #[test]

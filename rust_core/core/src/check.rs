@@ -123,11 +123,20 @@ fn decide_on(ground: &Ground<'_>, bytes: &[u8], record: &mut Record) -> Result<P
     decide::decide(&resolved.route, verdict)
 }
 
-/// The signals of one decision, sorted: those that a policy in play mentions, and those that the action observes.
+/// The signals of one decision, sorted: those that a policy in play mentions, their company, and those that the
+/// action observes.
 fn wanted<'a>(running: &'a Running, query: &Query, slice: &dyn Slice) -> (Vec<SignalIndex>, Vec<&'a Cells>) {
     let mut signals = slice.mentioned();
-    if let Some(observed) = running.snapshot.observed.get(&query.action).filter(|observed| !observed.is_empty()) {
+    let mentioned = signals.len();
+    if let Some(observed) = running.snapshot.observed.get(&query.action) {
         signals.extend_from_slice(observed);
+    }
+    for at in 0..signals.len() {
+        // The company of an adverse value helps to decide, whether a policy mentions it or not.
+        let company = signals.get(at).and_then(|signal| running.company.get(usize::from(signal.0)));
+        signals.extend(company.into_iter().flatten());
+    }
+    if signals.len() > mentioned {
         signals.sort_unstable();
         signals.dedup();
     }

@@ -2,21 +2,22 @@
 //! high-water mark of time. `apply` and `swap` change it; beside them only what `check` does itself.
 
 use crate::{
-    change::Change,
+    change::{Change, PublisherSwitched, StreamEvent, StreamMoved},
     check::{self, Checked, Ground},
     error::Error,
     limits,
-    model::{SpiffeId, Timestamp},
+    model::{FeedKind, FeedName, Origin, SignalName, Timestamp},
     reason::Reason,
     record::{
         self, DecisionId, Rendering,
         id::RANDOM_BYTES,
         ring::{Entry, Ring},
     },
-    signals::{Admission, Listing, RefusalReason, Store, judge_batch},
+    signals::{Admission, Listing, RefusalReason, Store, judge::Pending, judge_next},
     snapshot::{Running, Snapshot},
 };
 use arc_swap::ArcSwapOption;
+use serde_json::{Value as Json, json};
 use std::{
     panic::{AssertUnwindSafe, catch_unwind},
     sync::{
@@ -35,6 +36,8 @@ pub struct Options {
     pub rendering: Rendering,
     /// Seed of the store's hashing; random bits from outside.
     pub seed: u64,
+    /// Values that may be live before new subjects are refused.
+    pub max_live: usize,
 }
 
 /// The core as a server holds it. Every method may be called from any thread.
@@ -60,7 +63,7 @@ impl Engine {
     pub fn new(options: Options) -> Self {
         Self {
             running: ArcSwapOption::empty(),
-            store: Store::new(options.seed),
+            store: Store::with_capacity(options.seed, options.max_live),
             ring: Ring::new(options.log_capacity, options.log_bytes),
             rendering: options.rendering,
             mark: TimeMark::default(),
@@ -130,17 +133,102 @@ impl Engine {
         }
     }
 
-    /// Judges a publisher's batch; changes nothing but counters.
-    pub fn admit(&self, body: &[u8], publisher: &SpiffeId, now: Timestamp) -> Result<Admission, Error> {
+    /// Judges the body of one call; changes nothing but counters.
+    pub fn admit(&self, body: &[u8], origin: &Origin, now: Timestamp) -> Result<Admission, Error> {
+        self.admit_next(body, origin, &mut Pending::new(), now)
+    }
+
+    /// Judges calls that are to be kept together: each sees what those before it bring. One that can't be read is
+    /// its own mistake.
+    pub fn admit_all<'b>(
+        &self,
+        batches: impl IntoIterator<Item = (&'b [u8], &'b Origin)>,
+        now: Timestamp,
+    ) -> Vec<Result<Admission, Error>> {
+        let mut pending = Pending::new();
+        batches.into_iter().map(|(body, origin)| self.admit_next(body, origin, &mut pending, now)).collect()
+    }
+
+    fn admit_next(
+        &self,
+        body: &[u8],
+        origin: &Origin,
+        pending: &mut Pending,
+        now: Timestamp,
+    ) -> Result<Admission, Error> {
         let Some(snapshot) = self.snapshot() else {
             return Err(Error::BadInput("no configuration is loaded".to_owned()));
         };
-        let admission = judge_batch(body, publisher, &snapshot.register, &self.store, self.mark.at_least(now))?;
+        let admission = judge_next(body, origin, &snapshot.register, &self.store, pending, self.mark.at_least(now))?;
         self.counts.accepted.fetch_add(admission.accepted as u64, Ordering::Relaxed);
         for (_, refusal) in &admission.rejected {
             bump(&self.counts.rejected, RefusalReason::ALL.iter().position(|r| *r == refusal.reason));
         }
         Ok(admission)
+    }
+
+    /// The change that switches an origin, or one of its signals, on or off.
+    pub fn switch_publisher(
+        &self,
+        origin: &str,
+        signal: Option<&str>,
+        enabled: bool,
+        now: Timestamp,
+    ) -> Result<Change, Error> {
+        let bad = |what: &str, text: &str| Error::BadInput(format!("{what}, found `{text}`"));
+        let signal = signal
+            .map(|name| SignalName::parse(name).ok_or_else(|| bad("`signal`: expected the name of a signal", name)));
+        Ok(Change::PublisherSwitched(PublisherSwitched {
+            origin: Origin::parse(origin)
+                .map_err(|_| bad("`id`: expected a SPIFFE ID, `poll:NAME` or `ssf:NAME`", origin))?,
+            signal: signal.transpose()?,
+            enabled,
+            at: self.mark.at_least(now),
+        }))
+    }
+
+    /// The change that says something new of a stream of events. What lies ahead of our clock counts as now.
+    pub fn move_stream(
+        &self,
+        feed: &str,
+        event: &str,
+        at: Timestamp,
+        detail: &str,
+        now: Timestamp,
+    ) -> Result<Change, Error> {
+        let feed = FeedName::parse(feed)
+            .ok_or_else(|| Error::BadInput(format!("expected the name of a feed, found `{feed}`")))?;
+        let event =
+            StreamEvent::parse(event).ok_or_else(|| Error::BadInput(format!("a stream has no event `{event}`")))?;
+        let at = at.min(self.mark.at_least(now));
+        Ok(Change::StreamMoved(StreamMoved { feed, event, at, detail: detail.to_owned() }))
+    }
+
+    /// The streams of the configuration in force, and how they are.
+    pub fn feeds(&self) -> Json {
+        let Some(snapshot) = self.snapshot() else { return json!([]) };
+        let vouched = self.store.vouching().load();
+        let streams = snapshot.register.feeds().iter().filter(|feed| feed.kind == FeedKind::Ssf);
+        streams
+            .map(|feed| {
+                let stream = vouched.stream(&feed.name).cloned().unwrap_or_default();
+                let in_sync = stream.in_sync_since.is_some();
+                let why = stream.suspended.as_deref().unwrap_or("nobody has vouched for it yet");
+                json!({
+                    "feed": feed.name.as_str(),
+                    "kind": feed.kind.as_str(),
+                    "verified_at": stream.verified_at.map(Timestamp::to_rfc3339),
+                    "in_sync": in_sync,
+                    "suspended": (!in_sync).then_some(why),
+                })
+            })
+            .collect()
+    }
+
+    /// What is switched off: an origin, and a signal of it or all.
+    pub fn switched_off(&self) -> Vec<(String, Option<String>)> {
+        let vouched = self.store.vouching().load();
+        vouched.switched_off().map(|(origin, signal)| (origin.to_string(), signal.map(ToString::to_string))).collect()
     }
 
     /// Takes kept changes in, in order. What can't be read is left out and told at the end.

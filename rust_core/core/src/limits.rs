@@ -50,3 +50,15 @@ pub const MAX_ANSWER_METADATA_DEPTH: usize = 8;
 pub const MAX_ROUTES: usize = 10_000;
 /// Most arguments that one route names in one of path, query and body. Policies read a handful.
 pub const MAX_ARGUMENTS: usize = 32;
+/// Most feeds of a register. Each has a thread of its own.
+pub const MAX_FEEDS: usize = 64;
+/// Most sources of one signal. Each is read in each decision that the signal matters to.
+pub const MAX_SOURCES: usize = 8;
+/// Most types of events that one source maps. CAEP 1.0 has eight.
+pub const MAX_EVENTS: usize = 32;
+/// Most other signals that corroborate one. Each is read in each decision that the signal matters to.
+pub const MAX_CORROBORATION: usize = 8;
+/// Most approvers of one contract. More than a handful is a committee.
+pub const MAX_APPROVERS: usize = 16;
+/// Longest address of a feed. Common servers take 8 KiB for the whole request line.
+pub const MAX_URL_BYTES: usize = 2 * 1024;

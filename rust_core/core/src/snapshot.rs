@@ -5,13 +5,13 @@ use crate::{
     findings::{Finding, Findings, Place},
     identity::Identity,
     limits,
-    model::{ActionId, Influence, SpiffeIdError, Timestamp, TrustDomain, WhenUnavailable, hex},
+    model::{ActionId, Influence, SignalName, SpiffeIdError, Timestamp, TrustDomain, WhenUnavailable, hex},
     policy::{
         ActionRule, PolicyEngine, SignalIndex, SignalRule,
         cedar::{CedarEngine, CedarFiles},
     },
     route::{ActionDecl, Routes},
-    signals::{Cells, Contract, Register, Store},
+    signals::{Cells, Contract, Flow, Register, Store, feeds::Feed},
 };
 use serde_json::{Value as Json, json};
 use sha2::{Digest, Sha256};
@@ -53,14 +53,24 @@ pub struct Running {
     pub(crate) snapshot: Arc<Snapshot>,
     /// One for each contract, by the same index.
     pub(crate) cells: Vec<Cells>,
+    /// The others of each contract's group, where an adverse value counts only in company; by the same index.
+    pub(crate) company: Vec<Vec<SignalIndex>>,
 }
 
 impl Running {
     /// Binds every contract.
     pub fn new(snapshot: Arc<Snapshot>, store: &Store) -> Self {
-        let cells = snapshot.register.contracts().iter().map(|contract| store.bind(contract)).collect();
-        Self { snapshot, cells }
+        let contracts = snapshot.register.contracts();
+        let cells = contracts.iter().map(|contract| store.bind(contract)).collect();
+        let company = contracts.iter().map(|contract| company_of(contract, &snapshot.register)).collect();
+        Self { snapshot, cells, company }
     }
+}
+
+fn company_of(contract: &Contract, register: &Register) -> Vec<SignalIndex> {
+    let names = contract.combination.corroborate.iter().flat_map(|corroborate| &corroborate.with);
+    let place = |name: &SignalName| register.contracts().iter().position(|other| other.name == *name);
+    names.filter_map(place).filter_map(|at| u16::try_from(at).ok().map(SignalIndex)).collect()
 }
 
 impl fmt::Debug for Snapshot {
@@ -131,18 +141,7 @@ impl Snapshot {
 
     /// The declared exceptions to I2, one sentence each, for `check` to list.
     pub fn exceptions(&self) -> Vec<String> {
-        self.register
-            .contracts()
-            .iter()
-            .filter(|contract| contract.when_unavailable == WhenUnavailable::Absent)
-            .map(|contract| {
-                let why = contract.justification.as_deref().unwrap_or_default();
-                format!(
-                    "signals.yaml:{}: `{}` counts as absent when it is missing or stale: {why}",
-                    contract.place.line, contract.name
-                )
-            })
-            .collect()
+        self.register.contracts().iter().flat_map(|contract| exceptions_of(contract)).collect()
     }
 
     /// The configuration for people and tools: contracts, routes, actions, policies.
@@ -157,6 +156,7 @@ impl Snapshot {
             let index = SignalIndex(u16::try_from(at).unwrap_or(u16::MAX));
             let mut json = contract.to_json();
             if let Some(fields) = json.as_object_mut() {
+                fields.insert("digest".to_owned(), contract.digest().into());
                 fields.insert("read_by".to_owned(), json!(readers.get(&index).cloned().unwrap_or_default()));
             }
             json
@@ -165,6 +165,8 @@ impl Snapshot {
             "revision": &*self.revision,
             "files": self.files.iter().map(|(name, digest)| (name.clone(), json!(digest))).collect::<serde_json::Map<_, _>>(),
             "exceptions": self.exceptions(),
+            "strict_reviews": self.register.strict_reviews(),
+            "feeds": self.register.feeds().iter().map(Feed::to_json).collect::<Vec<_>>(),
             "signals": signals.collect::<Vec<_>>(),
             "routes": self.routes.all().iter().map(|route| json!({
                 "route": &*route.label, "match": route.describe_match(), "definition_sha256": route.digest(), "action": route.action.as_str(), "resource_type": &*route.resource_type,
@@ -252,6 +254,29 @@ fn signal_rule(contract: &Contract) -> SignalRule {
         used_by: contract.used_by.clone(),
         place: contract.place,
     }
+}
+
+fn exceptions_of(contract: &Contract) -> Vec<String> {
+    let mut all = Vec::new();
+    let mut say = |what: String| all.push(format!("signals.yaml:{}: `{}` {what}", contract.place.line, contract.name));
+    if contract.when_unavailable == WhenUnavailable::Absent {
+        let why = contract.justification.as_deref().unwrap_or_default();
+        say(format!("counts as absent when it is missing or stale: {why}"));
+    }
+    if let Some(corroborate) = &contract.combination.corroborate {
+        let with: Vec<String> = corroborate.with.iter().map(|name| format!("`{name}`")).collect();
+        say(format!(
+            "counts as absent while it is adverse and fewer than {} of it and {} are",
+            corroborate.need,
+            with.join(", ")
+        ));
+    }
+    for source in &contract.sources {
+        if let Flow::Stored { origin, resting: Some(value) } = &source.flow {
+            say(format!("is {} for subjects that `{origin}` has said nothing of, while it is live", value.to_json()));
+        }
+    }
+    all
 }
 
 fn observed(actions: &[ActionRule], rules: &[SignalRule]) -> HashMap<ActionId, Vec<SignalIndex>> {

@@ -13,7 +13,7 @@ use proptest::{prelude::*, test_runner::TestRunner};
 use serde_json::Value as Json;
 use signalwarden_core::{
     engine::{Engine, Options},
-    model::{Body, HeaderEntry, Headers, Peer, Request, SpiffeId, Timestamp},
+    model::{Body, HeaderEntry, Headers, Origin, Peer, Request, SpiffeId, Timestamp},
     policy::{EntityUnknown, PolicyEngine, PolicyInfo, Query, Slice},
     reason::Reason,
     record::{InfluenceMode, Rendering},
@@ -90,13 +90,14 @@ fn empty_engine(capacity: usize) -> Engine {
         log_bytes: usize::MAX,
         rendering: Rendering { influence: InfluenceMode::All, digest_key: vec![7; 32] },
         seed: 1,
+        max_live: 1_000,
     })
 }
 
 fn publish(engine: &Engine, name: &str, value: Json) {
     let item = serde_json::json!({"name": name, "subject": AGENT, "value": value, "observed_at": NOW.to_rfc3339()});
     let body = serde_json::json!({"signals": [item]}).to_string();
-    let publisher = SpiffeId::parse(PUBLISHER).unwrap();
+    let publisher = Origin::parse(PUBLISHER).unwrap();
     let admission = engine.admit(body.as_bytes(), &publisher, NOW).unwrap();
     assert_eq!(admission.accepted, 1, "{:?}", admission.rejected);
     let payloads: Vec<_> = admission.changes.iter().map(signalwarden_core::change::Change::to_payload).collect();

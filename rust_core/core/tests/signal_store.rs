@@ -10,7 +10,7 @@ use signalwarden_core::model::{
     Assurance, Fact, HeaderEntry, Headers, Request, ResourceId, Span, SpiffeId, State, Subject, Timestamp, Value,
 };
 use signalwarden_core::route::Routes;
-use signalwarden_core::signals::{Admission, Asker, Cells, Register, Store, gather, judge_batch};
+use signalwarden_core::signals::{Admission, Asker, Cells, Reading, Register, Store, gather, judge_batch};
 
 const ROUTES: &str = r#"
 routes:
@@ -74,7 +74,7 @@ fn item(name: &str, subject: &str, value: impl Into<Json>, seconds: i64) -> Json
 
 fn send(register: &Register, store: &Store, items: &[Json], now: Timestamp) -> Admission {
     let body = json!({"signals": items}).to_string();
-    let admission = judge_batch(body.as_bytes(), &id(MDM), register, store, now).unwrap();
+    let admission = judge_batch(body.as_bytes(), &id(MDM).into(), register, store, now).unwrap();
     admission.changes.iter().for_each(|change| store.apply(change));
     admission
 }
@@ -86,7 +86,9 @@ fn reasons(admission: &Admission) -> Vec<(usize, &'static str)> {
 fn read(register: &Register, store: &Store, name: &str, subject: &str, now: Timestamp) -> Fact {
     let contract = register.find(name).unwrap();
     let subject = Subject::parse(contract.subject, subject).unwrap();
-    store.bind(contract).read(store, &subject, None, now)
+    let vouched = store.vouching().load();
+    let reading = Reading { store, vouched: &vouched, principal: None, request: None, now };
+    store.bind(contract).read(&reading, &subject)
 }
 
 /// Everything the store knows, as a publisher or an auditor could see it.
@@ -150,7 +152,7 @@ fn an_entry_has_exactly_its_four_keys_each_once() {
         "null".to_owned(),
     ];
     let body = format!("{{\"signals\":[{}]}}", entries.join(","));
-    let admission = judge_batch(body.as_bytes(), &id(MDM), &register, &store, at(0)).unwrap();
+    let admission = judge_batch(body.as_bytes(), &id(MDM).into(), &register, &store, at(0)).unwrap();
     let all: Vec<_> = (0..entries.len()).map(|index| (index, "malformed")).collect();
     assert_eq!((reasons(&admission), admission.accepted), (all, 0));
     let answer: Json = serde_json::from_slice(&admission.answer_json()).unwrap();
@@ -173,7 +175,7 @@ fn a_body_of_another_shape_is_one_clear_sentence() {
         (&deep, "not JSON"),
         (&many, "at most 1000"),
     ] {
-        let sentence = judge_batch(body.as_bytes(), &id(MDM), &register, &store, at(0)).unwrap_err().to_string();
+        let sentence = judge_batch(body.as_bytes(), &id(MDM).into(), &register, &store, at(0)).unwrap_err().to_string();
         assert!(sentence.contains(part) && !sentence.contains('\n'), "{sentence}");
     }
 }
@@ -220,7 +222,7 @@ fn a_contract_that_changes_its_publisher_or_type_leaves_old_values_unverified() 
 
     // The new publisher speaks: its own order begins, and an old word of the former one stays old.
     let body = json!({"signals": [item("trust", AGENT, 2, -10)]}).to_string();
-    let admission = judge_batch(body.as_bytes(), &id(OTHER), &after, &store, at(0)).unwrap();
+    let admission = judge_batch(body.as_bytes(), &id(OTHER).into(), &after, &store, at(0)).unwrap();
     admission.changes.iter().for_each(|change| store.apply(change));
     assert_eq!(read(&after, &store, "trust", AGENT, at(0)).fresh_value(), Some(&Value::Long(2)));
     assert_eq!(reasons(&send(&before, &store, &[item("trust", AGENT, 5, -5)], at(0))), [(0, "older")]);

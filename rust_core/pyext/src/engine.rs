@@ -11,7 +11,8 @@ use signalwarden_core::{
     change::Change,
     engine::{self, Options},
     error::Error,
-    model::{SpiffeId, Timestamp},
+    limits::MAX_LIVE_SIGNALS,
+    model::{Origin, Timestamp},
     record::{InfluenceMode, Rendering, id::RANDOM_BYTES},
 };
 use std::{
@@ -57,30 +58,48 @@ impl From<&Change> for StoredChange {
     }
 }
 
-/// What of a publisher's batch was taken.
+/// What of a batch was taken.
 #[pyclass(frozen, module = "signalwarden._core")]
-pub(crate) struct Admission(signalwarden_core::signals::Admission);
+pub(crate) struct Admission {
+    taken: signalwarden_core::signals::Admission,
+    error: Option<String>,
+}
+
+impl Admission {
+    fn of(judged: Result<signalwarden_core::signals::Admission, Error>) -> Self {
+        match judged {
+            Ok(taken) => Self { taken, error: None },
+            Err(error) => Self { taken: Default::default(), error: Some(error.to_string()) },
+        }
+    }
+}
 
 #[pymethods]
 impl Admission {
     #[getter]
     fn answer<'py>(&self, py: Python<'py>) -> Bound<'py, PyBytes> {
-        PyBytes::new(py, &self.0.answer_json())
+        PyBytes::new(py, &self.taken.answer_json())
     }
 
     #[getter]
     fn accepted(&self) -> usize {
-        self.0.accepted
+        self.taken.accepted
+    }
+
+    /// Why the body can't be read; then nothing of it was taken.
+    #[getter]
+    fn error(&self) -> Option<&str> {
+        self.error.as_deref()
     }
 
     #[getter]
     fn rejected(&self) -> Vec<(usize, &'static str, String)> {
-        self.0.rejected.iter().map(|(at, refusal)| (*at, refusal.reason.code(), refusal.detail.clone())).collect()
+        self.taken.rejected.iter().map(|(at, refusal)| (*at, refusal.reason.code(), refusal.detail.clone())).collect()
     }
 
     #[getter]
     fn changes(&self) -> Vec<StoredChange> {
-        self.0.changes.iter().map(StoredChange::from).collect()
+        self.taken.changes.iter().map(StoredChange::from).collect()
     }
 }
 
@@ -95,6 +114,11 @@ fn random<const N: usize>() -> PyResult<[u8; N]> {
     let mut bytes = [0; N];
     getrandom::fill(&mut bytes).map_err(|error| PyValueError::new_err(format!("no random bits: {error}")))?;
     Ok(bytes)
+}
+
+/// A publisher or a feed, as Python writes it.
+fn origin(text: &str) -> Result<Origin, Error> {
+    Origin::parse(text).map_err(|why| Error::BadInput(format!("the publisher: {why}")))
 }
 
 /// The wall clock. Before 1970 counts as 1970: everything is then from the future, and denies.
@@ -123,8 +147,14 @@ impl Engine {
 #[pymethods]
 impl Engine {
     #[new]
-    #[pyo3(signature = (*, log_capacity = LOG_CAPACITY, log_bytes = LOG_BYTES, influence = "default", digest_key = None))]
-    fn new(log_capacity: usize, log_bytes: usize, influence: &str, digest_key: Option<Vec<u8>>) -> PyResult<Self> {
+    #[pyo3(signature = (*, log_capacity = LOG_CAPACITY, log_bytes = LOG_BYTES, influence = "default", digest_key = None, max_live = MAX_LIVE_SIGNALS))]
+    fn new(
+        log_capacity: usize,
+        log_bytes: usize,
+        influence: &str,
+        digest_key: Option<Vec<u8>>,
+        max_live: usize,
+    ) -> PyResult<Self> {
         let influence = match influence {
             "none" => InfluenceMode::None,
             "default" => InfluenceMode::Default,
@@ -137,6 +167,7 @@ impl Engine {
             log_bytes,
             rendering: Rendering { influence, digest_key },
             seed: u64::from_ne_bytes(random()?),
+            max_live,
         };
         Ok(Self { core: engine::Engine::new(options), started: Instant::now() })
     }
@@ -174,12 +205,60 @@ impl Engine {
 
     #[pyo3(signature = (body, *, publisher, now_us))]
     fn admit(&self, py: Python<'_>, body: PyBackedBytes, publisher: &str, now_us: i64) -> PyResult<Admission> {
-        let admitted = py.detach(|| {
-            let publisher =
-                SpiffeId::parse(publisher).map_err(|why| Error::BadInput(format!("the publisher: {why}")))?;
-            self.core.admit(&body, &publisher, Timestamp::from_micros(now_us))
+        let admitted = py.detach(|| self.core.admit(&body, &origin(publisher)?, Timestamp::from_micros(now_us)));
+        admitted.map(|taken| Admission { taken, error: None }).map_err(|error| errors::to_python(py, error))
+    }
+
+    #[pyo3(signature = (batches, *, now_us))]
+    fn admit_all(
+        &self,
+        py: Python<'_>,
+        batches: Vec<(PyBackedBytes, String)>,
+        now_us: i64,
+    ) -> PyResult<Vec<Admission>> {
+        let judged = py.detach(|| {
+            let origins = batches.iter().map(|(_, publisher)| origin(publisher)).collect::<Result<Vec<_>, _>>()?;
+            let batches = batches.iter().zip(&origins).map(|((body, _), origin)| (&**body, origin));
+            Ok(self.core.admit_all(batches, Timestamp::from_micros(now_us)))
         });
-        admitted.map(Admission).map_err(|error| errors::to_python(py, error))
+        let judged = judged.map_err(|error| errors::to_python(py, error))?;
+        Ok(judged.into_iter().map(Admission::of).collect())
+    }
+
+    #[pyo3(signature = (publisher, *, signal, enabled, now_us))]
+    fn switch_publisher(
+        &self,
+        py: Python<'_>,
+        publisher: &str,
+        signal: Option<&str>,
+        enabled: bool,
+        now_us: i64,
+    ) -> PyResult<StoredChange> {
+        let change = self.core.switch_publisher(publisher, signal, enabled, Timestamp::from_micros(now_us));
+        change.map(|change| StoredChange::from(&change)).map_err(|error| errors::to_python(py, error))
+    }
+
+    #[pyo3(signature = (feed, *, event, at_us, now_us, detail = ""))]
+    fn stream(
+        &self,
+        py: Python<'_>,
+        feed: &str,
+        event: &str,
+        at_us: i64,
+        now_us: i64,
+        detail: &str,
+    ) -> PyResult<StoredChange> {
+        let (at, now) = (Timestamp::from_micros(at_us), Timestamp::from_micros(now_us));
+        let change = self.core.move_stream(feed, event, at, detail, now);
+        change.map(|change| StoredChange::from(&change)).map_err(|error| errors::to_python(py, error))
+    }
+
+    fn feeds<'py>(&self, py: Python<'py>) -> Bound<'py, PyBytes> {
+        PyBytes::new(py, self.core.feeds().to_string().as_bytes())
+    }
+
+    fn switched_off(&self) -> Vec<(String, Option<String>)> {
+        self.core.switched_off()
     }
 
     #[pyo3(signature = (changes, *, now_us))]

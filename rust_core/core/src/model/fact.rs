@@ -1,6 +1,10 @@
 //! Facts: what is known of one signal in one decision (DESIGN section 2).
 
-use super::{names::Subject, time::Timestamp, value::Value};
+use super::{
+    names::{SignalName, Subject},
+    time::Timestamp,
+    value::Value,
+};
 use std::sync::Arc;
 
 /// State of a signal in one decision.
@@ -109,6 +113,70 @@ pub struct Fact {
     pub source: Option<Arc<str>>,
     /// When it was observed.
     pub observed_at: Option<Timestamp>,
+    /// State and value that the other sources leave, if what the deciding principal published is withdrawn.
+    /// `None`: nothing is left.
+    pub without_own: Option<Box<(State, Option<Value>)>>,
+    /// Who else speaks against access, where an adverse value counts only in company.
+    pub company: Option<Arc<Company>>,
+}
+
+/// The group around an adverse value.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Company {
+    /// So many must be adverse, the signal itself included.
+    pub need: usize,
+    /// The others.
+    pub members: Vec<Member>,
+}
+
+/// One of the others.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Member {
+    /// Its name.
+    pub name: SignalName,
+    /// What it says.
+    pub stand: Stand,
+    /// Whether its word may be withdrawn.
+    pub revocable: bool,
+}
+
+/// What a member of the group says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stand {
+    /// It speaks against access, too.
+    Adverse,
+    /// It does not.
+    Calm,
+    /// It is not available: it could be either.
+    Unknown,
+}
+
+impl Company {
+    /// Whether the adverse value counts in some world, and whether there is one in which it does not.
+    /// `doubted`: a member that could say anything. `withdraw`: revocable words as they are or withdrawn.
+    pub fn outcomes(&self, doubted: Option<&SignalName>, withdraw: bool) -> (bool, bool) {
+        let stand = |member: &Member| {
+            let open = doubted == Some(&member.name) || (withdraw && member.revocable);
+            if open { Stand::Unknown } else { member.stand }
+        };
+        let count = |wanted: Stand| self.members.iter().filter(|member| stand(member) == wanted).count();
+        let adverse = 1 + count(Stand::Adverse);
+        (adverse + count(Stand::Unknown) >= self.need, adverse < self.need)
+    }
+
+    /// Whether a signal is one of the others.
+    pub fn includes(&self, name: &SignalName) -> bool {
+        self.members.iter().any(|member| member.name == *name)
+    }
+
+    /// For records: `counts`, `alone` (policies see it absent), or `open`.
+    pub fn as_str(&self) -> &'static str {
+        match self.outcomes(None, false) {
+            (true, false) => "counts",
+            (false, _) => "alone",
+            (true, true) => "open",
+        }
+    }
 }
 
 impl Fact {
@@ -122,6 +190,8 @@ impl Fact {
             self_published: false,
             source: None,
             observed_at: None,
+            without_own: None,
+            company: None,
         }
     }
 

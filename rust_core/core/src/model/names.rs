@@ -12,6 +12,10 @@ pub struct SignalName(Arc<str>);
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ActionId(Arc<str>);
 
+/// Name of a feed: as a signal's.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct FeedName(Arc<str>);
+
 /// Actions that no route declares: they get a schema and a policy set of their own with tasks and approvals.
 pub const BUILT_IN_ACTIONS: &[&str] = &["task.begin", "task.delegate", "approval.give"];
 
@@ -29,6 +33,18 @@ impl SignalName {
     /// The name, shared: a clone of it allocates nothing.
     pub fn shared(&self) -> Arc<str> {
         Arc::clone(&self.0)
+    }
+}
+
+impl FeedName {
+    /// Parses a name.
+    pub fn parse(text: &str) -> Option<Self> {
+        name(text, 64, "_").map(Self)
+    }
+
+    /// The name as written.
+    pub fn as_str(&self) -> &str {
+        &self.0
     }
 }
 
@@ -52,6 +68,12 @@ fn name(text: &str, longest: usize, also: &str) -> Option<Arc<str>> {
 }
 
 impl fmt::Display for SignalName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl fmt::Display for FeedName {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.0)
     }
@@ -152,6 +174,9 @@ impl SubjectKind {
     }
 }
 
+/// In place of a subject: all of them. No subject but `global`'s has this form.
+pub const EVERYONE: &str = "*";
+
 /// The subject of one value: its kind, and its canonical text.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Subject {
@@ -171,12 +196,22 @@ impl Subject {
             SubjectKind::Principal => SpiffeId::parse(text).is_ok(),
             SubjectKind::Resource => ResourceId::parse(text).is_some_and(|r| r.to_string() == text),
             SubjectKind::Task | SubjectKind::Workflow | SubjectKind::Device => {
-                !text.is_empty() && text.len() <= 256 && text.chars().all(|c| c.is_ascii_graphic())
+                !text.is_empty() && text != EVERYONE && text.len() <= 256 && text.chars().all(|c| c.is_ascii_graphic())
             }
             SubjectKind::Request => false,
-            SubjectKind::Global => text == "*",
+            SubjectKind::Global => text == EVERYONE,
         };
         good.then(|| Self { kind, id: text.into() })
+    }
+
+    /// All subjects of a kind, where one value may be about them all.
+    pub fn everyone(kind: SubjectKind) -> Option<Self> {
+        (!matches!(kind, SubjectKind::Request | SubjectKind::Global)).then(|| Self { kind, id: EVERYONE.into() })
+    }
+
+    /// Whether this stands for all subjects of its kind.
+    pub fn is_everyone(&self) -> bool {
+        self.kind != SubjectKind::Global && *self.id == *EVERYONE
     }
 }
 

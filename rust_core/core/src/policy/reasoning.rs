@@ -2,7 +2,11 @@
 //! (DESIGN section 6, step 5). Independent of the engine that judges one policy in one world.
 
 use super::{Effect, Facts, Judged, Seen, SignalIndex, SignalRule, Slice, Standing, standing, withdrawn_is_absent};
-use crate::{limits::MAX_MIXES, model::Fact, reason::Reason};
+use crate::{
+    limits::MAX_MIXES,
+    model::{Fact, Influence, SignalName, State, WhenUnavailable},
+    reason::Reason,
+};
 
 /// What is known of one policy over every world tried.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -104,8 +108,16 @@ impl<'a> Doubts<'a> {
     fn rejudge(&self, truths: &[Truth], doubted: SignalIndex, withdraw: bool) -> Vec<Truth> {
         let worlds = worlds(self.rules, self.facts, Some(doubted), withdraw);
         let first = first_world(&worlds);
+        // A doubt about one of a group is a doubt about each adverse value that needs its company.
+        let name = self.rules.get(usize::from(doubted.0)).map(|rule| &rule.name);
+        let concerns =
+            |fact: &Fact| fact.company.as_ref().zip(name).is_some_and(|(company, name)| company.includes(name));
+        let mut touched: Vec<SignalIndex> =
+            self.facts.iter().filter(|(_, fact)| concerns(fact)).map(|(signal, _)| *signal).collect();
+        touched.push(doubted);
         let again = |(at, known): (usize, &Truth)| {
-            if self.slice.info(at).mentions.binary_search(&doubted).is_ok() {
+            let mentions = &self.slice.info(at).mentions;
+            if touched.iter().any(|signal| mentions.binary_search(signal).is_ok()) {
                 judge_mixes(self.slice, at, &worlds, &first, &Truth::May)
             } else {
                 known.clone()
@@ -124,21 +136,21 @@ fn standing_of(rules: &[SignalRule], signal: SignalIndex, fact: &Fact, doubted: 
 }
 
 fn worlds(rules: &[SignalRule], facts: &Facts, doubted: Option<SignalIndex>, withdraw: bool) -> Vec<Worlds> {
+    let name_of = |signal: SignalIndex| rules.get(usize::from(signal.0)).map(|rule| &rule.name);
+    let doubted_name = doubted.and_then(name_of);
     facts
         .iter()
         .map(|(signal, fact)| {
             let rule = rules.get(usize::from(signal.0));
             let mut seen = Vec::with_capacity(1);
             match standing_of(rules, *signal, fact, doubted) {
-                Standing::Known => seen.extend(fact.value.clone().map(Seen::Value)),
+                Standing::Known => as_it_is(fact, doubted_name, withdraw, &mut seen),
                 Standing::Absent => seen.push(Seen::Absent),
                 Standing::Uncertain => anything(rule, &mut seen),
                 Standing::Revocable => {
-                    seen.extend(fact.value.clone().map(Seen::Value));
-                    if withdraw && rule.is_some_and(|rule| withdrawn_is_absent(rule, fact)) {
-                        seen.push(Seen::Absent);
-                    } else if withdraw {
-                        anything(rule, &mut seen);
+                    as_it_is(fact, doubted_name, withdraw, &mut seen);
+                    if withdraw {
+                        withdrawn(rule, fact, &mut seen);
                     }
                 }
             }
@@ -149,6 +161,44 @@ fn worlds(rules: &[SignalRule], facts: &Facts, doubted: Option<SignalIndex>, wit
             Worlds { signal: *signal, seen }
         })
         .collect()
+}
+
+/// A fresh value. An adverse one that counts only in company is absent in the worlds in which it stands alone.
+fn as_it_is(fact: &Fact, doubted: Option<&SignalName>, withdraw: bool, seen: &mut Vec<Seen>) {
+    // The first possibility is the signal as it is now; a later question only adds worlds to it.
+    let (counts_now, alone_now) = fact.company.as_ref().map_or((true, false), |c| c.outcomes(None, false));
+    let (counts, alone) = fact.company.as_ref().map_or((true, false), |c| c.outcomes(doubted, withdraw));
+    let value = fact.value.clone().map(Seen::Value);
+    if counts_now {
+        seen.extend(value.clone());
+    }
+    if alone_now || alone {
+        seen.push(Seen::Absent);
+    }
+    if counts && !counts_now {
+        seen.extend(value);
+    }
+}
+
+/// What is left of a signal whose revocable words are taken away.
+fn withdrawn(rule: Option<&SignalRule>, fact: &Fact, seen: &mut Vec<Seen>) {
+    let Some(rule) = rule else { return anything(None, seen) };
+    let only_own = rule.influence != Influence::Restrict && fact.self_published;
+    let mut add = |possible: Seen| {
+        if !seen.contains(&possible) {
+            seen.push(possible);
+        }
+    };
+    match fact.without_own.as_deref().filter(|_| only_own) {
+        // The other sources still say it.
+        Some((State::Fresh, Some(value))) => add(Seen::Value(value.clone())),
+        Some((State::Missing | State::Stale, _)) if rule.when_unavailable == WhenUnavailable::Absent => {
+            add(Seen::Absent);
+        }
+        Some(_) => anything(Some(rule), seen),
+        None if withdrawn_is_absent(rule, fact) => add(Seen::Absent),
+        None => anything(Some(rule), seen),
+    }
 }
 
 /// Absence, and each value of a finite type or one unknown of any other.

@@ -124,6 +124,8 @@ struct SignalPart<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     age_ms: Option<i64>,
     #[serde(skip_serializing_if = "Option::is_none")]
+    company: Option<&'static str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     influence: Option<&'static str>,
 }
 
@@ -302,6 +304,7 @@ fn signal_part<'a>(
         source: fact.source.as_deref(),
         observed_at: fact.observed_at.map(crate::model::Timestamp::to_rfc3339),
         age_ms: fact.observed_at.filter(|_| fact.state != State::Future).map(|at| record.time.since(at).as_millis()),
+        company: fact.company.as_ref().map(|company| company.as_str()),
         influence: effected.map(Effected::as_str),
     }
 }

@@ -1,11 +1,13 @@
 //! One signal's entry in the register: what it is, who says so, and what it may do.
 
+use super::combine::{Adverse, Combination};
 use super::sources::Source;
 use crate::findings::Place;
 use crate::model::names::SubjectKind;
-use crate::model::{ActionId, Assurance, Influence, SignalName, SignalType, Span, WhenUnavailable};
+use crate::model::{ActionId, Assurance, Influence, Origin, SignalName, SignalType, Span, Value, WhenUnavailable, hex};
 use chrono::NaiveDate;
 use serde_json::{Value as Json, json};
+use sha2::{Digest, Sha256};
 use std::collections::BTreeSet;
 
 /// How a signal's value may appear in records and lists.
@@ -45,8 +47,10 @@ pub struct Contract {
     pub purpose: String,
     /// What it is about.
     pub subject: SubjectKind,
-    /// Where values come from, by priority. More than one needs `merge`, which is not built yet.
+    /// Where values come from, by priority.
     pub sources: Vec<Source>,
+    /// How several sources, and several signals, come together; and who approves changes.
+    pub combination: Combination,
     /// Older values are stale. `None` for request subjects alone.
     pub max_age: Option<Span>,
     /// What it may do.
@@ -76,6 +80,26 @@ impl Contract {
         self.sources.iter().map(|source| source.assurance).max().unwrap_or(Assurance::SelfAsserted)
     }
 
+    /// Whether this origin may say values of it.
+    pub fn is_fed_by(&self, origin: &Origin) -> bool {
+        self.sources.iter().any(|source| source.origin() == Some(origin))
+    }
+
+    /// Whether a value is adverse by this contract.
+    pub fn is_adverse(&self, value: &Value) -> bool {
+        self.combination.adverse.as_ref().is_some_and(|adverse: &Adverse| adverse.is(value))
+    }
+
+    /// Hex SHA-256 over the contract as written, its place left out: what approvers sign.
+    pub fn digest(&self) -> String {
+        let mut json = self.to_json();
+        if let Some(fields) = json.as_object_mut() {
+            fields.remove("line");
+        }
+        // Keys come sorted out of a JSON object here, so the text is the same for the same contract.
+        hex(&Sha256::digest(json.to_string()))
+    }
+
     /// The contract as a user wrote it, defaults filled in: for descriptions and records of change.
     pub fn to_json(&self) -> Json {
         let when_unavailable = match self.when_unavailable {
@@ -83,7 +107,7 @@ impl Contract {
             WhenUnavailable::Deny => Some("deny"),
             WhenUnavailable::Absent => Some("absent"),
         };
-        json!({
+        let mut json = json!({
             "name": self.name.as_str(),
             "type": self.kind.to_string(),
             "description": self.description,
@@ -99,6 +123,10 @@ impl Contract {
             "sensitivity": self.log.as_str(),
             "review_by": self.review_by.to_string(),
             "line": self.place.line,
-        })
+        });
+        if let Some(fields) = json.as_object_mut() {
+            fields.extend(self.combination.describe().map(|(key, value)| (key.to_owned(), value)));
+        }
+        json
     }
 }

@@ -1,9 +1,10 @@
 //! The facts of one request: each signal read once, with its state.
 
-use super::sources::Flow;
-use super::store::{Cells, Store};
+use super::merge;
+use super::store::{Cells, Reading, Store};
+use crate::model::fact::{Member, Stand};
 use crate::model::names::SubjectKind;
-use crate::model::{Fact, Request, ResourceId, SpiffeId, State, Subject, Timestamp};
+use crate::model::{Fact, Request, ResourceId, SpiffeId, Subject, Timestamp};
 use std::borrow::Borrow;
 use std::sync::Arc;
 
@@ -23,7 +24,7 @@ pub struct Asker<'a> {
 const STORED: [SubjectKind; 4] =
     [SubjectKind::Principal, SubjectKind::Resource, SubjectKind::Device, SubjectKind::Global];
 
-/// Gathers one fact for each bound contract, in their order.
+/// Gathers one fact for each bound contract, in their order, which is that of their names.
 // INVARIANT I1: what is read here is what the register names, of this request's own subjects, and nothing else.
 pub fn gather<C: Borrow<Cells>>(
     store: &Store,
@@ -32,6 +33,8 @@ pub fn gather<C: Borrow<Cells>>(
     request: &Request,
     now: Timestamp,
 ) -> Vec<Fact> {
+    let vouched = store.vouching().load();
+    let reading = Reading { store, vouched: &vouched, principal: Some(asker.principal), request: Some(request), now };
     let mut facts: Vec<Fact> = Vec::with_capacity(cells.len());
     let mut subjects: [Option<Subject>; STORED.len()] = Default::default();
     for cells in cells.iter().map(Borrow::borrow) {
@@ -44,7 +47,7 @@ pub fn gather<C: Borrow<Cells>>(
                 }
                 cells.missing(subject.clone())
             }
-            None if kind == SubjectKind::Request => on_request(store, cells, request),
+            None if kind == SubjectKind::Request => cells.read_row(&reading, None, Some(store.of_request().clone())),
             None => cells.missing(None),
         });
     }
@@ -53,12 +56,35 @@ pub fn gather<C: Borrow<Cells>>(
         store.with_row(subject, |row| {
             for (cells, fact) in cells.iter().map(Borrow::borrow).zip(&mut facts) {
                 if cells.contract().subject == *kind {
-                    cells.read_row(store, row, Some(asker.principal), now, fact);
+                    *fact = cells.read_row(&reading, row, Some(subject.clone()));
                 }
             }
         });
     }
+    keep_company(cells, &mut facts);
     facts
+}
+
+/// Notes beside each adverse value that counts only in company who else speaks against access. The others of its
+/// group are among these contracts: whoever asks for one asks for all (`Running::wanted`).
+fn keep_company<C: Borrow<Cells>>(cells: &[C], facts: &mut [Fact]) {
+    for (at, cells_of) in cells.iter().map(Borrow::borrow).enumerate() {
+        let contract = cells_of.contract();
+        let Some(corroborate) = &contract.combination.corroborate else { continue };
+        let members = corroborate.with.iter().map(|name| {
+            let found = cells.binary_search_by(|other| other.borrow().contract().name.cmp(name)).ok();
+            let fact = found.and_then(|at| facts.get(at));
+            match found.and_then(|at| cells.get(at)) {
+                Some(other) => merge::member(other.borrow().contract(), fact),
+                // Not gathered: it could say anything.
+                None => Member { name: name.clone(), stand: Stand::Unknown, revocable: false },
+            }
+        });
+        let members: Vec<Member> = members.collect();
+        if let Some(fact) = facts.get_mut(at) {
+            fact.company = merge::company(contract, fact, members);
+        }
+    }
 }
 
 /// How a request finds a subject (DESIGN section 2).
@@ -72,18 +98,4 @@ fn subject_of(store: &Store, kind: SubjectKind, asker: &Asker<'_>) -> Option<Sub
         SubjectKind::Task | SubjectKind::Workflow => return None,
     };
     Some(Subject { kind, id })
-}
-
-fn on_request(store: &Store, cells: &Cells, request: &Request) -> Fact {
-    let mut fact = cells.missing(Some(store.of_request().clone()));
-    let contract = cells.contract();
-    for source in &contract.sources {
-        if let Flow::OnRequest(reader) = &source.flow {
-            (fact.state, fact.value) = reader.read(request, &contract.kind);
-            fact.assurance = source.assurance;
-            fact.source = (fact.state != State::Missing).then(|| Arc::clone(&source.label));
-            break;
-        }
-    }
-    fact
 }

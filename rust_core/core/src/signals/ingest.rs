@@ -8,7 +8,7 @@ use crate::change::Change;
 use crate::error::Error;
 use crate::findings::did_you_mean;
 use crate::limits;
-use crate::model::{SpiffeId, Timestamp};
+use crate::model::{Origin, Timestamp};
 use serde::Deserialize;
 use serde::de::{Deserializer, MapAccess, SeqAccess, Visitor};
 use serde_json::{Value as Json, json};
@@ -37,20 +37,31 @@ impl Admission {
     }
 }
 
-/// Judges the body of a publisher's call. Later entries see earlier ones; a refused one leaves no trace.
+/// Judges the body of one call. Later entries see earlier ones; a refused one leaves no trace.
 pub fn judge_batch(
     body: &[u8],
-    publisher: &SpiffeId,
+    origin: &Origin,
     register: &Register,
     store: &Store,
     now: Timestamp,
 ) -> Result<Admission, Error> {
+    judge_next(body, origin, register, store, &mut Pending::new(), now)
+}
+
+/// The same for one of several calls that are kept together: it sees what the calls before it brought.
+pub fn judge_next(
+    body: &[u8],
+    origin: &Origin,
+    register: &Register,
+    store: &Store,
+    pending: &mut Pending,
+    now: Timestamp,
+) -> Result<Admission, Error> {
     let entries = read_body(body)?;
-    let mut pending = Pending::new();
     let mut admission = Admission::default();
     for (index, entry) in entries.into_iter().enumerate() {
         let judged =
-            read_entry(entry).and_then(|publication| store.judge(register, &pending, &publication, publisher, now));
+            read_entry(entry).and_then(|publication| store.judge(register, pending, &publication, origin, now));
         match judged {
             Ok(change) => {
                 admission.accepted += 1;

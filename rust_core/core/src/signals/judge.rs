@@ -3,13 +3,12 @@
 use super::contract::Contract;
 use super::refusal::{Refusal, RefusalReason};
 use super::register::Register;
-use super::sources::Flow;
 use super::store::{Known, Store};
 use crate::change::{Change, Published};
 use crate::findings::did_you_mean;
 use crate::limits;
-use crate::model::names::SubjectKind;
-use crate::model::{SignalName, Span, SpiffeId, Subject, Timestamp};
+use crate::model::names::{EVERYONE, SubjectKind};
+use crate::model::{Origin, SignalName, Span, Subject, Timestamp};
 use serde_json::Value as Json;
 use std::collections::BTreeMap;
 use std::io;
@@ -30,7 +29,7 @@ pub struct Publication {
 /// What was accepted earlier in a batch and is not applied yet: later entries of the batch see it.
 #[derive(Debug, Default)]
 pub struct Pending {
-    known: BTreeMap<(SignalName, Subject, SpiffeId), Known>,
+    known: BTreeMap<(SignalName, Subject, Origin), Known>,
     new: usize,
 }
 
@@ -42,20 +41,20 @@ impl Pending {
 
     /// Remembers what was accepted.
     pub fn note(&mut self, store: &Store, published: &Published) {
-        let Published { name, subject, publisher, .. } = published;
-        let key = (name.clone(), subject.clone(), publisher.clone());
-        let before = self.known.get(&key).cloned().or_else(|| store.known(name, publisher, subject));
+        let Published { name, subject, origin, .. } = published;
+        let key = (name.clone(), subject.clone(), origin.clone());
+        let before = self.known.get(&key).cloned().or_else(|| store.known(name, origin, subject));
         self.new += usize::from(before.is_none());
         self.known.insert(key, Known::after(before, published));
     }
 
-    fn find(&self, store: &Store, name: &SignalName, publisher: &SpiffeId, subject: &Subject) -> Option<Known> {
+    fn find(&self, store: &Store, name: &SignalName, origin: &Origin, subject: &Subject) -> Option<Known> {
         let pending = if self.known.is_empty() {
             None
         } else {
-            self.known.get(&(name.clone(), subject.clone(), publisher.clone())).cloned()
+            self.known.get(&(name.clone(), subject.clone(), origin.clone())).cloned()
         };
-        pending.or_else(|| store.known(name, publisher, subject))
+        pending.or_else(|| store.known(name, origin, subject))
     }
 }
 
@@ -66,11 +65,15 @@ impl Store {
         register: &Register,
         pending: &Pending,
         publication: &Publication,
-        publisher: &SpiffeId,
+        origin: &Origin,
         now: Timestamp,
     ) -> Result<Option<Change>, Refusal> {
-        let contract = contract_of(register, &publication.name, publisher)?;
-        let subject = subject_of(contract, &publication.subject)?;
+        let contract = contract_of(register, &publication.name, origin)?;
+        if self.vouching().load().is_off(origin, &contract.name) {
+            let detail = format!("`{origin}` is switched off, as a whole or for `{}`", contract.name);
+            return Err(Refusal::new(RefusalReason::PublisherDisabled, detail));
+        }
+        let subject = subject_of(contract, origin, &publication.subject)?;
         check_size(&publication.value)?;
         let value = contract.kind.read_json(&publication.value).ok_or_else(|| {
             let expected = format!("expected a value of type `{}`", contract.kind);
@@ -81,7 +84,7 @@ impl Store {
             let detail = format!("`observed_at` {observed_at} is ahead of our clock, which says {now}");
             return Err(Refusal::new(RefusalReason::Future, detail));
         }
-        let known = pending.find(self, &contract.name, publisher, &subject);
+        let known = pending.find(self, &contract.name, origin, &subject);
         let disputes = match &known {
             None if self.live() + pending.new >= self.max_live() => {
                 let detail = format!("{} values are live, no new subject is taken", self.max_live());
@@ -101,7 +104,7 @@ impl Store {
         Ok(Some(Change::SignalPublished(Published {
             name: contract.name.clone(),
             subject,
-            publisher: publisher.clone(),
+            origin: origin.clone(),
             value,
             observed_at,
             received_at: now,
@@ -110,34 +113,31 @@ impl Store {
     }
 }
 
-/// The contract that lets this publisher say this.
-fn contract_of<'a>(register: &'a Register, name: &str, publisher: &SpiffeId) -> Result<&'a Contract, Refusal> {
+/// The contract that lets this origin say this.
+fn contract_of<'a>(register: &'a Register, name: &str, origin: &Origin) -> Result<&'a Contract, Refusal> {
     let Some(contract) = register.find(name) else {
         let hint = did_you_mean(name, register.contracts().iter().map(|contract| contract.name.as_str()));
         let detail = format!("no signal `{}` is registered{hint}", shortened(name));
         return Err(Refusal::new(RefusalReason::UnknownSignal, detail));
     };
-    let mut pushed = false;
-    for source in &contract.sources {
-        if let Flow::Stored(named) = &source.flow {
-            if named == publisher {
-                return Ok(contract);
-            }
-            pushed = true;
-        }
+    if contract.is_fed_by(origin) {
+        return Ok(contract);
     }
-    let (reason, detail) = if pushed {
-        (
-            RefusalReason::WrongPublisher,
-            format!("`{publisher}` is not the publisher that the contract of `{name}` names"),
-        )
+    let (reason, detail) = if contract.sources.iter().any(|source| source.origin().is_some()) {
+        (RefusalReason::WrongPublisher, format!("`{origin}` is not a source that the contract of `{name}` names"))
     } else {
-        (RefusalReason::NotPushed, format!("values of `{name}` ride on the request, nobody publishes them"))
+        (RefusalReason::NotPushed, format!("values of `{name}` come with the request, nobody publishes them"))
     };
     Err(Refusal::new(reason, detail))
 }
 
-fn subject_of(contract: &Contract, text: &str) -> Result<Subject, Refusal> {
+fn subject_of(contract: &Contract, origin: &Origin, text: &str) -> Result<Subject, Refusal> {
+    if text == EVERYONE
+        && origin.may_mean_everyone()
+        && let Some(everyone) = Subject::everyone(contract.subject)
+    {
+        return Ok(everyone);
+    }
     Subject::parse(contract.subject, text).ok_or_else(|| {
         let expected = match contract.subject {
             SubjectKind::Principal => "a SPIFFE ID",

@@ -2,7 +2,9 @@
 
 use super::contract::{Contract, LogSensitivity};
 use super::register::Register;
-use super::store::{Cells, Store};
+use super::store::{Cells, Reading, Store};
+use super::streams::Vouched;
+use crate::model::names::EVERYONE;
 use crate::model::{Fact, Subject, Timestamp, Value};
 use serde_json::{Map, Value as Json, json};
 use std::collections::{BTreeMap, BTreeSet};
@@ -32,13 +34,17 @@ impl Store {
     /// Lists what is known of registered signals, of one subject or of all. Values whose signal the register
     /// no longer has are kept, and not shown: nothing reads them.
     pub fn list(&self, register: &Register, subject: Option<&str>, limit: usize, now: Timestamp) -> Listing {
+        let vouched = self.vouching().load();
         let bound: Vec<Cells> = register.contracts().iter().map(|contract| self.bind(contract)).collect();
         let mut first = First { most: limit.saturating_add(1), kept: BTreeSet::new() };
         if let Some(text) = subject {
             for (order, cells) in bound.iter().enumerate() {
                 let subject = Subject::parse(cells.contract().subject, text);
-                first
-                    .extend(subject.filter(|subject| cells.is_known(self, subject)).map(|subject| (order, subject.id)));
+                first.extend(
+                    subject
+                        .filter(|subject| cells.is_known(self, &vouched, subject))
+                        .map(|subject| (order, subject.id)),
+                );
             }
         } else {
             let orders: BTreeMap<u32, usize> = bound.iter().enumerate().map(|(order, c)| (c.signal(), order)).collect();
@@ -50,18 +56,28 @@ impl Store {
                 }
             });
         }
+        if subject.is_none() {
+            for (order, cells) in bound.iter().enumerate() {
+                let contract = cells.contract();
+                let mut origins = cells.origins();
+                if origins.any(|origin| vouched.of_everyone(&contract.name, contract.subject, origin).is_some()) {
+                    first.offer(order, EVERYONE);
+                }
+            }
+        }
         let truncated = first.kept.len() > limit;
         let signals = first.kept.into_iter().take(limit);
         Listing {
-            signals: signals.filter_map(|(order, id)| self.listed(bound.get(order)?, id, now)).collect(),
+            signals: signals.filter_map(|(order, id)| self.listed(bound.get(order)?, &vouched, id, now)).collect(),
             truncated,
         }
     }
 
-    fn listed(&self, cells: &Cells, id: Arc<str>, now: Timestamp) -> Option<Listed> {
+    fn listed(&self, cells: &Cells, vouched: &Vouched, id: Arc<str>, now: Timestamp) -> Option<Listed> {
         let contract = Arc::clone(cells.contract());
         let subject = Subject { kind: contract.subject, id };
-        let fact = cells.read(self, &subject, None, now);
+        let reading = Reading { store: self, vouched, principal: None, request: None, now };
+        let fact = cells.read(&reading, &subject);
         let age_ms = Some(now.since(fact.observed_at?).as_millis());
         Some(Listed { contract, fact, age_ms })
     }

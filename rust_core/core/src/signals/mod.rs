@@ -2,25 +2,31 @@
 //!
 //! - `contract`: one signal's entry in the register. `register`: the file, read and checked.
 //! - `sources`: where values come from, one file for each kind.
-//! - `store`: what is known now. `gather`: the facts of one request. `list`: the same for people.
+//! - `feeds`: documents that are fetched, streams that are received. `combine`: how several sources and signals
+//!   come together, as declared. `merge`: the same, applied.
+//! - `store`: what is known now. `streams`: how live the streams are, and who is switched off. `gather`: the facts of one request. `list`: the same for people.
 //! - `ingest`: a publisher's batch on its way in. `judge`: whether a value is taken. `refusal`: why it is not.
 
+pub mod combine;
 pub mod contract;
+pub mod feeds;
 pub mod gather;
 pub mod ingest;
 pub mod judge;
 pub mod list;
+pub mod merge;
 pub mod refusal;
 pub mod register;
 pub mod sources;
 pub mod store;
+pub mod streams;
 
 pub use contract::{Contract, LogSensitivity};
 pub use gather::{Asker, gather};
-pub use ingest::{Admission, judge_batch};
+pub use ingest::{Admission, judge_batch, judge_next};
 pub use judge::{Pending, Publication};
 pub use list::{Listed, Listing};
 pub use refusal::{Refusal, RefusalReason};
 pub use register::Register;
 pub use sources::{Flow, Source};
-pub use store::{Cells, Known, Store};
+pub use store::{Cells, Known, Reading, Store};

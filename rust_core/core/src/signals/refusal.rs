@@ -26,6 +26,7 @@ refusals! {
     UnknownSignal "unknown_signal" "No contract in the register has this name.";
     NotPushed "not_pushed" "The contract's values do not come from a publisher.";
     WrongPublisher "wrong_publisher" "The contract names another publisher.";
+    PublisherDisabled "publisher_disabled" "The publisher, or this signal of it, is switched off.";
     BadSubject "bad_subject" "The subject is not of the form that the contract's subject kind has.";
     TooLarge "too_large" "The value is larger than a signal may be.";
     WrongType "wrong_type" "The value is not of the contract's type.";

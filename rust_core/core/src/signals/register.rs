@@ -1,11 +1,16 @@
 //! The register: every signal that may influence access, read from `signals.yaml` and checked.
 
+use super::combine::{self, Combination};
 use super::contract::{Contract, LogSensitivity};
-use super::sources::{self, Source};
+use super::feeds::Feeds;
+use super::sources::{self, Declared, Source};
 use crate::document::{self, Entry, Fields, Node};
 use crate::findings::{Findings, Place, did_you_mean};
+use crate::limits;
 use crate::model::names::{BUILT_IN_ACTIONS, SubjectKind};
-use crate::model::{ActionId, Assurance, Influence, SignalName, SignalType, Span, Tier, Timestamp, WhenUnavailable};
+use crate::model::{
+    ActionId, Assurance, Influence, Origin, SignalName, SignalType, Span, Tier, Timestamp, WhenUnavailable,
+};
 use crate::route::ActionDecl;
 use chrono::{DateTime, Days, NaiveDate};
 use std::collections::BTreeSet;
@@ -13,13 +18,15 @@ use std::sync::Arc;
 
 /// How long before `review_by` a warning reminds of it.
 const REMIND_DAYS: u64 = 30;
-/// Keys of features that are planned and not built: never accepted and ignored.
-const LATER: &[&str] = &["merge", "adverse", "corroborate", "while_live", "approvers"];
+/// A feed that is asked so many times within `max_age` may be down for long before anyone notices.
+const MAX_AGE_INTERVALS: i64 = 20;
 
 /// The contracts of a directory, by name.
 #[derive(Clone, Debug, Default)]
 pub struct Register {
     contracts: Vec<Arc<Contract>>,
+    feeds: Feeds,
+    strict_reviews: bool,
 }
 
 impl Register {
@@ -28,16 +35,25 @@ impl Register {
     pub fn load(file: &str, text: &str, actions: &[ActionDecl], now: Timestamp, findings: &mut Findings) -> Self {
         let Some(root) = document::parse(file, text, findings) else { return Self::default() };
         let Some(mut fields) = Fields::of(file, "the register", &root, findings) else { return Self::default() };
+        let feeds = Feeds::read(file, fields.take("feeds"), findings);
+        let strict_reviews = fields.flag("strict_reviews", findings).unwrap_or(false);
         let signals = fields.require("signals", findings);
         let entries = signals.and_then(|node| node.map(file, "signals", findings)).unwrap_or_default();
         fields.finish(findings);
         let mut contracts = Vec::with_capacity(entries.len());
         for entry in entries {
             let Some(fields) = Fields::of(file, &entry.key, &entry.value, findings) else { continue };
-            let reader = Reader { file, actions, today: date_of(now), fields, findings: &mut *findings };
+            let today = date_of(now);
+            let feeds = &feeds;
+            let reader = Reader { file, actions, feeds, strict_reviews, today, fields, findings: &mut *findings };
             contracts.extend(reader.contract(entry));
         }
-        Self::new(contracts)
+        let mut register = Self::new(contracts);
+        check_company(file, &register, entries, findings);
+        warn_of_feeds(file, &register, &feeds, findings);
+        register.feeds = feeds;
+        register.strict_reviews = strict_reviews;
+        register
     }
 
     /// A register of these contracts; of two with one name, the first.
@@ -45,7 +61,17 @@ impl Register {
         let mut contracts: Vec<Arc<Contract>> = contracts.into_iter().map(Arc::new).collect();
         contracts.sort_by(|a, b| a.name.cmp(&b.name));
         contracts.dedup_by(|a, b| a.name == b.name);
-        Self { contracts }
+        Self { contracts, feeds: Feeds::default(), strict_reviews: false }
+    }
+
+    /// The declared feeds.
+    pub const fn feeds(&self) -> &Feeds {
+        &self.feeds
+    }
+
+    /// Whether a review that is past stops a load.
+    pub const fn strict_reviews(&self) -> bool {
+        self.strict_reviews
     }
 
     /// Every contract, sorted by name.
@@ -69,6 +95,8 @@ fn date_of(now: Timestamp) -> NaiveDate {
 struct Reader<'a, 'f> {
     file: &'a str,
     actions: &'a [ActionDecl],
+    feeds: &'a Feeds,
+    strict_reviews: bool,
     today: NaiveDate,
     fields: Fields<'a>,
     findings: &'f mut Findings,
@@ -82,7 +110,7 @@ impl<'a> Reader<'a, '_> {
         let owner = self.owner();
         let purpose = self.prose("purpose");
         let subject = self.fields.require_word("subject", SubjectKind::ALL, self.findings);
-        let sources = self.sources(subject);
+        let sources = self.sources(kind.as_ref(), subject);
         let max_age = self.max_age(subject);
         let influence = self.fields.require_word("influence", Influence::ALL, self.findings);
         let influence = self.bounded_influence(influence, sources.as_deref());
@@ -91,9 +119,7 @@ impl<'a> Reader<'a, '_> {
         let used_by = self.used_by();
         let log = self.log();
         let review_by = self.review_by();
-        for key in LATER {
-            self.fields.not_built(key, self.findings);
-        }
+        let combination = self.combination(kind.as_ref(), sources.as_ref().map(Vec::len));
         self.fields.finish(self.findings);
         Some(Contract {
             name: name?,
@@ -103,6 +129,7 @@ impl<'a> Reader<'a, '_> {
             purpose: purpose?,
             subject: subject?,
             sources: sources?,
+            combination: combination?,
             max_age: max_age?,
             influence: influence?,
             when_unavailable: when_unavailable?,
@@ -171,27 +198,36 @@ impl<'a> Reader<'a, '_> {
         Some(text.to_owned())
     }
 
-    fn sources(&mut self, subject: Option<SubjectKind>) -> Option<Vec<Source>> {
+    fn sources(&mut self, kind: Option<&SignalType>, subject: Option<SubjectKind>) -> Option<Vec<Source>> {
         let node = self.fields.require("sources", self.findings)?;
         let items = node.list(self.file, "sources", self.findings)?;
-        if items.is_empty() {
-            self.error(node.place, "empty_list", "`sources`: expected at least one source, found none");
+        let place = self.fields.place_of("sources");
+        if items.is_empty() || items.len() > limits::MAX_SOURCES {
+            let message = format!("`sources`: expected 1 to {} sources, found {}", limits::MAX_SOURCES, items.len());
+            self.error(node.place, "empty_list", message);
             return None;
         }
+        let declared = Declared { kind, subject, feeds: self.feeds };
         let read: Vec<Option<Source>> =
-            items.iter().map(|item| sources::read(self.file, item, subject, self.findings)).collect();
-        let place = self.fields.place_of("sources");
-        // `merge` itself, where it stands, is said to be not built: once is enough.
-        if items.len() > 1 && self.fields.take("merge").is_none() {
-            let message = "`sources`: several sources for one signal need `merge`, which is not built yet";
-            self.error(place, "several_sources", message);
-        }
+            items.iter().map(|item| sources::read(self.file, item, declared, self.findings)).collect();
         let self_asserted = read.iter().flatten().filter(|s| s.assurance == Assurance::SelfAsserted).count();
         if self_asserted > 0 && self_asserted < read.iter().flatten().count() {
             let message = "`sources`: a contract does not mix self-asserted sources with others";
             self.error(place, "mixed_assurance", message);
         }
-        read.into_iter().collect()
+        let read = read.into_iter().collect::<Option<Vec<Source>>>()?;
+        for (at, source) in read.iter().enumerate() {
+            if read.iter().take(at).any(|other| other.label == source.label) {
+                self.error(place, "duplicate", format!("`sources`: `{}` stands twice", source.label));
+                return None;
+            }
+        }
+        Some(read)
+    }
+
+    fn combination(&mut self, kind: Option<&SignalType>, sources: Option<usize>) -> Option<Combination> {
+        let reader = combine::Reader { file: self.file, fields: &mut self.fields, findings: self.findings };
+        reader.read(kind, sources)
     }
 
     // INVARIANT I3: nothing that the caller says of itself can be declared to widen access.
@@ -321,12 +357,85 @@ impl<'a> Reader<'a, '_> {
         let remind = date.checked_sub_days(Days::new(REMIND_DAYS)).unwrap_or(date);
         if date < self.today {
             let message = format!("`review_by`: the review was due on {date}");
-            self.findings.warning(self.file, node.place, "review_past", message);
+            if self.strict_reviews {
+                self.findings.error(
+                    self.file,
+                    node.place,
+                    "review_past",
+                    format!("{message}, and `strict_reviews` is on"),
+                );
+            } else {
+                self.findings.warning(self.file, node.place, "review_past", message);
+            }
         } else if remind <= self.today {
             let message = format!("`review_by`: the review is due on {date}, within {REMIND_DAYS} days");
             self.findings.warning(self.file, node.place, "review_soon", message);
         }
         Some(date)
+    }
+}
+
+/// The company of an adverse value: registered, with adverse values of its own, never the caller's own word, and
+/// readable wherever the signal is: it helps to decide there.
+fn check_company(file: &str, register: &Register, entries: &[Entry], findings: &mut Findings) {
+    for contract in register.contracts() {
+        let Some(corroborate) = &contract.combination.corroborate else { continue };
+        let mut wrong = |code, message: String| findings.error(file, contract.place, code, message);
+        if contract.is_self_asserted() {
+            wrong(
+                "self_asserted_company",
+                format!("`{}`: a self-asserted signal needs no `corroborate`", contract.name),
+            );
+        }
+        for name in &corroborate.with {
+            let Some(member) = register.find(name.as_str()) else {
+                // One with a mistake of its own has been told.
+                if !entries.iter().any(|entry| entry.key == name.as_str()) {
+                    let hint = combine::hint(name.as_str(), register.contracts().iter().map(|c| c.name.as_str()));
+                    let message = format!("`with`: expected a signal of the register, found `{name}`{hint}");
+                    wrong("unregistered_signal", message);
+                }
+                continue;
+            };
+            if member.name == contract.name {
+                wrong("bad_need", format!("`with`: `{name}` is the signal itself, which counts anyway"));
+            } else if member.is_self_asserted() {
+                wrong("self_asserted_company", format!("`with`: `{name}` is self-asserted, and can't corroborate"));
+            } else if member.influence == Influence::Observe {
+                wrong("observed_company", format!("`with`: `{name}` is `influence: observe`, and decides nothing"));
+            } else if member.combination.adverse.is_none() {
+                wrong("missing_adverse", format!("`with`: `{name}` does not say which of its values are `adverse`"));
+            } else if let Some(action) = contract.used_by.difference(&member.used_by).next() {
+                let message =
+                    format!("`with`: `{name}` would help to decide `{action}`, which its `used_by` does not name");
+                wrong("company_used_by", message);
+            }
+        }
+    }
+}
+
+/// A `max_age` that the feed's own interval makes no sense of.
+fn warn_of_feeds(file: &str, register: &Register, feeds: &Feeds, findings: &mut Findings) {
+    for contract in register.contracts() {
+        let Some(max_age) = contract.max_age else { continue };
+        for source in &contract.sources {
+            let Some(Origin::Feed(_, name)) = source.origin() else { continue };
+            let Some(interval) = feeds.find(name.as_str()).and_then(|feed| feed.interval) else { continue };
+            let message = if max_age < interval {
+                format!(
+                    "`{}` goes stale between two looks at the feed `{name}`: `max_age` is shorter than its `interval`",
+                    contract.name
+                )
+            } else if max_age.as_micros() / interval.as_micros().max(1) > MAX_AGE_INTERVALS {
+                format!(
+                    "`{}` stays fresh for more than {MAX_AGE_INTERVALS} intervals of the feed `{name}`: it may be down for long before anyone notices",
+                    contract.name
+                )
+            } else {
+                continue;
+            };
+            findings.warning(file, contract.place, "max_age_interval", message);
+        }
     }
 }
 

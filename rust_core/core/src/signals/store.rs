@@ -5,12 +5,15 @@
 //! misses a subject however many signals are read, and the values come from one instant.
 
 use super::contract::Contract;
-use super::sources::Flow;
+use super::merge::{Part, merge};
+use super::sources::{Flow, ReadRequest};
+use super::streams::{Vouched, Vouching};
 use crate::change::{Change, Published};
 use crate::limits;
 use crate::model::names::SubjectKind;
-use crate::model::{Assurance, Fact, SignalName, Span, SpiffeId, State, Subject, Timestamp, Value};
+use crate::model::{Assurance, Fact, Origin, Request, SignalName, Span, SpiffeId, State, Subject, Timestamp, Value};
 use hashbrown::{HashTable, hash_table::Entry};
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::hash::BuildHasher;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -29,6 +32,7 @@ pub struct Store {
     shards: Box<[Shard]>,
     signals: RwLock<BTreeMap<SignalName, u32>>,
     voices: RwLock<Voices>,
+    vouching: Vouching,
     live: AtomicUsize,
     max_live: usize,
     of_request: Subject,
@@ -51,7 +55,7 @@ pub(super) struct Row {
     cells: Vec<Cell>,
 }
 
-/// One publisher's latest word on one signal of one subject.
+/// One origin's latest word on one signal of one subject.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Cell {
     signal: u32,
@@ -59,10 +63,10 @@ struct Cell {
     known: Known,
 }
 
-/// Publishers by number, in the order in which they were first heard of.
+/// Origins by number, in the order in which they were first heard of.
 #[derive(Debug, Default)]
 struct Voices {
-    numbers: BTreeMap<SpiffeId, u32>,
+    numbers: BTreeMap<Origin, u32>,
     labels: Vec<Arc<str>>,
 }
 
@@ -72,17 +76,39 @@ pub struct Cells {
     contract: Arc<Contract>,
     assurance: Assurance,
     signal: u32,
-    voice: Option<Voice>,
+    sources: Box<[Bound]>,
+}
+
+/// One source of a contract, bound to the store.
+#[derive(Debug, Clone)]
+struct Bound {
+    assurance: Assurance,
+    label: Arc<str>,
+    flow: BoundFlow,
 }
 
 #[derive(Debug, Clone)]
-struct Voice {
-    number: u32,
-    publisher: SpiffeId,
-    label: Arc<str>,
+enum BoundFlow {
+    Stored { voice: u32, origin: Origin, resting: Option<Value> },
+    OnRequest(Arc<dyn ReadRequest>),
 }
 
-/// What a publisher last said of one signal and subject.
+/// Where and when a signal is read.
+#[derive(Clone, Copy, Debug)]
+pub struct Reading<'a> {
+    /// What is known.
+    pub store: &'a Store,
+    /// What vouches for it.
+    pub vouched: &'a Vouched,
+    /// The workload that is decided upon.
+    pub principal: Option<&'a SpiffeId>,
+    /// What is asked, where that is known.
+    pub request: Option<&'a Request>,
+    /// The time that counts.
+    pub now: Timestamp,
+}
+
+/// What an origin last said of one signal and subject.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Known {
     /// When it was so.
@@ -106,6 +132,7 @@ impl Store {
             shards: (0..SHARDS).map(|_| Shard::default()).collect(),
             signals: RwLock::default(),
             voices: RwLock::default(),
+            vouching: Vouching::default(),
             live: AtomicUsize::new(0),
             max_live,
             of_request: Subject { kind: SubjectKind::Request, id: "-".into() },
@@ -123,25 +150,44 @@ impl Store {
         self.max_live
     }
 
+    /// What vouches for values beside their age.
+    pub const fn vouching(&self) -> &Vouching {
+        &self.vouching
+    }
+
     /// Binds a contract, so that reading it needs no name.
     pub fn bind(&self, contract: &Arc<Contract>) -> Cells {
-        let voice = contract.sources.iter().find_map(|source| match &source.flow {
-            Flow::Stored(publisher) => Some(Voice {
-                number: self.voice_number(publisher, || Arc::clone(&source.label)),
-                publisher: publisher.clone(),
-                label: Arc::clone(&source.label),
-            }),
-            Flow::OnRequest(_) => None,
-        });
+        let bound = |source: &super::Source| Bound {
+            assurance: source.assurance,
+            label: Arc::clone(&source.label),
+            flow: match &source.flow {
+                Flow::Stored { origin, resting } => BoundFlow::Stored {
+                    voice: self.voice_number(origin),
+                    origin: origin.clone(),
+                    resting: resting.clone(),
+                },
+                Flow::OnRequest(reader) => BoundFlow::OnRequest(Arc::clone(reader)),
+            },
+        };
+        let sources = contract.sources.iter().map(bound).collect();
         let signal = self.signal_number(&contract.name);
-        Cells { contract: Arc::clone(contract), assurance: contract.assurance(), signal, voice }
+        Cells { contract: Arc::clone(contract), assurance: contract.assurance(), signal, sources }
     }
 
     /// Takes one change in. Idempotent: a change that is known already, or older than what is known, alters nothing.
     pub fn apply(&self, change: &Change) {
-        let Change::SignalPublished(published) = change else { return };
+        match change {
+            Change::SignalPublished(published) if published.subject.is_everyone() => self.vouching.hear(published),
+            Change::SignalPublished(published) => self.hear(published),
+            Change::PublisherSwitched(switched) => self.vouching.switch(switched),
+            Change::StreamMoved(moved) => self.vouching.moved(moved),
+            Change::TimeMark { .. } => {}
+        }
+    }
+
+    fn hear(&self, published: &Published) {
         let signal = self.signal_number(&published.name);
-        let voice = self.voice_number(&published.publisher, || format!("push:{}", published.publisher).into());
+        let voice = self.voice_number(&published.origin);
         let hash = self.hash(&published.subject);
         let Some(shard) = self.shard(hash) else { return };
         let mut rows = write(&shard.0);
@@ -154,21 +200,26 @@ impl Store {
         }
     }
 
-    /// What a publisher last said of a signal and subject.
-    pub fn known(&self, name: &SignalName, publisher: &SpiffeId, subject: &Subject) -> Option<Known> {
+    /// What an origin last said of a signal and subject.
+    pub fn known(&self, name: &SignalName, origin: &Origin, subject: &Subject) -> Option<Known> {
+        if subject.is_everyone() {
+            return self.vouching.load().of_everyone(name, subject.kind, origin).cloned();
+        }
         let signal = read(&self.signals).get(name).copied()?;
-        let voice = read(&self.voices).numbers.get(publisher).copied()?;
+        let voice = read(&self.voices).numbers.get(origin).copied()?;
         self.with_row(subject, |row| {
-            let at = row.position(signal, voice).ok()?;
-            row.cells.get(at).map(|cell| cell.known.clone())
+            let row = row?;
+            row.cells.get(row.position(signal, voice).ok()?).map(|cell| cell.known.clone())
         })
-        .flatten()
     }
 
     /// Looks at all that is known of a subject, under one lock. `look` must not ask the store for another subject.
-    pub(super) fn with_row<T>(&self, subject: &Subject, look: impl FnOnce(&Row) -> T) -> Option<T> {
+    pub(super) fn with_row<T>(&self, subject: &Subject, look: impl FnOnce(Option<&Row>) -> T) -> T {
         let hash = self.hash(subject);
-        read(&self.shard(hash)?.0).find(hash, |row| row.is_about(subject)).map(look)
+        match self.shard(hash) {
+            Some(shard) => look(read(&shard.0).find(hash, |row| row.is_about(subject))),
+            None => look(None),
+        }
     }
 
     /// The subject of signals that ride on the request.
@@ -207,17 +258,17 @@ impl Store {
         *signals.entry(name.clone()).or_insert(next)
     }
 
-    fn voice_number(&self, publisher: &SpiffeId, label: impl FnOnce() -> Arc<str>) -> u32 {
-        if let Some(number) = read(&self.voices).numbers.get(publisher) {
+    fn voice_number(&self, origin: &Origin) -> u32 {
+        if let Some(number) = read(&self.voices).numbers.get(origin) {
             return *number;
         }
         let mut voices = write(&self.voices);
-        if let Some(number) = voices.numbers.get(publisher) {
+        if let Some(number) = voices.numbers.get(origin) {
             return *number;
         }
         let next = u32::try_from(voices.labels.len()).unwrap_or(u32::MAX);
-        voices.numbers.insert(publisher.clone(), next);
-        voices.labels.push(label());
+        voices.numbers.insert(origin.clone(), next);
+        voices.labels.push(origin.label().into());
         next
     }
 
@@ -285,6 +336,18 @@ impl Known {
         })
     }
 
+    /// The later of what was said of one subject and of all; two that differ at one instant are disputed.
+    fn latest<'k>(own: Option<&'k Self>, all: Option<&'k Self>) -> Option<Cow<'k, Self>> {
+        match (own, all) {
+            (Some(own), Some(all)) if own.observed_at == all.observed_at => {
+                let disputed = own.disputed || all.disputed || own.value != all.value;
+                Some(Cow::Owned(Self { disputed, ..own.clone() }))
+            }
+            (Some(own), Some(all)) => Some(Cow::Borrowed(if own.observed_at > all.observed_at { own } else { all })),
+            (own, all) => own.or(all).map(Cow::Borrowed),
+        }
+    }
+
     /// Newer replaces; another value of the same instant disputes; all else is known already.
     fn hear(&mut self, published: &Published) {
         if published.observed_at > self.observed_at {
@@ -307,8 +370,17 @@ impl Cells {
     }
 
     /// Whether anything is known of this signal and a subject.
-    pub(super) fn is_known(&self, store: &Store, subject: &Subject) -> bool {
-        store.with_row(subject, |row| !row.of_signal(self.signal).is_empty()).unwrap_or(false)
+    pub(super) fn is_known(&self, store: &Store, vouched: &Vouched, subject: &Subject) -> bool {
+        store.with_row(subject, |row| row.is_some_and(|row| !row.of_signal(self.signal).is_empty()))
+            || self.origins().any(|origin| vouched.of_everyone(&self.contract.name, subject.kind, origin).is_some())
+    }
+
+    /// The origins of stored values that the contract names.
+    pub(super) fn origins(&self) -> impl Iterator<Item = &Origin> {
+        self.sources.iter().filter_map(|source| match &source.flow {
+            BoundFlow::Stored { origin, .. } => Some(origin),
+            BoundFlow::OnRequest(_) => None,
+        })
     }
 
     /// The fact of which nothing is known.
@@ -316,38 +388,74 @@ impl Cells {
         Fact::missing(subject, self.assurance)
     }
 
-    /// What is known of this signal and one subject. `principal` is the workload that is decided upon.
-    pub fn read(&self, store: &Store, subject: &Subject, principal: Option<&SpiffeId>, now: Timestamp) -> Fact {
-        let mut fact = self.missing(Some(subject.clone()));
-        store.with_row(subject, |row| self.read_row(store, row, principal, now, &mut fact));
+    /// What is known of this signal and one subject.
+    pub fn read(&self, reading: &Reading<'_>, subject: &Subject) -> Fact {
+        reading.store.with_row(subject, |row| self.read_row(reading, row, Some(subject.clone())))
+    }
+
+    /// The fact, from what a row knows of its subject and from the request.
+    pub(super) fn read_row(&self, reading: &Reading<'_>, row: Option<&Row>, subject: Option<Subject>) -> Fact {
+        let words = row.map_or(&[][..], |row| row.of_signal(self.signal));
+        let mut fact = match &*self.sources {
+            [source] => self.part(reading, source, words, subject.as_ref()).into_fact(subject),
+            sources => {
+                let parts: Vec<Part> =
+                    sources.iter().map(|source| self.part(reading, source, words, subject.as_ref())).collect();
+                merge(&self.contract, subject, &parts)
+            }
+        };
+        if fact.state == State::Missing && fact.value.is_none() {
+            Self::read_strangers(reading.store, words, &mut fact);
+        }
         fact
     }
 
-    /// Completes a missing fact with what a row knows.
-    pub(super) fn read_row(
-        &self,
-        store: &Store,
-        row: &Row,
-        principal: Option<&SpiffeId>,
-        now: Timestamp,
-        fact: &mut Fact,
-    ) {
-        let words = row.of_signal(self.signal);
-        let Some(voice) = self.voice.as_ref() else {
-            return Self::read_strangers(store, words, fact);
-        };
-        let Some(cell) = words.iter().find(|cell| cell.voice == voice.number) else {
-            return Self::read_strangers(store, words, fact);
-        };
-        fact.state = self.state(&cell.known, now);
-        fact.value = Some(cell.known.value.clone());
-        fact.observed_at = Some(cell.known.observed_at);
-        fact.source = Some(Arc::clone(&voice.label));
-        // INVARIANT I3: what the deciding principal published itself counts as self-asserted.
-        fact.self_published = principal.is_some_and(|principal| *principal == voice.publisher);
+    /// What one source says.
+    fn part(&self, reading: &Reading<'_>, source: &Bound, words: &[Cell], subject: Option<&Subject>) -> Part {
+        let mut part = Part::missing(source.assurance);
+        match &source.flow {
+            BoundFlow::Stored { voice, origin, resting } => {
+                let own = words.iter().find(|cell| cell.voice == *voice).map(|cell| &cell.known);
+                let all = subject.and_then(|s| reading.vouched.of_everyone(&self.contract.name, s.kind, origin));
+                if let Some(known) = Known::latest(own, all) {
+                    part.state = self.state(reading, origin, resting.is_some(), &known);
+                    part.value = Some(known.value.clone());
+                    part.observed_at = Some(known.observed_at);
+                } else if let (Some(resting), true) = (resting, words.is_empty()) {
+                    self.rest(reading, origin, resting, &mut part);
+                }
+                part.own = reading.principal.is_some_and(|principal| origin.is(principal));
+                part.label = part.value.is_some().then(|| Arc::clone(&source.label));
+            }
+            BoundFlow::OnRequest(reader) => {
+                if let Some(request) = reading.request {
+                    (part.state, part.value) = reader.read(request, &self.contract.kind);
+                    part.label = (part.state != State::Missing).then(|| Arc::clone(&source.label));
+                }
+            }
+        }
+        part
     }
 
-    /// Only publishers that the contract does not name (any more) have spoken: known, but by nobody that counts.
+    /// A subject without events, on a stream: its resting value, as long as nothing can have been missed.
+    ///
+    /// INVARIANT I2: a stream that is silent or out of sync never says that all is well.
+    fn rest(&self, reading: &Reading<'_>, origin: &Origin, resting: &Value, part: &mut Part) {
+        let Origin::Feed(_, feed) = origin else { return };
+        let Some(stream) = reading.vouched.stream(feed) else { return };
+        let (Some(verified_at), Some(_)) = (stream.verified_at, stream.in_sync_since) else { return };
+        part.value = Some(resting.clone());
+        part.observed_at = Some(verified_at);
+        part.state = if reading.vouched.is_off(origin, &self.contract.name) {
+            State::Unverified
+        } else if self.is_old(verified_at, reading.now) {
+            State::Stale
+        } else {
+            State::Fresh
+        };
+    }
+
+    /// Only origins that the contract does not name (any more) have spoken: known, but by nobody that counts.
     fn read_strangers(store: &Store, words: &[Cell], fact: &mut Fact) {
         let named = words.iter().map(|cell| (cell.known.observed_at, store.voice_label(cell.voice), &cell.known.value));
         // The newest; of equals, the first by name: which one is shown must not depend on history.
@@ -359,20 +467,34 @@ impl Cells {
         fact.source = label;
     }
 
-    /// Several may apply; the first of this order counts.
-    fn state(&self, known: &Known, now: Timestamp) -> State {
+    /// Several may apply; the first of this order counts. `lives`: the value holds until the next event, so a
+    /// stream that is live and in sync keeps it young.
+    fn state(&self, reading: &Reading<'_>, origin: &Origin, lives: bool, known: &Known) -> State {
         let skew = Span::from_micros(limits::MAX_CLOCK_SKEW_MICROS);
-        if !self.contract.kind.admits(&known.value) {
+        let vouched = reading.vouched;
+        let since = if lives { self.held_since(vouched, origin, known.observed_at) } else { known.observed_at };
+        if !self.contract.kind.admits(&known.value) || !vouched.vouches(origin, &self.contract.name, known.observed_at)
+        {
             State::Unverified
         } else if known.disputed {
             State::Disputed
-        } else if known.observed_at > now.plus(skew) {
+        } else if known.observed_at > reading.now.plus(skew) {
             State::Future
-        } else if self.contract.max_age.is_none_or(|max_age| now.since(known.observed_at) > max_age) {
+        } else if self.is_old(since, reading.now) {
             State::Stale
         } else {
             State::Fresh
         }
+    }
+
+    fn held_since(&self, vouched: &Vouched, origin: &Origin, observed_at: Timestamp) -> Timestamp {
+        let Origin::Feed(_, feed) = origin else { return observed_at };
+        let stream = vouched.stream(feed).filter(|stream| stream.in_sync_since.is_some());
+        observed_at.max(stream.and_then(|stream| stream.verified_at).unwrap_or(observed_at))
+    }
+
+    fn is_old(&self, since: Timestamp, now: Timestamp) -> bool {
+        self.contract.max_age.is_none_or(|max_age| now.since(since) > max_age)
     }
 }
 

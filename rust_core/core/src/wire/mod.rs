@@ -4,6 +4,7 @@
 mod decode;
 mod encode;
 mod messages;
+mod publish;
 mod request_bytes;
 pub mod rules;
 mod syntax;
@@ -14,4 +15,5 @@ mod tests;
 
 pub use decode::{Malformed, decode};
 pub use encode::{AllowAnswer, BadAnswer, DenyAnswer, encode_allow, encode_deny};
+pub use publish::{publish_answer, publish_to_json};
 pub use request_bytes::encode_request;

@@ -59,7 +59,7 @@ fn arms(answer: &CheckResponse, broken: &mut Broken) {
 
 fn allowed(ok: &OkHttpResponse, broken: &mut Broken) {
     broken.unless(ok.dynamic_metadata.is_none(), "dynamic_metadata", "the deprecated inner metadata hides the outer");
-    let mut set = BTreeSet::new();
+    let (mut set, mut added) = (BTreeSet::new(), BTreeSet::new());
     for option in &ok.headers {
         let name = header(option, broken);
         let overwrites = overwrites(option);
@@ -67,7 +67,13 @@ fn allowed(ok: &OkHttpResponse, broken: &mut Broken) {
         broken.unless(overwrites || appends(option), "append-bool-wins", "`append` and `append_action` contradict");
         broken.unless(overwrites || !ours, "append-true-existing-header", "an identity header does not overwrite");
         broken.unless(name != "host", "host", "`host` is set, which moves the request after the decision");
-        broken.unless(set.insert(name), "order", "a request header is set twice");
+        // Added values pile up, so a name may be added to twice; nothing else goes together.
+        let again = !set.insert(name.clone());
+        let piles_up = !overwrites && added.contains(&name);
+        if !overwrites {
+            added.insert(name);
+        }
+        broken.unless(!again || piles_up, "order", "a request header is set twice");
     }
     for name in &ok.headers_to_remove {
         broken.unless(name_is_valid(name), "headers_to_remove-invalid-name", "a header to remove has no valid name");

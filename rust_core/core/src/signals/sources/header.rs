@@ -52,7 +52,7 @@ pub fn source(name: &str) -> Source {
         kind: "header",
         assurance: Assurance::SelfAsserted,
         label: format!("header:{name}").into(),
-        settings: vec![("header", name.to_owned())],
+        settings: vec![("header", name.into())],
         flow: Flow::OnRequest(Arc::new(FromHeader { name: name.into() })),
     }
 }

@@ -1,25 +1,28 @@
 //! Where values come from. To add a kind: one file here, and one row in `KINDS` (with its `mod`).
 
 pub mod header;
+pub mod poll;
 pub mod push;
+pub mod ssf;
 
+use super::feeds::Feeds;
 use crate::document::{Fields, Node};
 use crate::findings::{Findings, did_you_mean};
 use crate::model::names::SubjectKind;
-use crate::model::{Assurance, Request, SignalType, SpiffeId, State, Value};
+use crate::model::{Assurance, FeedKind, Origin, Request, SignalType, State, Value};
 use serde_json::{Map, Value as Json};
 use std::{fmt, sync::Arc};
 
 /// Every kind of source that the register knows.
 const KINDS: &[Kind] = &[
     push::KIND,
+    poll::KIND,
+    ssf::KIND,
     header::KIND,
     Kind::later("envoy_metadata"),
     Kind::later("route"),
     Kind::later("peer"),
     Kind::later("time"),
-    Kind::later("ssf"),
-    Kind::later("poll"),
     Kind::later("derived"),
     Kind::later("token_claim"),
 ];
@@ -42,27 +45,44 @@ impl Kind {
     }
 }
 
+/// What else the contract and the register say, as far as it could be read: what a source must fit to.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Declared<'a> {
+    /// The type of the contract's values.
+    pub(super) kind: Option<&'a SignalType>,
+    /// What the contract is about.
+    pub(super) subject: Option<SubjectKind>,
+    /// The feeds of the register.
+    pub(super) feeds: &'a Feeds,
+}
+
 /// One entry of `sources`, while it is read.
 struct Reading<'a, 'f> {
     file: &'a str,
+    declared: Declared<'a>,
     fields: Fields<'a>,
     findings: &'f mut Findings,
 }
 
-/// Reads one entry of `sources`, for a contract about this kind of subject (`None`: that could not be read).
-pub(super) fn read(file: &str, node: &Node, subject: Option<SubjectKind>, findings: &mut Findings) -> Option<Source> {
+/// Reads one entry of `sources`.
+pub(super) fn read<'a>(
+    file: &'a str,
+    node: &'a Node,
+    declared: Declared<'a>,
+    findings: &mut Findings,
+) -> Option<Source> {
     let fields = Fields::of(file, "sources", node, findings)?;
-    let mut reading = Reading { file, fields, findings };
+    let mut reading = Reading { file, declared, fields, findings };
     let kind = reading.kind()?;
     let Some(read) = kind.read else {
         let message = format!("sources of kind `{}` are not built yet", kind.word);
         reading.findings.error(file, reading.fields.place_of("kind"), "not_built", message);
         return None;
     };
-    let declared = reading.fields.require_word("assurance", Assurance::ALL, reading.findings);
-    let assurance = reading.below_ceiling(kind, declared);
+    let written = reading.fields.require_word("assurance", Assurance::ALL, reading.findings);
+    let assurance = reading.below_ceiling(kind, written);
     let source = read(&mut reading, assurance.unwrap_or(kind.ceiling));
-    if let Some(why) = subject.and_then(kind.objection) {
+    if let Some(why) = declared.subject.and_then(kind.objection) {
         reading.findings.error(file, reading.fields.place_of("kind"), "source_subject", why);
     }
     reading.fields.finish(reading.findings);
@@ -97,6 +117,28 @@ impl<'a> Reading<'a, '_> {
         Some(assurance)
     }
 
+    /// The feed that the entry names, as an origin.
+    fn feed(&mut self, kind: FeedKind) -> Option<Origin> {
+        let feeds = self.declared.feeds;
+        let node = self.fields.require("feed", self.findings)?;
+        let name = node.text(self.file, "feed", self.findings)?;
+        match feeds.find(name) {
+            Some(feed) if feed.kind == kind => Some(Origin::Feed(kind, feed.name.clone())),
+            _ => {
+                let hint = feeds.hint(name, kind);
+                let message =
+                    format!("`feed`: expected a feed of kind `{}` under `feeds`, found `{name}`{hint}", kind.as_str());
+                self.findings.error(self.file, node.place, "unknown_feed", message);
+                None
+            }
+        }
+    }
+
+    /// Its name as written.
+    fn feed_name(&mut self) -> &'a str {
+        self.fields.take("feed").and_then(Node::as_text).unwrap_or_default()
+    }
+
     /// A required text, and a finding with this code unless `parse` takes it.
     fn parsed<T, E: fmt::Display>(
         &mut self,
@@ -126,7 +168,7 @@ pub struct Source {
     /// The source as records name it: `push:spiffe://…`, `header:x-task-type`.
     pub label: Arc<str>,
     /// What else was declared, by key, for descriptions.
-    pub settings: Vec<(&'static str, String)>,
+    pub settings: Vec<(&'static str, Json)>,
     /// How its values reach a decision.
     pub flow: Flow,
 }
@@ -134,8 +176,13 @@ pub struct Source {
 /// How the values of a source reach a decision.
 #[derive(Clone, Debug)]
 pub enum Flow {
-    /// They arrive beforehand, from this publisher, and wait in the store.
-    Stored(SpiffeId),
+    /// They arrive beforehand and wait in the store.
+    Stored {
+        /// Who sends them.
+        origin: Origin,
+        /// The value of a subject without events, while the feed is live.
+        resting: Option<Value>,
+    },
     /// They ride on the request itself.
     OnRequest(Arc<dyn ReadRequest>),
 }
@@ -147,10 +194,10 @@ pub trait ReadRequest: fmt::Debug + Send + Sync {
 }
 
 impl Source {
-    /// The publisher, where values are stored beforehand.
-    pub fn publisher(&self) -> Option<&SpiffeId> {
+    /// Who sends the values, where they are stored beforehand.
+    pub fn origin(&self) -> Option<&Origin> {
         match &self.flow {
-            Flow::Stored(publisher) => Some(publisher),
+            Flow::Stored { origin, .. } => Some(origin),
             Flow::OnRequest(_) => None,
         }
     }
@@ -160,7 +207,7 @@ impl Source {
         let mut fields = Map::new();
         fields.insert("kind".to_owned(), self.kind.into());
         for (key, value) in &self.settings {
-            fields.insert((*key).to_owned(), value.as_str().into());
+            fields.insert((*key).to_owned(), value.clone());
         }
         fields.insert("assurance".to_owned(), self.assurance.as_str().into());
         Json::Object(fields)

@@ -2,7 +2,7 @@
 
 use super::{Flow, Kind, Source};
 use crate::model::names::SubjectKind;
-use crate::model::{Assurance, SpiffeId};
+use crate::model::{Assurance, Origin, SpiffeId};
 
 pub(super) const KIND: Kind = Kind {
     word: "push",
@@ -19,11 +19,8 @@ pub(super) const KIND: Kind = Kind {
 
 /// A push source, from parts that are checked already.
 pub fn source(publisher: SpiffeId, assurance: Assurance) -> Source {
-    Source {
-        kind: "push",
-        assurance,
-        label: format!("push:{publisher}").into(),
-        settings: vec![("publisher", publisher.to_string())],
-        flow: Flow::Stored(publisher),
-    }
+    let settings = vec![("publisher", publisher.to_string().into())];
+    let origin = Origin::Publisher(publisher);
+    let label = origin.label().into();
+    Source { kind: "push", assurance, label, settings, flow: Flow::Stored { origin, resting: None } }
 }

@@ -1,0 +1,19 @@
+//! The messages of `signalwarden.v1.Signals/Publish` for a door that hands bytes through.
+
+use crate::errors;
+use pyo3::{prelude::*, pybacked::PyBackedBytes, types::PyBytes};
+use signalwarden_core::wire;
+
+/// A `PublishRequest` as the body of `POST /v1/signals`.
+#[pyfunction]
+pub(crate) fn publish_to_json<'py>(py: Python<'py>, request: PyBackedBytes) -> PyResult<Bound<'py, PyBytes>> {
+    let body = py.detach(|| wire::publish_to_json(&request)).map_err(|error| errors::to_python(py, error))?;
+    Ok(PyBytes::new(py, &body))
+}
+
+/// The JSON answer of that call as a `PublishResponse`.
+#[pyfunction]
+pub(crate) fn publish_answer<'py>(py: Python<'py>, answer: PyBackedBytes) -> PyResult<Bound<'py, PyBytes>> {
+    let message = py.detach(|| wire::publish_answer(&answer)).map_err(|error| errors::to_python(py, error))?;
+    Ok(PyBytes::new(py, &message))
+}
