@@ -29,6 +29,8 @@ from signalwarden.keys import digest_key
 from signalwarden.metrics import Metrics
 from signalwarden.server import FrontDoor
 from signalwarden.services import Client, Readiness
+from signalwarden.signals import Seams
+from signalwarden.signals.feeds import Feeds
 from signalwarden.state import SqliteStore, Store
 
 if TYPE_CHECKING:
@@ -66,6 +68,7 @@ class _Running:
     engine: _core.Engine
     recorder: Recorder
     writer: LogWriter
+    feeds: Feeds
     admin: HttpDoor
     front: FrontDoor
 
@@ -126,11 +129,14 @@ class App:
         writer = self._open_log(stack, settings, root, engine, recorder)
         recorder.change("server_started", actor="server", version=__version__)
         self._record_load(recorder, None, loaded, "server")
+        feeds = Feeds(Seams(root, self._carry, lambda: self._clock() / 1e6))
+        stack.callback(feeds.stop)
         admin_door = HttpDoor(admin.build(self), settings.listen.admin)
         stack.callback(admin_door.stop, ADMIN_GRACE_S)
         front = FrontDoor(engine, settings.listen.check, reflection_on=settings.listen.reflection)
         stack.callback(front.stop, GRACE_S)
-        self._running = _Running(loaded, store, engine, recorder, writer, admin_door, front)
+        self._running = _Running(loaded, store, engine, recorder, writer, feeds, admin_door, front)
+        feeds.adopt(loaded.configuration.describe())
         admin_door.start()
         front.start()
 
@@ -279,11 +285,15 @@ class App:
     # ------------------------------------------------------------ services: changes
 
     def publish(self, body: bytes, client: Client) -> bytes:
-        """See Services. One publisher at a time; the answer follows the durable write."""
+        """See Services."""
+        return self._carry(body, client.id)
+
+    def _carry(self, body: bytes, origin: str) -> bytes:
+        """A batch of a publisher or a feed. One at a time; the answer follows the durable write."""
         running = self._up()
         with self._changes:
             now = self._clock()
-            admission = running.engine.admit(body, publisher=client.id, now_us=now)
+            admission = running.engine.admit(body, publisher=origin, now_us=now)
             changes = admission.changes
             if changes:
                 try:
@@ -308,6 +318,8 @@ class App:
             with self._changes:
                 running.engine.swap(loaded.configuration)
                 running.loaded = loaded
+            # Without the lock of changes: a feed that stops first carries what it has in hand.
+            running.feeds.adopt(loaded.configuration.describe())
             self._reload_refused = None
             self._count("reloads_done")
             self._record_load(running.recorder, before, loaded, actor)
@@ -396,6 +408,7 @@ class App:
             "revision": revision,
             "doors": doors,
             "log": log,
+            "feeds": running.feeds.detail(),
             "last_reload_refused": self._reload_refused,
             "warnings": len(running.loaded.warnings),
         }
@@ -413,6 +426,7 @@ class App:
         return {
             **running.engine.counters(),
             **counts,
+            **running.feeds.numbers(),
             "log_written": health.written,
             "log_failures": health.failures,
             "log_healthy": int(health.healthy),

@@ -35,6 +35,7 @@ class Readiness:
     ready: bool
     detail: dict[str, Any]
     """`{"ready", "revision", "doors": {…}, "log": {"healthy", "queued", "lag_ms", "last_error"},
+    "feeds": {name: {"running", "last_success", "last_error", "batches"}},
     "last_reload_refused": {"time", "findings": [...]} | null, "warnings": n}`."""
 
 

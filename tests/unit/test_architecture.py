@@ -110,7 +110,7 @@ IMPORTS: Edges = {
     "admin": {"config", "errors", "services", "signals"},
     "app": {
         *("_core", "admin", "config", "decision_log", "doors", "errors", "keys", "metrics", "server"),
-        *("services", "state"),
+        *("services", "signals", "state"),
     },
 }
 # On the path of a request nothing parses Envoy's messages: it costs six times the processor time.

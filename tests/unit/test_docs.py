@@ -226,6 +226,7 @@ def test_every_metric_has_its_line() -> None:
     gauges = {f"{metrics.PREFIX}{name}" for name in metrics.GAUGES} | {
         f"{metrics.PREFIX}configuration{{revision}}"
     }
+    gauges |= {f"{metrics.PREFIX}{name}{{{label}}}" for _, name, label, _ in metrics.GAUGE_FAMILIES}
     assert set(shown) == labelled | plain | gauges
     assert all(cells[0] == ("counter" if "_total" in name else "gauge") for name, cells in shown.items())
 

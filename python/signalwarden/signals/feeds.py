@@ -14,6 +14,7 @@ from typing import Any, Final
 
 import orjson
 
+from signalwarden.decision_log import rfc3339
 from signalwarden.errors import SignalwardenError
 from signalwarden.signals import Feed, Kind, Seams, Source, Status
 from signalwarden.signals.poll import POLL
@@ -92,6 +93,29 @@ class Feeds:
     def statuses(self) -> dict[str, Status]:
         """How each feed is doing, by name."""
         return {name: _status(feed) for name, feed in sorted(self._feeds.items())}
+
+    def numbers(self) -> dict[str, float]:
+        """For metrics: `feed_batches_NAME`, `feed_failures_NAME`, `feed_last_success_timestamp_seconds_NAME`."""
+        found: dict[str, float] = {}
+        for name, status in self.statuses().items():
+            found[f"feed_batches_{name}"] = status.batches
+            found[f"feed_failures_{name}"] = status.failures
+            found[f"feed_last_success_timestamp_seconds_{name}"] = status.last_success or 0.0
+        return found
+
+    def detail(self) -> dict[str, dict[str, Any]]:
+        """For readiness."""
+        return {
+            name: {
+                "running": status.running,
+                "last_success": None
+                if status.last_success is None
+                else rfc3339(int(status.last_success * 1e6)),
+                "last_error": status.last_error,
+                "batches": status.batches,
+            }
+            for name, status in self.statuses().items()
+        }
 
     def _read(self, feed: Feed, at: int) -> tuple[str, Any] | _Refused:
         """Kind and settings."""
