@@ -19,7 +19,7 @@ from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from signalwarden.config import Right
-from signalwarden.errors import BadInputError, ConfigurationError, FindingLike, StateError
+from signalwarden.errors import BadInputError, ConfigurationError, FindingLike, RateLimitedError, StateError
 from signalwarden.services import Client, Services
 from signalwarden.signals.push import PushSource
 
@@ -60,7 +60,7 @@ class AdminReason(Enum):
     )
     NOT_KEPT = ("not_kept", 503, "the signals can't be kept, so none was taken")
     INTERNAL = ("internal", 500, "the server failed, its log says how")
-    RATE_LIMITED = ("rate_limited", 429, "too many calls")
+    RATE_LIMITED = ("rate_limited", 429, "too much at once, so none of it was taken")
     TASK_UNKNOWN = ("task_unknown", 404, "there is no such task")
     TASK_ENDED = ("task_ended", 409, "the task has ended")
     WORKFLOW_NOT_APPROVED = ("workflow_not_approved", 403, "the workflow is not approved")
@@ -95,7 +95,6 @@ class AdminReason(Enum):
 # Named already, given once their features are built.
 RESERVED: Final = frozenset(
     {
-        AdminReason.RATE_LIMITED,
         AdminReason.TASK_UNKNOWN,
         AdminReason.TASK_ENDED,
         AdminReason.WORKFLOW_NOT_APPROVED,
@@ -199,6 +198,9 @@ def _endpoints(services: Services, push: PushSource) -> dict[tuple[str, str], Ca
             return _json(push.take(body, _client(request)))
         except BadInputError as error:
             raise Refused(AdminReason.MALFORMED, str(error)) from error
+        except RateLimitedError as error:
+            wait = {"retry-after": str(error.retry_after_s)}
+            raise Refused(AdminReason.RATE_LIMITED, str(error), headers=wait) from error
         except StateError as error:
             raise Refused(AdminReason.NOT_KEPT, str(error), headers={"retry-after": "1"}) from error
 

@@ -1,7 +1,6 @@
 """The composition root: the only module that wires. Starts everything in order, stops it in reverse.
 
-Whatever changes live state goes one way, under one lock: the core judges, the store keeps, the core takes it in,
-and only then is there an answer.
+Whatever changes live state goes one way, through `intake`.
 """
 
 from __future__ import annotations
@@ -15,7 +14,7 @@ import threading
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from queue import SimpleQueue
+from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING, Any, Final
 
 import orjson
@@ -25,6 +24,7 @@ from signalwarden.config import ClientSettings, Loaded, Right, Settings, load
 from signalwarden.decision_log import FileSink, LogWriter, Recorder, now_us, rfc3339
 from signalwarden.doors import HttpDoor
 from signalwarden.errors import ConfigurationError, Problem, SignalwardenError, StateError, sentence
+from signalwarden.intake import Intake
 from signalwarden.keys import digest_key
 from signalwarden.metrics import Metrics
 from signalwarden.server import FrontDoor
@@ -56,7 +56,9 @@ REFUSALS_A_SECOND: Final = 10
 are counted in the next one."""
 
 # What a reload can't change: these are bound when the server starts.
-_FIXED: Final = ("listen", "tls", "identity", "state", "keys", "decision_log", "policies", "insecure")
+_FIXED: Final = (
+    *("listen", "tls", "identity", "state", "keys", "decision_log", "signals", "policies", "insecure"),
+)
 
 
 @dataclass(slots=True)
@@ -66,6 +68,7 @@ class _Running:
     loaded: Loaded
     store: Store
     engine: _core.Engine
+    intake: Intake
     recorder: Recorder
     writer: LogWriter
     feeds: Feeds
@@ -79,8 +82,6 @@ class App:
     def __init__(self, directory: Path | str, clock: Callable[[], int] = now_us) -> None:
         self._directory = Path(directory)
         self._clock = clock
-        self._changes = threading.Lock()
-        """Held from judging a change to taking it in, and while a configuration is swapped."""
         self._reloads = threading.Lock()
         """One reload at a time; signals go on while a directory is read and checked."""
         self._tally = threading.Lock()
@@ -121,8 +122,11 @@ class App:
         store = SqliteStore(settings.state_path(root))
         stack.callback(store.close)
         key = digest_key(settings.keys_path(root))
-        engine = _core.Engine(influence=settings.decision_log.influence, digest_key=key)
-        stack.callback(self._keep_time_at_end, store, engine)
+        engine = _core.Engine(
+            influence=settings.decision_log.influence, digest_key=key, max_live=settings.signals.max_live
+        )
+        intake = self._intake(engine, store, settings)
+        stack.callback(self._keep_time_at_end, intake, engine)
         self._replay(store, engine)
         engine.swap(loaded.configuration)
         recorder = Recorder(engine, self._clock)
@@ -135,10 +139,19 @@ class App:
         stack.callback(admin_door.stop, ADMIN_GRACE_S)
         front = FrontDoor(engine, settings.listen.check, reflection_on=settings.listen.reflection)
         stack.callback(front.stop, GRACE_S)
-        self._running = _Running(loaded, store, engine, recorder, writer, feeds, admin_door, front)
+        self._running = _Running(loaded, store, engine, intake, recorder, writer, feeds, admin_door, front)
         feeds.adopt(loaded.configuration.describe())
         admin_door.start()
         front.start()
+
+    def _intake(self, engine: _core.Engine, store: Store, settings: Settings) -> Intake:
+        return Intake(
+            engine,
+            store,
+            clock=self._clock,
+            max_rate=settings.signals.max_rate,
+            on_failure=lambda: self._count("state_failures"),
+        )
 
     def _replay(self, store: Store, engine: _core.Engine) -> None:
         """Takes in what the store has kept."""
@@ -206,7 +219,9 @@ class App:
 
     def _serve(self) -> None:
         while not self._end:
-            self._wake.get()
+            # The system may hand a signal to any thread, and then this wait is not interrupted: it ends by itself.
+            with contextlib.suppress(Empty):
+                self._wake.get(timeout=TICK_S)
             if self._hup:
                 self._hup = False
                 with contextlib.suppress(ConfigurationError):  # recorded and logged
@@ -255,19 +270,17 @@ class App:
             if running is None:
                 continue
             try:
-                self._keep_time(running.store, running.engine)
+                self._keep_time(running.intake, running.engine)
             except SignalwardenError as error:
-                self._count("state_failures")
                 _log.error("the time mark can't be kept: %s", error)
             self._watch_transport(running)
 
-    def _keep_time(self, store: Store, engine: _core.Engine) -> None:
-        with self._changes:
-            store.append([engine.time_mark(now_us=self._clock())])
+    def _keep_time(self, intake: Intake, engine: _core.Engine) -> None:
+        intake.keep(lambda: [engine.time_mark(now_us=self._clock())])
 
-    def _keep_time_at_end(self, store: Store, engine: _core.Engine) -> None:
+    def _keep_time_at_end(self, intake: Intake, engine: _core.Engine) -> None:
         try:
-            self._keep_time(store, engine)
+            self._keep_time(intake, engine)
         except SignalwardenError as error:
             _log.error("the time mark can't be kept: %s", error)
 
@@ -289,20 +302,8 @@ class App:
         return self._carry(body, client.id)
 
     def _carry(self, body: bytes, origin: str) -> bytes:
-        """A batch of a publisher or a feed. One at a time; the answer follows the durable write."""
-        running = self._up()
-        with self._changes:
-            now = self._clock()
-            admission = running.engine.admit(body, publisher=origin, now_us=now)
-            changes = admission.changes
-            if changes:
-                try:
-                    running.store.append(changes)
-                except StateError:
-                    self._count("state_failures")
-                    raise
-                running.engine.apply(changes, now_us=now)
-            return admission.answer
+        """A batch of a publisher or a feed; the answer follows the durable write."""
+        return self._up().intake.publish(body, origin)
 
     def reload(self, actor: str) -> str:
         """See Services."""
@@ -315,9 +316,7 @@ class App:
                 self._refuse_reload(running, actor, error)
                 raise
             before = running.loaded
-            with self._changes:
-                running.engine.swap(loaded.configuration)
-                running.loaded = loaded
+            running.intake.undisturbed(lambda: self._put_in_force(running, loaded))
             # Without the lock of changes: a feed that stops first carries what it has in hand.
             running.feeds.adopt(loaded.configuration.describe())
             self._reload_refused = None
@@ -325,6 +324,10 @@ class App:
             self._record_load(running.recorder, before, loaded, actor)
         _log.info("revision %.12s in force, by %s", loaded.configuration.revision, actor)
         return loaded.configuration.revision
+
+    def _put_in_force(self, running: _Running, loaded: Loaded) -> None:
+        running.engine.swap(loaded.configuration)
+        running.loaded = loaded
 
     def _refuse_reload(self, running: _Running, actor: str, error: ConfigurationError) -> None:
         findings = [sentence(finding) for finding in error.findings]
@@ -425,6 +428,7 @@ class App:
             counts = dict(self._counts)
         return {
             **running.engine.counters(),
+            **running.intake.counters(),
             **counts,
             **running.feeds.numbers(),
             "log_written": health.written,

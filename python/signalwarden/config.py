@@ -54,6 +54,7 @@ __all__ = [
     "Loaded",
     "Right",
     "Settings",
+    "SignalsSettings",
     "json_schema",
     "load",
     "read_settings",
@@ -69,6 +70,11 @@ MIN_ROTATE_BYTES = 64 * 1024
 """Below this a single batch would outgrow a file."""
 MAX_ROTATE_BYTES = 1 << 40
 """1 TiB: larger is a slip of the keyboard."""
+
+MAX_RATE = 1_000_000
+"""More than any disk of one server keeps up with: larger is a slip of the keyboard."""
+MAX_LIVE = 100_000_000
+"""Tens of gigabytes of memory: larger is a slip of the keyboard."""
 
 
 # ---------------------------------------------------------------- the settings
@@ -157,6 +163,15 @@ class DecisionLogSettings(_Strict):
     keep_files: Annotated[int, Field(ge=1, le=10_000, description="rotated files kept")] = 20
 
 
+class SignalsSettings(_Strict):
+    """How much is taken from publishers."""
+
+    max_rate: Annotated[int, Field(ge=1, le=MAX_RATE, description="values a second from one publisher")] = (
+        20_000
+    )
+    max_live: Annotated[int, Field(ge=1, le=MAX_LIVE, description="values held at once")] = 2_000_000
+
+
 class Policies(_Strict):
     """Engine options: none yet."""
 
@@ -175,6 +190,7 @@ class Settings(_Strict):
     state: StatePath = Field(default="sqlite:var/state.db", description="where live state is kept")
     keys: FilePath = Field(default=DEFAULT_KEYS, description="directory of key files, made when missing")
     decision_log: DecisionLogSettings = DecisionLogSettings()
+    signals: SignalsSettings = SignalsSettings()
     policies: Policies = Policies()
     principals: NotBuilt = None
     insecure: Insecure = False
@@ -310,6 +326,7 @@ _MODELS: dict[str, type[BaseModel]] = {
     "identity": IdentitySettings,
     "clients": ClientSettings,
     "decision_log": DecisionLogSettings,
+    "signals": SignalsSettings,
     "policies": Policies,
 }
 

@@ -20,6 +20,7 @@ __all__ = [
     "KeysError",
     "LogError",
     "Problem",
+    "RateLimitedError",
     "ServerError",
     "SignalwardenError",
     "StateError",
@@ -109,6 +110,14 @@ class BadInputError(SignalwardenError):
 
 class FeedError(SignalwardenError):
     """What a feed reads can't be had or is not what it should be. Never with a token or what was read in it."""
+
+
+class RateLimitedError(SignalwardenError):
+    """More at once than is taken; nothing of the call was. `retry_after_s`: when it is worth another try."""
+
+    def __init__(self, sentence: str, retry_after_s: int = 1) -> None:
+        super().__init__(sentence)
+        self.retry_after_s = retry_after_s
 
 
 class StateError(SignalwardenError):

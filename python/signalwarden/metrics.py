@@ -42,9 +42,13 @@ COUNTERS: Final = {
     "log_notes_lost": "change and transport records that were lost",
     "clients_refused": "refused calls of the admin API",
     "state_failures": "failed writes of the state",
+    "intake_groups": "groups of batches that were judged and written together",
+    "intake_batches": "batches of publishers and feeds in those groups",
+    "rate_limited": "batches refused because their publisher sends too much at once",
 }
 GAUGES: Final = {
     "live_signals": "signal values held",
+    "intake_waiting": "batches that wait to be judged and written",
     "log_queued": "records that wait to be written",
     "log_healthy": "1 while the decision log can be written",
     "log_lag_seconds": "age of the oldest record taken for writing and not yet synced",

@@ -54,7 +54,8 @@ class Services(Protocol):
 
     def publish(self, body: bytes, client: Client) -> bytes:
         """Body of POST /v1/signals in, JSON answer out, after the durable write.
-        Raises BadInputError (400) for a body that is no such JSON, StateError (503) if it can't be kept."""
+        Raises BadInputError (400) for a body that is no such JSON, RateLimitedError (429) if the client sends too
+        much at once, StateError (503) if it can't be kept."""
 
     def ssf_push(
         self, feed: str, content_type: str | None, body: bytes

@@ -84,8 +84,8 @@ LAYERS: tuple[set[str], ...] = (
     {"_core", "errors", "files", "health", "envoy_yaml"},
     {"values", "directory", "request_json", "outbound"},
     {"config"},
-    {"services", "keys", "doors", "state", "decision_log", "metrics"},
-    {"signals", "tokens", "tasks", "approvals"},
+    {"services", "keys", "doors", "state", "decision_log", "metrics", "rates", "keysets"},
+    {"signals", "intake", "tokens", "tasks", "approvals"},
     {"server", "admin", "offline", "starter", "admin_client", "terminal", "envoy_config", "demo_stage"},
     {"app", "demo"},
     {"cli"},
@@ -104,17 +104,23 @@ IMPORTS: Edges = {
     "state": {"_core", "errors", "files"},
     "decision_log": {"errors", "files"},
     "metrics": set(),
-    "signals": {"decision_log", "errors", "files", "outbound", "services"},
+    "rates": {"errors"},
+    "intake": {"_core", "errors", "rates", "state"},
+    "keysets": {"errors", "files"},
+    "signals": {"_core", "decision_log", "errors", "files", "keysets", "outbound", "services", "values"},
     "health": set(),
     "server": {"config", "doors", "errors", "health"},
     "admin": {"config", "errors", "services", "signals"},
     "app": {
-        *("_core", "admin", "config", "decision_log", "doors", "errors", "keys", "metrics", "server"),
+        *("_core", "admin", "config", "decision_log", "doors", "errors", "intake", "keys", "metrics", "server"),
         *("services", "signals", "state"),
     },
 }
 # On the path of a request nothing parses Envoy's messages: it costs six times the processor time.
-HOT = ("server.py", "health.py", "app.py", "admin.py", "doors.py", "services.py", "decision_log/", "signals/")
+HOT = (
+    *("server.py", "health.py", "app.py", "admin.py", "doors.py", "services.py", "intake.py", "rates.py"),
+    *("decision_log/", "signals/"),
+)
 PARSERS = {"envoy_data_plane", "betterproto2"}
 
 # ---- reading Rust -----------------------------------------------------------------------------------------
