@@ -30,7 +30,7 @@ class Key:
 
     @staticmethod
     def make(algorithm: str, kid: str = "k1") -> Key:
-        curves = {"ES256": ec.SECP256R1, "ES384": ec.SECP384R1, "ES512": ec.SECP521R1}
+        curves: dict[str, Any] = {"ES256": ec.SECP256R1, "ES384": ec.SECP384R1, "ES512": ec.SECP521R1}
         if algorithm in curves:
             return Key(kid, algorithm, ec.generate_private_key(curves[algorithm]()))
         if algorithm == "EdDSA":

@@ -31,6 +31,7 @@ from signalwarden.server import FrontDoor
 from signalwarden.services import Client, Readiness
 from signalwarden.signals import Seams
 from signalwarden.signals.feeds import Feeds
+from signalwarden.signals.ssf import Desk
 from signalwarden.state import SqliteStore, Store
 
 if TYPE_CHECKING:
@@ -133,7 +134,7 @@ class App:
         writer = self._open_log(stack, settings, root, engine, recorder)
         recorder.change("server_started", actor="server", version=__version__)
         self._record_load(recorder, None, loaded, "server")
-        feeds = Feeds(Seams(root, self._carry, lambda: self._clock() / 1e6))
+        feeds = self._feeds(root, engine, intake, recorder)
         stack.callback(feeds.stop)
         admin_door = HttpDoor(admin.build(self), settings.listen.admin)
         stack.callback(admin_door.stop, ADMIN_GRACE_S)
@@ -143,6 +144,18 @@ class App:
         feeds.adopt(loaded.configuration.describe())
         admin_door.start()
         front.start()
+
+    def _feeds(self, root: Path, engine: _core.Engine, intake: Intake, recorder: Recorder) -> Feeds:
+        return Feeds(
+            Seams(
+                root,
+                self._carry,
+                lambda: self._clock() / 1e6,
+                core=engine,
+                keep=intake.keep,
+                note=lambda feed, why: recorder.change("stream_suspended", actor=f"ssf:{feed}", detail=why),
+            )
+        )
 
     def _intake(self, engine: _core.Engine, store: Store, settings: Settings) -> Intake:
         return Intake(
@@ -305,6 +318,28 @@ class App:
         """A batch of a publisher or a feed; the answer follows the durable write."""
         return self._up().intake.publish(body, origin)
 
+    def ssf_push(
+        self, feed: str, content_type: str | None, body: bytes
+    ) -> tuple[int, bytes, Mapping[str, str]]:
+        """See Services."""
+        answer = self._desk().push(feed, content_type, body)
+        return answer.status, answer.body, answer.headers
+
+    def ssf_streams(self) -> bytes:
+        """See Services."""
+        return self._desk().streams()
+
+    def ssf_resynchronise(self, feed: str, actor: str) -> bool:
+        """See Services."""
+        known = self._desk().resynchronise(feed, actor)
+        if known:
+            self._up().recorder.change("stream_resynchronised", actor=actor, feed=feed)
+        return known
+
+    def _desk(self) -> Desk:
+        running = self._up()
+        return Desk(running.feeds, running.engine.feeds)
+
     def reload(self, actor: str) -> str:
         """See Services."""
         running = self._up()
@@ -431,6 +466,7 @@ class App:
             **running.intake.counters(),
             **counts,
             **running.feeds.numbers(),
+            **self._desk().numbers(),
             "log_written": health.written,
             "log_failures": health.failures,
             "log_healthy": int(health.healthy),

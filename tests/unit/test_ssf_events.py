@@ -230,7 +230,9 @@ def test_a_claim_becomes_its_value() -> None:
 
 
 def test_a_type_of_event_may_be_a_value_by_itself() -> None:
-    assert values(read([COMPLIANCE], {CAEP + "session-revoked": {"event_timestamp": 1}})) == [("device_ok", "d1", False)]
+    assert values(read([COMPLIANCE], {CAEP + "session-revoked": {"event_timestamp": 1}})) == [
+        ("device_ok", "d1", False)
+    ]
 
 
 def test_an_event_that_no_contract_maps_concerns_no_signal() -> None:
@@ -238,8 +240,12 @@ def test_an_event_that_no_contract_maps_concerns_no_signal() -> None:
     assert contracts_of([COMPLIANCE], "other") == ()
 
 
-@pytest.mark.parametrize("payload", [{}, {"current_status": "unknown"}, {"current_status": None}, {"current_status": {}}])
-def test_a_claim_that_is_missing_or_has_no_value_leaves_the_event_unprocessed(payload: dict[str, Any]) -> None:
+@pytest.mark.parametrize(
+    "payload", [{}, {"current_status": "unknown"}, {"current_status": None}, {"current_status": {}}]
+)
+def test_a_claim_that_is_missing_or_has_no_value_leaves_the_event_unprocessed(
+    payload: dict[str, Any],
+) -> None:
     reading = read([COMPLIANCE], {CAEP + "device-compliance-change": payload})
     assert reading.publications == ()
     (problem,) = reading.problems
@@ -249,14 +255,15 @@ def test_a_claim_that_is_missing_or_has_no_value_leaves_the_event_unprocessed(pa
 
 def test_of_several_events_of_a_set_all_count_for_a_contract_or_none() -> None:
     other = contract("revoked", "device", "device", {"session-revoked": {"value": True}})
-    events = {CAEP + "session-revoked": {}, CAEP + "device-compliance-change": {}}
+    events: dict[str, Any] = {CAEP + "session-revoked": {}, CAEP + "device-compliance-change": {}}
     reading = read([COMPLIANCE, other], events)
     assert values(reading) == [("revoked", "d1", True)]
     assert len(reading.problems) == 1
 
 
 @pytest.mark.parametrize(
-    ("value", "word"), [(True, "true"), (False, "false"), (3, "3"), ("3", "3"), (-1, "-1"), (1.5, None), ([], None)]
+    ("value", "word"),
+    [(True, "true"), (False, "false"), (3, "3"), ("3", "3"), (-1, "-1"), (1.5, None), ([], None)],
 )
 def test_claims_are_compared_as_they_are_written_in_the_register(value: Any, word: str | None) -> None:
     mapped = contract("s", "device", "device", {"urn:x": {"claim": ["c"], "values": {word or "x": "found"}}})
@@ -298,12 +305,16 @@ def test_a_risk_is_that_of_the_entity_that_it_names() -> None:
     assert values(read([mapped], {of: {"principal": "DEVICE", "current_level": "HIGH"}}, whole)) == [
         ("risk", "d1", "HIGH")
     ]
-    assert read([mapped], {of: {"principal": "USER", "current_level": "HIGH"}}, whole) == Reading((), (), False)
+    assert read([mapped], {of: {"principal": "USER", "current_level": "HIGH"}}, whole) == Reading(
+        (), (), False
+    )
     assert read([mapped], {of: {"principal": 7, "current_level": "HIGH"}}, whole).problems
 
 
 @pytest.mark.parametrize("case", vectors("ssf.json", "sets"))
-def test_a_stream_that_its_transmitter_stops_is_a_problem_and_its_verification_none(case: dict[str, Any]) -> None:
+def test_a_stream_that_its_transmitter_stops_is_a_problem_and_its_verification_none(
+    case: dict[str, Any],
+) -> None:
     claims = case["claims"]
     reading = read([], claims["events"], claims["sub_id"])
     assert (reading.problems, reading.of_stream) == (tuple(case["problems"]), True)
@@ -375,28 +386,43 @@ def test_every_event_of_caep_comes_to_what_the_register_says(case: dict[str, Any
 # ---- whatever comes ---------------------------------------------------------------------------------------
 
 JSON = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(st.characters(exclude_categories=["Cs"])),
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.floats(allow_nan=False)
+    | st.text(st.characters(exclude_categories=["Cs"])),
     lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=8), inner, max_size=4),
     max_leaves=10,
 )
 IDENTIFIER = st.builds(
     lambda form, rest: {"format": form, **rest},
     st.sampled_from(["opaque", "iss_sub", "email", "aliases", "uri", "complex", "jwt_id", "x"]) | JSON,
-    st.dictionaries(st.sampled_from(["id", "iss", "sub", "email", "identifiers", "uri", "user", "device"]), JSON),
+    st.dictionaries(
+        st.sampled_from(["id", "iss", "sub", "email", "identifiers", "uri", "user", "device"]), JSON
+    ),
 )
 
 
 @given(
-    sub_id=JSON | IDENTIFIER | st.dictionaries(st.sampled_from(["user", "device", "tenant"]), IDENTIFIER).map(
+    sub_id=JSON
+    | IDENTIFIER
+    | st.dictionaries(st.sampled_from(["user", "device", "tenant"]), IDENTIFIER).map(
         lambda members: {"format": "complex", **members}
     ),
     payload=st.dictionaries(
-        st.sampled_from(["event_timestamp", "current_status", "claims", "current_level", "principal", "status"]), JSON
+        st.sampled_from(
+            ["event_timestamp", "current_status", "claims", "current_level", "principal", "status"]
+        ),
+        JSON,
     ),
-    kind=st.sampled_from(["session-revoked", "device-compliance-change", "token-claims-change", "risk-level-change"]),
+    kind=st.sampled_from(
+        ["session-revoked", "device-compliance-change", "token-claims-change", "risk-level-change"]
+    ),
 )
 def test_whatever_an_event_says_it_becomes_values_or_a_problem(sub_id: Any, payload: Any, kind: str) -> None:
-    reading = read([*ALL, COMPLIANCE], {CAEP + kind: payload}, sub_id, rules(critical=("tenant",), org_unit="o"))
+    reading = read(
+        [*ALL, COMPLIANCE], {CAEP + kind: payload}, sub_id, rules(critical=("tenant",), org_unit="o")
+    )
     for entry in reading.publications:
         assert entry["subject"] != EVERYONE
         json.dumps(entry)

@@ -168,12 +168,12 @@ class Poller:
     def _take(self, jti: str, text: str) -> bool:
         """True if the SET was new."""
         try:
-            result = self._stream.take(text.encode(), jti=jti)
+            outcome = self._stream.take(text.encode(), jti=jti)
         except SetRefusedError as refused:
             self._errors[jti] = {"err": refused.code, "description": str(refused)}
             return False
         self._acks.append(jti)
-        return result.word != Outcome.DUPLICATE
+        return outcome is not Outcome.DUPLICATE
 
     def _fetch_sets(self, acks: list[str], errors: dict[str, dict[str, str]]) -> _Answer:
         request: dict[str, Any] = {"maxEvents": MAX_EVENTS, "returnImmediately": True}

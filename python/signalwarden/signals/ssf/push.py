@@ -12,7 +12,7 @@ from signalwarden.errors import KeySetError, StateError
 from signalwarden.signals.ssf.set import ErrorCode, SetRefusedError
 from signalwarden.signals.ssf.stream import Stream
 
-__all__ = ["CONTENT_TYPE", "Answer", "refusal", "take_pushed", "unavailable"]
+__all__ = ["CONTENT_TYPE", "Answer", "refusal", "take_pushed", "too_many"]
 
 CONTENT_TYPE: Final = "application/secevent+jwt"
 RETRY_AFTER_S: Final = 5
@@ -40,13 +40,21 @@ def refusal(code: ErrorCode, description: str, *, status: int = 400) -> Answer:
 
 def unavailable(description: str) -> Answer:
     """Nobody's mistake, or ours: the transmitter must keep the SET and send it again. No error code says that."""
-    body = orjson.dumps({"description": description})
+    return _again(503, description, RETRY_AFTER_S)
+
+
+def too_many(description: str, retry_after_s: int) -> Answer:
+    """More than is taken in so short a time."""
+    return _again(429, description, retry_after_s)
+
+
+def _again(status: int, description: str, retry_after_s: int) -> Answer:
     headers = {
         "content-type": "application/json",
         "content-language": "en",
-        "retry-after": str(RETRY_AFTER_S),
+        "retry-after": str(retry_after_s),
     }
-    return Answer(503, body, headers)
+    return Answer(status, orjson.dumps({"description": description}), headers)
 
 
 def take_pushed(stream: Stream | None, content_type: str | None, body: bytes) -> Answer:

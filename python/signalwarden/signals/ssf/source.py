@@ -11,20 +11,22 @@ from typing import Any, Final
 
 import orjson
 
-from signalwarden.errors import FeedError, SignalwardenError
+from signalwarden.errors import FeedError, RateLimitedError, SignalwardenError
 from signalwarden.keysets import Fetch, KeySet, file_reader, url_reader
 from signalwarden.outbound import fetch
+from signalwarden.rates import Rates
 from signalwarden.signals import Feed, Seams, Source, Status
 from signalwarden.signals.ssf.events import contracts_of
 from signalwarden.signals.ssf.poll import Poller, PollSettings
-from signalwarden.signals.ssf.push import Answer, take_pushed
+from signalwarden.signals.ssf.push import Answer, take_pushed, too_many
 from signalwarden.signals.ssf.set import Verifier
 from signalwarden.signals.ssf.stream import Outcome, Stream
 from signalwarden.signals.ssf.subjects import Rules
 
 __all__ = ["SSF", "SsfSettings", "SsfSource"]
 
-TAKEN: Final = (Outcome.ACCEPTED, Outcome.IGNORED, Outcome.DUPLICATE, Outcome.UNPROCESSED)
+MAX_SETS_A_SECOND: Final = 1_000
+"""Pushed to one feed: checking so many signatures takes a sixth of a core. Transmitters send a few a second."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,8 +111,16 @@ class SsfSource:
 
     kind: Final = "ssf"
 
-    def __init__(self, stream: Stream, poller: Poller | None, clock: Callable[[], float] = time.time) -> None:
+    def __init__(
+        self,
+        stream: Stream,
+        keys: KeySet,
+        poller: Poller | None,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
         self.stream = stream
+        self._keys = keys
+        self._rates = Rates(MAX_SETS_A_SECOND)
         self._poller = poller
         self._clock = clock
         self._running = False
@@ -130,8 +140,22 @@ class SsfSource:
             self._poller.stop()
         self.stream.close()
 
+    @property
+    def delivery(self) -> str:
+        """`push` or `poll`."""
+        return "push" if self._poller is None else "poll"
+
+    @property
+    def keys_error(self) -> str | None:
+        """Why the transmitter's keys could not be had when they were last asked for."""
+        return self._keys.last_error
+
     def push(self, content_type: str | None, body: bytes) -> Answer:
         """One request of a transmitter that may publish."""
+        try:
+            self._rates.take(self.stream.feed, 1)
+        except RateLimitedError as error:
+            return too_many(str(error), error.retry_after_s)
         answer = take_pushed(None if self._poller is not None else self.stream, content_type, body)
         self._last_batch = self._clock()
         return answer
@@ -147,7 +171,7 @@ class SsfSource:
             last_batch=self._last_batch,
             last_error=self.stream.last_error,
             last_success=self.stream.last_taken,
-            failures=sum(number for word, number in counts.items() if word not in TAKEN),
+            failures=sum(number for word, number in counts.items() if word not in {*Outcome}),
         )
 
 
@@ -164,9 +188,10 @@ class _Ssf:
         """See Kind."""
         if seams.core is None or seams.keep is None:
             raise SignalwardenError("a feed of kind `ssf` needs the core and a way to keep changes")
+        keys = settings.keys.key_set(fetching)
         stream = Stream(
             settings.feed,
-            Verifier(settings.issuer, settings.audience, settings.keys.key_set(fetching)),
+            Verifier(settings.issuer, settings.audience, keys),
             Rules(settings.issuer, dict(settings.members), frozenset(settings.critical_members)),
             contracts_of(orjson.loads(settings.signals), settings.feed),
             retention_us=settings.retention_us,
@@ -176,7 +201,7 @@ class _Ssf:
             note=seams.note,
         )
         poller = Poller(stream, settings.poll, fetching) if settings.poll is not None else None
-        return SsfSource(stream, poller, seams.clock)
+        return SsfSource(stream, keys, poller, seams.clock)
 
 
 SSF: Final = _Ssf()

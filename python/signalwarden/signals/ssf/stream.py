@@ -6,14 +6,16 @@ acknowledged. What is not understood suspends the resting values of the feed: no
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import logging
 import threading
 import time
 from collections import Counter, OrderedDict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
+from enum import StrEnum
 from typing import Any, Final, Protocol
 
 import orjson
@@ -24,7 +26,7 @@ from signalwarden.signals.ssf.events import Contract, Reading, read_events
 from signalwarden.signals.ssf.set import ErrorCode, SecurityEventToken, SetRefusedError, Verifier
 from signalwarden.signals.ssf.subjects import Rules
 
-__all__ = ["Core", "Keep", "Outcome", "Result", "Stream", "StreamState"]
+__all__ = ["Core", "Keep", "Outcome", "Stream", "StreamState"]
 
 _log = logging.getLogger("signalwarden.ssf")
 
@@ -57,30 +59,23 @@ class Core(Protocol):
     """`_core.Engine`, as far as it is used here."""
 
     def admit(self, body: bytes, *, publisher: str, now_us: int) -> AdmissionLike: ...
-    def stream(self, feed: str, *, event: str, at_us: int, detail: str = "") -> StoredChange: ...
-    def feeds(self, *, now_us: int) -> bytes: ...
+    def stream(self, feed: str, *, event: str, at_us: int, now_us: int, detail: str = "") -> StoredChange: ...
+    def feeds(self) -> bytes: ...
 
 
 Keep = Callable[[Callable[[], Sequence[StoredChange]]], None]
 """Makes changes under the lock of all changes, writes them down, takes them in. Raises StateError."""
 
 
-@dataclass(frozen=True, slots=True)
-class Result:
+class Outcome(StrEnum):
     """What became of a SET that is acknowledged."""
 
-    word: str
-    """`accepted`, `ignored`, `duplicate` or `unprocessed`."""
-    jti: str
-
-
-class Outcome:
-    """The words of `Result`."""
-
-    ACCEPTED: Final = "accepted"
-    IGNORED: Final = "ignored"
-    DUPLICATE: Final = "duplicate"
-    UNPROCESSED: Final = "unprocessed"
+    ACCEPTED = "accepted"
+    IGNORED = "ignored"
+    """It says nothing about our signals, or nothing newer than what is known."""
+    DUPLICATE = "duplicate"
+    UNPROCESSED = "unprocessed"
+    """A contract maps its event, and it gave no value."""
 
 
 @dataclass(slots=True)
@@ -99,8 +94,6 @@ class StreamState:
     last_known_us: int
     """When it was last heard, or vouched for; 0: never."""
     in_sync: bool
-    suspended: bool
-    """Somebody has said why it is not in sync."""
 
 
 class Stream:
@@ -132,6 +125,9 @@ class Stream:
         self._closed = False
         self._seen: OrderedDict[bytes, None] = OrderedDict()
         self._heard_us = 0
+        """When a transmitter that was asked had nothing, or somebody vouched for the stream."""
+        self._suspended = ""
+        """Why the changes that are being kept suspend the stream; empty if they don't."""
         self._tally = threading.Lock()
         self._counts: Counter[str] = Counter()
         self._last_error: str | None = None
@@ -140,30 +136,23 @@ class Stream:
 
     # ------------------------------------------------------------ a SET
 
-    def take(self, raw: bytes, *, jti: str | None = None) -> Result:
+    def take(self, raw: bytes, *, jti: str | None = None) -> Outcome:
         """A SET in; returns once it may be acknowledged. `jti`: the name under which it was delivered, if any.
 
         Raises SetRefusedError for what is refused, KeySetError and StateError for what must be sent again later."""
         try:
             token = self._verifier.verify(raw, self._clock())
             if jti is not None and jti != token.jti:
-                raise SetRefusedError(
-                    ErrorCode.INVALID_REQUEST, "the SET has another `jti` than it was sent under"
-                )
+                reason = "the SET has another `jti` than it was sent under"
+                raise SetRefusedError(ErrorCode.INVALID_REQUEST, reason)
         except SetRefusedError as refused:
             self._refuse(refused)
             raise
-        if not self._turn.acquire(timeout=WAIT_S):
-            raise StateError("too many events come at once: send it again later")
-        try:
-            if self._closed:
-                raise StateError("the feed is being exchanged or stopped: send it again later")
-            result = Result(self._process(token), token.jti)
-        finally:
-            self._turn.release()
-        self._count(result.word)
+        with self._my_turn():
+            outcome = self._process(token)
+        self._count(outcome)
         self._last_taken = self._clock() / 1_000_000
-        return result
+        return outcome
 
     def open(self) -> None:
         """SETs are taken from now on."""
@@ -174,12 +163,23 @@ class Stream:
         with self._turn:
             self._closed = True
 
-    def _process(self, token: SecurityEventToken) -> str:
+    @contextlib.contextmanager
+    def _my_turn(self) -> Iterator[None]:
+        if not self._turn.acquire(timeout=WAIT_S):
+            raise StateError("too many events come at once: send it again later")
+        try:
+            if self._closed:
+                raise StateError("the feed is being exchanged or stopped: send it again later")
+            yield
+        finally:
+            self._turn.release()
+
+    def _process(self, token: SecurityEventToken) -> Outcome:
         name = hashlib.sha256(token.jti.encode()).digest()
         if name in self._seen:
             return Outcome.DUPLICATE
         reading = read_events(token, self._contracts, self._rules)
-        kept = self._keep(token, reading)
+        kept = self._keep_set(token, reading)
         self._remember(name)
         for problem in kept.problems:
             self._say(problem, f"SET `{_shown(token.jti)}`: {problem}: resting values are suspended")
@@ -187,23 +187,21 @@ class Stream:
             return Outcome.UNPROCESSED
         return Outcome.ACCEPTED if kept.taken or reading.of_stream else Outcome.IGNORED
 
-    def _keep(self, token: SecurityEventToken, reading: Reading) -> _Kept:
+    def _keep_set(self, token: SecurityEventToken, reading: Reading) -> _Kept:
         """One write: values, suspension, and that the transmitter was heard."""
         kept = _Kept()
 
         def make() -> list[StoredChange]:
             now = self._clock()
-            kept.problems = [*self._gap(now), *reading.problems]
-            kept.taken = False
+            kept.problems, kept.taken = list(reading.problems), False
             changes = self._admitted(reading, kept, now)
-            changes += self._suspension(kept.problems, now)
-            # By the transmitter's own clock: a SET that was held back on its way says nothing of now.
+            changes += self._suspension([*self._gap(now), *kept.problems], now)
+            # By the transmitter's own clock: a SET that was held back, or sent again, says nothing of now.
             heard = min(token.issued_at_us, now)
-            changes.append(self._core.stream(self.feed, event="verified", at_us=heard))
+            changes.append(self._core.stream(self.feed, event="verified", at_us=heard, now_us=now))
             return changes
 
-        self._keep_changes(make)
-        self._heard_us = self._clock()
+        self._keep(make)
         return kept
 
     def _admitted(self, reading: Reading, kept: _Kept, now: int) -> list[StoredChange]:
@@ -230,28 +228,30 @@ class Stream:
     def heard(self) -> None:
         """The transmitter was asked, and had nothing for us. Not a word of it is signed, so it does not verify the
         stream; but in a silence in which it was asked nothing is missed."""
-        now = self._clock()
-        if gap := self._gap(now):
-            self._keep_changes(lambda: self._suspension(gap, now))
-        self._heard_us = now
+        with self._my_turn():
+            now = self._clock()
+            if gap := self._gap(now):
+                self._keep(lambda: self._suspension(gap, now))
+            self._heard_us = now
 
     def resynchronise(self, actor: str) -> None:
         """An operator vouches that what was missed has been made up for."""
-        now = self._clock()
-
-        def make() -> list[StoredChange]:
-            return [self._core.stream(self.feed, event="resynchronised", at_us=now, detail=f"by {actor}")]
-
-        self._keep_changes(make)
-        self._heard_us = max(self._heard_us, now)
+        with self._my_turn():
+            now, detail = self._clock(), f"by {actor}"
+            self._keep(
+                lambda: [
+                    self._core.stream(self.feed, event="resynchronised", at_us=now, now_us=now, detail=detail)
+                ]
+            )
+            self._heard_us = now
 
     def state(self) -> StreamState:
         """What the core knows of this stream."""
-        for entry in orjson.loads(self._core.feeds(now_us=self._clock())):
+        for entry in orjson.loads(self._core.feeds()):
             if entry["feed"] == self.feed:
                 known = max(_instant(entry.get("verified_at")), _instant(entry.get("in_sync_since")))
-                return StreamState(known, bool(entry["in_sync"]), entry["suspended"] is not None)
-        return StreamState(0, False, False)
+                return StreamState(known, bool(entry["in_sync"]))
+        return StreamState(0, False)
 
     def _gap(self, now: int) -> list[str]:
         """A silence in which the transmitter may have given events up."""
@@ -265,12 +265,19 @@ class Stream:
         if not problems:
             return []
         state = self.state()
-        if not state.in_sync and state.suspended:
-            return []  # it is suspended: the first reason stands
-        detail = problems[0][:MAX_DETAIL]
-        if state.in_sync:
-            self._note(self.feed, detail)
-        return [self._core.stream(self.feed, event="suspended", at_us=now, detail=detail)]
+        if not state.in_sync:
+            return []  # nothing rests on it, and the first reason stands
+        self._suspended = problems[0][:MAX_DETAIL]
+        return [
+            self._core.stream(self.feed, event="suspended", at_us=now, now_us=now, detail=self._suspended)
+        ]
+
+    def _keep(self, make: Callable[[], Sequence[StoredChange]]) -> None:
+        """Keeps, and records a suspension once it is one."""
+        self._suspended = ""
+        self._keep_changes(make)
+        if self._suspended:
+            self._note(self.feed, self._suspended)
 
     def _refuse(self, refused: SetRefusedError) -> None:
         """A SET that its transmitter signed for us, and that says nothing: an event is lost. Any other changes
@@ -279,7 +286,8 @@ class Stream:
         self._say(str(refused), f"a SET is refused: {refused}")
         if refused.genuine:
             problem = f"a SET of the transmitter is malformed: {refused}"
-            self._keep_changes(lambda: self._suspension([problem], self._clock()))
+            with self._my_turn():
+                self._keep(lambda: self._suspension([problem], self._clock()))
 
     # ------------------------------------------------------------ counting and saying
 
