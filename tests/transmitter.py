@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import base64
+import http.server
 import json
+import threading
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Self
 
 import jwt
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
@@ -100,3 +102,69 @@ class Transmitter:
 def b64(raw: bytes) -> bytes:
     """Base64url without padding."""
     return base64.urlsafe_b64encode(raw).rstrip(b"=")
+
+
+class PollServer:
+    """A transmitter's endpoint of RFC 8936 over real HTTP: gives out what waits, until it is acknowledged."""
+
+    def __init__(self, token: str = "token-of-the-receiver") -> None:
+        self.token = token
+        self.waiting: dict[str, str] = {}
+        self.refused: dict[str, dict[str, str]] = {}
+        self.requests: list[dict[str, Any]] = []
+        self.headers: list[Mapping[str, str]] = []
+        self.answer: tuple[int, bytes] | None = None
+        """Instead of what waits."""
+        server = self
+
+        class Handler(http.server.BaseHTTPRequestHandler):
+            def do_POST(self) -> None:
+                body = self.rfile.read(int(self.headers["content-length"]))
+                status, answer = server.give(body, dict(self.headers.items()))
+                self.send_response(status)
+                self.send_header("content-type", "application/json")
+                self.send_header("content-length", str(len(answer)))
+                self.end_headers()
+                self.wfile.write(answer)
+
+            def log_message(self, *_: object) -> None:
+                pass
+
+        self._http = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self._thread = threading.Thread(target=self._http.serve_forever, args=(0.05,), daemon=True)
+
+    @property
+    def url(self) -> str:
+        """Where it is polled."""
+        return f"http://127.0.0.1:{self._http.server_port}/poll"
+
+    def offer(self, jti: str, raw: bytes) -> None:
+        """A SET that waits."""
+        self.waiting[jti] = raw.decode()
+
+    def give(self, body: bytes, headers: Mapping[str, str]) -> tuple[int, bytes]:
+        """One request and its answer."""
+        request = json.loads(body)
+        self.requests.append(request)
+        self.headers.append({name.lower(): value for name, value in headers.items()})
+        if self.headers[-1].get("authorization") != f"Bearer {self.token}":
+            return 401, b"{}"
+        if self.answer is not None:
+            return self.answer
+        for jti in request.get("ack", []):
+            self.waiting.pop(jti, None)
+        for jti, error in request.get("setErrs", {}).items():
+            self.refused[jti] = error
+            self.waiting.pop(jti, None)
+        given = dict(list(self.waiting.items())[: request["maxEvents"]])
+        more = len(given) < len(self.waiting)
+        return 200, json.dumps({"sets": given, "moreAvailable": more}).encode()
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._http.shutdown()
+        self._thread.join(10)
+        self._http.server_close()

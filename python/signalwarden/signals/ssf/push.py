@@ -38,9 +38,10 @@ def refusal(code: ErrorCode, description: str, *, status: int = 400) -> Answer:
     return Answer(status, orjson.dumps({"err": code, "description": description}), headers)
 
 
-def unavailable(description: str) -> Answer:
-    """Nobody's mistake, or ours: the transmitter must keep the SET and send it again. No error code says that."""
-    return _again(503, description, RETRY_AFTER_S)
+def unavailable() -> Answer:
+    """Nobody's mistake, or ours: the transmitter must keep the SET and send it again. No error code says that, and
+    what exactly is missing, such as a path of ours, is not for a transmitter to know."""
+    return _again(503, "the event can't be judged or kept just now, send it again later", RETRY_AFTER_S)
 
 
 def too_many(description: str, retry_after_s: int) -> Answer:
@@ -68,6 +69,6 @@ def take_pushed(stream: Stream | None, content_type: str | None, body: bytes) ->
         stream.take(body)
     except SetRefusedError as refused:
         return refusal(refused.code, str(refused))
-    except (KeySetError, StateError) as error:
-        return unavailable(str(error))
+    except (KeySetError, StateError):
+        return unavailable()
     return ACCEPTED
