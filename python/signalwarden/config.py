@@ -439,11 +439,44 @@ def load(path: Path | str, now_us: int) -> Loaded:
             directory.core_files(), trust_domain=domain, federates_with=list(federates), now_us=now_us
         )
         findings += configuration.warnings
+        if settings is not None:
+            findings += _unauthenticated(settings, configuration, directory)
     except ConfigurationError as error:
         findings += error.findings
     if settings is None or configuration is None or any(map(is_error, findings)):
         raise ConfigurationError(sorted_findings(findings))
     return Loaded(directory.root, settings, configuration, tuple(sorted_findings(findings)))
+
+
+def _unauthenticated(
+    settings: Settings, configuration: _core.Configuration, directory: Directory
+) -> Iterator[Problem]:
+    """Push sources whose publisher nobody could be: no token in `clients`, and no door that takes certificates."""
+    if _takes_certificates(settings.listen):
+        return
+    known = {client.id for client in settings.clients if Right.PUBLISH in client.may}
+    strange = [
+        (contract, at, source["publisher"])
+        for contract in orjson.loads(configuration.describe())["signals"]
+        for at, source in enumerate(contract["sources"])
+        if source["kind"] == "push" and source["publisher"] not in known
+    ]
+    if not strange:
+        return
+    text = directory.text("signals.yaml")
+    places = _core.parse_yaml("signals.yaml", text).places if isinstance(text, str) else {}
+    for contract, at, publisher in strange:
+        line, column = places.get(f"/signals/{contract['name']}/sources/{at}", (contract["line"], 1))
+        message = (
+            f"`{contract['name']}`: nobody can authenticate as its publisher `{publisher}`: expected an entry of "
+            "`clients` in signalwarden.yaml with the right `publish`"
+        )
+        yield Problem("error", "signals.yaml", line, column, "unauthenticated_source", message)
+
+
+def _takes_certificates(listen: Listen) -> bool:
+    """Whether a publisher may come with a certificate of its own instead of a token."""
+    return bool(listen.signals)
 
 
 def _domains(text: object) -> tuple[str, tuple[str, ...]]:

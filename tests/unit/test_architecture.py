@@ -81,12 +81,15 @@ OUTSIDE_CRATES = {"rand", "getrandom", "fastrand", "tokio", "hyper", "socket2", 
 # Modules of the package, lowest layer first: a module imports only from layers above its own line. A package
 # stands for its modules. `_core` is the Rust extension.
 LAYERS: tuple[set[str], ...] = (
-    {"_core", "errors", "files", "health", "envoy_yaml"},
+    {"_core", "errors", "files", "findings", "health", "envoy_yaml"},
     {"values", "directory", "request_json", "outbound"},
     {"config"},
     {"services", "keys", "doors", "state", "decision_log", "metrics", "rates", "keysets"},
     {"signals", "intake", "tokens", "tasks", "approvals"},
-    {"server", "admin", "offline", "starter", "admin_client", "terminal", "envoy_config", "demo_stage"},
+    {
+        *("server", "admin", "offline", "starter", "admin_client", "terminal", "reports", "envoy_config"),
+        "demo_stage",
+    },
     {"app", "demo"},
     {"cli"},
 )

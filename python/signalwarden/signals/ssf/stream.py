@@ -21,7 +21,7 @@ from typing import Any, Final, Protocol
 import orjson
 
 from signalwarden._core import StoredChange
-from signalwarden.errors import BadInputError, StateError
+from signalwarden.errors import BadInputError, KeySetError, StateError
 from signalwarden.signals.ssf.events import Contract, Reading, read_events
 from signalwarden.signals.ssf.set import ErrorCode, SecurityEventToken, SetRefusedError, Verifier
 from signalwarden.signals.ssf.subjects import Rules
@@ -147,6 +147,9 @@ class Stream:
                 raise SetRefusedError(ErrorCode.INVALID_REQUEST, reason)
         except SetRefusedError as refused:
             self._refuse(refused)
+            raise
+        except KeySetError as error:
+            self._say("keys", str(error))
             raise
         with self._my_turn():
             outcome = self._process(token)
