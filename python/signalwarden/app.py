@@ -449,6 +449,7 @@ class App:
             "feeds": running.feeds.detail(),
             "last_reload_refused": self._reload_refused,
             "warnings": len(running.loaded.warnings),
+            "unenforced": [f"{w.file}:{w.line}" for w in running.loaded.warnings if w.code == UNENFORCED],
         }
         return Readiness(ready, detail)
 

@@ -51,6 +51,7 @@ GAUGE_FAMILIES: Final = (
 )
 COUNTERS: Final = {
     "log_refused": "decisions whose record the log refused, answered with log_unavailable",
+    "unenforced": "decisions that deny and were let pass, since the route says `enforce: false`",
     "panics": "panics in the core, each answered with engine_error",
     "signals_accepted": "published signals that were taken",
     "log_written": "records written to the decision log",

@@ -36,7 +36,8 @@ class Readiness:
     detail: dict[str, Any]
     """`{"ready", "revision", "doors": {…}, "log": {"healthy", "queued", "lag_ms", "last_error"},
     "feeds": {name: {"running", "last_success", "last_error", "batches"}},
-    "last_reload_refused": {"time", "findings": [...]} | null, "warnings": n}`."""
+    "last_reload_refused": {"time", "findings": [...]} | null, "warnings": n,
+    "unenforced": [labels of routes with `enforce: false`]}`."""
 
 
 class Services(Protocol):

@@ -199,6 +199,8 @@ def _unreadable(path: Path, error: OSError) -> LogError:
 # ---- from a record to a line ----------------------------------------------------------------------------
 
 OUTCOMES = {"allow": ("ALLOW", "bold green"), "deny": ("DENY ", "bold red")}
+LET_PASS = ("PASS ", "bold yellow")
+"""A denial on a route with `enforce: false`."""
 STATES = {"fresh": "green", "stale": "yellow", "missing": "yellow"}
 
 
@@ -217,6 +219,8 @@ def line(record: dict[str, Any]) -> Text:
 def _decision(text: Text, record: dict[str, Any]) -> None:
     request, principal = _map(record.get("request")), _map(record.get("principal"))
     word, style = OUTCOMES.get(str(record.get("outcome")), ("?    ", "bold"))
+    if record.get("enforced") is False:
+        word, style = LET_PASS
     text.append(word, style)
     text.append(f" {clean(record.get('reason')):<24}", "" if record.get("outcome") == "allow" else "red")
     text.append(f" {clean(request.get('method'))} {clean(request.get('host'))}{clean(request.get('path'))}")

@@ -51,17 +51,29 @@ pub struct Checked {
     answer: Vec<u8>,
 }
 
+/// What leaves the core.
+#[derive(Debug)]
+pub struct Released {
+    /// `allowed` or why not.
+    pub reason: Reason,
+    /// False if the call is let pass although the reason denies it.
+    pub enforced: bool,
+    /// The `CheckResponse`.
+    pub answer: Vec<u8>,
+}
+
 impl Checked {
     /// Offers the record to the log; the answer if it was accepted, else `log_unavailable`.
     ///
     /// INVARIANT I4: no record, no allow. There is no other way to the bytes of an answer but `into_parts`,
     /// which is for decisions that are never sent.
-    pub fn release(self, ring: &Ring) -> (Reason, Vec<u8>) {
-        let (reason, id) = (self.record.reason, self.record.id);
+    pub fn release(self, ring: &Ring) -> Released {
+        let Record { reason, enforced, id, .. } = *self.record;
         if ring.accept(self.record) {
-            (reason, self.answer)
+            Released { reason, enforced, answer: self.answer }
         } else {
-            (Reason::LogUnavailable, bare(Reason::LogUnavailable, id))
+            let reason = Reason::LogUnavailable;
+            Released { reason, enforced: true, answer: bare(reason, id) }
         }
     }
 
@@ -81,11 +93,18 @@ pub(crate) fn check(ground: &Ground<'_>, bytes: &[u8]) -> Checked {
     record.spent.evaluate = decided.saturating_sub(started).saturating_sub(record.spent.decode);
     let answer = match outcome {
         Ok(permit) => allow(&permit, &record),
-        Err(denial) => Err(denial),
+        Err(denial) => match record.route.as_ref().and_then(|route| decide::let_pass(route, &denial)) {
+            Some(permit) => {
+                record.deny(denial);
+                record.enforced = false;
+                allow(&permit, &record)
+            }
+            None => Err(denial),
+        },
     };
     let answer = answer.unwrap_or_else(|denial| {
-        record.reason = denial.reason;
-        record.detail = denial.detail;
+        record.enforced = true;
+        record.deny(denial);
         deny(&record)
     });
     let finished = (ground.ticks)();
@@ -224,12 +243,15 @@ fn metadata(record: &Record) -> Map<String, Json> {
             .collect(),
         _ => Vec::new(),
     };
-    let fields = json!({
+    let mut fields = json!({
         "decision_id": record.id.to_string(),
         "reason": record.reason.code(),
         "determining": determining,
         "revision": record.snapshot.as_ref().map(|snapshot| &*snapshot.revision),
     });
+    if let Some(fields) = fields.as_object_mut().filter(|_| !record.enforced) {
+        fields.insert("enforced".to_owned(), Json::Bool(false));
+    }
     Map::from_iter([("signalwarden".to_owned(), fields)])
 }
 
@@ -244,11 +266,19 @@ pub(crate) fn refused(reason: Reason, detail: &str, id: DecisionId, now: Timesta
     Checked { record, answer: bare(reason, id) }
 }
 
+impl Record {
+    fn deny(&mut self, denial: Denial) {
+        self.reason = denial.reason;
+        self.detail = denial.detail;
+    }
+}
+
 fn blank(id: DecisionId, time: Timestamp) -> Box<Record> {
     Box::new(Record {
         id,
         time,
         reason: Reason::Allowed,
+        enforced: true,
         detail: String::new(),
         snapshot: None,
         asked: Asked::default(),

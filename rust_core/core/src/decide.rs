@@ -33,15 +33,27 @@ pub fn admit_grant(route: &Route) -> Result<(), Denial> {
 
 /// The answer: what policies say first, then the approval that the route's tier needs.
 pub fn decide(route: &Route, verdict: &Verdict) -> Result<Permit, Denial> {
-    if verdict.reason != Reason::Allowed {
-        return Err(Denial::new(verdict.reason, ""));
+    conclude(route, verdict.reason)?;
+    Ok(Permit(()))
+}
+
+/// What a route makes of the policies' reason, without a permit: for what would be, too.
+pub fn conclude(route: &Route, reason: Reason) -> Result<(), Denial> {
+    if reason != Reason::Allowed {
+        return Err(Denial::new(reason, ""));
     }
     match route.tier {
-        Tier::Coarse | Tier::Runtime => Ok(Permit(())),
+        Tier::Coarse | Tier::Runtime => Ok(()),
         Tier::Approval => Err(Denial::new(Reason::ApprovalRequired, "the route's tier is approval")),
         // `admit_grant` has denied it before; an allow of a jit route without a grant must not exist.
         Tier::Jit => Err(Denial::new(Reason::GrantRequired, "the route's tier is jit")),
     }
+}
+
+/// The permit of a denial that is not enforced: the route says `enforce: false`, and the reason is one of those that
+/// policies, signals and tiers give. The record says that the call was denied, and let pass.
+pub fn let_pass(route: &Route, denial: &Denial) -> Option<Permit> {
+    (!route.enforce && denial.reason.may_be_unenforced()).then_some(Permit(()))
 }
 
 #[cfg(test)]

@@ -55,6 +55,7 @@ struct Counts {
     decisions: Vec<AtomicU64>,
     rejected: Vec<AtomicU64>,
     accepted: AtomicU64,
+    unenforced: AtomicU64,
     panics: AtomicU64,
 }
 
@@ -72,6 +73,7 @@ impl Engine {
                 decisions: Reason::ALL.iter().map(|_| AtomicU64::new(0)).collect(),
                 rejected: RefusalReason::ALL.iter().map(|_| AtomicU64::new(0)).collect(),
                 accepted: AtomicU64::new(0),
+                unenforced: AtomicU64::new(0),
                 panics: AtomicU64::new(0),
             },
         }
@@ -102,9 +104,12 @@ impl Engine {
             self.counts.panics.fetch_add(1, Ordering::Relaxed);
             check::refused(Reason::EngineError, "the engine panicked", id, now)
         });
-        let (reason, answer) = checked.release(&self.ring);
-        bump(&self.counts.decisions, Reason::ALL.iter().position(|r| *r == reason));
-        answer
+        let released = checked.release(&self.ring);
+        bump(&self.counts.decisions, Reason::ALL.iter().position(|r| *r == released.reason));
+        if !released.enforced {
+            self.counts.unenforced.fetch_add(1, Ordering::Relaxed);
+        }
+        released.answer
     }
 
     /// Decides offline, outside the log: record as JSON, and answer.
@@ -219,6 +224,7 @@ impl Engine {
                     "kind": feed.kind.as_str(),
                     "verified_at": stream.verified_at.map(Timestamp::to_rfc3339),
                     "in_sync": in_sync,
+                    "in_sync_since": stream.in_sync_since.map(Timestamp::to_rfc3339),
                     "suspended": (!in_sync).then_some(why),
                 })
             })
@@ -305,6 +311,7 @@ impl Engine {
         let rejected = RefusalReason::ALL.iter().zip(&self.counts.rejected);
         all.extend(rejected.map(|(reason, count)| (format!("signals_rejected_{}", reason.code()), get(count))));
         all.push(("signals_accepted".to_owned(), get(&self.counts.accepted)));
+        all.push(("unenforced".to_owned(), get(&self.counts.unenforced)));
         all.push(("panics".to_owned(), get(&self.counts.panics)));
         all.push(("log_refused".to_owned(), self.ring.refused()));
         all.push(("log_queued".to_owned(), self.ring.len() as u64));

@@ -78,6 +78,11 @@ impl Findings {
         self.0.iter().any(|finding| finding.severity == Severity::Error)
     }
 
+    /// How many errors there are so far.
+    pub fn errors(&self) -> usize {
+        self.0.iter().filter(|finding| finding.severity == Severity::Error).count()
+    }
+
     /// All findings, by file, then place.
     pub fn into_sorted(mut self) -> Vec<Finding> {
         self.0.sort_by(|a, b| (&a.file, a.place, a.severity).cmp(&(&b.file, b.place, b.severity)));

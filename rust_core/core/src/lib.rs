@@ -14,6 +14,7 @@ pub mod engine;
 pub mod error;
 pub mod findings;
 pub mod identity;
+mod idle;
 pub mod limits;
 pub mod model;
 pub mod policy;

@@ -4,7 +4,7 @@ use crate::{
     error::Error,
     findings::{Finding, Findings, Place},
     identity::Identity,
-    limits,
+    idle, limits,
     model::{ActionId, Influence, SignalName, SpiffeIdError, Timestamp, TrustDomain, WhenUnavailable, hex},
     policy::{
         ActionRule, PolicyEngine, SignalIndex, SignalRule,
@@ -15,7 +15,11 @@ use crate::{
 };
 use serde_json::{Value as Json, json};
 use sha2::{Digest, Sha256};
-use std::{collections::HashMap, fmt, sync::Arc};
+use std::{
+    collections::{BTreeSet, HashMap},
+    fmt,
+    sync::Arc,
+};
 
 /// Settings of `signalwarden.yaml` that decide.
 #[derive(Clone, Debug)]
@@ -40,7 +44,7 @@ pub struct Snapshot {
     pub rules: Vec<SignalRule>,
     /// The policies.
     pub policies: Box<dyn PolicyEngine>,
-    /// Signals that an action only observes.
+    /// Signals that are read for the record alone: those that an action only observes, and those of observing policies.
     pub observed: HashMap<ActionId, Vec<SignalIndex>>,
     /// What was said at load and did not stop it.
     pub warnings: Vec<Finding>,
@@ -109,7 +113,9 @@ impl Snapshot {
         let files_of_cedar =
             CedarFiles { schema: text("entities.cedarschema"), entities: text("entities.json"), policies: &policies };
         let engine = CedarEngine::load(files_of_cedar, &actions, &rules, &mut findings);
-        warn_of_idle(&actions, &rules, engine.as_ref(), &mut findings);
+        if let (Some(register), Some(engine)) = (&register, &engine) {
+            idle::warn(&actions, register, engine, &mut findings);
+        }
         if !routes_are_whole {
             // A route with a mistake declares no action, and what uses the action is not to blame.
             findings.drop_code("unknown_action");
@@ -125,7 +131,7 @@ impl Snapshot {
                 revision: revision(files, settings),
                 identity,
                 routes,
-                observed: observed(&actions, &rules),
+                observed: observed(&actions, &rules, &engine),
                 register,
                 rules,
                 policies: Box::new(engine),
@@ -171,12 +177,14 @@ impl Snapshot {
             "routes": self.routes.all().iter().map(|route| json!({
                 "route": &*route.label, "match": route.describe_match(), "definition_sha256": route.digest(), "action": route.action.as_str(), "resource_type": &*route.resource_type,
                 "system": route.system.as_deref(), "tier": route.tier.as_str(), "sensitivity": route.sensitivity.as_str(),
+                "enforce": route.enforce, "line": route.place.line,
             })).collect::<Vec<_>>(),
             "actions": self.routes.actions().iter().map(|action| json!({
                 "action": action.id.as_str(), "tier": action.tier.as_str(),
             })).collect::<Vec<_>>(),
             "policies": self.policies.policies().iter().map(|policy| json!({
                 "id": &*policy.id, "file": &*policy.file, "line": policy.place.line, "text_sha256": policy.text_sha256,
+                "effect": policy.effect.as_str(), "mode": policy.mode.as_str(),
                 "signals": policy.mentions.iter()
                     .filter_map(|s| self.rules.get(usize::from(s.0)))
                     .map(|rule| rule.name.as_str()).collect::<Vec<_>>(),
@@ -279,35 +287,21 @@ fn exceptions_of(contract: &Contract) -> Vec<String> {
     all
 }
 
-fn observed(actions: &[ActionRule], rules: &[SignalRule]) -> HashMap<ActionId, Vec<SignalIndex>> {
+fn observed(
+    actions: &[ActionRule],
+    rules: &[SignalRule],
+    engine: &dyn PolicyEngine,
+) -> HashMap<ActionId, Vec<SignalIndex>> {
     let of = |action: &ActionRule| {
-        rules
+        let own = rules
             .iter()
             .enumerate()
             .filter(|(_, rule)| rule.influence == Influence::Observe && rule.used_by.contains(&action.id))
-            .filter_map(|(at, _)| u16::try_from(at).ok().map(SignalIndex))
-            .collect()
+            .filter_map(|(at, _)| u16::try_from(at).ok().map(SignalIndex));
+        let all: BTreeSet<SignalIndex> = own.chain(engine.watched(&action.id).iter().copied()).collect();
+        all.into_iter().collect()
     };
     actions.iter().map(|action| (action.id.clone(), of(action))).collect()
-}
-
-/// Things that load and do nothing: a signal that no policy reads (minimality).
-fn warn_of_idle(actions: &[ActionRule], rules: &[SignalRule], engine: Option<&CedarEngine>, findings: &mut Findings) {
-    let Some(engine) = engine else { return };
-    for (at, rule) in rules.iter().enumerate() {
-        let read = engine.policies().iter().any(|p| p.mentions.iter().any(|s| usize::from(s.0) == at));
-        if rule.influence != Influence::Observe && !read {
-            findings.warning(
-                "signals.yaml",
-                rule.place,
-                "unread_signal",
-                format!("no policy reads the signal `{}`: remove it, or let it be `influence: observe`", rule.name),
-            );
-        }
-    }
-    if engine.policies().is_empty() && !actions.is_empty() {
-        findings.warning("policies", Place::default(), "no_policies", "there is no policy, so everything is denied");
-    }
 }
 
 fn revision(files: &[(String, Vec<u8>)], settings: &CoreSettings) -> Arc<str> {

@@ -3,6 +3,7 @@
 
 pub mod cedar;
 pub mod influence;
+pub mod observe;
 pub mod reasoning;
 
 use crate::findings::Place;
@@ -104,6 +105,28 @@ pub enum Effect {
     Forbid,
 }
 
+/// Whether a policy counts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Mode {
+    /// It decides, with the others.
+    Enforce,
+    /// It is judged for the record, and changes nothing (`@mode("observe")`).
+    Observe,
+}
+
+impl Mode {
+    /// Every mode, by the word of the annotation.
+    pub const ALL: &'static [(&'static str, Self)] = &[("enforce", Self::Enforce), ("observe", Self::Observe)];
+
+    /// The word of the annotation.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Enforce => "enforce",
+            Self::Observe => "observe",
+        }
+    }
+}
+
 /// What is known of a policy from its text.
 #[derive(Debug)]
 pub struct PolicyInfo {
@@ -115,10 +138,22 @@ pub struct PolicyInfo {
     pub place: Place,
     /// Permit or forbid.
     pub effect: Effect,
+    /// Whether it counts.
+    pub mode: Mode,
     /// Signals that it names, sorted.
     pub mentions: Vec<SignalIndex>,
     /// Hex SHA-256 of its text: whether a policy changed is told without showing it.
     pub text_sha256: String,
+}
+
+impl Effect {
+    /// The word that policies begin with.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Permit => "permit",
+            Self::Forbid => "forbid",
+        }
+    }
 }
 
 /// What a policy sees of one signal in one evaluation.
@@ -156,9 +191,33 @@ pub trait PolicyEngine: Send + Sync {
     /// Text of the principal's attribute `device`, if it is listed and has one.
     fn device_of(&self, principal: &SpiffeId) -> Option<Arc<str>>;
 
-    /// Picks the policies whose scope can match, and fixes what does not vary between evaluations.
+    /// Picks the enforcing policies whose scope can match, and fixes what does not vary between evaluations.
     /// `Err`: principal or resource is not listed although a policy of this action asks for it.
     fn slice<'e>(&'e self, query: &Query) -> Result<Box<dyn Slice + 'e>, EntityUnknown>;
+
+    /// Whether the scope of an enforcing permit can match the action; true where the engine can't tell.
+    fn can_permit(&self, _action: &ActionId) -> bool {
+        true
+    }
+
+    /// Signals that observing policies of this action mention, sorted: gathered for the record alone.
+    fn watched(&self, _action: &ActionId) -> &[SignalIndex] {
+        &[]
+    }
+
+    /// The enforcing and the observing policies together, as if all were enforced; `None` if no observing policy is
+    /// in play. Asked for the record, never on the way of an answer.
+    fn slice_observing<'e>(&'e self, _query: &Query) -> Option<Observing<'e>> {
+        None
+    }
+}
+
+/// What there is to judge for the record, beside the decision.
+pub struct Observing<'e> {
+    /// Enforcing and observing policies.
+    pub slice: Box<dyn Slice + 'e>,
+    /// Set if an observing policy asks for an entity that is not listed. The slice holds that policy, and it fails.
+    pub unknown: Option<EntityUnknown>,
 }
 
 /// The policies in play for one query.

@@ -2,13 +2,16 @@
 
 use super::Record;
 use crate::{
+    decide,
     model::{Fact, State},
     policy::{
-        Effect, PolicyInfo, SignalIndex, Slice,
+        Effect, Observing, PolicyInfo, SignalIndex, Slice,
         influence::{Effected, influence},
+        observe::would,
         reasoning::Truth,
     },
     reason::Reason,
+    route::Route,
     signals::{Contract, LogSensitivity},
     snapshot::Snapshot,
 };
@@ -16,7 +19,7 @@ use hmac::{Hmac, KeyInit, Mac};
 use serde::Serialize;
 use serde_json::{Map, Value as Json};
 use sha2::Sha256;
-use std::collections::HashMap;
+use std::{collections::HashMap, sync::Arc};
 
 /// For which decisions influence is computed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -47,6 +50,9 @@ struct Line<'a> {
     outcome: &'static str,
     reason: &'static str,
     http_status: u16,
+    /// Only where it is false.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    enforced: Option<bool>,
     #[serde(skip_serializing_if = "str::is_empty")]
     detail: &'a str,
     request: RequestPart<'a>,
@@ -62,6 +68,8 @@ struct Line<'a> {
     refused_before: u64,
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     influence_shed: bool,
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    observed_shed: bool,
 }
 
 #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde hands out references")]
@@ -136,6 +144,10 @@ struct PoliciesPart<'a> {
     engine: Option<&'static str>,
     determining: Vec<PolicyPart<'a>>,
     errors: Vec<ErrorPart<'a>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    observed: Option<Vec<ObservedPart>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    would: Option<&'static str>,
 }
 
 #[derive(Serialize)]
@@ -143,6 +155,16 @@ struct PolicyPart<'a> {
     id: &'a str,
     effect: &'static str,
     file: &'a str,
+    line: u32,
+    applies: &'static str,
+}
+
+/// An observing policy in play.
+#[derive(Serialize)]
+struct ObservedPart {
+    id: Arc<str>,
+    effect: &'static str,
+    file: Arc<str>,
     line: u32,
     applies: &'static str,
 }
@@ -169,7 +191,16 @@ pub fn render(record: &Record, rendering: &Rendering, shed: bool, out: &mut Vec<
     let slice = snapshot.and_then(|s| record.query.as_ref().and_then(|query| s.policies.slice(query).ok()));
     let wanted = wants_influence(record, rendering.influence);
     let effected = if wanted && !shed { effected(record, snapshot, slice.as_deref()) } else { HashMap::new() };
-    let policies = policies(record, snapshot);
+    let watching = snapshot.and_then(|s| watching(record, s));
+    let observed_shed = shed && watching.is_some();
+    let mut policies = policies(record, snapshot);
+    if let (Some(snapshot), Some((route, observing)), false) = (snapshot, watching, shed) {
+        let would = would(&observing, &snapshot.rules, &record.facts);
+        policies.would = Some(
+            decide::conclude(route, would.reason).map_or_else(|denial| denial.reason, |()| Reason::Allowed).code(),
+        );
+        policies.observed = Some(would.observed.iter().map(|(info, truth)| observed_part(info, truth)).collect());
+    }
     let allowed = record.reason == Reason::Allowed;
     let line = Line {
         v: 1,
@@ -179,6 +210,7 @@ pub fn render(record: &Record, rendering: &Rendering, shed: bool, out: &mut Vec<
         outcome: if allowed { "allow" } else { "deny" },
         reason: record.reason.code(),
         http_status: record.reason.http_status(),
+        enforced: (!record.enforced).then_some(false),
         detail: &record.detail,
         request: request(record),
         principal: record.evidence.as_ref().map(|evidence| PrincipalPart {
@@ -209,6 +241,7 @@ pub fn render(record: &Record, rendering: &Rendering, shed: bool, out: &mut Vec<
         },
         refused_before: record.refused_before,
         influence_shed: shed && wanted,
+        observed_shed,
     };
     if serde_json::to_writer(&mut *out, &line).is_ok() {
         out.push(b'\n');
@@ -221,7 +254,7 @@ pub fn render(record: &Record, rendering: &Rendering, shed: bool, out: &mut Vec<
 
 /// The least that a decision's line says: used where the whole of it can't be made.
 pub fn render_bare(record: &Record, out: &mut Vec<u8>) {
-    let line = serde_json::json!({
+    let mut line = serde_json::json!({
         "v": 1,
         "kind": "decision",
         "decision_id": record.id.to_string(),
@@ -236,6 +269,9 @@ pub fn render_bare(record: &Record, out: &mut Vec<u8>) {
         "grant": null, "approval": null, "chain": null,
         "timing_us": {"decode": 0.0, "evaluate": 0.0, "encode": 0.0, "total": 0.0},
     });
+    if let Some(fields) = line.as_object_mut().filter(|_| !record.enforced) {
+        fields.insert("enforced".to_owned(), Json::Bool(false));
+    }
     out.extend_from_slice(line.to_string().as_bytes());
     out.push(b'\n');
 }
@@ -324,6 +360,8 @@ fn policies<'a>(record: &'a Record, snapshot: Option<&'a Snapshot>) -> PoliciesP
         engine: None,
         determining: Vec::new(),
         errors: Vec::new(),
+        observed: None,
+        would: None,
     };
     let (Some(snapshot), Some(verdict)) = (snapshot, record.verdict.as_ref()) else { return part };
     part.engine = Some(snapshot.policies.name());
@@ -344,10 +382,32 @@ fn policies<'a>(record: &'a Record, snapshot: Option<&'a Snapshot>) -> PoliciesP
     part
 }
 
+/// What observing policies there are to judge: none where no policy was evaluated.
+fn watching<'a>(record: &'a Record, snapshot: &'a Snapshot) -> Option<(&'a Route, Observing<'a>)> {
+    record.verdict.as_ref()?;
+    Some((record.route.as_deref()?, snapshot.policies.slice_observing(record.query.as_ref()?)?))
+}
+
+fn observed_part(info: &PolicyInfo, truth: &Truth) -> ObservedPart {
+    ObservedPart {
+        id: Arc::clone(&info.id),
+        effect: info.effect.as_str(),
+        file: Arc::clone(&info.file),
+        line: info.place.line,
+        applies: match truth {
+            Truth::Certain => "certain",
+            Truth::May => "may",
+            Truth::Never => "never",
+            // Why is not said: an engine's error text may quote the values that it failed on.
+            Truth::Failed(_) => "failed",
+        },
+    }
+}
+
 fn policy_part<'a>(info: &'a PolicyInfo, truth: &Truth) -> PolicyPart<'a> {
     PolicyPart {
         id: &info.id,
-        effect: if info.effect == Effect::Permit { "permit" } else { "forbid" },
+        effect: info.effect.as_str(),
         file: &info.file,
         line: info.place.line,
         applies: if *truth == Truth::Certain { "certain" } else { "may" },

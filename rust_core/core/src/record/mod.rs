@@ -29,6 +29,8 @@ pub struct Record {
     pub time: Timestamp,
     /// `allowed` or why not.
     pub reason: Reason,
+    /// False if the call was denied and let pass all the same (`enforce: false`).
+    pub enforced: bool,
     /// One sentence where the reason does not say it all; empty else. Names at most the entity or trust domain
     /// that was asked for.
     pub detail: String,

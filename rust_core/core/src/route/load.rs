@@ -80,8 +80,11 @@ impl Reader<'_> {
         let sensitivity = fields.require_word("sensitivity", Sensitivity::ALL, self.findings);
         fields.not_built("environment", self.findings);
         self.grant(&mut fields, tier);
-        if fields.flag("enforce", self.findings) == Some(false) {
-            self.error(fields.place_of("enforce"), "not_built", "`enforce: false` is not built yet: leave it out");
+        let enforce = fields.flag("enforce", self.findings).unwrap_or(true);
+        if !enforce {
+            // Said aloud at every load: a route like this guards nothing.
+            let message = "`enforce: false`: what policies deny on this route is recorded, and let pass";
+            self.findings.warning(self.file, node.place, "unenforced_route", message);
         }
         fields.finish(self.findings);
         let Matches { host, path, methods, further } = matches?;
@@ -93,6 +96,7 @@ impl Reader<'_> {
             system: system.flatten(),
             tier: tier?,
             sensitivity: sensitivity?,
+            enforce,
             environment: None,
             place: node.place,
             host: host?,

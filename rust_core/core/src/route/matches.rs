@@ -89,7 +89,8 @@ impl Further {
         compatible && !more_specific
     }
 
-    fn asks_for_all_of(&self, other: &Self) -> bool {
+    /// Whether every condition of the other is one of these, too.
+    pub(super) fn asks_for_all_of(&self, other: &Self) -> bool {
         other.extensions.iter().all(|(key, value)| self.extensions.get(key) == Some(value))
             && match (&self.grpc, &other.grpc) {
                 (_, None) => true,

@@ -12,6 +12,7 @@ mod load;
 mod load_args;
 mod matches;
 mod paths;
+mod shadow;
 mod table;
 
 pub use actions::{ActionDecl, ArgDecl};
@@ -47,6 +48,8 @@ pub struct Route {
     pub tier: Tier,
     /// How sensitive it is.
     pub sensitivity: Sensitivity,
+    /// False: what policies, signals and tier deny is recorded, and let pass.
+    pub enforce: bool,
     /// Environment of the resource. Not built yet: always `None`.
     pub environment: Option<Arc<str>>,
     /// Where the route begins in the file.
@@ -162,7 +165,7 @@ impl Route {
     /// Hex SHA-256 over all that the route says, its place in the file left out.
     pub fn digest(&self) -> String {
         let said = (&self.methods, &self.host, &self.path.text, &self.further, &self.resource_id, &self.args);
-        let means = (&self.action, &self.resource_type, &self.system, self.tier, self.sensitivity);
+        let means = (&self.action, &self.resource_type, &self.system, self.tier, self.sensitivity, self.enforce);
         hex(&Sha256::digest(format!("{said:?} {means:?}")))
     }
 

@@ -5,6 +5,7 @@ use super::{
     Route,
     forms::{Form, Tree},
     hosts::{HostPattern, HostTable},
+    shadow,
 };
 use crate::{findings::Findings, model::Request};
 use std::{
@@ -67,6 +68,7 @@ impl PathTable {
             tree.add(&Form::exactly(&route.path.segments), at);
         }
         refuse_ties(file, &routes, &tree, findings);
+        shadow::warn(file, &routes, &tree, findings);
         let (layers, layer_of) = layers(&forms);
         let candidates = candidates(&forms, &layer_of, &routes, &tree);
         Self { routes, layers, candidates }

@@ -404,10 +404,15 @@ impl Cells {
                 merge(&self.contract, subject, &parts)
             }
         };
-        if fact.state == State::Missing && fact.value.is_none() {
+        if fact.state == State::Missing && !words.iter().any(|cell| self.names(cell.voice)) {
             Self::read_strangers(reading.store, words, &mut fact);
         }
         fact
+    }
+
+    /// Whether the contract names this voice.
+    fn names(&self, number: u32) -> bool {
+        self.sources.iter().any(|source| matches!(&source.flow, BoundFlow::Stored { voice, .. } if *voice == number))
     }
 
     /// What one source says.

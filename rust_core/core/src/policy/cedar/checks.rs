@@ -1,15 +1,21 @@
 //! What `check` finds in policies: ours over the syntax tree first, then Cedar's strict validator.
 
-use super::{Compiled, Reads, schema::label, sentence, values, walk};
+use super::{
+    Compiled, Reads,
+    schema::{Schemas, label},
+    sentence, values, walk,
+};
 use crate::{
     findings::{Findings, Place, did_you_mean, nearest},
     limits,
-    model::{Influence, Tier, hex, names::BUILT_IN_ACTIONS},
-    policy::{ActionRule, Effect, PolicyInfo, SignalIndex, SignalRule},
+    model::{Influence, SpiffeId, Tier, hex, names::BUILT_IN_ACTIONS},
+    policy::{ActionRule, Effect, Mode, PolicyInfo, SignalIndex, SignalRule},
 };
-use cedar_policy::{PolicySet, Schema, ValidationMode, Validator};
+use cedar_policy::{PolicySet, Schema, ValidationMode, ValidationWarning, Validator};
 use cedar_policy_core::{
-    ast::{self, ActionConstraint, EntityUIDEntry, Expr, PolicyID, PrincipalOrResourceConstraint, Unknown},
+    ast::{
+        self, ActionConstraint, EntityReference, EntityUIDEntry, Expr, PolicyID, PrincipalOrResourceConstraint, Unknown,
+    },
     entities::Entities,
     evaluator::Evaluator,
     extensions::Extensions,
@@ -17,16 +23,23 @@ use cedar_policy_core::{
 };
 use sha2::{Digest, Sha256};
 use smol_str::SmolStr;
-use std::{collections::BTreeMap, collections::HashMap, sync::Arc};
+use std::{
+    collections::{BTreeMap, HashMap, HashSet},
+    sync::Arc,
+};
 
 /// Annotations that mean something, today or once their feature is built.
 const ANNOTATIONS: &[(&str, bool)] =
-    &[("id", true), ("description", true), ("owner", true), ("mode", false), ("require_approval", false)];
+    &[("id", true), ("description", true), ("owner", true), ("mode", true), ("require_approval", false)];
+
+/// Code of the warning that a policy can apply to no request.
+const NEVER_MATCHES: &str = "never_matches";
 
 /// One policy as parsed.
 pub(super) struct Parsed {
     pub(super) policy: ast::Policy,
     pub(super) id: Arc<str>,
+    pub(super) mode: Mode,
     pub(super) file: Arc<str>,
     pub(super) lines: Arc<values::Lines>,
     pub(super) place: Place,
@@ -69,6 +82,7 @@ pub(super) fn parse(files: &[(&str, &str)], findings: &mut Findings) -> Vec<Pars
                 .find(|(key, value)| key.as_ref() == "id" && !value.as_ref().is_empty())
                 .map_or_else(|| format!("{file}:{}", place.line).into(), |(_, value)| Arc::from(value.as_ref()));
             annotations(policy, file, place, findings);
+            let mode = mode(policy, file, &lines, place, findings);
             if let Some((other, at)) = ids.get(&id) {
                 findings.error(
                     file,
@@ -82,7 +96,7 @@ pub(super) fn parse(files: &[(&str, &str)], findings: &mut Findings) -> Vec<Pars
             ids.insert(id.clone(), (file.clone(), place));
             // Cedar's own id is not shown to anybody; ours is, so both are the same.
             let policy = policy.new_id(PolicyID::from_string(&*id));
-            all.push(Parsed { policy, id, file, lines: Arc::clone(&lines), place });
+            all.push(Parsed { policy, id, mode, file, lines: Arc::clone(&lines), place });
         }
     }
     all
@@ -113,6 +127,22 @@ fn annotations(policy: &ast::Policy, file: &str, place: Place, findings: &mut Fi
             }
         }
     }
+}
+
+/// What `@mode` says. A word that is not known is an error, and the policy is read as one that counts.
+fn mode(policy: &ast::Policy, file: &str, lines: &values::Lines, place: Place, findings: &mut Findings) -> Mode {
+    let written = policy.annotations().find(|(key, _)| key.as_ref() == "mode");
+    let Some((_, annotation)) = written else { return Mode::Enforce };
+    let word: &str = annotation.as_ref();
+    if let Some((_, mode)) = Mode::ALL.iter().find(|(known, _)| *known == word) {
+        return *mode;
+    }
+    let hint = did_you_mean(word, Mode::ALL.iter().map(|(known, _)| *known));
+    let found = if word.is_empty() { "nothing".to_owned() } else { format!("`{word}`") };
+    let at = annotation.loc.as_ref().map_or(place, |loc| lines.place(loc.start()));
+    let message = format!("the annotation `@mode`: expected `\"enforce\"` or `\"observe\"`, found {found}{hint}");
+    findings.error(file, at, "unknown_mode", message);
+    Mode::Enforce
 }
 
 /// The vocabulary of a directory, by name.
@@ -167,7 +197,7 @@ pub(super) fn check(parsed: &[Parsed], known: &Vocabulary<'_>, findings: &mut Fi
     parsed
         .iter()
         .map(|parsed| {
-            let before = findings.as_slice().len();
+            let before = findings.errors();
             let reading = walk::read(&parsed.policy);
             for misuse in &reading.misuses {
                 findings.error(&parsed.file, parsed.lines.place(misuse.offset), misuse.code, misuse.message.as_str());
@@ -175,7 +205,8 @@ pub(super) fn check(parsed: &[Parsed], known: &Vocabulary<'_>, findings: &mut Fi
             known_actions(parsed, known, findings);
             governed(parsed, &reading, known, findings);
             needs_no_word(parsed, &reading, known, findings);
-            Checked { reading, clean: findings.as_slice().len() == before }
+            who_can_ask(parsed, findings);
+            Checked { reading, clean: findings.errors() == before }
         })
         .collect()
 }
@@ -198,6 +229,20 @@ fn known_actions(parsed: &Parsed, known: &Vocabulary<'_>, findings: &mut Finding
     }
 }
 
+/// Principals are SPIFFE IDs: a scope that names one which is none names nobody.
+fn who_can_ask(parsed: &Parsed, findings: &mut Findings) {
+    let constraint = parsed.policy.principal_constraint();
+    let PrincipalOrResourceConstraint::Eq(EntityReference::EUID(uid)) = constraint.as_inner() else { return };
+    let id: &str = uid.eid().as_ref();
+    if uid.entity_type().to_string() == values::WORKLOAD
+        && let Err(why) = SpiffeId::parse(id)
+    {
+        let at = uid.loc().map_or(parsed.place, |loc| parsed.lines.place(loc.start()));
+        let message = format!("this policy can never apply: `{id}` is no SPIFFE ID ({why}), so it is no principal");
+        findings.warning(&parsed.file, at, NEVER_MATCHES, message);
+    }
+}
+
 /// INVARIANT I1: every signal that a policy names is registered, and its contract lists every action
 /// that the policy can match.
 fn governed(parsed: &Parsed, reading: &walk::Reading, known: &Vocabulary<'_>, findings: &mut Findings) {
@@ -216,9 +261,13 @@ fn governed(parsed: &Parsed, reading: &walk::Reading, known: &Vocabulary<'_>, fi
             continue;
         };
         let contract = format!("its contract is at signals.yaml:{}", rule.place.line);
-        if rule.influence == Influence::Observe && !told.contains(&(&mention.name, "")) {
+        if rule.influence == Influence::Observe && parsed.mode == Mode::Enforce && !told.contains(&(&mention.name, ""))
+        {
             told.push((&mention.name, ""));
-            let text = format!("the signal `{}` may only be observed, so no policy reads it: {contract}", mention.name);
+            let text = format!(
+                "the signal `{}` may only be observed, so only a policy with `@mode(\"observe\")` reads it: {contract}",
+                mention.name
+            );
             findings.error(&parsed.file, at, "observed_signal", text);
             continue;
         }
@@ -246,12 +295,14 @@ fn governed(parsed: &Parsed, reading: &walk::Reading, known: &Vocabulary<'_>, fi
     }
 }
 
-/// A permit that is false once the caller's own words are taken away, whatever the rest is, can only
-/// be opened by such a word: refused at load, as I3 would refuse it at each request.
+/// A permit that is false once words that may only restrict are taken away, whatever the rest is, can only be opened
+/// by such a word: refused at load, as I3 would refuse it at each request. Absence is among the worlds of each of
+/// them: in the recheck where it is fresh, in the first evaluation where it is not.
 fn needs_no_word(parsed: &Parsed, reading: &walk::Reading, known: &Vocabulary<'_>, findings: &mut Findings) {
+    let is_word = |rule: &SignalRule| rule.self_asserted || rule.influence == Influence::Restrict;
     let rule = |name: &str| known.signal(name);
-    let word = reading.mentions.iter().find(|m| rule(&m.name).is_some_and(|s| s.self_asserted));
-    let (Some(word), ast::Effect::Permit, Some(condition)) =
+    let word = reading.mentions.iter().find_map(|m| rule(&m.name).filter(|s| is_word(s)).map(|s| (m, s)));
+    let (Some((word, contract)), ast::Effect::Permit, Some(condition)) =
         (word, parsed.policy.effect(), parsed.policy.non_scope_constraints())
     else {
         return;
@@ -260,7 +311,7 @@ fn needs_no_word(parsed: &Parsed, reading: &walk::Reading, known: &Vocabulary<'_
     let others: BTreeMap<SmolStr, Expr> = reading
         .mentions
         .iter()
-        .filter(|m| rule(&m.name).is_some_and(|s| !s.self_asserted))
+        .filter(|m| rule(&m.name).is_some_and(|s| !is_word(s)))
         .map(|m| (SmolStr::new(&m.name), unknown(&m.name)))
         .collect();
     let context = ["request", "identity", "grant", "chain", "approval"]
@@ -280,29 +331,48 @@ fn needs_no_word(parsed: &Parsed, reading: &walk::Reading, known: &Vocabulary<'_
     if let Ok(ast::PartialValue::Value(value)) = outcome
         && value == ast::Value::from(false)
     {
-        findings.error(
-            &parsed.file,
-            parsed.lines.place(word.offset),
-            "permit_needs_word",
-            format!(
-                "this permit can only apply where `{}` is present, which callers assert of themselves: \
-                 such a signal may only restrict",
-                word.name
-            ),
+        let why = if contract.self_asserted { ", which callers assert of themselves" } else { "" };
+        let message = format!(
+            "this permit can only apply where `{}` is present{why}: such a signal may only restrict; its contract is at \
+             signals.yaml:{}",
+            word.name, contract.place.line
         );
+        findings.error(&parsed.file, parsed.lines.place(word.offset), "permit_needs_word", message);
     }
 }
 
 /// Cedar's strict validator over all policies that passed our own checks: what we have said already in the
 /// words of the register, it need not say again in its own.
-pub(super) fn validate(parsed: &[Parsed], checked: &[Checked], schema: &Schema, findings: &mut Findings) {
+/// The ids of the policies that can never apply.
+pub(super) fn validate(
+    parsed: &[Parsed],
+    checked: &[Checked],
+    schemas: &Schemas,
+    findings: &mut Findings,
+) -> HashSet<Arc<str>> {
+    let mut idle = HashSet::new();
+    let observing = schemas.observing.as_ref().map(|schema| (Mode::Observe, schema));
+    for (mode, schema) in std::iter::once((Mode::Enforce, &schemas.enforcing)).chain(observing) {
+        let clean = parsed.iter().zip(checked).filter(|(_, checked)| checked.clean).map(|(policy, _)| policy);
+        validate_against(schema, clean.filter(|policy| policy.mode == mode), &mut idle, findings);
+    }
+    idle
+}
+
+fn validate_against<'a>(
+    schema: &Schema,
+    policies: impl Iterator<Item = &'a Parsed>,
+    idle: &mut HashSet<Arc<str>>,
+    findings: &mut Findings,
+) {
     let mut set = ast::PolicySet::new();
-    for (policy, _) in parsed.iter().zip(checked).filter(|(_, checked)| checked.clean) {
+    let mut by_id: HashMap<&str, &Parsed> = HashMap::new();
+    for policy in policies {
         // Ids were made unique by `parse`.
         let _ = set.add(policy.policy.clone());
+        by_id.insert(&policy.id, policy);
     }
     let result = Validator::new(schema.clone()).validate(&PolicySet::from(set), ValidationMode::Strict);
-    let by_id: HashMap<&str, &Parsed> = parsed.iter().map(|p| (&*p.id, p)).collect();
     for error in result.validation_errors() {
         if let Some(parsed) = by_id.get(error.policy_id().as_ref() as &str) {
             let at = Some(label(&parsed.lines, error)).filter(|place| place.line > 0).unwrap_or(parsed.place);
@@ -310,10 +380,34 @@ pub(super) fn validate(parsed: &[Parsed], checked: &[Checked], schema: &Schema, 
         }
     }
     for warning in result.validation_warnings() {
-        if let Some(parsed) = by_id.get(warning.policy_id().as_ref() as &str) {
-            let at = Some(label(&parsed.lines, warning)).filter(|place| place.line > 0).unwrap_or(parsed.place);
-            findings.warning(&parsed.file, at, "cedar", plain(&sentence(warning)));
+        let Some(parsed) = by_id.get(warning.policy_id().as_ref() as &str) else { continue };
+        let (code, message) = match warning {
+            ValidationWarning::ImpossiblePolicy(_) => (
+                "never_matches",
+                "this policy can never apply: its condition is false for every action that it matches".to_owned(),
+            ),
+            ValidationWarning::InvalidActionApplication(_) => {
+                let why = "no action of its scope has a principal and a resource of the types that it asks for";
+                (NEVER_MATCHES, format!("this policy can never apply: {why}; principals are of type `Workload`"))
+            }
+            other => ("cedar", plain(&sentence(other))),
+        };
+        if code == NEVER_MATCHES {
+            idle.insert(parsed.id.clone());
         }
+        let at = Some(label(&parsed.lines, warning)).filter(|place| place.line > 0).unwrap_or(parsed.place);
+        findings.warning(&parsed.file, at, code, message);
+    }
+}
+
+/// The entity type that a scope asks for, where it names one.
+pub(super) fn type_of(constraint: &PrincipalOrResourceConstraint) -> Option<String> {
+    match constraint {
+        PrincipalOrResourceConstraint::Eq(EntityReference::EUID(uid)) => Some(uid.entity_type().to_string()),
+        PrincipalOrResourceConstraint::Is(kind) | PrincipalOrResourceConstraint::IsIn(kind, _) => {
+            Some(kind.to_string())
+        }
+        _ => None,
     }
 }
 
@@ -352,12 +446,15 @@ pub(super) fn compile(parsed: &Parsed, reading: &walk::Reading, known: &Vocabula
             file: parsed.file.clone(),
             place: parsed.place,
             effect: if parsed.policy.effect() == ast::Effect::Permit { Effect::Permit } else { Effect::Forbid },
+            mode: parsed.mode,
             mentions,
             text_sha256: hex(&Sha256::digest(parsed.policy.loc().and_then(Loc::snippet).unwrap_or_default())),
         }),
         condition: parsed.policy.non_scope_constraints_arc().cloned(),
         principal_type: is_in(parsed.policy.principal_constraint().as_inner()),
         resource_type: is_in(parsed.policy.resource_constraint().as_inner()),
+        asks_principal: reading.asks_principal,
+        asks_resource: reading.asks_resource,
         reads,
     }
 }

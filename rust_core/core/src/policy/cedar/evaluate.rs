@@ -1,6 +1,10 @@
 //! Judging the policies in play for one query: plainly, or with unknowns in Cedar's partial evaluation.
 
-use super::{CedarEngine, Compiled, Reads, slices::Located, values};
+use super::{
+    CedarEngine, Compiled, Reads,
+    slices::{ActionSlice, Located},
+    values,
+};
 use crate::{
     model::Tier,
     policy::{EntityUnknown, IdentityView, Judged, PolicyInfo, Query, RequestView, Seen, SignalIndex, Slice},
@@ -33,20 +37,52 @@ pub(super) struct CedarSlice<'e> {
     tier: Tier,
     request: RequestView,
     identity: IdentityView,
+    /// Principal, resource: whether `entities.json` lists them.
+    is_listed: (bool, bool),
     in_play: Vec<u32>,
     policies: Vec<&'e Compiled>,
 }
 
 impl<'e> CedarSlice<'e> {
+    /// The enforcing policies in play.
     pub(super) fn new(engine: &'e CedarEngine, query: &Query) -> Result<Self, EntityUnknown> {
+        let mut slice = Self::empty(engine, query);
+        let Some(filed) = engine.slices.get(&query.action) else { return Ok(slice) };
+        if let Some((unknown, _)) = slice.unknown(filed) {
+            return Err(unknown);
+        }
+        slice.add(slice.select(filed));
+        Ok(slice)
+    }
+
+    /// Enforcing and observing policies in play together; `None` without one of the latter. One that asks for an
+    /// entity that is not listed is in play whatever its scope, as its enforcement would be felt.
+    pub(super) fn observing(engine: &'e CedarEngine, query: &Query) -> Option<(Self, Option<EntityUnknown>)> {
+        let mut slice = Self::empty(engine, query);
+        let observing = engine.observing.get(&query.action)?;
+        let (unknown, asks) = slice.unknown(observing).unzip();
+        let mut found = slice.select(observing);
+        if found.is_empty() && unknown.is_none() {
+            return None;
+        }
+        found.extend(asks);
+        found.extend(engine.slices.get(&query.action).into_iter().flat_map(|filed| slice.select(filed)));
+        found.sort_unstable();
+        found.dedup();
+        slice.add(found);
+        Some((slice, unknown))
+    }
+
+    fn empty(engine: &'e CedarEngine, query: &Query) -> Self {
         let principal = values::entity(&engine.workload, query.principal.as_str());
         // A route whose type is not declared does not load. Failing closed here would need a reason of its own;
         // a resource of the wrong type is in no slice that names one, and policies of any resource still hold.
         let kind = engine.resource_types.get(&query.resource.kind).unwrap_or(&engine.workload);
         let resource = values::entity(kind, &query.resource.id);
-        let mut slice = Self {
+        Self {
             engine,
-            action: principal.clone(),
+            action: engine.action_uids.get(&query.action).unwrap_or(&principal).clone(),
+            is_listed: (engine.listed(&principal).is_some(), engine.listed(&resource).is_some()),
             principal,
             resource,
             tier: query.tier,
@@ -54,32 +90,40 @@ impl<'e> CedarSlice<'e> {
             identity: query.identity.clone(),
             in_play: Vec::new(),
             policies: Vec::new(),
-        };
-        let (Some(filed), Some(action)) = (engine.slices.get(&query.action), engine.action_uids.get(&query.action))
-        else {
-            return Ok(slice);
-        };
-        slice.action = action.clone();
-        let asked = [(&slice.principal, &filed.asks_principal), (&slice.resource, &filed.asks_resource)];
-        for (uid, asks) in asked {
-            if let Some(policy) = asks
-                && engine.listed(uid).is_none()
-            {
-                return Err(EntityUnknown { entity: uid.to_string(), policy: policy.clone() });
-            }
         }
-        let found = filed.select(&located(engine, &slice.principal), &located(engine, &slice.resource));
-        for index in found {
-            let Some(policy) = engine.compiled.get(index as usize) else { continue };
-            let fits = |wanted: &Option<ast::EntityType>, uid: &EntityUID| {
-                wanted.as_ref().is_none_or(|kind| kind == uid.entity_type())
-            };
-            if fits(&policy.principal_type, &slice.principal) && fits(&policy.resource_type, &slice.resource) {
-                slice.in_play.push(index);
-                slice.policies.push(policy);
-            }
-        }
-        Ok(slice)
+    }
+
+    /// The entity that a policy of the action asks for and that is not listed; and the first policy that asks.
+    fn unknown(&self, filed: &ActionSlice) -> Option<(EntityUnknown, u32)> {
+        let asked = [
+            (&self.principal, self.is_listed.0, filed.asks_principal),
+            (&self.resource, self.is_listed.1, filed.asks_resource),
+        ];
+        asked.into_iter().find_map(|(uid, is_listed, asks)| {
+            let index = asks.filter(|_| !is_listed)?;
+            let policy = self.engine.infos.get(index as usize)?;
+            Some((EntityUnknown { entity: uid.to_string(), policy: policy.id.clone() }, index))
+        })
+    }
+
+    /// Indices of the policies whose scope matches, ascending.
+    fn select(&self, filed: &ActionSlice) -> Vec<u32> {
+        let engine = self.engine;
+        let mut found = filed.select(&located(engine, &self.principal), &located(engine, &self.resource));
+        let fits = |wanted: &Option<ast::EntityType>, uid: &EntityUID| {
+            wanted.as_ref().is_none_or(|kind| kind == uid.entity_type())
+        };
+        found.retain(|index| {
+            engine.compiled.get(*index as usize).is_some_and(|policy| {
+                fits(&policy.principal_type, &self.principal) && fits(&policy.resource_type, &self.resource)
+            })
+        });
+        found
+    }
+
+    fn add(&mut self, found: Vec<u32>) {
+        self.policies = found.iter().filter_map(|index| self.engine.compiled.get(*index as usize)).collect();
+        self.in_play = found;
     }
 
     fn evaluator(&self, context: Context) -> Evaluator<'e> {
@@ -90,6 +134,10 @@ impl<'e> CedarSlice<'e> {
     }
 
     fn judge(&self, evaluator: &Evaluator<'e>, policy: &Compiled, known: &Known) -> Judged {
+        if (policy.asks_principal && !self.is_listed.0) || (policy.asks_resource && !self.is_listed.1) {
+            // Of enforcing policies none comes here: their slice was not made.
+            return Judged::Failed("it asks for an entity that entities.json does not list".to_owned());
+        }
         let Some(condition) = &policy.condition else { return Judged::True };
         let mut outcome = evaluator.partial_interpret(condition, &self.engine.no_slots);
         for _ in 0..MAX_ROUNDS {
@@ -296,6 +344,7 @@ static NOBODY: std::sync::LazyLock<Arc<PolicyInfo>> = std::sync::LazyLock::new(|
         file: "".into(),
         place: crate::findings::Place::default(),
         effect: crate::policy::Effect::Forbid,
+        mode: crate::policy::Mode::Enforce,
         mentions: Vec::new(),
         text_sha256: String::new(),
     })

@@ -12,14 +12,19 @@ mod walk;
 #[cfg(test)]
 mod tests;
 
-use super::{ActionRule, EntityUnknown, PolicyEngine, PolicyInfo, Query, SignalRule, Slice};
+use super::{
+    ActionRule, EntityUnknown, Mode, Observing, PolicyEngine, PolicyInfo, Query, SignalIndex, SignalRule, Slice,
+};
 use crate::{
     findings::Findings,
     model::{ActionId, SpiffeId},
 };
-use cedar_policy_core::ast::{EntityType, EntityUID, Expr, SlotEnv};
+use cedar_policy_core::ast::{Effect, EntityType, EntityUID, Expr, SlotEnv};
 use slices::ActionSlice;
-use std::{collections::HashMap, sync::Arc};
+use std::{
+    collections::{HashMap, HashSet},
+    sync::Arc,
+};
 
 /// The files that this engine reads.
 #[derive(Clone, Copy, Debug)]
@@ -42,6 +47,9 @@ struct Compiled {
     /// `principal is T in …` and the like: the type that the slice does not look at.
     principal_type: Option<EntityType>,
     resource_type: Option<EntityType>,
+    /// Whether it asks for attributes or parents of the principal, of the resource.
+    asks_principal: bool,
+    asks_resource: bool,
     reads: Reads,
 }
 
@@ -65,6 +73,8 @@ pub struct CedarEngine {
     infos: Vec<Arc<PolicyInfo>>,
     signal_names: Vec<smol_str::SmolStr>,
     slices: HashMap<ActionId, ActionSlice>,
+    /// The same for observing policies: kept apart, so that no decision meets one.
+    observing: HashMap<ActionId, ActionSlice>,
     action_uids: HashMap<ActionId, EntityUID>,
     /// Entity types of resources by the text that routes give: parsing one costs more than a decision.
     resource_types: HashMap<Arc<str>, EntityType>,
@@ -81,17 +91,20 @@ impl CedarEngine {
         findings: &mut Findings,
     ) -> Option<Self> {
         let parsed = checks::parse(files.policies, findings);
-        let schema = schema::load(files.schema, actions, signals, findings);
+        let observes = parsed.iter().any(|policy| policy.mode == Mode::Observe);
+        let schemas = schema::load(files.schema, actions, signals, observes, findings);
         let known = checks::Vocabulary::new(actions, signals);
         let checked = checks::check(&parsed, &known, findings);
-        let schema = schema?;
-        let entities = entities::load(files.entities, &schema, findings);
-        checks::validate(&parsed, &checked, &schema, findings);
+        let schemas = schemas?;
+        let entities = entities::load(files.entities, &schemas.enforcing, findings);
+        let idle = checks::validate(&parsed, &checked, &schemas, findings);
         if findings.has_errors() {
             return None;
         }
         let readings: Vec<walk::Reading> = checked.into_iter().map(|checked| checked.reading).collect();
-        Self::assemble(&parsed, &readings, entities, actions, signals)
+        let mut engine = Self::assemble(&parsed, &readings, entities, actions, signals)?;
+        engine.note_permits(&parsed, &idle, &checks::Vocabulary::new(actions, signals));
+        Some(engine)
     }
 
     /// Compiles and files what was checked.
@@ -108,6 +121,7 @@ impl CedarEngine {
             infos: Vec::with_capacity(parsed.len()),
             signal_names: signals.iter().map(|s| smol_str::SmolStr::new(s.name.as_str())).collect(),
             slices: actions.iter().map(|a| (a.id.clone(), ActionSlice::default())).collect(),
+            observing: HashMap::new(),
             action_uids: HashMap::new(),
             resource_types: HashMap::new(),
             workload: values::entity_type(values::WORKLOAD)?,
@@ -133,17 +147,35 @@ impl CedarEngine {
         let policy = &parsed.policy;
         let (principal, resource) = (policy.principal_constraint(), policy.resource_constraint());
         for action in known.matched(policy) {
-            let Some(slice) = self.slices.get_mut(&action.id) else { continue };
+            let slice = match parsed.mode {
+                Mode::Enforce => self.slices.entry(action.id.clone()).or_default(),
+                Mode::Observe => self.observing.entry(action.id.clone()).or_default(),
+            };
             slice.policies.entry(principal.as_inner()).entry(resource.as_inner()).push(index);
             if reading.asks_principal {
-                slice.asks_principal.get_or_insert_with(|| compiled.info.id.clone());
+                slice.asks_principal.get_or_insert(index);
             }
             if reading.asks_resource {
-                slice.asks_resource.get_or_insert_with(|| compiled.info.id.clone());
+                slice.asks_resource.get_or_insert(index);
             }
+            slice.mention(&compiled.info.mentions);
         }
         self.infos.push(compiled.info.clone());
         self.compiled.push(compiled);
+    }
+
+    /// Which actions can be permitted at all: by a permit that is enforced, can apply, and fits their types.
+    fn note_permits(&mut self, parsed: &[checks::Parsed], idle: &HashSet<Arc<str>>, known: &checks::Vocabulary<'_>) {
+        let permits = parsed.iter().filter(|p| p.mode == Mode::Enforce && p.policy.effect() == Effect::Permit);
+        for permit in permits.filter(|permit| !idle.contains(&permit.id)) {
+            let kind = checks::type_of(permit.policy.resource_constraint().as_inner());
+            for action in known.matched(&permit.policy) {
+                let fits = kind.as_ref().is_none_or(|kind| action.resource_types.contains(kind.as_str()));
+                if let Some(slice) = self.slices.get_mut(&action.id).filter(|_| fits) {
+                    slice.can_permit = true;
+                }
+            }
+        }
     }
 
     fn core_entities(&self) -> &cedar_policy_core::entities::Entities {
@@ -182,6 +214,19 @@ impl PolicyEngine for CedarEngine {
 
     fn slice<'e>(&'e self, query: &Query) -> Result<Box<dyn Slice + 'e>, EntityUnknown> {
         evaluate::CedarSlice::new(self, query).map(|slice| Box::new(slice) as Box<dyn Slice + 'e>)
+    }
+
+    fn can_permit(&self, action: &ActionId) -> bool {
+        self.slices.get(action).is_some_and(|slice| slice.can_permit)
+    }
+
+    fn watched(&self, action: &ActionId) -> &[SignalIndex] {
+        self.observing.get(action).map_or(&[], ActionSlice::mentions)
+    }
+
+    fn slice_observing<'e>(&'e self, query: &Query) -> Option<Observing<'e>> {
+        let (slice, unknown) = evaluate::CedarSlice::observing(self, query)?;
+        Some(Observing { slice: Box::new(slice), unknown })
     }
 }
 

@@ -6,7 +6,7 @@ use crate::{
     findings::{Findings, Place, did_you_mean},
     model::Influence,
     model::{SignalType, Tier},
-    policy::{ActionRule, SignalRule},
+    policy::{ActionRule, Mode, SignalRule},
 };
 use cedar_policy::{Schema, SchemaFragment};
 use miette::Diagnostic;
@@ -15,13 +15,22 @@ use std::{collections::BTreeSet, fmt::Write};
 /// Name of the user's schema file.
 pub(super) const FILE: &str = "entities.cedarschema";
 
-/// Builds the schema; `None` after findings that leave none.
+/// What policies are validated against.
+pub(super) struct Schemas {
+    /// For policies that count: the context that decisions are made on.
+    pub(super) enforcing: Schema,
+    /// For observing ones, if there are any: the signals that the action only observes, too.
+    pub(super) observing: Option<Schema>,
+}
+
+/// Builds the schemas; `None` after findings that leave none.
 pub(super) fn load(
     user: Option<&str>,
     actions: &[ActionRule],
     signals: &[SignalRule],
+    observes: bool,
     findings: &mut Findings,
-) -> Option<Schema> {
+) -> Option<Schemas> {
     let Some(text) = user else {
         findings.error(
             FILE,
@@ -54,8 +63,18 @@ pub(super) fn load(
         );
         return None;
     }
-    let ours = generate(actions, signals, &declared, findings);
-    let (ours, _) = match SchemaFragment::from_cedarschema_str(&ours) {
+    refuse_unknown_types(actions, &declared, findings);
+    let mut built = |mode| {
+        let ours = generate(actions, signals, &declared, mode);
+        build(&fragment, &ours, &Lines::of(text), findings)
+    };
+    let enforcing = built(Mode::Enforce)?;
+    let observing = if observes { Some(built(Mode::Observe)?) } else { None };
+    Some(Schemas { enforcing, observing })
+}
+
+fn build(user: &SchemaFragment, ours: &str, lines: &Lines, findings: &mut Findings) -> Option<Schema> {
+    let (ours, _) = match SchemaFragment::from_cedarschema_str(ours) {
         Ok(pair) => pair,
         Err(error) => {
             // INVARIANT: what `generate` writes parses; a failure is ours, said as such, and nothing is loaded.
@@ -63,10 +82,10 @@ pub(super) fn load(
             return None;
         }
     };
-    match Schema::from_schema_fragments([fragment, ours]) {
+    match Schema::from_schema_fragments([user.clone(), ours]) {
         Ok(schema) => Some(schema),
         Err(error) => {
-            findings.error(FILE, label(&Lines::of(text), &error), "schema", super::sentence(&error));
+            findings.error(FILE, label(lines, &error), "schema", super::sentence(&error));
             None
         }
     }
@@ -105,31 +124,22 @@ fn declared_types(fragment: &SchemaFragment) -> BTreeSet<String> {
     types
 }
 
-fn generate(
-    actions: &[ActionRule],
-    signals: &[SignalRule],
-    declared: &BTreeSet<String>,
-    findings: &mut Findings,
-) -> String {
+fn refuse_unknown_types(actions: &[ActionRule], declared: &BTreeSet<String>, findings: &mut Findings) {
+    for action in actions {
+        for kind in action.resource_types.iter().filter(|kind| !declared.contains(&***kind)) {
+            let hint = did_you_mean(kind, declared.iter().map(String::as_str));
+            let message =
+                format!("the resource type `{kind}` of action `{}` is not declared in {FILE}{hint}", action.id);
+            findings.error("routes.yaml", action.place, "unknown_type", message);
+        }
+    }
+}
+
+fn generate(actions: &[ActionRule], signals: &[SignalRule], declared: &BTreeSet<String>, mode: Mode) -> String {
     let mut text = String::new();
     for action in actions {
-        let mut known = Vec::new();
-        for kind in &action.resource_types {
-            if declared.contains(&**kind) {
-                known.push(kind.to_string());
-            } else {
-                findings.error(
-                    "routes.yaml",
-                    action.place,
-                    "unknown_type",
-                    format!(
-                        "the resource type `{kind}` of action `{}` is not declared in {FILE}{}",
-                        action.id,
-                        did_you_mean(kind, declared.iter().map(String::as_str))
-                    ),
-                );
-            }
-        }
+        let known: Vec<&str> =
+            action.resource_types.iter().map(AsRef::as_ref).filter(|kind| declared.contains(*kind)).collect();
         if known.is_empty() {
             continue;
         }
@@ -139,19 +149,20 @@ fn generate(
             "action \"{}\" appliesTo {{ principal: [{WORKLOAD}], resource: [{}], context: {{ {} }} }};",
             action.id,
             known.join(", "),
-            context(action, signals)
+            context(action, signals, mode)
         );
     }
     text
 }
 
 /// The record type of `context` for one action.
-fn context(action: &ActionRule, signals: &[SignalRule]) -> String {
+fn context(action: &ActionRule, signals: &[SignalRule], mode: Mode) -> String {
     let args = record(action.args.iter().map(|(name, (kind, optional))| field(name, *optional, kind)));
     let readable = record(
         signals
             .iter()
-            .filter(|s| s.influence != Influence::Observe && s.used_by.contains(&action.id))
+            .filter(|s| s.influence != Influence::Observe || mode == Mode::Observe)
+            .filter(|s| s.used_by.contains(&action.id))
             .map(|s| field(s.name.as_str(), true, &s.kind)),
     );
     let string = "__cedar::String";

@@ -1,8 +1,9 @@
 //! Slices, built at load: which policies can match an action, a principal and a resource, so that cost does
 //! not grow with policies that cannot apply (DESIGN section 6, step 4).
 
+use crate::policy::SignalIndex;
 use cedar_policy_core::ast::{EntityReference, EntityType, EntityUID, PrincipalOrResourceConstraint};
-use std::{collections::HashMap, sync::Arc};
+use std::collections::HashMap;
 
 /// One side of a scope: things filed by what the scope says of principal (or resource).
 #[derive(Debug)]
@@ -67,12 +68,28 @@ pub(super) struct ActionSlice {
     /// Principal side, then resource side; the values are indices of policies.
     pub(super) policies: ByScope<ByScope<Vec<u32>>>,
     /// The first policy that asks for the principal's attributes or parents.
-    pub(super) asks_principal: Option<Arc<str>>,
+    pub(super) asks_principal: Option<u32>,
     /// The first policy that asks for the resource's.
-    pub(super) asks_resource: Option<Arc<str>>,
+    pub(super) asks_resource: Option<u32>,
+    /// Whether a permit among them can apply.
+    pub(super) can_permit: bool,
+    /// Signals that they mention, sorted.
+    mentions: Vec<SignalIndex>,
 }
 
 impl ActionSlice {
+    /// Notes signals that a policy mentions.
+    pub(super) fn mention(&mut self, signals: &[SignalIndex]) {
+        self.mentions.extend_from_slice(signals);
+        self.mentions.sort_unstable();
+        self.mentions.dedup();
+    }
+
+    /// Signals that the policies mention, sorted.
+    pub(super) fn mentions(&self) -> &[SignalIndex] {
+        &self.mentions
+    }
+
     /// Indices of the policies whose scope can match, ascending.
     pub(super) fn select(&self, principal: &Located<'_>, resource: &Located<'_>) -> Vec<u32> {
         let mut found = Vec::new();

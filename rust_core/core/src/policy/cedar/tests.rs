@@ -67,10 +67,10 @@ fn below_the_loader(policies: &[&str], signals: &[SignalRule]) -> CedarEngine {
     let texts: Vec<(String, &str)> = policies.iter().enumerate().map(|(n, p)| (format!("p{n}.cedar"), *p)).collect();
     let files: Vec<(&str, &str)> = texts.iter().map(|(n, p)| (n.as_str(), *p)).collect();
     let parsed = checks::parse(&files, &mut findings);
-    let schema = schema::load(Some(SCHEMA), &actions(), signals, &mut findings).unwrap();
+    let schema = schema::load(Some(SCHEMA), &actions(), signals, true, &mut findings).unwrap();
     assert!(!findings.has_errors(), "{:?}", findings.as_slice());
     let readings: Vec<_> = parsed.iter().map(|p| walk::read(&p.policy)).collect();
-    let entities = entities::load(Some("[]"), &schema, &mut findings);
+    let entities = entities::load(Some("[]"), &schema.enforcing, &mut findings);
     CedarEngine::assemble(&parsed, &readings, entities, &actions(), signals).unwrap()
 }
 
@@ -140,7 +140,7 @@ fn findings_of(policy: &str, signals: &[SignalRule]) -> Vec<Finding> {
     let mut findings = Findings::default();
     let files = CedarFiles { schema: Some(SCHEMA), entities: Some("[]"), policies: &[("policies/p.cedar", policy)] };
     let engine = CedarEngine::load(files, &actions(), signals, &mut findings);
-    assert_eq!(engine.is_none(), findings.has_errors());
+    assert_eq!(engine.is_none(), findings.has_errors(), "{policy}");
     findings.into_sorted()
 }
 
@@ -154,6 +154,7 @@ fn register() -> Vec<SignalRule> {
         rule("device_trust", "long", Influence::Grant, WhenUnavailable::Deny, false),
         risk,
         rule("task_type", "string", Influence::Restrict, WhenUnavailable::Deny, true),
+        rule("window", "bool", Influence::Restrict, WhenUnavailable::Deny, false),
     ]
 }
 
@@ -185,7 +186,28 @@ fn each_load_check_finds_its_mistake() {
             "permit(principal, action, resource) when { context.signals has device_trust && context.signals.device_trust > 1 };",
             "ungoverned_read",
         ),
-        ("@mode(\"observe\") {t};", "not_built"),
+        ("@require_approval {t};", "not_built"),
+        ("@mode(\"enforce\") {t};", ""),
+        ("@mode(\"observe\") {t} when { context.signals has risk && context.signals.risk < 3 };", ""),
+        ("@mode(\"enforce\") {t} when { context.signals has risk && context.signals.risk < 3 };", "observed_signal"),
+        ("@mode(\"observe\") {t} when { context.signals.risk < 3 };", "cedar"),
+        ("@mode(\"observe\") {t} when { context.signals has rsik };", "unregistered_signal"),
+        ("@mode(\"observe\") {t} when { context.signals has closing && context.signals.closing };", "ungoverned_read"),
+        ("@mode(\"observe\") {t} when { !(context.signals has device_trust) };", "permit_on_absence"),
+        ("@mode(\"obsreve\") {t};", "unknown_mode"),
+        ("@mode(\"x\") {t};", "unknown_mode"),
+        ("@mode {t};", "unknown_mode"),
+        ("{t} when { context.signals has window && context.signals.window };", "permit_needs_word"),
+        ("{t} when { context.signals has window && context.signals has device_trust };", "permit_needs_word"),
+        ("{t} when { if context.signals has window then true else false };", "permit_needs_word"),
+        ("{t} when { context.signals has window || context.signals has device_trust };", ""),
+        ("forbid(principal, action == Action::\"transfer.create\", resource) when { context.signals has window };", ""),
+        ("{t} when { false };", "never_matches"),
+        ("{t} when { resource is Workload };", "never_matches"),
+        ("permit(principal is Account, action == Action::\"transfer.create\", resource);", "never_matches"),
+        ("permit(principal, action == Action::\"transfer.create\", resource is Role);", "never_matches"),
+        ("permit(principal, action in [], resource);", "cedar"),
+        ("permit(principal == Workload::\"agent\", action, resource);", "never_matches"),
         ("@Id(\"x\") {t};", "unknown_annotation"),
         ("permit(principal, action resource);", "syntax"),
     ];
@@ -240,15 +262,19 @@ fn a_slice_holds_the_policies_whose_scope_matches_and_no_other() {
 #[test]
 fn every_mistake_of_the_entities_is_found_in_one_pass() {
     let mut findings = Findings::default();
-    let schema = schema::load(Some(SCHEMA), &actions(), &[], &mut findings).unwrap();
+    let schema = schema::load(Some(SCHEMA), &actions(), &[], false, &mut findings).unwrap();
     let text = r#"[
         {"uid": {"type": "Workload", "id": "spiffe://t/a"}, "attrs": {"owner": 4}, "parents": []},
-        {"uid": {"type": "Nobody", "id": "x"}, "attrs": {}, "parents": []},
+        {"uid": {"type": "Acount", "id": "x"}, "attrs": {}, "parents": []},
+        {"uid": {"id": "x"}, "attrs": {}, "parents": []},
         {"uid": {"type": "Account", "id": "1"}, "attrs": {}, "parents": []},
         {"uid": {"type": "Account", "id": "1"}, "attrs": {}, "parents": []}
     ]"#;
-    entities::load(Some(text), &schema, &mut findings);
-    assert_eq!(findings.as_slice().len(), 3, "{:?}", findings.as_slice());
+    entities::load(Some(text), &schema.enforcing, &mut findings);
+    let found: Vec<_> = findings.into_sorted().into_iter().map(|f| (f.place.line, f.code, f.message)).collect();
+    let lines_and_codes: Vec<_> = found.iter().map(|(line, code, _)| (*line, *code)).collect();
+    assert_eq!(lines_and_codes, [(2, "entity"), (3, "unknown_type"), (4, "unknown_type"), (6, "entity")], "{found:?}");
+    assert!(found[1].2.contains("did you mean `Account`?"), "{found:?}");
 }
 
 #[test]
