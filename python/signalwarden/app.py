@@ -153,7 +153,7 @@ class App:
                 lambda: self._clock() / 1e6,
                 core=engine,
                 keep=intake.keep,
-                note=lambda feed, why: recorder.change("stream_suspended", actor=f"ssf:{feed}", detail=why),
+                note=lambda feed, why: recorder.change("stream_suspended", feed=feed, detail=why),
             )
         )
 

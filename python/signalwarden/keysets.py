@@ -56,6 +56,8 @@ MIN_LIFE_S: Final = 3_600.0
 MAX_UNKNOWN: Final = 64
 """Names remembered as unknown since the last fetch."""
 FETCH_TIMEOUT_S: Final = 10.0
+WAIT_S: Final = 1.0
+"""For another one's fetch: whoever waits holds a thread of the door, and may come again."""
 
 
 class Fetch(Protocol):
@@ -250,7 +252,7 @@ class KeySet:
     def _refresh(self, *, wait: bool) -> bool:
         """Fetches, unless that was tried just now. True if the set is newer than when this was called."""
         before = self._read_at
-        if not self._fetching.acquire(blocking=wait, timeout=FETCH_TIMEOUT_S if wait else -1):
+        if not self._fetching.acquire(blocking=wait, timeout=WAIT_S if wait else -1):
             return False
         try:
             if self._read_at != before:

@@ -167,7 +167,7 @@ def test_an_event_that_is_not_understood_suspends_the_resting_value_until_somebo
         server.vouch()
         assert server.decide(OTHER) == "allowed"
     (suspended,) = changes(root, "stream_suspended")
-    assert suspended["actor"] == "ssf:idp"
+    assert suspended["feed"] == "idp"
     assert "jane" not in json.dumps(suspended)
     assert [record["actor"] for record in changes(root, "stream_resynchronised")] == [
         "spiffe://prod.example/operator"

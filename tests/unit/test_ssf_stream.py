@@ -7,9 +7,13 @@ import logging
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from random import Random
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from signalwarden import _core
 from signalwarden.errors import KeySetError, StateError
@@ -348,6 +352,15 @@ def test_a_stream_that_was_vouched_for_after_a_silence_stays_in_sync(world: Worl
     assert world.live()["in_sync"] is True
 
 
+def test_a_stream_that_was_vouched_for_after_a_silence_stays_in_sync_over_a_restart(world: World) -> None:
+    world.vouched()
+    world.now += 10 * RETENTION
+    world.stream.resynchronise("spiffe://prod.example/operator")
+    world.restart()
+    world.stream.take(world.transmitter.verification(world.now))
+    assert world.live()["in_sync"] is True
+
+
 def test_a_transmitter_that_was_asked_and_had_nothing_leaves_no_gap(world: World) -> None:
     world.vouched()
     for _ in range(4):
@@ -445,6 +458,31 @@ def test_a_set_sent_under_another_name_is_refused(world: World) -> None:
     with pytest.raises(SetRefusedError, match="another `jti`"):
         world.stream.take(world.compliance("compliant"), jti="other")
     assert world.known() == {}
+
+
+@settings(max_examples=25, deadline=None)
+@given(
+    order=st.lists(st.tuples(st.integers(0, 3), st.integers(0, 40), st.booleans()), min_size=1, max_size=8),
+    again=st.randoms(use_true_random=False),
+)
+def test_whatever_was_taken_changes_nothing_when_it_is_replayed_after_a_restart(
+    order: list[tuple[int, int, bool]], again: Random
+) -> None:
+    with TemporaryDirectory() as folder:
+        world = World(Path(folder)).vouched()
+        sent = []
+        for name, ago, good in order:
+            status = "compliant" if good else "not-compliant"
+            sent.append(world.compliance(status, name=f"d{name}", at=world.now - ago))
+            world.stream.take(sent[-1])
+            world.now += 1
+        world.restart()
+        before = world.known(), world.live()
+        again.shuffle(sent)
+        for raw in sent:
+            world.stream.take(raw)
+        assert (world.known(), world.live()) == before
+        world.store.close()
 
 
 # ---- what must come again ---------------------------------------------------------------------------------

@@ -37,8 +37,8 @@ BACKOFF_FACTOR: Final = 10
 """The longest pause after failures, in intervals."""
 JITTER: Final = 0.1
 """Of each pause, so that many receivers do not ask at once."""
-STOP_S: Final = 15.0
-"""How long a stop waits for a fetch that is under way."""
+STOP_S: Final = 1.0
+"""How long a stop waits for a fetch that is under way; one that ends later is thrown away, and comes again."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,6 +151,8 @@ class Poller:
         kept: it stays unacknowledged, and comes again."""
         acks, errors = list(self._acks), dict(self._errors)
         answer = self._fetch_sets(acks, errors)
+        if stopping is not None and stopping.is_set():
+            return False
         # They were delivered. What is not stays here and goes with the next request.
         self._acks = [jti for jti in self._acks if jti not in acks]
         self._errors = {jti: error for jti, error in self._errors.items() if jti not in errors}
