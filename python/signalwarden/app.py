@@ -55,6 +55,8 @@ REPLAY_BATCH: Final = 1_000
 REFUSALS_A_SECOND: Final = 10
 """Change records of refused clients: more would let a stranger fill the log and deny everyone's requests. The rest
 are counted in the next one."""
+UNENFORCED: Final = "unenforced_route"
+"""The warning of a route with `enforce: false`."""
 
 # What a reload can't change: these are bound when the server starts.
 _FIXED: Final = (

@@ -154,6 +154,10 @@ def test_a_feed_is_read_anew_for_a_contract_that_came_or_changed_and_not_for_a_m
         (feed("bad", bad="start"), "it can't be started: RuntimeError"),
         (feed("bad", "later"), "feeds of kind `later` are not built yet"),
         (feed("bad", "poll"), "it can't be read: KeyError"),
+        (
+            poll("bad", file=None, url="https://u:p@feed.example/"),
+            "a URL holds no user or password, expected a token file",
+        ),
     ],
 )
 def test_a_feed_that_cannot_run_says_so_and_the_others_run(

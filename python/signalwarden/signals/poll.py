@@ -22,7 +22,7 @@ import orjson
 from signalwarden.decision_log import rfc3339
 from signalwarden.errors import FeedError, SignalwardenError
 from signalwarden.files import read_regular, why
-from signalwarden.outbound import Fetched, bearer, fetch
+from signalwarden.outbound import Fetched, bearer, check_url, fetch
 from signalwarden.signals import Feed, Seams, Source, Status
 from signalwarden.signals.document import MAX_DOCUMENT_BYTES, Batch, read_document
 
@@ -79,7 +79,7 @@ class PollSettings:
 
     @staticmethod
     def read(feed: Feed, root: Path) -> PollSettings:
-        """From the description of a feed. Raises KeyError or TypeError for what is none."""
+        """From the description of a feed. Raises FeedError, KeyError or TypeError for what is none."""
         described = feed.settings
 
         def seconds(key: str) -> float:
@@ -89,6 +89,9 @@ class PollSettings:
             value = described.get(key)
             return None if value is None else str(value)
 
+        url = text("url")
+        if url is not None:
+            check_url(url)
         signals = tuple(
             orjson.dumps(contract, option=orjson.OPT_SORT_KEYS).decode() for contract in feed.signals
         )
@@ -96,7 +99,7 @@ class PollSettings:
             feed=feed.name,
             root=root,
             file=text("file"),
-            url=text("url"),
+            url=url,
             interval_s=seconds("interval"),
             timeout_s=seconds("timeout"),
             jitter_s=seconds("jitter"),
