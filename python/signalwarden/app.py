@@ -136,7 +136,7 @@ class App:
         writer = self._open_log(stack, settings, root, engine, recorder)
         recorder.change("server_started", actor="server", version=__version__)
         self._record_load(recorder, None, loaded, "server")
-        feeds = self._feeds(root, engine, intake, recorder)
+        feeds = self._feeds(loaded, engine, intake, recorder)
         stack.callback(feeds.stop)
         admin_door = HttpDoor(admin.build(self), settings.listen.admin)
         stack.callback(admin_door.stop, ADMIN_GRACE_S)
@@ -147,14 +147,15 @@ class App:
         admin_door.start()
         front.start()
 
-    def _feeds(self, root: Path, engine: _core.Engine, intake: Intake, recorder: Recorder) -> Feeds:
+    def _feeds(self, loaded: Loaded, engine: _core.Engine, intake: Intake, recorder: Recorder) -> Feeds:
         return Feeds(
             Seams(
-                root,
+                loaded.root,
                 self._carry,
                 lambda: self._clock() / 1e6,
                 core=engine,
                 keep=intake.keep,
+                state=loaded.settings.state_path(loaded.root).parent,
                 note=lambda feed, why: recorder.change("stream_suspended", feed=feed, detail=why),
             )
         )

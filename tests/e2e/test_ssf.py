@@ -205,6 +205,27 @@ def test_poisoned_sets_change_nothing_and_are_answered_as_the_rfc_says(
         assert server.http("GET", "/v1/signals").json()["signals"] == []
 
 
+def test_a_contract_that_reads_more_events_is_vouched_for_anew(root: Path, transmitter: Transmitter) -> None:
+    register = (root / "signals.yaml").read_text()
+    with running(root) as server:
+        server.push(transmitter.verification(time.time()))
+        server.vouch()
+        server.push(transmitter.event(time.time(), "session-established", workload(AGENT)))
+        assert server.push(transmitter.event(time.time(), "credential-change", workload(OTHER)))[0] == 202
+        assert server.decide(AGENT) == server.decide(OTHER) == "allowed"  # it is no concern of the contract
+        changed = register.replace("events: {", "events: {credential-change: {value: false}, ")
+        (root / "signals.yaml").write_text(changed)
+        server.app.reload("SIGHUP")
+        assert (server.decide(AGENT), server.decide(OTHER)) == ("allowed", "signal_unavailable")
+        server.vouch()
+        assert server.decide(OTHER) == "allowed"
+        server.push(transmitter.event(time.time(), "credential-change", workload(OTHER)))
+        assert server.decide(OTHER) == "no_policy_permits"
+        (root / "signals.yaml").write_text(changed.replace("purpose: Keep out", "purpose: To keep out"))
+        server.app.reload("SIGHUP")
+        assert server.stream()["in_sync"] is True
+
+
 def test_a_polled_event_is_acknowledged_once_it_counts(
     root: Path, transmitter: Transmitter, eventually: Eventually
 ) -> None:

@@ -313,7 +313,9 @@ def seams(root: Path, **more: Any) -> Seams:
 
 def source(root: Path, **changed: Any) -> SsfSource:
     feed = Feed("idp", "ssf", SETTINGS | changed, ())
-    made = SSF.build(SSF.read(feed, root), seams(root, core=FakeCore(), keep=lambda make: make()))
+    made = SSF.build(
+        SSF.read(feed, root), seams(root, core=FakeCore(), keep=lambda make: make(), state=root / "var")
+    )
     assert isinstance(made, SsfSource)
     return made
 

@@ -19,6 +19,7 @@ from signalwarden import _core
 from signalwarden.errors import KeySetError, StateError
 from signalwarden.intake import Intake
 from signalwarden.keysets import KeySet
+from signalwarden.signals.ssf.basis import Basis, digests
 from signalwarden.signals.ssf.events import STREAM_UPDATED, contracts_of
 from signalwarden.signals.ssf.set import ErrorCode, SetRefusedError, Verifier
 from signalwarden.signals.ssf.stream import MAX_REMEMBERED, SAY_AGAIN_S, Outcome, Stream
@@ -82,6 +83,7 @@ class World:
         self.transmitter = Transmitter()
         self.notes: list[tuple[str, str]] = []
         self.broken = False
+        self.contracts = {"device_ok": "digest"}
         self.up()
 
     def up(self) -> None:
@@ -105,8 +107,10 @@ class World:
             core=self.engine,
             keep=self.keep,
             clock=self.clock,
+            basis=Basis(self.root, "idp", self.contracts),
             note=lambda feed, detail: self.notes.append((feed, detail)),
         )
+        self.stream.settle()
 
     def keep(self, make: Callable[[], Sequence[_core.StoredChange]]) -> None:
         if self.broken:
@@ -322,6 +326,60 @@ def test_of_a_full_store_nothing_is_dropped_in_silence(tmp_path: Path) -> None:
     world.now += 1
     assert world.stream.take(world.compliance("compliant", name="d1")) is Outcome.ACCEPTED
     world.store.close()
+
+
+def test_a_contract_that_nobody_vouched_for_suspends_the_stream(world: World) -> None:
+    world.vouched()
+    world.restart()
+    assert world.live()["in_sync"] is True
+    for contracts in ({"device_ok": "digest", "new": "1"}, {"device_ok": "another"}, {"new": "1"}):
+        world.contracts = contracts
+        world.restart()
+        assert world.live()["in_sync"] is False, contracts
+        assert "as it now stands" in world.live()["suspended"]
+        world.vouched()
+        world.restart()
+        assert world.live()["in_sync"] is True
+
+
+def test_a_contract_that_goes_and_comes_back_has_missed_something(world: World) -> None:
+    world.vouched()
+    for contracts, in_sync in (({}, True), ({"device_ok": "digest"}, False)):
+        world.contracts = contracts
+        world.restart()
+        assert world.live()["in_sync"] is in_sync
+
+
+@pytest.mark.parametrize("damage", [b"", b"{", b"[]", None])
+def test_a_state_whose_basis_is_lost_was_not_vouched_for(world: World, damage: bytes | None) -> None:
+    world.vouched()
+    path = world.root / "streams/idp.json"
+    assert path.stat().st_mode & 0o077 == 0
+    path.unlink()
+    if damage is not None:
+        path.write_bytes(damage)
+    world.restart()
+    assert world.live()["in_sync"] is False
+
+
+def test_a_basis_is_about_what_decides_and_nothing_else() -> None:
+    def of(*shared: object, **changed: Any) -> dict[str, str]:
+        source = {
+            "kind": "ssf",
+            "feed": "idp",
+            "subject": {},
+            "events": {},
+            "while_live": True,
+            "assurance": "sourced",
+        }
+        signal = {"name": "s", "subject": "device", "description": "x", "sources": [source | changed]}
+        return digests([signal], "idp", *shared)
+
+    assert of() == of(while_live=False) == of(assurance="authoritative")
+    assert of() != of(events={"urn:x": {"value": True}})
+    assert of() != of(subject={"member": "user"})
+    assert of() != of("another issuer")
+    assert of(feed="other") == {}
 
 
 def test_a_silence_longer_than_the_transmitter_keeps_events_is_a_gap(world: World) -> None:

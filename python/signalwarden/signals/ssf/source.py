@@ -16,6 +16,7 @@ from signalwarden.keysets import Fetch, KeySet, file_reader, url_reader
 from signalwarden.outbound import fetch
 from signalwarden.rates import Rates
 from signalwarden.signals import Feed, Seams, Source, Status
+from signalwarden.signals.ssf.basis import Basis, digests
 from signalwarden.signals.ssf.events import contracts_of
 from signalwarden.signals.ssf.poll import Poller, PollSettings
 from signalwarden.signals.ssf.push import Answer, take_pushed, too_many
@@ -129,8 +130,9 @@ class SsfSource:
 
     def start(self) -> None:
         """See Source."""
-        self._running = True
         self.stream.open()
+        self.stream.settle()
+        self._running = True
         if self._poller is not None:
             self._poller.start()
 
@@ -187,18 +189,21 @@ class _Ssf:
 
     def build(self, settings: SsfSettings, seams: Seams, fetching: Fetch = fetch) -> Source:
         """See Kind."""
-        if seams.core is None or seams.keep is None:
+        if seams.core is None or seams.keep is None or seams.state is None:
             raise SignalwardenError("a feed of kind `ssf` needs the core and a way to keep changes")
+        signals = orjson.loads(settings.signals)
+        shared = (settings.issuer, settings.audience, settings.members, settings.critical_members)
         keys = settings.keys.key_set(fetching)
         stream = Stream(
             settings.feed,
             Verifier(settings.issuer, settings.audience, keys),
             Rules(settings.issuer, dict(settings.members), frozenset(settings.critical_members)),
-            contracts_of(orjson.loads(settings.signals), settings.feed),
+            contracts_of(signals, settings.feed),
             retention_us=settings.retention_us,
             core=seams.core,
             keep=seams.keep,
             clock=lambda: int(seams.clock() * 1_000_000),
+            basis=Basis(seams.state, settings.feed, digests(signals, settings.feed, *shared)),
             note=seams.note,
         )
         poller = Poller(stream, settings.poll, fetching) if settings.poll is not None else None

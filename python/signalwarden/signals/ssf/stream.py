@@ -63,6 +63,13 @@ class Core(Protocol):
     def feeds(self) -> bytes: ...
 
 
+class Vouching(Protocol):
+    """`basis.Basis`, as far as it is used here."""
+
+    def settle(self) -> list[str]: ...
+    def vouch(self) -> None: ...
+
+
 Keep = Callable[[Callable[[], Sequence[StoredChange]]], None]
 """Makes changes under the lock of all changes, writes them down, takes them in. Raises StateError."""
 
@@ -110,6 +117,7 @@ class Stream:
         core: Core,
         keep: Keep,
         clock: Callable[[], int],
+        basis: Vouching,
         note: Callable[[str, str], None] = lambda _feed, _detail: None,
     ) -> None:
         self.feed = feed
@@ -120,6 +128,7 @@ class Stream:
         self._core = core
         self._keep_changes = keep
         self._clock = clock
+        self._basis = basis
         self._note = note
         self._turn = threading.Lock()
         self._closed = False
@@ -237,9 +246,20 @@ class Stream:
                 self._keep(lambda: self._suspension(gap, now))
             self._heard_us = now
 
+    def settle(self) -> None:
+        """Begins with what it was vouched for: a contract that is new to the stream suspends it."""
+        fresh = self._basis.settle()
+        if fresh:
+            more = f" and {len(fresh) - 1} more" if len(fresh) > 1 else ""
+            problem = f"nobody has vouched for `{fresh[0]}`{more} as it now stands"
+            with self._my_turn():
+                self._keep(lambda: self._suspension([problem], self._clock()))
+
     def resynchronise(self, actor: str) -> None:
         """An operator vouches that what was missed has been made up for."""
         with self._my_turn():
+            # First: without it a restart suspends the stream again, and never the other way round.
+            self._basis.vouch()
             now, detail = self._clock(), f"by {actor}"
             self._keep(
                 lambda: [
