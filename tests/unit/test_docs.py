@@ -140,7 +140,10 @@ def findings_of(file: str, text: str, folder: Path) -> list[str]:
     ]
 
 
-@pytest.mark.parametrize("page", ["README.md", "docs/register.md", "docs/routes.md", "docs/ssf.md"])
+PAGES_OF_FILES = ["README.md", *(f"docs/{name}.md" for name in ("register", "feeds", "ssf", "routes"))]
+
+
+@pytest.mark.parametrize("page", PAGES_OF_FILES)
 def test_examples_of_files_are_found_as_the_page_says(page: str, tmp_path: Path) -> None:
     pattern = r"^```yaml (register|routes)\n(.*?)^```$(?:\n```text findings\n(.*?)^```$)?"
     examples = re.findall(pattern, text_of(page), re.MULTILINE | re.DOTALL)

@@ -39,6 +39,8 @@ MAX_DOUBLINGS: Final = 40
 """A second doubled so often is longer than any backoff, and still a number."""
 _RANDOM: Final = random.SystemRandom()
 """Servers that start together must not poll together for ever."""
+_READING: Final = threading.Lock()
+"""One document at a time is taken apart and carried: sixty large ones together would take gigabytes."""
 SHOWN_INDEXES: Final = 5
 """Entries of one reason that the log names; the others are counted."""
 MAX_VALIDATOR_BYTES: Final = 1024
@@ -215,10 +217,11 @@ class PollSource:
             self._seen = _Seen(digest, validators)
             return
         self._seen = None
-        document = read_document(content, observed_at)
         refused: dict[str, list[int]] = {}
-        for batch in document.batches:
-            self._carry(stopped, batch, refused)
+        with _READING:
+            document = read_document(content, observed_at)
+            for batch in document.batches:
+                self._carry(stopped, batch, refused)
         self._tell(refused)
         if not document.stamped and refused.keys() <= FINAL:
             self._seen = _Seen(digest, validators)
@@ -274,6 +277,8 @@ class PollSource:
         if text and text != self._told:
             _log.warning("feed `%s`: entries were refused: %s", self._settings.feed, text)
         self._told = text
+        with self._life:
+            self._note(refused=sum(map(len, refused.values())))
 
     def _succeeded(self, stopped: threading.Event) -> None:
         with self._life:
