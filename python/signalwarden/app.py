@@ -37,6 +37,7 @@ from signalwarden.server import FrontDoor
 from signalwarden.services import Client, Readiness
 from signalwarden.signals import Seams
 from signalwarden.signals.feeds import Feeds
+from signalwarden.signals.ssf import Desk
 from signalwarden.state import SqliteStore, Store
 from signalwarden.watch import Watch
 
@@ -144,7 +145,7 @@ class App:
         recorder = Recorder(engine, self._clock)
         writer = self._open_log(stack, settings, root, engine, recorder)
         recorder.change("server_started", actor="server", version=__version__)
-        feeds = Feeds(Seams(root, self.publish_as, lambda: self._clock() / 1e6))
+        feeds = self._feeds(loaded, engine, intake, recorder)
         stack.callback(feeds.stop)
         reloads = Reloads(
             self._directory,
@@ -180,6 +181,19 @@ class App:
 
     def _swap(self, intake: Intake, engine: _core.Engine, loaded: Loaded) -> None:
         intake.undisturbed(lambda: engine.swap(loaded.configuration))
+
+    def _feeds(self, loaded: Loaded, engine: _core.Engine, intake: Intake, recorder: Recorder) -> Feeds:
+        return Feeds(
+            Seams(
+                loaded.root,
+                self.publish_as,
+                lambda: self._clock() / 1e6,
+                core=engine,
+                keep=intake.keep,
+                state=loaded.settings.state_path(loaded.root).parent,
+                note=lambda feed, why: recorder.change("stream_suspended", feed=feed, detail=why),
+            )
+        )
 
     def _intake(self, engine: _core.Engine, store: Store, settings: Settings) -> Intake:
         return Intake(
@@ -387,6 +401,28 @@ class App:
             clock=self._clock,
         )
 
+    def ssf_push(
+        self, feed: str, content_type: str | None, body: bytes
+    ) -> tuple[int, bytes, Mapping[str, str]]:
+        """See Services."""
+        answer = self._desk().push(feed, content_type, body)
+        return answer.status, answer.body, answer.headers
+
+    def ssf_streams(self) -> bytes:
+        """See Services."""
+        return self._desk().streams()
+
+    def ssf_resynchronise(self, feed: str, actor: str) -> bool:
+        """See Services."""
+        known = self._desk().resynchronise(feed, actor)
+        if known:
+            self._up().recorder.change("stream_resynchronised", actor=actor, feed=feed)
+        return known
+
+    def _desk(self) -> Desk:
+        running = self._up()
+        return Desk(running.feeds, running.engine.feeds)
+
     def reload(self, actor: str) -> str:
         """See Services."""
         return self._up().reloads.reload(actor)
@@ -485,6 +521,7 @@ class App:
             **running.intake.counters(),
             **counts,
             **running.feeds.numbers(),
+            **self._desk().numbers(),
             "log_written": health.written,
             "log_failures": health.failures,
             "log_healthy": int(health.healthy),

@@ -85,7 +85,7 @@ LAYERS: tuple[set[str], ...] = (
     {"values", "directory", "request_json", "outbound", "approvers"},
     {"config"},
     {"mtls", "services", "keys", "doors", "state", "decision_log", "metrics", "rates", "register", "tallies"}
-    | {"difference", "watch"},
+    | {"difference", "watch", "keysets"},
     {"signals", "intake", "tokens", "tasks", "approvals", "in_force"},
     {"publish_door", "publishers", "reloads"},
     {
@@ -119,7 +119,10 @@ IMPORTS: Edges = {
     "in_force": {"approvers", "config", "difference", "errors", "state"},
     "watch": {"directory", "errors"},
     "reloads": {"config", "decision_log", "difference", "errors", "in_force"},
-    "signals": {"decision_log", "errors", "files", "outbound", "services"},
+    "keysets": {"errors", "files"},
+    "signals": {
+        *("_core", "decision_log", "errors", "files", "keysets", "outbound", "rates", "services", "values"),
+    },
     "mtls": {"errors", "files", "values"},
     "publish_door": {"_core", "doors", "errors", "mtls", "values"},
     "publishers": {"_core", "decision_log", "errors", "intake"},
