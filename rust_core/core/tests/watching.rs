@@ -414,8 +414,10 @@ fn what_loads_and_does_nothing_is_said_aloud() {
     );
     let dead = format!("{GUARDED}permit(principal, action == Action::\"account.close\", resource) when {{ 1 == 2 }};");
     assert_eq!(warnings(&dead), [policy(6), routes(8)], "nor does one that can never apply");
-    let other = format!("{GUARDED}permit(principal, action, resource is Workload);");
-    assert_eq!(warnings(&other), [policy(6), routes(8)]);
+    for nobody in ["principal, action, resource is Workload", "principal == Workload::\"agent\", action, resource"] {
+        let other = format!("{GUARDED}permit({nobody});");
+        assert_eq!(warnings(&other), [policy(6), routes(8)], "{nobody}");
+    }
 }
 
 #[test]
