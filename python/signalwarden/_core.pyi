@@ -182,7 +182,7 @@ class Engine:
         """The change that says that a stream of events was `verified`, `suspended` or `resynchronised` then.
         Raises BadInputError."""
     def feeds(self) -> bytes:
-        """JSON of the streams of events: [{"feed", "kind", "verified_at", "in_sync", "suspended"}]."""
+        """JSON of the streams of events: [{"feed", "kind", "verified_at", "in_sync", "in_sync_since", "suspended"}]."""
     def switched_off(self) -> list[tuple[str, str | None]]:
         """Publishers and feeds that are switched off, as a whole (None) or for one signal."""
     def apply(self, changes: Sequence[StoredChange], *, now_us: int) -> None:

@@ -224,6 +224,7 @@ impl Engine {
                     "kind": feed.kind.as_str(),
                     "verified_at": stream.verified_at.map(Timestamp::to_rfc3339),
                     "in_sync": in_sync,
+                    "in_sync_since": stream.in_sync_since.map(Timestamp::to_rfc3339),
                     "suspended": (!in_sync).then_some(why),
                 })
             })
