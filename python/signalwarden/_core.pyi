@@ -176,9 +176,7 @@ class Engine:
     ) -> StoredChange:
         """The change that switches a publisher or feed (`poll:NAME`, `ssf:NAME`), or one of its signals, on or off:
         keep, then apply. Raises BadInputError."""
-    def stream(
-        self, feed: str, *, event: str, at_us: int, now_us: int, detail: str = ...
-    ) -> StoredChange:
+    def stream(self, feed: str, *, event: str, at_us: int, now_us: int, detail: str = ...) -> StoredChange:
         """The change that says that a stream of events was `verified`, `suspended` or `resynchronised` then.
         Raises BadInputError."""
     def feeds(self) -> bytes:
