@@ -53,6 +53,15 @@ class AdminClient:
             "GET", "/v1/signals", params={"limit": limit, **({"subject": subject} if subject else {})}
         )
 
+    def publishers(self) -> dict[str, Any]:
+        """GET /v1/publishers."""
+        return self._call("GET", "/v1/publishers")
+
+    def switch_publisher(self, publisher: str, signal: str | None, *, enabled: bool) -> dict[str, Any]:
+        """POST /v1/publishers/enable, or disable."""
+        body = {"id": publisher, **({"signal": signal} if signal is not None else {})}
+        return self._call("POST", f"/v1/publishers/{'enable' if enabled else 'disable'}", json=body)
+
     def _call(self, method: str, path: str, **more: Any) -> dict[str, Any]:
         try:
             answer = self._http.request(method, path, **more)

@@ -1,7 +1,6 @@
 """The composition root: the only module that wires. Starts everything in order, stops it in reverse.
 
-Whatever changes live state goes one way, under one lock: the core judges, the store keeps, the core takes it in,
-and only then is there an answer.
+Whatever changes live state goes one way, through `intake`.
 """
 
 from __future__ import annotations
@@ -15,7 +14,7 @@ import threading
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from queue import SimpleQueue
+from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING, Any, Final
 
 import orjson
@@ -25,8 +24,12 @@ from signalwarden.config import ClientSettings, Loaded, Right, Settings, load
 from signalwarden.decision_log import FileSink, LogWriter, Recorder, now_us, rfc3339
 from signalwarden.doors import HttpDoor
 from signalwarden.errors import ConfigurationError, Problem, SignalwardenError, StateError, sentence
+from signalwarden.intake import Intake
 from signalwarden.keys import digest_key
 from signalwarden.metrics import Metrics
+from signalwarden.mtls import Certificates
+from signalwarden.publish_door import PublishDoor
+from signalwarden.publishers import Publishers
 from signalwarden.server import FrontDoor
 from signalwarden.services import Client, Readiness
 from signalwarden.signals import Seams
@@ -58,7 +61,9 @@ UNENFORCED: Final = "unenforced_route"
 """The warning of a route with `enforce: false`."""
 
 # What a reload can't change: these are bound when the server starts.
-_FIXED: Final = ("listen", "tls", "identity", "state", "keys", "decision_log", "policies", "insecure")
+_FIXED: Final = (
+    *("listen", "tls", "identity", "state", "keys", "decision_log", "signals", "policies", "insecure"),
+)
 
 
 @dataclass(slots=True)
@@ -68,11 +73,13 @@ class _Running:
     loaded: Loaded
     store: Store
     engine: _core.Engine
+    intake: Intake
     recorder: Recorder
     writer: LogWriter
     feeds: Feeds
     admin: HttpDoor
     front: FrontDoor
+    signals: PublishDoor | None
 
 
 class App:
@@ -81,8 +88,6 @@ class App:
     def __init__(self, directory: Path | str, clock: Callable[[], int] = now_us) -> None:
         self._directory = Path(directory)
         self._clock = clock
-        self._changes = threading.Lock()
-        """Held from judging a change to taking it in, and while a configuration is swapped."""
         self._reloads = threading.Lock()
         """One reload at a time; signals go on while a directory is read and checked."""
         self._tally = threading.Lock()
@@ -123,24 +128,51 @@ class App:
         store = SqliteStore(settings.state_path(root))
         stack.callback(store.close)
         key = digest_key(settings.keys_path(root))
-        engine = _core.Engine(influence=settings.decision_log.influence, digest_key=key)
-        stack.callback(self._keep_time_at_end, store, engine)
+        engine = _core.Engine(
+            influence=settings.decision_log.influence, digest_key=key, max_live=settings.signals.max_live
+        )
+        intake = self._intake(engine, store, settings)
+        stack.callback(self._keep_time_at_end, intake, engine)
         self._replay(store, engine)
         engine.swap(loaded.configuration)
         recorder = Recorder(engine, self._clock)
         writer = self._open_log(stack, settings, root, engine, recorder)
         recorder.change("server_started", actor="server", version=__version__)
         self._record_load(recorder, None, loaded, "server")
-        feeds = Feeds(Seams(root, self._carry, lambda: self._clock() / 1e6))
+        feeds = Feeds(Seams(root, self.publish_as, lambda: self._clock() / 1e6))
         stack.callback(feeds.stop)
         admin_door = HttpDoor(admin.build(self), settings.listen.admin)
         stack.callback(admin_door.stop, ADMIN_GRACE_S)
         front = FrontDoor(engine, settings.listen.check, reflection_on=settings.listen.reflection)
         stack.callback(front.stop, GRACE_S)
-        self._running = _Running(loaded, store, engine, recorder, writer, feeds, admin_door, front)
+        signals = self._signals_door(stack, settings, root)
+        self._running = _Running(
+            loaded, store, engine, intake, recorder, writer, feeds, admin_door, front, signals
+        )
         feeds.adopt(loaded.configuration.describe())
         admin_door.start()
+        if signals is not None:
+            signals.start()
         front.start()
+
+    def _intake(self, engine: _core.Engine, store: Store, settings: Settings) -> Intake:
+        return Intake(
+            engine,
+            store,
+            clock=self._clock,
+            max_rate=settings.signals.max_rate,
+            on_failure=lambda: self._count("state_failures"),
+        )
+
+    def _signals_door(
+        self, stack: contextlib.ExitStack, settings: Settings, root: Path
+    ) -> PublishDoor | None:
+        files = settings.tls_paths(root)
+        if files is None or settings.listen.signals is None:
+            return None
+        door = PublishDoor(self, settings.listen.signals, Certificates(*files))
+        stack.callback(door.stop, GRACE_S)
+        return door
 
     def _replay(self, store: Store, engine: _core.Engine) -> None:
         """Takes in what the store has kept."""
@@ -208,7 +240,9 @@ class App:
 
     def _serve(self) -> None:
         while not self._end:
-            self._wake.get()
+            # The system may hand a signal to any thread, and then this wait is not interrupted: it ends by itself.
+            with contextlib.suppress(Empty):
+                self._wake.get(timeout=TICK_S)
             if self._hup:
                 self._hup = False
                 with contextlib.suppress(ConfigurationError):  # recorded and logged
@@ -226,10 +260,12 @@ class App:
         running = self._up()
         for warning in running.loaded.warnings:
             _log.warning("%s", sentence(warning))
+        signals = f", signals on {running.signals.address}" if running.signals else ""
         _log.info(
-            "check on %s, admin on %s, decision log %s, revision %.12s",
+            "check on %s, admin on %s%s, decision log %s, revision %.12s",
             running.front.address,
             running.admin.address,
+            signals,
             self.decisions_path(),
             running.engine.revision,
         )
@@ -249,6 +285,12 @@ class App:
         """Where the admin API is answered."""
         return str(self._up().admin.address)
 
+    @property
+    def signals_address(self) -> str | None:
+        """Where publishers are heard over mutual TLS; None if nowhere."""
+        signals = self._up().signals
+        return str(signals.address) if signals else None
+
     # ------------------------------------------------------------ every second
 
     def _tick_forever(self) -> None:
@@ -257,19 +299,17 @@ class App:
             if running is None:
                 continue
             try:
-                self._keep_time(running.store, running.engine)
+                self._keep_time(running.intake, running.engine)
             except SignalwardenError as error:
-                self._count("state_failures")
                 _log.error("the time mark can't be kept: %s", error)
             self._watch_transport(running)
 
-    def _keep_time(self, store: Store, engine: _core.Engine) -> None:
-        with self._changes:
-            store.append([engine.time_mark(now_us=self._clock())])
+    def _keep_time(self, intake: Intake, engine: _core.Engine) -> None:
+        intake.keep(lambda: [engine.time_mark(now_us=self._clock())])
 
-    def _keep_time_at_end(self, store: Store, engine: _core.Engine) -> None:
+    def _keep_time_at_end(self, intake: Intake, engine: _core.Engine) -> None:
         try:
-            self._keep_time(store, engine)
+            self._keep_time(intake, engine)
         except SignalwardenError as error:
             _log.error("the time mark can't be kept: %s", error)
 
@@ -288,23 +328,38 @@ class App:
 
     def publish(self, body: bytes, client: Client) -> bytes:
         """See Services."""
-        return self._carry(body, client.id)
+        return self._up().intake.publish(body, client.id)
 
-    def _carry(self, body: bytes, origin: str) -> bytes:
-        """A batch of a publisher or a feed. One at a time; the answer follows the durable write."""
+    def publish_as(self, body: bytes, publisher: str) -> bytes:
+        """See publish_door.Hosting: the connection says who publishes, the contracts whether that counts."""
+        return self._up().intake.publish(body, publisher)
+
+    def welcomes(self, trust_domain: str) -> bool:
+        """See publish_door.Hosting."""
+        settings = self._up().loaded.settings
+        return trust_domain == settings.trust_domain or trust_domain in settings.federates_with
+
+    def refused_peer(self, publisher: str | None, detail: str) -> None:
+        """See publish_door.Hosting."""
+        self.refused(Client(publisher, frozenset()) if publisher else None, Right.PUBLISH, detail)
+
+    def switch_publisher(self, actor: str, publisher: str, signal: str | None, *, enabled: bool) -> bytes:
+        """See Services."""
+        return self._publishers().switch(actor, publisher, signal, enabled=enabled)
+
+    def publishers(self) -> bytes:
+        """See Services."""
+        return self._publishers().listing()
+
+    def _publishers(self) -> Publishers:
         running = self._up()
-        with self._changes:
-            now = self._clock()
-            admission = running.engine.admit(body, publisher=origin, now_us=now)
-            changes = admission.changes
-            if changes:
-                try:
-                    running.store.append(changes)
-                except StateError:
-                    self._count("state_failures")
-                    raise
-                running.engine.apply(changes, now_us=now)
-            return admission.answer
+        return Publishers(
+            running.engine,
+            running.intake,
+            running.recorder,
+            description=running.loaded.configuration.describe,
+            clock=self._clock,
+        )
 
     def reload(self, actor: str) -> str:
         """See Services."""
@@ -317,9 +372,7 @@ class App:
                 self._refuse_reload(running, actor, error)
                 raise
             before = running.loaded
-            with self._changes:
-                running.engine.swap(loaded.configuration)
-                running.loaded = loaded
+            running.intake.undisturbed(lambda: self._put_in_force(running, loaded))
             # Without the lock of changes: a feed that stops first carries what it has in hand.
             running.feeds.adopt(loaded.configuration.describe())
             self._reload_refused = None
@@ -327,6 +380,10 @@ class App:
             self._record_load(running.recorder, before, loaded, actor)
         _log.info("revision %.12s in force, by %s", loaded.configuration.revision, actor)
         return loaded.configuration.revision
+
+    def _put_in_force(self, running: _Running, loaded: Loaded) -> None:
+        running.engine.swap(loaded.configuration)
+        running.loaded = loaded
 
     def _refuse_reload(self, running: _Running, actor: str, error: ConfigurationError) -> None:
         findings = [sentence(finding) for finding in error.findings]
@@ -396,6 +453,8 @@ class App:
         if running is None:
             return Readiness(False, {"ready": False, "revision": None})
         doors = {"check": running.front.serving, "admin": running.admin.serving}
+        if running.signals is not None:
+            doors["signals"] = running.signals.serving
         health = running.writer.health()
         revision = running.engine.revision
         ready = revision is not None and all(doors.values())
@@ -428,6 +487,7 @@ class App:
             counts = dict(self._counts)
         return {
             **running.engine.counters(),
+            **running.intake.counters(),
             **counts,
             **running.feeds.numbers(),
             "log_written": health.written,
@@ -438,6 +498,7 @@ class App:
             "log_notes_lost": running.recorder.lost,
             "transport_undelivered": self._transport[0],
             "transport_unknown_method": self._transport[1],
+            "publish_streams": running.signals.open_streams() if running.signals else 0,
             "ready": int(self.readiness().ready),
         }
 

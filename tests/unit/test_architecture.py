@@ -81,12 +81,16 @@ OUTSIDE_CRATES = {"rand", "getrandom", "fastrand", "tokio", "hyper", "socket2", 
 # Modules of the package, lowest layer first: a module imports only from layers above its own line. A package
 # stands for its modules. `_core` is the Rust extension.
 LAYERS: tuple[set[str], ...] = (
-    {"_core", "errors", "files", "health", "envoy_yaml"},
+    {"_core", "errors", "files", "findings", "health", "envoy_yaml"},
     {"values", "directory", "request_json", "outbound"},
     {"config"},
-    {"services", "keys", "doors", "state", "decision_log", "metrics"},
-    {"signals", "tokens", "tasks", "approvals"},
-    {"server", "admin", "offline", "starter", "admin_client", "terminal", "envoy_config", "demo_stage"},
+    {"mtls", "services", "keys", "doors", "state", "decision_log", "metrics", "rates"},
+    {"signals", "intake", "tokens", "tasks", "approvals"},
+    {"publish_door", "publishers"},
+    {
+        *("server", "admin", "offline", "starter", "admin_client", "terminal", "reports", "envoy_config"),
+        "demo_stage",
+    },
     {"app", "demo"},
     {"cli"},
 )
@@ -104,17 +108,25 @@ IMPORTS: Edges = {
     "state": {"_core", "errors", "files"},
     "decision_log": {"errors", "files"},
     "metrics": set(),
+    "rates": {"errors"},
+    "intake": {"_core", "errors", "rates", "state"},
     "signals": {"decision_log", "errors", "files", "outbound", "services"},
+    "mtls": {"errors", "files", "values"},
+    "publish_door": {"_core", "doors", "errors", "mtls", "values"},
+    "publishers": {"_core", "decision_log", "errors", "intake"},
     "health": set(),
     "server": {"config", "doors", "errors", "health"},
     "admin": {"config", "errors", "services", "signals"},
     "app": {
-        *("_core", "admin", "config", "decision_log", "doors", "errors", "keys", "metrics", "server"),
-        *("services", "signals", "state"),
+        *("_core", "admin", "config", "decision_log", "doors", "errors", "intake", "keys"),
+        *("metrics", "mtls", "publish_door", "publishers", "server", "services", "signals", "state"),
     },
 }
 # On the path of a request nothing parses Envoy's messages: it costs six times the processor time.
-HOT = ("server.py", "health.py", "app.py", "admin.py", "doors.py", "services.py", "decision_log/", "signals/")
+HOT = (
+    *("server.py", "health.py", "app.py", "admin.py", "doors.py", "services.py", "intake.py", "rates.py"),
+    *("publish_door.py", "mtls.py", "decision_log/", "signals/"),
+)
 PARSERS = {"envoy_data_plane", "betterproto2"}
 
 # ---- reading Rust -----------------------------------------------------------------------------------------
