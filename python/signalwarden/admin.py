@@ -19,7 +19,14 @@ from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from signalwarden.config import Right
-from signalwarden.errors import BadInputError, ConfigurationError, FindingLike, StateError
+from signalwarden.errors import (
+    BadInputError,
+    ConfigurationError,
+    FindingLike,
+    RateLimitedError,
+    StateError,
+    UnknownPublisherError,
+)
 from signalwarden.services import Client, Services
 from signalwarden.signals.push import PushSource
 
@@ -58,9 +65,10 @@ class AdminReason(Enum):
         422,
         "the directory has errors, the last good one goes on",
     )
+    PUBLISHER_UNKNOWN = ("publisher_unknown", 404, "no contract names this publisher")
     NOT_KEPT = ("not_kept", 503, "the signals can't be kept, so none was taken")
     INTERNAL = ("internal", 500, "the server failed, its log says how")
-    RATE_LIMITED = ("rate_limited", 429, "too many calls")
+    RATE_LIMITED = ("rate_limited", 429, "too much at once, so none of it was taken")
     TASK_UNKNOWN = ("task_unknown", 404, "there is no such task")
     TASK_ENDED = ("task_ended", 409, "the task has ended")
     WORKFLOW_NOT_APPROVED = ("workflow_not_approved", 403, "the workflow is not approved")
@@ -69,7 +77,7 @@ class AdminReason(Enum):
     UNKNOWN_SIGNAL = ("unknown_signal", 0, "no contract in the register has this name")
     NOT_PUSHED = ("not_pushed", 0, "the contract's values do not come from a publisher")
     WRONG_PUBLISHER = ("wrong_publisher", 0, "the contract names another publisher")
-    PUBLISHER_DISABLED = ("publisher_disabled", 0, "the publisher is switched off")
+    PUBLISHER_DISABLED = ("publisher_disabled", 0, "the publisher, or this signal of it, is switched off")
     BAD_SUBJECT = ("bad_subject", 0, "the subject is not of the form that the contract asks for")
     WRONG_TYPE = ("wrong_type", 0, "the value is not of the contract's type")
     FUTURE = ("future", 0, "the value was observed later than now")
@@ -95,12 +103,10 @@ class AdminReason(Enum):
 # Named already, given once their features are built.
 RESERVED: Final = frozenset(
     {
-        AdminReason.RATE_LIMITED,
         AdminReason.TASK_UNKNOWN,
         AdminReason.TASK_ENDED,
         AdminReason.WORKFLOW_NOT_APPROVED,
         AdminReason.NOT_YOURS,
-        AdminReason.PUBLISHER_DISABLED,
     }
 )
 
@@ -116,11 +122,16 @@ class Call:
     built: bool = False
 
 
+SSF_PUSH: Final = "/v1/ssf/push"
+"""Refuses in the words of RFC 8935, not in a problem document."""
+
 # DESIGN section 9. To add a call: a row here, and its function in `_endpoints`.
 CALLS: Final = (
     Call("POST", "/v1/signals", Right.PUBLISH, built=True),
-    Call("POST", "/v1/ssf/push", Right.PUBLISH),
+    Call("POST", SSF_PUSH, Right.PUBLISH, built=True),
     Call("GET", "/v1/signals", Right.READ, built=True),
+    Call("GET", "/v1/register", Right.READ, built=True),
+    Call("GET", "/v1/ssf", Right.READ, built=True),
     Call("GET", "/v1/decisions", Right.READ),
     Call("GET", "/v1/decisions/stream", Right.READ),
     Call("GET", "/v1/tasks", Right.READ),
@@ -137,8 +148,10 @@ CALLS: Final = (
     Call("POST", "/access/v1/evaluation", Right.EVALUATE),
     Call("POST", "/access/v1/evaluations", Right.EVALUATE),
     Call("POST", "/v1/reload", Right.OPERATE, built=True),
-    Call("POST", "/v1/publishers/disable", Right.OPERATE),
-    Call("POST", "/v1/publishers/enable", Right.OPERATE),
+    Call("GET", "/v1/publishers", Right.READ, built=True),
+    Call("POST", "/v1/publishers/disable", Right.OPERATE, built=True),
+    Call("POST", "/v1/publishers/enable", Right.OPERATE, built=True),
+    Call("POST", "/v1/ssf/resynchronise", Right.OPERATE, built=True),
     Call("POST", "/v1/revocations", Right.OPERATE),
     Call("GET", "/healthz", None, built=True),
     Call("GET", "/readyz", None, built=True),
@@ -169,7 +182,7 @@ def build(services: Services) -> FastAPI:
     app = FastAPI(
         title="signalwarden admin", docs_url=None, redoc_url=None, openapi_url=None, redirect_slashes=False
     )
-    endpoints = _endpoints(services, PushSource(services.publish))
+    endpoints = {**_endpoints(services, PushSource(services.publish)), **_publisher_endpoints(services)}
     for call in CALLS:
         endpoint = endpoints.get((call.method, call.path), _not_built)
         guards = [Depends(_guard(services, call))] if call.built and call.right else []
@@ -194,6 +207,9 @@ def _endpoints(services: Services, push: PushSource) -> dict[tuple[str, str], Ca
             return _json(push.take(body, _client(request)))
         except BadInputError as error:
             raise Refused(AdminReason.MALFORMED, str(error)) from error
+        except RateLimitedError as error:
+            wait = {"retry-after": str(error.retry_after_s)}
+            raise Refused(AdminReason.RATE_LIMITED, str(error), headers=wait) from error
         except StateError as error:
             raise Refused(AdminReason.NOT_KEPT, str(error), headers={"retry-after": "1"}) from error
 
@@ -205,12 +221,39 @@ def _endpoints(services: Services, push: PushSource) -> dict[tuple[str, str], Ca
         _only(request, "subject", "limit")
         return _json(services.signals(subject, limit))
 
+    def register() -> Response:
+        return _json(services.register())
+
+    def ssf_push(
+        request: Request,
+        body: Annotated[bytes, Depends(_bounded_body)],
+        feed: Annotated[str, Query(max_length=64)],
+    ) -> Response:
+        _only(request, "feed")
+        status, answer, headers = services.ssf_push(feed, request.headers.get("content-type"), body)
+        return Response(answer, status_code=status, headers=dict(headers))
+
+    def ssf_streams() -> Response:
+        return _json(services.ssf_streams())
+
+    def ssf_resynchronise(request: Request, body: Annotated[bytes, Depends(_bounded_body)]) -> Response:
+        feed = _fields(body, "feed")["feed"]
+        try:
+            known = services.ssf_resynchronise(feed, _client(request).id)
+        except StateError as error:
+            raise Refused(AdminReason.NOT_KEPT, str(error), headers={"retry-after": "1"}) from error
+        if not known:
+            raise Refused(AdminReason.NOT_FOUND, "the register has no feed of events of this name")
+        return _json(orjson.dumps({"feed": feed}))
+
     def reload(request: Request) -> Response:
         try:
             return _json(orjson.dumps({"revision": services.reload(_client(request).id)}))
         except ConfigurationError as error:
             findings = [_finding(finding) for finding in error.findings]
             raise Refused(AdminReason.CONFIGURATION_REFUSED, findings=findings) from error
+        except StateError as error:
+            raise Refused(AdminReason.NOT_KEPT, str(error), headers={"retry-after": "1"}) from error
 
     def healthz() -> Response:
         return _json(b'{"alive":true}')
@@ -226,11 +269,55 @@ def _endpoints(services: Services, push: PushSource) -> dict[tuple[str, str], Ca
     return {
         ("POST", "/v1/signals"): publish,
         ("GET", "/v1/signals"): signals,
+        ("GET", "/v1/register"): register,
+        ("POST", SSF_PUSH): ssf_push,
+        ("GET", "/v1/ssf"): ssf_streams,
+        ("POST", "/v1/ssf/resynchronise"): ssf_resynchronise,
         ("POST", "/v1/reload"): reload,
         ("GET", "/healthz"): healthz,
         ("GET", "/readyz"): readyz,
         ("GET", "/metrics"): metrics,
     }
+
+
+def _publisher_endpoints(services: Services) -> dict[tuple[str, str], Callable[..., Any]]:
+    def listing() -> Response:
+        return _json(services.publishers())
+
+    def disable(request: Request, body: Annotated[bytes, Depends(_bounded_body)]) -> Response:
+        return switch(request, body, enabled=False)
+
+    def enable(request: Request, body: Annotated[bytes, Depends(_bounded_body)]) -> Response:
+        return switch(request, body, enabled=True)
+
+    def switch(request: Request, body: bytes, *, enabled: bool) -> Response:
+        publisher, signal = _switched(body)
+        try:
+            return _json(services.switch_publisher(_client(request).id, publisher, signal, enabled=enabled))
+        except UnknownPublisherError as error:
+            raise Refused(AdminReason.PUBLISHER_UNKNOWN, str(error)) from error
+        except BadInputError as error:
+            raise Refused(AdminReason.MALFORMED, str(error)) from error
+        except StateError as error:
+            raise Refused(AdminReason.NOT_KEPT, str(error), headers={"retry-after": "1"}) from error
+
+    return {
+        ("GET", "/v1/publishers"): listing,
+        ("POST", "/v1/publishers/disable"): disable,
+        ("POST", "/v1/publishers/enable"): enable,
+    }
+
+
+def _switched(body: bytes) -> tuple[str, str | None]:
+    """Of `{"id", "signal"?}`: which publisher, and which of its signals or all."""
+    try:
+        document = orjson.loads(body)
+    except orjson.JSONDecodeError as error:
+        raise Refused(AdminReason.MALFORMED, "the body is not JSON") from error
+    good = isinstance(document, dict) and {"id"} <= document.keys() <= {"id", "signal"}
+    if not good or not all(isinstance(value, str) for value in document.values()):
+        raise Refused(AdminReason.MALFORMED, 'expected {"id": "…"} and, for one signal alone, "signal": "…"')
+    return document["id"], document.get("signal")
 
 
 def _not_built() -> Response:
@@ -245,6 +332,22 @@ def _only(request: Request, *known: str) -> None:
             AdminReason.MALFORMED,
             f"expected {' and '.join(f'`{name}`' for name in known)}, each once at most",
         )
+
+
+def _fields(body: bytes, *names: str) -> dict[str, str]:
+    """A JSON object of exactly these texts."""
+    try:
+        content = orjson.loads(body)
+    except orjson.JSONDecodeError:
+        content = None
+    if not isinstance(content, dict) or {*content} != {*names} or not all(map(_is_text, content.values())):
+        expected = ", ".join(f'"{name}"' for name in names)
+        raise Refused(AdminReason.MALFORMED, f"expected an object of {expected}, each a text")
+    return content
+
+
+def _is_text(value: object) -> bool:
+    return isinstance(value, str)
 
 
 def _finding(finding: FindingLike) -> dict[str, Any]:
@@ -342,8 +445,27 @@ def _problem(refused: Refused) -> Response:
     )  # fmt: skip
 
 
-async def _on_refused(_: Request, error: Exception) -> Response:
-    return _problem(cast("Refused", error))
+async def _on_refused(request: Request, error: Exception) -> Response:
+    refused = cast("Refused", error)
+    return _rfc_8935(refused) if _shape(request.scope) == SSF_PUSH else _problem(refused)
+
+
+# What RFC 8935, section 2.4, calls these; its errors are all of status 400. Other refusals are general ones of HTTP.
+_RFC_8935: Final = {
+    AdminReason.TOKEN_MISSING: "authentication_failed",
+    AdminReason.TOKEN_REFUSED: "authentication_failed",
+    AdminReason.RIGHT_MISSING: "access_denied",
+    AdminReason.MALFORMED: "invalid_request",
+}
+
+
+def _rfc_8935(refused: Refused) -> Response:
+    code = _RFC_8935.get(refused.reason)
+    if code is None:
+        return _problem(refused)
+    headers = {"content-language": "en", "cache-control": "no-store", **refused.headers}
+    body = orjson.dumps({"err": code, "description": refused.detail})
+    return Response(body, status_code=400, headers=headers, media_type="application/json")
 
 
 async def _on_http(_: Request, error: Exception) -> Response:
@@ -354,10 +476,11 @@ async def _on_http(_: Request, error: Exception) -> Response:
     return _problem(Refused(reason, headers=error.headers))
 
 
-async def _on_validation(_: Request, error: Exception) -> Response:
+async def _on_validation(request: Request, error: Exception) -> Response:
     # Where and what was expected; never the input, which may be anything, a misplaced token included.
     first = cast("RequestValidationError", error).errors()[0]
-    return _problem(Refused(AdminReason.MALFORMED, f"`{first['loc'][-1]}`: {str(first['msg']).lower()}"))
+    malformed = Refused(AdminReason.MALFORMED, f"`{first['loc'][-1]}`: {str(first['msg']).lower()}")
+    return await _on_refused(request, malformed)
 
 
 class _LastResort:

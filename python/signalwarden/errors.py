@@ -14,13 +14,17 @@ if TYPE_CHECKING:
 __all__ = [
     "BadInputError",
     "ConfigurationError",
+    "FeedError",
     "FindingLike",
+    "KeySetError",
     "KeysError",
     "LogError",
     "Problem",
+    "RateLimitedError",
     "ServerError",
     "SignalwardenError",
     "StateError",
+    "UnknownPublisherError",
     "is_error",
     "sentence",
     "sorted_findings",
@@ -105,6 +109,18 @@ class BadInputError(SignalwardenError):
     """A body or a stored change that is not what it claims to be; whoever sent it must mend it."""
 
 
+class FeedError(SignalwardenError):
+    """What a feed reads can't be had or is not what it should be. Never with a token or what was read in it."""
+
+
+class RateLimitedError(SignalwardenError):
+    """More at once than is taken; nothing of the call was. `retry_after_s`: when it is worth another try."""
+
+    def __init__(self, sentence: str, retry_after_s: int = 1) -> None:
+        super().__init__(sentence)
+        self.retry_after_s = retry_after_s
+
+
 class StateError(SignalwardenError):
     """The store of changes can't be opened, locked, read or written."""
 
@@ -117,5 +133,13 @@ class KeysError(SignalwardenError):
     """A key file can't be made or read, or is not private."""
 
 
+class KeySetError(SignalwardenError):
+    """A set of public keys can't be had or read, so nobody can say yet whether a signature is good."""
+
+
 class ServerError(SignalwardenError):
     """A door can't be opened: a port in use, a socket path that is not ours."""
+
+
+class UnknownPublisherError(SignalwardenError):
+    """A publisher or feed that no contract names."""

@@ -20,6 +20,27 @@ FAMILIES: Final = (
     ("signals_rejected_", "signals_rejected", "reason", "published signals that were refused, by reason"),
     ("transport_", "transport_refused", "event", "calls that never reached a decision; behind under load"),
     ("reloads_", "reloads", "result", "reloads of the directory by result"),
+    ("feed_batches_", "feed_batches", "feed", "batches that a feed has carried to the core"),
+    ("feed_failures_", "feed_failures", "feed", "times that a feed could not be read or kept"),
+    ("ssf_accepted_", "ssf_accepted", "feed", "security events that were taken"),
+    ("ssf_ignored_", "ssf_ignored", "feed", "security events that say nothing new about a signal"),
+    ("ssf_duplicate_", "ssf_duplicates", "feed", "security events that came again"),
+    ("ssf_unprocessed_", "ssf_unprocessed", "feed", "security events that no value could be made of"),
+    (
+        "ssf_refused_",
+        "ssf_refused",
+        "code",
+        "security event tokens that were refused, by the code of RFC 8935",
+    ),
+)
+# As FAMILIES, for numbers that also fall.
+GAUGE_FAMILIES: Final = (
+    (
+        "feed_last_success_timestamp_seconds_",
+        "feed_last_success_timestamp_seconds",
+        "feed",
+        "when a feed last did all that it is there for, in seconds since 1970; 0 before the first time",
+    ),
 )
 COUNTERS: Final = {
     "log_refused": "decisions whose record the log refused, answered with log_unavailable",
@@ -30,14 +51,20 @@ COUNTERS: Final = {
     "log_failures": "failed writes and syncs of the decision log",
     "log_notes_refused": "change and transport records that the log refused at first",
     "log_notes_lost": "change and transport records that were lost",
-    "clients_refused": "refused calls of the admin API",
+    "clients_refused": "refused calls of the admin API and refused publishers of the signals address",
     "state_failures": "failed writes of the state",
+    "intake_groups": "groups of batches that were judged and written together",
+    "intake_batches": "batches of publishers and feeds in those groups",
+    "rate_limited": "batches refused because their publisher sends too much at once",
 }
 GAUGES: Final = {
     "live_signals": "signal values held",
+    "publish_streams": "open streams of publishers on the signals address",
+    "intake_waiting": "batches that wait to be judged and written",
     "log_queued": "records that wait to be written",
     "log_healthy": "1 while the decision log can be written",
     "log_lag_seconds": "age of the oldest record taken for writing and not yet synced",
+    "directory_refused": "1 while the directory holds what was refused, and the last good one goes on",
     "ready": "1 while the directory is loaded and the doors are open",
 }
 PREFIX: Final = "signalwarden_"
@@ -46,9 +73,15 @@ PREFIX: Final = "signalwarden_"
 class Metrics(Collector):
     """Turns flat names and numbers into metric families."""
 
-    def __init__(self, read: Callable[[], Mapping[str, float]], revision: Callable[[], str | None]) -> None:
+    def __init__(
+        self,
+        read: Callable[[], Mapping[str, float]],
+        revision: Callable[[], str | None],
+        labelled: Callable[[], Iterable[Metric]] = tuple,
+    ) -> None:
         self._read = read
         self._revision = revision
+        self._labelled = labelled
         self._registry = CollectorRegistry(auto_describe=False)
         self._registry.register(self)
 
@@ -63,11 +96,12 @@ class Metrics(Collector):
     def collect(self) -> Iterator[Metric]:
         """Every number that the app has; an unknown one is a gauge, so that none is hidden."""
         values = dict(self._read())
-        for prefix, name, label, text in FAMILIES:
-            family = CounterMetricFamily(PREFIX + name, text, labels=[label])
-            for key in sorted(key for key in values if key.startswith(prefix)):
-                family.add_metric([key.removeprefix(prefix)], values.pop(key))
-            yield family
+        for families, kind in ((FAMILIES, CounterMetricFamily), (GAUGE_FAMILIES, GaugeMetricFamily)):
+            for prefix, name, label, text in families:
+                family = kind(PREFIX + name, text, labels=[label])
+                for key in sorted(key for key in values if key.startswith(prefix)):
+                    family.add_metric([key.removeprefix(prefix)], values.pop(key))
+                yield family
         for key, value in sorted(values.items()):
             if key in COUNTERS:
                 yield CounterMetricFamily(PREFIX + key, COUNTERS[key], value=value)
@@ -77,3 +111,4 @@ class Metrics(Collector):
         if (revision := self._revision()) is not None:
             info.add_metric([revision], 1)
         yield info
+        yield from self._labelled()

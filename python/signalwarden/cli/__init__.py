@@ -1,0 +1,127 @@
+"""The command line. A verb reads its arguments, calls one function of another module and prints what it gives.
+
+To add a verb: a function in the file of its group, or a new file with an `add` and a line in `GROUPS`. Errors are
+raised as `SignalwardenError`s; `main` prints them as one sentence.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import traceback
+from typing import Annotated, Any, Final
+
+import typer
+
+from signalwarden import __version__
+from signalwarden.cli import (
+    approve,
+    diff,
+    directory,
+    envoy,
+    log,
+    publishers,
+    register,
+    server,
+    signals,
+    streams,
+)
+from signalwarden.cli.options import ERROR, INTERRUPTED
+from signalwarden.errors import ConfigurationError, SignalwardenError, is_error, sentence
+from signalwarden.terminal import count, say
+
+__all__ = ["app", "main"]
+
+GROUPS: Final = (directory, diff, server, signals, register, approve, publishers, streams, log, envoy)
+"""In the order of `--help`. Each adds its verbs with `add(app)`."""
+
+app = typer.Typer(
+    name="signalwarden", no_args_is_help=True, rich_markup_mode="markdown", pretty_exceptions_enable=False,
+    add_completion=False, context_settings={"help_option_names": ["-h", "--help"]},
+)  # fmt: skip
+
+
+@app.callback()
+def _root(
+    debug: Annotated[
+        bool, typer.Option("--debug", envvar="SIGNALWARDEN_DEBUG", help="Show tracebacks.")
+    ] = False,
+    version: Annotated[bool, typer.Option("--version", help="Print the version and leave.")] = False,
+) -> None:
+    """Decides Envoy's requests from governed signals.
+
+    Start with `signalwarden init DIR`, or see it work with `signalwarden demo`.
+    """
+    if debug:
+        os.environ["SIGNALWARDEN_DEBUG"] = "1"
+    if version:
+        typer.echo(f"signalwarden {__version__}")
+        raise typer.Exit
+
+
+for _group in GROUPS:
+    _group.add(app)
+
+# ---- errors ---------------------------------------------------------------------------------------------
+
+
+def _one_sentence(error: SignalwardenError) -> str:
+    if not isinstance(error, ConfigurationError):
+        return str(error)
+    errors = [finding for finding in error.findings if is_error(finding)]
+    first = sentence(errors[0]) if errors else "the directory can't be loaded"
+    more = (
+        f" (and {count(len(errors) - 1, 'more error')}: see `signalwarden check`)" if len(errors) > 1 else ""
+    )
+    return f"{first}{more}"
+
+
+def _run(arguments: list[str] | None = None) -> int:
+    """Runs a command. What goes wrong becomes one sentence and an exit status, never a traceback unasked."""
+    try:
+        return int(app(arguments, prog_name="signalwarden", standalone_mode=False) or 0)
+    except (KeyboardInterrupt, typer.Abort):
+        return INTERRUPTED
+    except BrokenPipeError:
+        # The reader has left (`| head`); what is still buffered has nowhere to go.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except SignalwardenError as error:
+        _traceback_if_asked()
+        say(_one_sentence(error))
+    except Exception as error:  # noqa: BLE001 - the last line before a user
+        if callable(getattr(error, "format_message", None)):
+            _usage(error)
+        else:
+            _traceback_if_asked()
+            say(_fault(error))
+    return ERROR
+
+
+def _usage(error: Any) -> None:
+    """A mistake in the arguments. Typer keeps its classes for them to itself, so they are known by what they can do."""
+    context = getattr(error, "ctx", None)
+    path = context.command_path if context is not None else "signalwarden"
+    if type(error).__name__ == "NoArgsIsHelpError":
+        error.show()
+        return
+    message = str(error.format_message()).rstrip(".")
+    say(f"{message[:1].lower()}{message[1:]}, see `{path} --help`")
+
+
+def _fault(error: Exception) -> str:
+    first = str(error).splitlines()[0] if str(error) else ""
+    return (
+        f"a fault of signalwarden {__version__} itself, {type(error).__name__} {first}".rstrip()
+        + "; please report it with the command and what it prints with SIGNALWARDEN_DEBUG=1 in the environment"
+    )
+
+
+def _traceback_if_asked() -> None:
+    if os.environ.get("SIGNALWARDEN_DEBUG", "") not in ("", "0"):
+        traceback.print_exc()
+
+
+def main() -> None:
+    """The entry point."""
+    sys.exit(_run())

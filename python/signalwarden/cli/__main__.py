@@ -1,0 +1,5 @@
+"""`python -m signalwarden.cli`."""
+
+from signalwarden.cli import main
+
+main()

@@ -1,0 +1,187 @@
+"""Verbs on a directory, which need no server: init, check, decide."""
+
+from __future__ import annotations
+
+import shlex
+from datetime import UTC, datetime
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import orjson
+import typer
+
+from signalwarden.cli.options import (
+    DIRECTORY,
+    FAILED,
+    HERE,
+    START,
+    ConfigOption,
+    JsonOption,
+    read_input,
+    time_us,
+)
+from signalwarden.decision_log import now_us
+from signalwarden.decision_log.tail import clean
+from signalwarden.errors import BadInputError, ConfigurationError
+from signalwarden.terminal import console, count, print_findings, print_json, say
+
+if TYPE_CHECKING:
+    from signalwarden.reports import Report
+
+__all__ = ["add"]
+
+
+class Outcome(StrEnum):
+    """What `decide --expect` may expect."""
+
+    ALLOW = "allow"
+    DENY = "deny"
+
+
+class Form(StrEnum):
+    """How `check` says what it found."""
+
+    TEXT = "text"
+    JSON = "json"
+    SARIF = "sarif"
+    GITHUB = "github"
+
+
+def add(root: typer.Typer) -> None:
+    """Adds these verbs."""
+    root.command(rich_help_panel=START)(init)
+    root.command(rich_help_panel=DIRECTORY)(check)
+    root.command(rich_help_panel=DIRECTORY)(decide)
+
+
+def init(
+    directory: Annotated[
+        Path, typer.Argument(metavar="DIR", help="A directory that is empty or not there yet.")
+    ],
+    as_json: JsonOption = False,
+) -> None:
+    """Make a directory that works: a refund agent, guarded by signals.
+
+    Prints two tokens, once: only their SHA-256 is kept.
+
+    Example: `signalwarden init refunds`
+    """
+    from signalwarden import starter
+
+    made = starter.create(directory, now=datetime.now(UTC))
+    if as_json:
+        print_json({
+            "directory": str(made.directory), "publisher": starter.PUBLISHER, "publisher_token": made.publisher_token,
+            "operator": starter.OPERATOR, "operator_token": made.operator_token, "expires": made.expires,
+        })  # fmt: skip
+        return
+    out = console()
+    out.print(
+        f"Made {directory} for trust domain prod.example: start reading at {directory / 'README.md'}.\n"
+    )
+    out.print(f"Tokens of the admin API, shown this once, good until {made.expires:%Y-%m-%d}:")
+    out.print(f"  publisher  {made.publisher_token}")
+    out.print(f"  operator   {made.operator_token}\n")
+    where = "" if directory == HERE else f"cd {shlex.quote(str(directory))}\n  "
+    out.print("Next:")
+    out.print(f"  {where}signalwarden check")
+    out.print("  signalwarden decide --request samples/refund.json --signals samples/signals.json")
+    out.print("  signalwarden serve")
+
+
+def check(
+    config: ConfigOption = HERE,
+    form: Annotated[
+        Form | None,
+        typer.Option(
+            "--format",
+            help="For people, programs, code scanning, or GitHub Actions.",
+            show_default="text",
+        ),
+    ] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Check a directory: every mistake of all its files in one pass.
+
+    Exit status 1 if there are errors, 0 if there are warnings alone.
+
+    Example: `signalwarden check --config refunds --format sarif > signalwarden.sarif`
+    """
+    from signalwarden import reports
+
+    if as_json and form not in (None, Form.JSON):
+        raise BadInputError(f"`--json` and `--format {form}` contradict each other: give one of them")
+    report = _checked(config)
+    match Form.JSON if as_json else form:
+        case Form.JSON:
+            print_json(reports.as_json(report))
+        case Form.SARIF:
+            print_json(reports.sarif(report), indent=True)
+        case Form.GITHUB:
+            for line in reports.github(report):
+                typer.echo(line)
+        case _:
+            out = console()
+            print_findings(out, report.findings)
+            for exception in report.exceptions:
+                out.print(f"declared exception: {clean(exception)}")
+            good = f"{config} can't be loaded" if report.errors else f"{config} is good"
+            out.print(f"{good}: {count(report.errors, 'error')}, {count(report.warnings, 'warning')}")
+    if report.errors:
+        raise typer.Exit(FAILED)
+
+
+def _checked(directory: Path) -> Report:
+    """What a load says. A directory that can't be read at all is an error of the call, not a finding."""
+    from signalwarden import config
+    from signalwarden.reports import Report
+
+    try:
+        loaded = config.load(directory, now_us())
+    except ConfigurationError as error:
+        if any(finding.code == "unreadable_directory" for finding in error.findings):
+            raise
+        return Report(directory, error.findings, [], None)
+    exceptions = orjson.loads(loaded.configuration.describe())["exceptions"]
+    return Report(directory, list(loaded.warnings), exceptions, loaded.configuration.revision)
+
+
+def decide(
+    request: Annotated[
+        str,
+        typer.Option("--request", metavar="FILE|-", help="A CheckRequest in protobuf JSON; - reads stdin."),
+    ],
+    signals: Annotated[
+        str | None,
+        typer.Option(
+            "--signals", metavar="FILE|-", help="A body of POST /v1/signals; else nothing is known."
+        ),
+    ] = None,
+    at: Annotated[
+        str | None, typer.Option("--at", metavar="RFC3339", help="Decide at this time instead of now.")
+    ] = None,
+    expect: Annotated[
+        Outcome | None, typer.Option("--expect", help="Exit with status 1 if it is decided otherwise.")
+    ] = None,
+    config: ConfigOption = HERE,
+    as_json: JsonOption = False,
+) -> None:
+    """Decide one request without a server, and print the decision record.
+
+    Each signal counts as if it came from its registered publisher; one without `observed_at`, as observed at `--at`.
+
+    Example: `signalwarden decide --request samples/refund.json --signals samples/signals.json --expect allow`
+    """
+    from signalwarden import offline, request_json
+
+    if request == "-" and signals == "-":
+        raise BadInputError("only one of --request and --signals can be read from stdin")
+    moment = now_us() if at is None else time_us(at)
+    asked = request_json.to_bytes(read_input(request), name=f"`{request}`")
+    told = read_input(signals) if signals is not None else None
+    decision = offline.decide(config, asked, signals=told, now_us=moment)
+    print_json(decision.record, indent=not as_json)
+    if expect is not None and decision.outcome != expect:
+        say(f"expected {expect}, decided {decision.outcome} (`{decision.record.get('reason')}`)")
+        raise typer.Exit(FAILED)
