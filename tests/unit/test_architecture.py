@@ -54,7 +54,19 @@ ROOMS: Edges = {
         "snapshot",
         "wire",
     },
-    "engine": {"change", "check", "error", "limits", "model", "reason", "record", "signals", "snapshot"},
+    "tally": {"limits", "model", "record", "signals"},
+    "engine": {
+        "change",
+        "check",
+        "error",
+        "limits",
+        "model",
+        "reason",
+        "record",
+        "signals",
+        "snapshot",
+        "tally",
+    },
 }
 
 # A crate, and the only place that may name it.

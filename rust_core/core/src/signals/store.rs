@@ -303,6 +303,11 @@ impl Row {
         self.cells.iter().map(|cell| cell.signal)
     }
 
+    /// What is known, signal by signal: its number, and when the value was observed.
+    pub(super) fn observed(&self) -> impl Iterator<Item = (u32, Timestamp)> {
+        self.cells.iter().map(|cell| (cell.signal, cell.known.observed_at))
+    }
+
     fn position(&self, signal: u32, voice: u32) -> Result<usize, usize> {
         self.cells.binary_search_by_key(&(signal, voice), |cell| (cell.signal, cell.voice))
     }
