@@ -66,8 +66,6 @@ UNENFORCED: Final = "unenforced_route"
 REFUSALS_A_SECOND: Final = 10
 """Change records of refused clients: more would let a stranger fill the log and deny everyone's requests. The rest
 are counted in the next one."""
-UNENFORCED: Final = "unenforced_route"
-"""The warning of a route with `enforce: false`."""
 
 
 @dataclass(slots=True)
@@ -147,7 +145,7 @@ class App:
         recorder = Recorder(engine, self._clock)
         writer = self._open_log(stack, settings, root, engine, recorder)
         recorder.change("server_started", actor="server", version=__version__)
-        feeds = self._feeds(loaded, engine, intake, recorder)
+        feeds = self._feeds(loaded.root, store, engine, intake, recorder)
         stack.callback(feeds.stop)
         reloads = Reloads(
             self._directory,
@@ -184,15 +182,17 @@ class App:
     def _swap(self, intake: Intake, engine: _core.Engine, loaded: Loaded) -> None:
         intake.undisturbed(lambda: engine.swap(loaded.configuration))
 
-    def _feeds(self, loaded: Loaded, engine: _core.Engine, intake: Intake, recorder: Recorder) -> Feeds:
+    def _feeds(
+        self, root: Path, store: Store, engine: _core.Engine, intake: Intake, recorder: Recorder
+    ) -> Feeds:
         return Feeds(
             Seams(
-                loaded.root,
+                root,
                 self.publish_as,
                 lambda: self._clock() / 1e6,
                 core=engine,
                 keep=intake.keep,
-                state=loaded.settings.state_path(loaded.root).parent,
+                documents=store,
                 note=lambda feed, why: recorder.change("stream_suspended", feed=feed, detail=why),
             )
         )

@@ -146,7 +146,7 @@ def test_a_pushed_event_revokes_one_and_leaves_the_others_to_the_resting_value(
         assert server.push(revoked)[0] == 202
         assert (server.decide(AGENT), server.decide(OTHER)) == ("no_policy_permits", "allowed")
         metrics = server.http("GET", "/metrics").text
-        assert 'signalwarden_ssf_in_sync{feed="idp"} 1.0' in metrics
+        assert 'signalwarden_feed_in_sync{feed="idp"} 1.0' in metrics
         assert 'signalwarden_ssf_accepted_total{feed="idp"} 1.0' in metrics
 
 

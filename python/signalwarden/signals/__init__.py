@@ -81,8 +81,8 @@ class Seams:
     """The engine, for sources that judge and keep in one step."""
     keep: Callable[[Callable[[], Sequence[Any]]], None] | None = None
     """Makes changes under the lock of all changes, writes them down, takes them in."""
-    state: Path | None = None
-    """The folder of the state, for what is small and must outlive a restart."""
+    documents: Any = None
+    """The store of the state, for what is small and must outlive a restart: `keep` and `kept`."""
     note: Callable[[str, str], None] = _say_nothing
     """Records that a stream of events is suspended: its feed, and why."""
 

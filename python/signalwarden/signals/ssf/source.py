@@ -189,7 +189,7 @@ class _Ssf:
 
     def build(self, settings: SsfSettings, seams: Seams, fetching: Fetch = fetch) -> Source:
         """See Kind."""
-        if seams.core is None or seams.keep is None or seams.state is None:
+        if seams.core is None or seams.keep is None or seams.documents is None:
             raise SignalwardenError("a feed of kind `ssf` needs the core and a way to keep changes")
         signals = orjson.loads(settings.signals)
         shared = (settings.issuer, settings.audience, settings.members, settings.critical_members)
@@ -203,7 +203,7 @@ class _Ssf:
             core=seams.core,
             keep=seams.keep,
             clock=lambda: int(seams.clock() * 1_000_000),
-            basis=Basis(seams.state, settings.feed, digests(signals, settings.feed, *shared)),
+            basis=Basis(seams.documents, settings.feed, digests(signals, settings.feed, *shared)),
             note=seams.note,
         )
         poller = Poller(stream, settings.poll, fetching) if settings.poll is not None else None
