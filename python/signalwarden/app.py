@@ -152,7 +152,7 @@ class App:
             loaded,
             in_force=in_force,
             clock=self._clock,
-            swap=functools.partial(self._swap, intake, engine),
+            swap=functools.partial(self._swap, intake, engine, feeds),
             recorder=recorder,
             count=self._count,
             on_swapped=[lambda loaded: feeds.adopt(loaded.configuration.describe())],
@@ -179,7 +179,8 @@ class App:
         stack.callback(watch.stop)
         watch.start()
 
-    def _swap(self, intake: Intake, engine: _core.Engine, loaded: Loaded) -> None:
+    def _swap(self, intake: Intake, engine: _core.Engine, feeds: Feeds, loaded: Loaded) -> None:
+        feeds.prepare(loaded.configuration.describe())
         intake.undisturbed(lambda: engine.swap(loaded.configuration))
 
     def _feeds(

@@ -10,9 +10,9 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
-__all__ = ["Feed", "Kind", "Seams", "Source", "Status"]
+__all__ = ["Feed", "Kind", "Preparing", "Seams", "Source", "Status"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,3 +100,11 @@ class Kind(Protocol):
 
     def build(self, settings: Any, seams: Seams) -> Source:
         """A source that is not started. Does nothing that could wait."""
+
+
+@runtime_checkable
+class Preparing(Kind, Protocol):
+    """A kind of feed that something must be known of before a configuration is in force."""
+
+    def prepare(self, settings: Any, seams: Seams) -> None:
+        """Raises StateError, and then the configuration is not put in force."""
