@@ -36,7 +36,7 @@ ROOMS: Edges = {
     "change": {"error", "model"},
     "route": {"document", "findings", "limits", "model", "reason"},
     "identity": {"model", "reason"},
-    "signals": {"change", "document", "error", "findings", "limits", "model", "route"},
+    "signals": {"change", "document", "error", "findings", "limits", "model", "reason", "route"},
     "policy": {"document", "findings", "limits", "model", "reason"},
     "idle": {"findings", "model", "policy", "signals"},
     "snapshot": {"error", "findings", "identity", "idle", "limits", "model", "policy", "route", "signals"},
@@ -55,7 +55,19 @@ ROOMS: Edges = {
         "snapshot",
         "wire",
     },
-    "engine": {"change", "check", "error", "limits", "model", "reason", "record", "signals", "snapshot"},
+    "tally": {"limits", "model", "record", "signals"},
+    "engine": {
+        "change",
+        "check",
+        "error",
+        "limits",
+        "model",
+        "reason",
+        "record",
+        "signals",
+        "snapshot",
+        "tally",
+    },
 }
 
 # A crate, and the only place that may name it.

@@ -2,8 +2,9 @@
 
 use super::combine::{self, Combination};
 use super::contract::{Contract, LogSensitivity};
+use super::derived;
 use super::feeds::Feeds;
-use super::sources::{self, Declared, Source};
+use super::sources::{self, Declared, Flow, Source};
 use crate::document::{self, Entry, Fields, Node};
 use crate::findings::{Findings, Place, did_you_mean};
 use crate::limits;
@@ -50,6 +51,7 @@ impl Register {
         }
         let mut register = Self::new(contracts);
         check_company(file, &register, entries, findings);
+        derived::check_bound(file, &register, findings);
         warn_of_feeds(file, &register, &feeds, findings);
         register.feeds = feeds;
         register.strict_reviews = strict_reviews;
@@ -111,7 +113,7 @@ impl<'a> Reader<'a, '_> {
         let purpose = self.prose("purpose");
         let subject = self.fields.require_word("subject", SubjectKind::ALL, self.findings);
         let sources = self.sources(kind.as_ref(), subject);
-        let max_age = self.max_age(subject);
+        let max_age = self.max_age(subject, sources.as_deref());
         let influence = self.fields.require_word("influence", Influence::ALL, self.findings);
         let influence = self.bounded_influence(influence, sources.as_deref());
         let when_unavailable = self.when_unavailable(sources.as_deref());
@@ -241,9 +243,10 @@ impl<'a> Reader<'a, '_> {
         influence
     }
 
-    /// The outer option as everywhere; the inner one is empty for request subjects, which have no age.
+    /// The outer option as everywhere; the inner one is empty for what has no age: a request, and what is counted.
     #[expect(clippy::option_option, reason = "two questions: could it be read, and is there one")]
-    fn max_age(&mut self, subject: Option<SubjectKind>) -> Option<Option<Span>> {
+    fn max_age(&mut self, subject: Option<SubjectKind>, sources: Option<&[Source]>) -> Option<Option<Span>> {
+        let counted = |sources: &[Source]| sources.iter().all(|source| matches!(source.flow, Flow::Counted { .. }));
         let node = self.fields.take("max_age");
         let place = self.fields.place_of("max_age");
         match (subject, node) {
@@ -253,9 +256,19 @@ impl<'a> Reader<'a, '_> {
                 self.error(place, "max_age_on_request", message);
                 None
             }
+            (_, None) if sources.is_some_and(counted) => Some(None),
+            (_, Some(_)) if sources.is_some_and(counted) => {
+                let message = "`max_age`: what is counted is as old as the decision, leave it out";
+                self.error(place, "max_age_on_derived", message);
+                None
+            }
             (_, Some(node)) => self.span(node).map(Some),
             (Some(_), None) => {
-                self.error(place, "missing_key", "`max_age` is missing: only request subjects do without");
+                self.error(
+                    place,
+                    "missing_key",
+                    "`max_age` is missing: only request subjects and `derived` sources do without",
+                );
                 None
             }
             (None, None) => None,
