@@ -506,8 +506,9 @@ def judge(directory: Directory, now_us: int, *, unapproved: bool = False) -> Loa
 def _unauthenticated(
     settings: Settings, contracts: list[dict[str, Any]], directory: Directory
 ) -> Iterator[Problem]:
-    """Push sources whose publisher nobody could be: no token in `clients`, and no door that takes certificates."""
-    if _takes_certificates(settings.listen):
+    """Push sources whose publisher nobody could be: no token in `clients`, and no door that takes
+    certificates."""
+    if settings.listen.signals is not None:
         return
     known = {client.id for client in settings.clients if Right.PUBLISH in client.may}
     strange = [
@@ -524,14 +525,9 @@ def _unauthenticated(
         line, column = places.get(f"/signals/{contract['name']}/sources/{at}", (contract["line"], 1))
         message = (
             f"`{contract['name']}`: nobody can authenticate as its publisher `{publisher}`: expected an entry of "
-            "`clients` in signalwarden.yaml with the right `publish`"
+            "`clients` in signalwarden.yaml with the right `publish`, or `listen.signals` for its certificate"
         )
         yield Problem("error", "signals.yaml", line, column, "unauthenticated_source", message)
-
-
-def _takes_certificates(listen: Listen) -> bool:
-    """Whether a publisher may come with a certificate of its own instead of a token."""
-    return bool(listen.signals)
 
 
 def _domains(text: object) -> tuple[str, tuple[str, ...]]:

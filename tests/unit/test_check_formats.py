@@ -200,6 +200,15 @@ def test_a_source_whose_publisher_nobody_can_be_is_an_error(tmp_path: Path) -> N
     assert config.load(made, NOW_US).warnings == ()
 
 
+def test_a_publisher_may_come_with_a_certificate_instead(tmp_path: Path) -> None:
+    made = starter.create(tmp_path / "refunds", now=datetime.now(UTC)).directory
+    edit(made / "signalwarden.yaml", "may: [publish]", "may: [read]")
+    edit(made / "signalwarden.yaml", "listen:", 'listen:\n  signals: "127.0.0.1:0"')
+    with (made / "signalwarden.yaml").open("a") as settings:
+        settings.write("tls: {cert: a.pem, key: b.pem, client_ca: c.pem}\n")
+    assert config.load(made, NOW_US).warnings == ()
+
+
 def register_pushes(lines: list[str]) -> int:
     return sum("{kind: push" in line for line in lines)
 
