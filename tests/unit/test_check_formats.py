@@ -174,6 +174,14 @@ def test_a_code_that_is_error_and_warning_has_the_level_of_the_error() -> None:
     assert [result["level"] for result in one["results"]] == ["warning", "error"]
 
 
+def test_a_run_has_no_more_results_than_github_takes_and_errors_come_first() -> None:
+    warning = Problem("warning", "a", 1, 1, "cedar", "one")
+    many = [*[warning] * reports.MAX_RESULTS, replace(warning, severity="error")]
+    one = reports.sarif(reports.Report(Path("/nowhere"), [*many], [], None))["runs"][0]
+    assert len(one["results"]) == reports.MAX_RESULTS
+    assert one["results"][0]["level"] == "error"
+
+
 def test_json_and_another_format_contradict_each_other(run: Run, directory: Path) -> None:
     status, out, err = run("check", "--config", directory, "--json", "--format", "sarif")
     assert (status, out) == (2, "")
