@@ -19,7 +19,14 @@ from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from signalwarden.config import Right
-from signalwarden.errors import BadInputError, ConfigurationError, FindingLike, StateError
+from signalwarden.errors import (
+    BadInputError,
+    ConfigurationError,
+    FindingLike,
+    RateLimitedError,
+    StateError,
+    UnknownPublisherError,
+)
 from signalwarden.services import Client, Services
 from signalwarden.signals.push import PushSource
 
@@ -58,9 +65,10 @@ class AdminReason(Enum):
         422,
         "the directory has errors, the last good one goes on",
     )
+    PUBLISHER_UNKNOWN = ("publisher_unknown", 404, "no contract names this publisher")
     NOT_KEPT = ("not_kept", 503, "the signals can't be kept, so none was taken")
     INTERNAL = ("internal", 500, "the server failed, its log says how")
-    RATE_LIMITED = ("rate_limited", 429, "too many calls")
+    RATE_LIMITED = ("rate_limited", 429, "too much at once, so none of it was taken")
     TASK_UNKNOWN = ("task_unknown", 404, "there is no such task")
     TASK_ENDED = ("task_ended", 409, "the task has ended")
     WORKFLOW_NOT_APPROVED = ("workflow_not_approved", 403, "the workflow is not approved")
@@ -69,7 +77,7 @@ class AdminReason(Enum):
     UNKNOWN_SIGNAL = ("unknown_signal", 0, "no contract in the register has this name")
     NOT_PUSHED = ("not_pushed", 0, "the contract's values do not come from a publisher")
     WRONG_PUBLISHER = ("wrong_publisher", 0, "the contract names another publisher")
-    PUBLISHER_DISABLED = ("publisher_disabled", 0, "the publisher is switched off")
+    PUBLISHER_DISABLED = ("publisher_disabled", 0, "the publisher, or this signal of it, is switched off")
     BAD_SUBJECT = ("bad_subject", 0, "the subject is not of the form that the contract asks for")
     WRONG_TYPE = ("wrong_type", 0, "the value is not of the contract's type")
     FUTURE = ("future", 0, "the value was observed later than now")
@@ -95,12 +103,10 @@ class AdminReason(Enum):
 # Named already, given once their features are built.
 RESERVED: Final = frozenset(
     {
-        AdminReason.RATE_LIMITED,
         AdminReason.TASK_UNKNOWN,
         AdminReason.TASK_ENDED,
         AdminReason.WORKFLOW_NOT_APPROVED,
         AdminReason.NOT_YOURS,
-        AdminReason.PUBLISHER_DISABLED,
     }
 )
 
@@ -137,8 +143,9 @@ CALLS: Final = (
     Call("POST", "/access/v1/evaluation", Right.EVALUATE),
     Call("POST", "/access/v1/evaluations", Right.EVALUATE),
     Call("POST", "/v1/reload", Right.OPERATE, built=True),
-    Call("POST", "/v1/publishers/disable", Right.OPERATE),
-    Call("POST", "/v1/publishers/enable", Right.OPERATE),
+    Call("GET", "/v1/publishers", Right.READ, built=True),
+    Call("POST", "/v1/publishers/disable", Right.OPERATE, built=True),
+    Call("POST", "/v1/publishers/enable", Right.OPERATE, built=True),
     Call("POST", "/v1/revocations", Right.OPERATE),
     Call("GET", "/healthz", None, built=True),
     Call("GET", "/readyz", None, built=True),
@@ -169,7 +176,7 @@ def build(services: Services) -> FastAPI:
     app = FastAPI(
         title="signalwarden admin", docs_url=None, redoc_url=None, openapi_url=None, redirect_slashes=False
     )
-    endpoints = _endpoints(services, PushSource(services.publish))
+    endpoints = {**_endpoints(services, PushSource(services.publish)), **_publisher_endpoints(services)}
     for call in CALLS:
         endpoint = endpoints.get((call.method, call.path), _not_built)
         guards = [Depends(_guard(services, call))] if call.built and call.right else []
@@ -194,6 +201,9 @@ def _endpoints(services: Services, push: PushSource) -> dict[tuple[str, str], Ca
             return _json(push.take(body, _client(request)))
         except BadInputError as error:
             raise Refused(AdminReason.MALFORMED, str(error)) from error
+        except RateLimitedError as error:
+            wait = {"retry-after": str(error.retry_after_s)}
+            raise Refused(AdminReason.RATE_LIMITED, str(error), headers=wait) from error
         except StateError as error:
             raise Refused(AdminReason.NOT_KEPT, str(error), headers={"retry-after": "1"}) from error
 
@@ -233,6 +243,46 @@ def _endpoints(services: Services, push: PushSource) -> dict[tuple[str, str], Ca
         ("GET", "/readyz"): readyz,
         ("GET", "/metrics"): metrics,
     }
+
+
+def _publisher_endpoints(services: Services) -> dict[tuple[str, str], Callable[..., Any]]:
+    def listing() -> Response:
+        return _json(services.publishers())
+
+    def disable(request: Request, body: Annotated[bytes, Depends(_bounded_body)]) -> Response:
+        return switch(request, body, enabled=False)
+
+    def enable(request: Request, body: Annotated[bytes, Depends(_bounded_body)]) -> Response:
+        return switch(request, body, enabled=True)
+
+    def switch(request: Request, body: bytes, *, enabled: bool) -> Response:
+        publisher, signal = _switched(body)
+        try:
+            return _json(services.switch_publisher(_client(request).id, publisher, signal, enabled=enabled))
+        except UnknownPublisherError as error:
+            raise Refused(AdminReason.PUBLISHER_UNKNOWN, str(error)) from error
+        except BadInputError as error:
+            raise Refused(AdminReason.MALFORMED, str(error)) from error
+        except StateError as error:
+            raise Refused(AdminReason.NOT_KEPT, str(error), headers={"retry-after": "1"}) from error
+
+    return {
+        ("GET", "/v1/publishers"): listing,
+        ("POST", "/v1/publishers/disable"): disable,
+        ("POST", "/v1/publishers/enable"): enable,
+    }
+
+
+def _switched(body: bytes) -> tuple[str, str | None]:
+    """Of `{"id", "signal"?}`: which publisher, and which of its signals or all."""
+    try:
+        document = orjson.loads(body)
+    except orjson.JSONDecodeError as error:
+        raise Refused(AdminReason.MALFORMED, "the body is not JSON") from error
+    good = isinstance(document, dict) and {"id"} <= document.keys() <= {"id", "signal"}
+    if not good or not all(isinstance(value, str) for value in document.values()):
+        raise Refused(AdminReason.MALFORMED, 'expected {"id": "…"} and, for one signal alone, "signal": "…"')
+    return document["id"], document.get("signal")
 
 
 def _not_built() -> Response:

@@ -57,6 +57,15 @@ class AdminClient:
         """POST /v1/reload; the revision in force."""
         return str(self._call("POST", "/v1/reload")["revision"])
 
+    def publishers(self) -> dict[str, Any]:
+        """GET /v1/publishers."""
+        return self._call("GET", "/v1/publishers")
+
+    def switch_publisher(self, publisher: str, signal: str | None, *, enabled: bool) -> dict[str, Any]:
+        """POST /v1/publishers/enable, or disable."""
+        body = {"id": publisher, **({"signal": signal} if signal is not None else {})}
+        return self._call("POST", f"/v1/publishers/{'enable' if enabled else 'disable'}", json=body)
+
     def _call(self, method: str, path: str, **more: Any) -> dict[str, Any]:
         try:
             answer = self._http.request(method, path, **more)

@@ -1,7 +1,6 @@
 """The composition root: the only module that wires. Starts everything in order, stops it in reverse.
 
-Whatever changes live state goes one way, under one lock: the core judges, the store keeps, the core takes it in,
-and only then is there an answer.
+Whatever changes live state goes one way, through `intake`.
 """
 
 from __future__ import annotations
@@ -16,7 +15,7 @@ import threading
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from queue import SimpleQueue
+from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING, Final
 
 from signalwarden import __version__, _core, admin
@@ -25,8 +24,12 @@ from signalwarden.decision_log import FileSink, LogWriter, Recorder, now_us
 from signalwarden.doors import HttpDoor
 from signalwarden.errors import ConfigurationError, SignalwardenError, StateError, sentence
 from signalwarden.in_force import InForce
+from signalwarden.intake import Intake
 from signalwarden.keys import digest_key
 from signalwarden.metrics import Metrics
+from signalwarden.mtls import Certificates
+from signalwarden.publish_door import PublishDoor
+from signalwarden.publishers import Publishers
 from signalwarden.reloads import Reloads, load_still
 from signalwarden.server import FrontDoor
 from signalwarden.services import Client, Readiness
@@ -53,10 +56,11 @@ DRAIN_S: Final = 10.0
 """For the log at a stop; within Kubernetes' default of 30 s together with the other graces."""
 ADMIN_GRACE_S: Final = 5.0
 REPLAY_BATCH: Final = 1_000
-UNENFORCED: Final = "unenforced_route"
 REFUSALS_A_SECOND: Final = 10
 """Change records of refused clients: more would let a stranger fill the log and deny everyone's requests. The rest
 are counted in the next one."""
+UNENFORCED: Final = "unenforced_route"
+"""The warning of a route with `enforce: false`."""
 
 
 @dataclass(slots=True)
@@ -66,11 +70,13 @@ class _Running:
     reloads: Reloads
     store: Store
     engine: _core.Engine
+    intake: Intake
     recorder: Recorder
     writer: LogWriter
     feeds: Feeds
     admin: HttpDoor
     front: FrontDoor
+    signals: PublishDoor | None
 
     @property
     def loaded(self) -> Loaded:
@@ -84,8 +90,6 @@ class App:
     def __init__(self, directory: Path | str, clock: Callable[[], int] = now_us) -> None:
         self._directory = Path(directory)
         self._clock = clock
-        self._changes = threading.Lock()
-        """Held from judging a change to taking it in, and while a configuration is swapped."""
         self._tally = threading.Lock()
         self._counts = dict.fromkeys(
             ("clients_refused", "reloads_done", "reloads_refused", "state_failures"), 0
@@ -123,8 +127,11 @@ class App:
         store = SqliteStore(settings.state_path(root))
         stack.callback(store.close)
         key = digest_key(settings.keys_path(root))
-        engine = _core.Engine(influence=settings.decision_log.influence, digest_key=key)
-        stack.callback(self._keep_time_at_end, store, engine)
+        engine = _core.Engine(
+            influence=settings.decision_log.influence, digest_key=key, max_live=settings.signals.max_live
+        )
+        intake = self._intake(engine, store, settings)
+        stack.callback(self._keep_time_at_end, intake, engine)
         self._replay(store, engine)
         in_force = InForce(store)
         in_force.demand_approval(loaded)
@@ -133,14 +140,14 @@ class App:
         recorder = Recorder(engine, self._clock)
         writer = self._open_log(stack, settings, root, engine, recorder)
         recorder.change("server_started", actor="server", version=__version__)
-        feeds = Feeds(Seams(root, self._carry, lambda: self._clock() / 1e6))
+        feeds = Feeds(Seams(root, self.publish_as, lambda: self._clock() / 1e6))
         stack.callback(feeds.stop)
         reloads = Reloads(
             self._directory,
             loaded,
             in_force=in_force,
             clock=self._clock,
-            swap=functools.partial(self._swap, engine),
+            swap=lambda loaded: intake.undisturbed(lambda: engine.swap(loaded.configuration)),
             recorder=recorder,
             count=self._count,
             on_swapped=[lambda loaded: feeds.adopt(loaded.configuration.describe())],
@@ -150,9 +157,14 @@ class App:
         stack.callback(admin_door.stop, ADMIN_GRACE_S)
         front = FrontDoor(engine, settings.listen.check, reflection_on=settings.listen.reflection)
         stack.callback(front.stop, GRACE_S)
-        self._running = _Running(reloads, store, engine, recorder, writer, feeds, admin_door, front)
+        signals = self._signals_door(stack, settings, root)
+        self._running = _Running(
+            reloads, store, engine, intake, recorder, writer, feeds, admin_door, front, signals
+        )
         feeds.adopt(loaded.configuration.describe())
         admin_door.start()
+        if signals is not None:
+            signals.start()
         front.start()
         watch = Watch(
             self._directory,
@@ -162,9 +174,24 @@ class App:
         stack.callback(watch.stop)
         watch.start()
 
-    def _swap(self, engine: _core.Engine, loaded: Loaded) -> None:
-        with self._changes:
-            engine.swap(loaded.configuration)
+    def _intake(self, engine: _core.Engine, store: Store, settings: Settings) -> Intake:
+        return Intake(
+            engine,
+            store,
+            clock=self._clock,
+            max_rate=settings.signals.max_rate,
+            on_failure=lambda: self._count("state_failures"),
+        )
+
+    def _signals_door(
+        self, stack: contextlib.ExitStack, settings: Settings, root: Path
+    ) -> PublishDoor | None:
+        files = settings.tls_paths(root)
+        if files is None or settings.listen.signals is None:
+            return None
+        door = PublishDoor(self, settings.listen.signals, Certificates(*files))
+        stack.callback(door.stop, GRACE_S)
+        return door
 
     def _replay(self, store: Store, engine: _core.Engine) -> None:
         """Takes in what the store has kept."""
@@ -232,7 +259,9 @@ class App:
 
     def _serve(self) -> None:
         while not self._end:
-            self._wake.get()
+            # The system may hand a signal to any thread, and then this wait is not interrupted: it ends by itself.
+            with contextlib.suppress(Empty):
+                self._wake.get(timeout=TICK_S)
             if self._hup:
                 self._hup = False
                 with contextlib.suppress(ConfigurationError, StateError):  # recorded and logged
@@ -250,10 +279,12 @@ class App:
         running = self._up()
         for warning in running.loaded.warnings:
             _log.warning("%s", sentence(warning))
+        signals = f", signals on {running.signals.address}" if running.signals else ""
         _log.info(
-            "check on %s, admin on %s, decision log %s, revision %.12s",
+            "check on %s, admin on %s%s, decision log %s, revision %.12s",
             running.front.address,
             running.admin.address,
+            signals,
             self.decisions_path(),
             running.engine.revision,
         )
@@ -273,6 +304,12 @@ class App:
         """Where the admin API is answered."""
         return str(self._up().admin.address)
 
+    @property
+    def signals_address(self) -> str | None:
+        """Where publishers are heard over mutual TLS; None if nowhere."""
+        signals = self._up().signals
+        return str(signals.address) if signals else None
+
     # ------------------------------------------------------------ every second
 
     def _tick_forever(self) -> None:
@@ -281,19 +318,17 @@ class App:
             if running is None:
                 continue
             try:
-                self._keep_time(running.store, running.engine)
+                self._keep_time(running.intake, running.engine)
             except SignalwardenError as error:
-                self._count("state_failures")
                 _log.error("the time mark can't be kept: %s", error)
             self._watch_transport(running)
 
-    def _keep_time(self, store: Store, engine: _core.Engine) -> None:
-        with self._changes:
-            store.append([engine.time_mark(now_us=self._clock())])
+    def _keep_time(self, intake: Intake, engine: _core.Engine) -> None:
+        intake.keep(lambda: [engine.time_mark(now_us=self._clock())])
 
-    def _keep_time_at_end(self, store: Store, engine: _core.Engine) -> None:
+    def _keep_time_at_end(self, intake: Intake, engine: _core.Engine) -> None:
         try:
-            self._keep_time(store, engine)
+            self._keep_time(intake, engine)
         except SignalwardenError as error:
             _log.error("the time mark can't be kept: %s", error)
 
@@ -312,23 +347,38 @@ class App:
 
     def publish(self, body: bytes, client: Client) -> bytes:
         """See Services."""
-        return self._carry(body, client.id)
+        return self._up().intake.publish(body, client.id)
 
-    def _carry(self, body: bytes, origin: str) -> bytes:
-        """A batch of a publisher or a feed. One at a time; the answer follows the durable write."""
+    def publish_as(self, body: bytes, publisher: str) -> bytes:
+        """See publish_door.Hosting: the connection says who publishes, the contracts whether that counts."""
+        return self._up().intake.publish(body, publisher)
+
+    def welcomes(self, trust_domain: str) -> bool:
+        """See publish_door.Hosting."""
+        settings = self._up().loaded.settings
+        return trust_domain == settings.trust_domain or trust_domain in settings.federates_with
+
+    def refused_peer(self, publisher: str | None, detail: str) -> None:
+        """See publish_door.Hosting."""
+        self.refused(Client(publisher, frozenset()) if publisher else None, Right.PUBLISH, detail)
+
+    def switch_publisher(self, actor: str, publisher: str, signal: str | None, *, enabled: bool) -> bytes:
+        """See Services."""
+        return self._publishers().switch(actor, publisher, signal, enabled=enabled)
+
+    def publishers(self) -> bytes:
+        """See Services."""
+        return self._publishers().listing()
+
+    def _publishers(self) -> Publishers:
         running = self._up()
-        with self._changes:
-            now = self._clock()
-            admission = running.engine.admit(body, publisher=origin, now_us=now)
-            changes = admission.changes
-            if changes:
-                try:
-                    running.store.append(changes)
-                except StateError:
-                    self._count("state_failures")
-                    raise
-                running.engine.apply(changes, now_us=now)
-            return admission.answer
+        return Publishers(
+            running.engine,
+            running.intake,
+            running.recorder,
+            description=running.loaded.configuration.describe,
+            clock=self._clock,
+        )
 
     def reload(self, actor: str) -> str:
         """See Services."""
@@ -383,6 +433,8 @@ class App:
         if running is None:
             return Readiness(False, {"ready": False, "revision": None})
         doors = {"check": running.front.serving, "admin": running.admin.serving}
+        if running.signals is not None:
+            doors["signals"] = running.signals.serving
         health = running.writer.health()
         revision = running.engine.revision
         ready = revision is not None and all(doors.values())
@@ -415,6 +467,7 @@ class App:
             counts = dict(self._counts)
         return {
             **running.engine.counters(),
+            **running.intake.counters(),
             **counts,
             **running.feeds.numbers(),
             "log_written": health.written,
@@ -426,6 +479,7 @@ class App:
             "transport_undelivered": self._transport[0],
             "transport_unknown_method": self._transport[1],
             "directory_refused": int(running.reloads.refused is not None),
+            "publish_streams": running.signals.open_streams() if running.signals else 0,
             "ready": int(self.readiness().ready),
         }
 

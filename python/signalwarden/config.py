@@ -31,6 +31,7 @@ from signalwarden.values import (
     NotBuilt,
     SpiffeId,
     StatePath,
+    TlsAddress,
     TrustDomain,
     instant,
     is_trust_domain,
@@ -54,6 +55,7 @@ __all__ = [
     "Loaded",
     "Right",
     "Settings",
+    "SignalsSettings",
     "json_schema",
     "judge",
     "load",
@@ -63,6 +65,7 @@ __all__ = [
 SCHEMA_FILE = "docs/schema/signalwarden.schema.json"
 DEFAULT_CHECK = "127.0.0.1:9191"
 DEFAULT_ADMIN = "127.0.0.1:9292"
+TLS_FILES = ("cert", "key", "client_ca")
 DEFAULT_KEYS = "var/keys"
 DEFAULT_LOG = "var/decisions.jsonl"
 
@@ -70,6 +73,11 @@ MIN_ROTATE_BYTES = 64 * 1024
 """Below this a single batch would outgrow a file."""
 MAX_ROTATE_BYTES = 1 << 40
 """1 TiB: larger is a slip of the keyboard."""
+
+MAX_RATE = 1_000_000
+"""More than any disk of one server keeps up with: larger is a slip of the keyboard."""
+MAX_LIVE = 100_000_000
+"""Tens of gigabytes of memory: larger is a slip of the keyboard."""
 
 
 # ---------------------------------------------------------------- the settings
@@ -97,7 +105,7 @@ class _Strict(BaseModel):
 
 
 class Listen(_Strict):
-    """The doors. Loopback or a Unix socket until TLS is built."""
+    """The doors. Loopback or a Unix socket, but for `signals`, which has TLS."""
 
     check: DoorAddress = Field(
         default=Address.parse(DEFAULT_CHECK),
@@ -113,15 +121,23 @@ class Listen(_Strict):
         default="grpcio", description="which front door serves `check`"
     )
     reflection: bool = Field(default=False, description="gRPC server reflection on the check address")
-    signals: NotBuilt = None
+    signals: TlsAddress = Field(default=None, description="gRPC over mutual TLS, for publishers")
 
 
 class Tls(_Strict):
-    """Every key is known, none is built yet."""
+    """PEM files of `listen.signals`, relative to the directory. The other keys are known, and not built yet."""
 
-    cert: NotBuilt = None
-    key: NotBuilt = None
-    client_ca: NotBuilt = None
+    model_config = ConfigDict(
+        json_schema_extra={
+            "dependentRequired": {key: [other for other in TLS_FILES if other != key] for key in TLS_FILES}
+        }
+    )
+
+    cert: FilePath | None = Field(default=None, description="our certificate, its chain behind it")
+    key: FilePath | None = Field(default=None, description="its private key")
+    client_ca: FilePath | None = Field(
+        default=None, description="the authorities whose word on a client's SPIFFE ID is good"
+    )
     spire: NotBuilt = None
     check_clients: NotBuilt = None
 
@@ -158,6 +174,15 @@ class DecisionLogSettings(_Strict):
     keep_files: Annotated[int, Field(ge=1, le=10_000, description="rotated files kept")] = 20
 
 
+class SignalsSettings(_Strict):
+    """How much is taken from publishers."""
+
+    max_rate: Annotated[int, Field(ge=1, le=MAX_RATE, description="values a second from one publisher")] = (
+        20_000
+    )
+    max_live: Annotated[int, Field(ge=1, le=MAX_LIVE, description="values held at once")] = 2_000_000
+
+
 class Policies(_Strict):
     """Engine options: none yet."""
 
@@ -176,6 +201,7 @@ class Settings(_Strict):
     state: StatePath = Field(default="sqlite:var/state.db", description="where live state is kept")
     keys: FilePath = Field(default=DEFAULT_KEYS, description="directory of key files, made when missing")
     decision_log: DecisionLogSettings = DecisionLogSettings()
+    signals: SignalsSettings = SignalsSettings()
     policies: Policies = Policies()
     watch: bool = Field(default=True, description="a change of the directory comes into force by itself")
     principals: NotBuilt = None
@@ -188,6 +214,13 @@ class Settings(_Strict):
     def keys_path(self, directory: Path) -> Path:
         """The directory of key files."""
         return directory / self.keys
+
+    def tls_paths(self, directory: Path) -> tuple[Path, Path, Path] | None:
+        """Certificate, key and authorities of the signals address; None if there is none."""
+        cert, key, client_ca = self.tls.cert, self.tls.key, self.tls.client_ca
+        if self.listen.signals is None or cert is None or key is None or client_ca is None:
+            return None
+        return directory / cert, directory / key, directory / client_ca
 
     def log_path(self, directory: Path) -> Path:
         """The decision log's current file."""
@@ -312,6 +345,7 @@ _MODELS: dict[str, type[BaseModel]] = {
     "identity": IdentitySettings,
     "clients": ClientSettings,
     "decision_log": DecisionLogSettings,
+    "signals": SignalsSettings,
     "policies": Policies,
 }
 
@@ -323,11 +357,7 @@ def _cross_checks(raw: Mapping[str, Any], now: datetime) -> Iterator[_Slip]:
     """Works on what was read, valid or not, so that all mistakes are found in one pass."""
     yield from _trust_domains(raw)
     yield from _clients(raw, now)
-    listen = raw.get("listen", {})
-    if isinstance(listen, dict):
-        check, admin = listen.get("check", DEFAULT_CHECK), listen.get("admin", DEFAULT_ADMIN)
-        if check == admin and isinstance(check, str) and not check.endswith(":0"):
-            yield _Slip(("listen", "admin"), "bad_value", f"`{admin}` is already the check address")
+    yield from _doors(raw)
     log = raw.get("decision_log", {})
     path, keys = (
         log.get("path", DEFAULT_LOG) if isinstance(log, dict) else None,
@@ -335,6 +365,28 @@ def _cross_checks(raw: Mapping[str, Any], now: datetime) -> Iterator[_Slip]:
     )
     if isinstance(path, str) and isinstance(keys, str) and Path(path).parent == Path(keys):
         yield _Slip(("keys",), "bad_value", f"`{keys}` holds the decision log, keys are kept apart from it")
+
+
+def _doors(raw: Mapping[str, Any]) -> Iterator[_Slip]:
+    listen, tls = (part if isinstance(part := raw.get(key, {}), dict) else {} for key in ("listen", "tls"))
+    seen: dict[str, str] = {}
+    for door, default in (("check", DEFAULT_CHECK), ("admin", DEFAULT_ADMIN), ("signals", None)):
+        address = listen.get(door, default)
+        if not isinstance(address, str) or address.endswith(":0"):
+            continue
+        if address in seen:
+            yield _Slip(("listen", door), "bad_value", f"`{address}` is already the {seen[address]} address")
+        seen.setdefault(address, door)
+    given = [key for key in TLS_FILES if tls.get(key) is not None]
+    wanted = listen.get("signals") is not None
+    if wanted or given:
+        for key in TLS_FILES:
+            if key not in given:
+                message = f"missing, {'`listen.signals`' if wanted else f'`tls.{given[0]}`'} needs it"
+                yield _Slip(("tls", key), "missing_key", message)
+    if len(given) == len(TLS_FILES) and not wanted:
+        message = "without effect: it serves `listen.signals`, which is not set"
+        yield _Slip(("tls", given[0]), "unused", message, "warning")
 
 
 def _trust_domains(raw: Mapping[str, Any]) -> Iterator[_Slip]:
@@ -439,6 +491,8 @@ def judge(directory: Directory, now_us: int, *, unapproved: bool = False) -> Loa
         findings += configuration.warnings
         if not unapproved:
             findings += _approvals(configuration, directory)
+        if settings is not None:
+            findings += _unauthenticated(settings, configuration, directory)
     except ConfigurationError as error:
         findings += error.findings
     if settings is None or configuration is None or any(map(is_error, findings)):
@@ -450,6 +504,37 @@ def judge(directory: Directory, now_us: int, *, unapproved: bool = False) -> Loa
 def _approvals(configuration: _core.Configuration, directory: Directory) -> list[Problem]:
     """Each contract that names approvers has their signatures over what it says now."""
     return approvers.findings(orjson.loads(configuration.describe())["signals"], directory.approvals())
+
+
+def _unauthenticated(
+    settings: Settings, configuration: _core.Configuration, directory: Directory
+) -> Iterator[Problem]:
+    """Push sources whose publisher nobody could be: no token in `clients`, and no door that takes certificates."""
+    if _takes_certificates(settings.listen):
+        return
+    known = {client.id for client in settings.clients if Right.PUBLISH in client.may}
+    strange = [
+        (contract, at, source["publisher"])
+        for contract in orjson.loads(configuration.describe())["signals"]
+        for at, source in enumerate(contract["sources"])
+        if source["kind"] == "push" and source["publisher"] not in known
+    ]
+    if not strange:
+        return
+    text = directory.text("signals.yaml")
+    places = _core.parse_yaml("signals.yaml", text).places if isinstance(text, str) else {}
+    for contract, at, publisher in strange:
+        line, column = places.get(f"/signals/{contract['name']}/sources/{at}", (contract["line"], 1))
+        message = (
+            f"`{contract['name']}`: nobody can authenticate as its publisher `{publisher}`: expected an entry of "
+            "`clients` in signalwarden.yaml with the right `publish`"
+        )
+        yield Problem("error", "signals.yaml", line, column, "unauthenticated_source", message)
+
+
+def _takes_certificates(listen: Listen) -> bool:
+    """Whether a publisher may come with a certificate of its own instead of a token."""
+    return bool(listen.signals)
 
 
 def _domains(text: object) -> tuple[str, tuple[str, ...]]:

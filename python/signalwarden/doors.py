@@ -100,7 +100,10 @@ def bound(address: Address) -> socket.socket:
             listener.close()
             raise
         return listener
-    listener = socket.socket(socket.AF_INET6 if ":" in address.host else socket.AF_INET)
+    # asyncio switches Nagle's algorithm off only for sockets that say that they are TCP: else each answer waits
+    # some 40 ms for the acknowledgement of its headers.
+    family = socket.AF_INET6 if ":" in address.host else socket.AF_INET
+    listener = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     try:
         listener.setsockopt(
             socket.SOL_SOCKET, socket.SO_REUSEADDR, 1

@@ -191,6 +191,7 @@ class _Directory:
     trust_domains: tuple[str, ...]
     check: CheckAddress
     signal_headers: tuple[str, ...]
+    signal_namespaces: tuple[str, ...]
     body_routes: tuple[_BodyRoute, ...]
 
 
@@ -211,12 +212,9 @@ def _read(directory: Path) -> _Directory:
         raise ConfigurationError(findings)
     routes = _document(directory, "routes.yaml")
     signals = _document(directory, "signals.yaml")
-    headers = {
-        str(source["header"]).lower()
-        for contract in _entries(signals.get("signals"))
-        for source in _list(contract.get("sources"))
-        if source.get("kind") == "header" and "header" in source
-    }
+    sources = [
+        source for contract in _entries(signals.get("signals")) for source in _list(contract.get("sources"))
+    ]
     bodies = [
         _body_route(route["match"])
         for route in _list(routes.get("routes"))
@@ -226,9 +224,15 @@ def _read(directory: Path) -> _Directory:
     return _Directory(
         trust_domains=(settings.trust_domain, *settings.federates_with),
         check=settings.listen.check,
-        signal_headers=tuple(sorted(headers)),
+        signal_headers=tuple(sorted({name.lower() for name in _named(sources, "header", "header")})),
+        signal_namespaces=tuple(sorted(_named(sources, "envoy_metadata", "namespace"))),
         body_routes=tuple(dict.fromkeys(bodies)),
     )
+
+
+def _named(sources: list[dict[str, Any]], kind: str, key: str) -> set[str]:
+    """What the sources of a kind say under a key."""
+    return {str(source[key]) for source in sources if source.get("kind") == kind and key in source}
 
 
 def _text(directory: Path, name: str) -> str:
@@ -456,6 +460,7 @@ def _ext_authz(known: _Directory, options: Options) -> ExtAuthz:
         allowed_headers=ListStringMatcher(
             patterns=[StringMatcher(exact=name, ignore_case=True) for name in headers]
         ),
+        metadata_context_namespaces=list(known.signal_namespaces),
         # Here and not on the routes: a route's own `pack_as_bytes` is ignored, and without it Envoy replaces
         # what is not UTF-8, so that what is decided about would not be what is forwarded.
         with_request_body=BufferSettings(max_request_bytes=options.max_body_bytes, pack_as_bytes=True)

@@ -60,6 +60,9 @@ _COMMENTS: dict[str, str] = {
         "What the decision point is sent: what it reads, and the headers that signals.yaml names. "
         "Cookies and bearer tokens stay here."
     ),
+    "metadata_context_namespaces": (
+        "The metadata that signals.yaml names. The filters that write it stand before this one."
+    ),
     "encode_raw_headers": "Repeated headers stay apart and bytes stay bytes: one meaning or none.",
     "validate_mutations": "A malformed answer is a 500, never a malformed request to the upstream.",
     "decoder_header_mutation_rules": (

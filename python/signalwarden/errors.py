@@ -19,9 +19,11 @@ __all__ = [
     "KeysError",
     "LogError",
     "Problem",
+    "RateLimitedError",
     "ServerError",
     "SignalwardenError",
     "StateError",
+    "UnknownPublisherError",
     "is_error",
     "sentence",
     "sorted_findings",
@@ -110,6 +112,14 @@ class FeedError(SignalwardenError):
     """What a feed reads can't be had or is not what it should be. Never with a token or what was read in it."""
 
 
+class RateLimitedError(SignalwardenError):
+    """More at once than is taken; nothing of the call was. `retry_after_s`: when it is worth another try."""
+
+    def __init__(self, sentence: str, retry_after_s: int = 1) -> None:
+        super().__init__(sentence)
+        self.retry_after_s = retry_after_s
+
+
 class StateError(SignalwardenError):
     """The store of changes can't be opened, locked, read or written."""
 
@@ -124,3 +134,7 @@ class KeysError(SignalwardenError):
 
 class ServerError(SignalwardenError):
     """A door can't be opened: a port in use, a socket path that is not ours."""
+
+
+class UnknownPublisherError(SignalwardenError):
+    """A publisher or feed that no contract names."""

@@ -18,7 +18,7 @@ from signalwarden.errors import ConfigurationError, StateError
 
 if TYPE_CHECKING:
     from signalwarden.config import Loaded
-    from signalwarden.state import Store
+    from signalwarden.state import Documents
 
 __all__ = ["InForce"]
 
@@ -34,7 +34,7 @@ MAX_DECLARED_BYTES: Final = 64 * 1024 * 1024
 class InForce:
     """Reads and writes what outlives the server. One thread at a time."""
 
-    def __init__(self, store: Store) -> None:
+    def __init__(self, store: Documents) -> None:
         """Raises StateError if what the state holds can't be read: nobody could say who approves what."""
         self._store = store
         self._kept = store.kept(APPROVERS)

@@ -41,11 +41,16 @@ COUNTERS: Final = {
     "log_failures": "failed writes and syncs of the decision log",
     "log_notes_refused": "change and transport records that the log refused at first",
     "log_notes_lost": "change and transport records that were lost",
-    "clients_refused": "refused calls of the admin API",
+    "clients_refused": "refused calls of the admin API and refused publishers of the signals address",
     "state_failures": "failed writes of the state",
+    "intake_groups": "groups of batches that were judged and written together",
+    "intake_batches": "batches of publishers and feeds in those groups",
+    "rate_limited": "batches refused because their publisher sends too much at once",
 }
 GAUGES: Final = {
     "live_signals": "signal values held",
+    "publish_streams": "open streams of publishers on the signals address",
+    "intake_waiting": "batches that wait to be judged and written",
     "log_queued": "records that wait to be written",
     "log_healthy": "1 while the decision log can be written",
     "log_lag_seconds": "age of the oldest record taken for writing and not yet synced",

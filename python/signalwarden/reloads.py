@@ -35,7 +35,9 @@ PAUSE_S: Final = 0.2
 """Between two tries: a rename takes microseconds, the swap of a ConfigMap's link too."""
 
 # What a reload can't change: these are bound when the server starts.
-FIXED: Final = ("listen", "tls", "identity", "state", "keys", "decision_log", "policies", "insecure")
+FIXED: Final = (
+    *("listen", "tls", "identity", "state", "keys", "decision_log", "signals", "policies", "insecure"),
+)
 
 
 @dataclass(frozen=True, slots=True)

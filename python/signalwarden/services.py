@@ -34,7 +34,7 @@ class Readiness:
     ready: bool
     detail: dict[str, Any]
     """`{"ready", "revision", "doors": {…}, "log": {"healthy", "queued", "lag_ms", "last_error"},
-    "feeds": {name: {"running", "last_success", "last_error", "batches"}},
+    "feeds": {name: {"running", "last_success", "last_error", "batches", "refused"}},
     "last_reload_refused": {"time", "findings": [...]} | null, "warnings": n,
     "unenforced": [labels of routes with `enforce: false`]}`."""
 
@@ -54,10 +54,18 @@ class Services(Protocol):
 
     def publish(self, body: bytes, client: Client) -> bytes:
         """Body of POST /v1/signals in, JSON answer out, after the durable write.
-        Raises BadInputError (400) for a body that is no such JSON, StateError (503) if it can't be kept."""
+        Raises BadInputError (400) for a body that is no such JSON, RateLimitedError (429) if the client sends too
+        much at once, StateError (503) if it can't be kept."""
 
     def signals(self, subject: str | None, limit: int) -> bytes:
         """JSON of GET /v1/signals: `{"signals": […], "truncated": bool}`."""
+
+    def switch_publisher(self, actor: str, publisher: str, signal: str | None, *, enabled: bool) -> bytes:
+        """Switches a publisher or feed, or one of its signals, off or on; JSON of how it stands, after the durable
+        write. Raises UnknownPublisherError (404), BadInputError (400), StateError (503)."""
+
+    def publishers(self) -> bytes:
+        """JSON of GET /v1/publishers: `{"publishers": [{"publisher", "disabled", "disabled_signals", "signals"}]}`."""
 
     def reload(self, actor: str) -> str:
         """Loads, checks and puts the directory in force; returns the revision.

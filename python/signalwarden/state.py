@@ -22,31 +22,70 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
     from pathlib import Path
 
-__all__ = ["SqliteStore", "Store"]
+__all__ = ["Documents", "SqliteStore", "Store"]
 
 APPLICATION_ID: Final = 0x5357_5331
 """`SWS1` in the file's header: this is ours, and not somebody else's database."""
-SCHEMA_VERSION: Final = 1
-"""Kept in `user_version`; a newer one is refused, an older one would be migrated here."""
+SCHEMA_VERSION: Final = 2
+"""Kept in `user_version`; a newer one is refused, an older one is migrated (`_MIGRATIONS`)."""
 PAGE: Final = 1_000
 """Rows in memory at once while reading back."""
 BUSY_MS: Final = 5_000
 """How long a reader with the sqlite3 tool may hold us up before an append fails."""
 LOCK_NAME: Final = "lock"
 
+# A value that replaces is written in place, under its key: half of what a deletion and an insertion cost, in time
+# and in pages. Measured with 1,000 of 300,000 keys in a transaction: 10,100 changes a second before, 18,000 after.
+_TABLES: Final = """
+CREATE TABLE latest (
+    key     TEXT PRIMARY KEY,
+    seq     INTEGER NOT NULL,
+    payload BLOB NOT NULL
+) STRICT, WITHOUT ROWID;
+CREATE TABLE added (
+    seq     INTEGER PRIMARY KEY,
+    key     TEXT NOT NULL,
+    payload BLOB NOT NULL
+) STRICT;
+CREATE INDEX added_key ON added (key);
+CREATE TABLE sequence (last INTEGER NOT NULL) STRICT;
+"""
 _SCHEMA: Final = f"""
 BEGIN IMMEDIATE;
-CREATE TABLE changes (
-    seq      INTEGER PRIMARY KEY,
-    key      TEXT NOT NULL,
-    replaces INTEGER NOT NULL,
-    payload  BLOB NOT NULL
-) STRICT;
-CREATE INDEX changes_key ON changes (key);
+{_TABLES}
+INSERT INTO sequence VALUES (0);
 PRAGMA application_id = {APPLICATION_ID};
 PRAGMA user_version = {SCHEMA_VERSION};
 COMMIT;
-"""
+"""  # noqa: S608  # made of constants
+# From the version to the next one, in one transaction: what a kill interrupts starts anew.
+_MIGRATIONS: Final = {
+    1: f"""
+BEGIN IMMEDIATE;
+{_TABLES}
+INSERT INTO latest SELECT key, seq, payload FROM changes WHERE replaces;
+INSERT INTO added SELECT seq, key, payload FROM changes WHERE NOT replaces;
+INSERT INTO sequence SELECT coalesce(max(seq), 0) FROM changes;
+DROP TABLE changes;
+PRAGMA user_version = 2;
+COMMIT;
+""",  # noqa: S608  # made of constants
+}
+
+_CLEAR: Final = "DELETE FROM added WHERE key = ?"
+_REPLACE: Final = (
+    "INSERT INTO latest (key, seq, payload) VALUES (?, ?, ?)"
+    " ON CONFLICT (key) DO UPDATE SET seq = excluded.seq, payload = excluded.payload"
+)
+_ADD: Final = "INSERT INTO added (key, seq, payload) VALUES (?, ?, ?)"
+_READ: Final = (
+    "SELECT key, replaces, payload FROM"
+    " (SELECT seq, key, 1 AS replaces, payload FROM latest UNION ALL SELECT seq, key, 0, payload FROM added)"
+    " ORDER BY seq"
+)
+
+Row = tuple[str, int, bytes]
+"""Key, place in the order, payload."""
 # Made at every opening: a state of an earlier release gets it then, and that release does not mind it.
 _KEPT: Final = "CREATE TABLE IF NOT EXISTS kept (key TEXT PRIMARY KEY, value BLOB NOT NULL) STRICT"
 
@@ -61,18 +100,22 @@ class Store(Protocol):
     def read_all(self) -> Iterator[_core.StoredChange]:
         """Everything kept, oldest first."""
 
+    def close(self) -> None:
+        """Gives the directory up."""
+
+
+class Documents(Protocol):
+    """Keeps a few documents by name. Every method may be called from any thread and raises StateError."""
+
     def keep(self, key: str, value: bytes) -> None:
         """Writes a document in place of an earlier one of this name; on the disk when it returns."""
 
     def kept(self, key: str) -> bytes | None:
         """The document of this name."""
 
-    def close(self) -> None:
-        """Gives the directory up."""
-
 
 class SqliteStore:
-    """A Store in one SQLite file."""
+    """A Store, and Documents in one SQLite file."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
@@ -85,29 +128,29 @@ class SqliteStore:
         self._lock = _DirectoryLock(path.parent)
         try:
             self._database = _open(path)
+            self._last = int(self._database.execute("SELECT last FROM sequence").fetchone()[0])
         except BaseException:
             self._lock.release()
             raise
 
     def append(self, changes: Sequence[_core.StoredChange]) -> None:
         """See Store."""
-        rows = [(change.key, change.replaces, change.payload) for change in changes]
-        if not rows:
+        if not changes:
             return
         with self._mutex, self._saying("written"):
+            last = self._last
+            replacing, adding = _compacted(changes, last)
             self._database.execute("BEGIN IMMEDIATE")
             try:
-                for key, replaces, payload in rows:
-                    if replaces:
-                        self._database.execute("DELETE FROM changes WHERE key = ?", (key,))
-                    self._database.execute(
-                        "INSERT INTO changes (key, replaces, payload) VALUES (?, ?, ?)",
-                        (key, replaces, payload),
-                    )
+                self._database.executemany(_CLEAR, [(key,) for key, _, _ in replacing])
+                self._database.executemany(_REPLACE, replacing)
+                self._database.executemany(_ADD, adding)
+                self._database.execute("UPDATE sequence SET last = ?", (last + len(changes),))
                 self._database.execute("COMMIT")
             except BaseException:
                 self._undo()
                 raise
+            self._last = last + len(changes)
 
     def _undo(self) -> None:
         """SQLite has already rolled back after some errors, a full disk among them."""
@@ -117,26 +160,24 @@ class SqliteStore:
 
     def read_all(self) -> Iterator[_core.StoredChange]:
         """See Store."""
-        last = -1
-        while rows := self._page(last):
-            for seq, key, replaces, payload in rows:
-                last = seq
-                yield _core.StoredChange(key, bool(replaces), payload)
-
-    def _page(self, after: int) -> list[tuple[int, str, int, bytes]]:
         with self._mutex, self._saying("read"):
-            return self._database.execute(
-                "SELECT seq, key, replaces, payload FROM changes WHERE seq > ? ORDER BY seq LIMIT ?",
-                (after, PAGE),
-            ).fetchall()
+            cursor = self._database.execute(_READ)
+        with contextlib.closing(cursor):
+            while rows := self._page(cursor):
+                for key, replaces, payload in rows:
+                    yield _core.StoredChange(key, bool(replaces), payload)
+
+    def _page(self, cursor: sqlite3.Cursor) -> list[tuple[str, int, bytes]]:
+        with self._mutex, self._saying("read"):
+            return cursor.fetchmany(PAGE)
 
     def keep(self, key: str, value: bytes) -> None:
-        """See Store."""
+        """See Documents."""
         with self._mutex, self._saying("written"):
             self._database.execute("INSERT OR REPLACE INTO kept (key, value) VALUES (?, ?)", (key, value))
 
     def kept(self, key: str) -> bytes | None:
-        """See Store."""
+        """See Documents."""
         with self._mutex, self._saying("read"):
             row = self._database.execute("SELECT value FROM kept WHERE key = ?", (key,)).fetchone()
         return None if row is None else bytes(row[0])
@@ -166,6 +207,21 @@ class SqliteStore:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+
+def _compacted(changes: Sequence[_core.StoredChange], last: int) -> tuple[list[Row], list[Row]]:
+    """What is left to write of changes in order: those that replace, by key, and those that add to them. Sorted by
+    key, so that neighbours in the table are written together."""
+    replacing: dict[str, Row] = {}
+    adding: dict[str, list[Row]] = {}
+    for seq, change in enumerate(changes, last + 1):
+        row = (change.key, seq, change.payload)
+        if change.replaces:
+            replacing[change.key] = row
+            adding.pop(change.key, None)
+        else:
+            adding.setdefault(change.key, []).append(row)
+    return sorted(replacing.values()), [row for rows in adding.values() for row in rows]
 
 
 def _open(path: Path) -> sqlite3.Connection:
@@ -202,6 +258,11 @@ def _prepare(database: sqlite3.Connection, path: Path) -> None:
         raise StateError(f"the state `{path}` is a database of another program")
     if (version := number("user_version")) > SCHEMA_VERSION:
         raise StateError(f"the state `{path}` was written by a newer signalwarden (version {version})")
+    _sort_beside(database, path)
+    while (version := number("user_version")) < SCHEMA_VERSION:
+        if version not in _MIGRATIONS:
+            raise StateError(f"the state `{path}` has version {version}, which no release has written")
+        database.executescript(_MIGRATIONS[version])
     mode = database.execute("PRAGMA journal_mode = WAL").fetchone()[0]
     if mode != "wal":
         raise StateError(f"the state `{path}` is on a file system without write-ahead logging")
@@ -209,6 +270,14 @@ def _prepare(database: sqlite3.Connection, path: Path) -> None:
     database.execute("PRAGMA synchronous = FULL")
     database.execute("PRAGMA journal_size_limit = 16777216")
     database.execute(_KEPT)
+
+
+def _sort_beside(database: sqlite3.Connection, path: Path) -> None:
+    """Reading back in order may sort in a file: it belongs into our private directory, not into one that all share,
+    and which a container may not have. The pragma is SQLite's only way to say so; without it the default stays."""
+    place = str(path.parent.absolute()).replace("'", "''")
+    with contextlib.suppress(sqlite3.Error):
+        database.execute(f"PRAGMA temp_store_directory = '{place}'")
 
 
 class _DirectoryLock:

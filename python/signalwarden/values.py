@@ -185,19 +185,38 @@ class Address:
             raise bad_value(f"{_EXPECTED_ADDRESS}, found {kind_of(value)}")
         if value.startswith("unix:"):
             return _unix(value)
-        host, colon, port = value.rpartition(":")
-        if not colon or not re.fullmatch(r"[0-9]{1,5}", port) or int(port) > MAX_PORT:
-            raise bad_value(f"{_EXPECTED_ADDRESS}, found `{value}`")
-        bare = host[1:-1] if host.startswith("[") and host.endswith("]") else host
-        if not _is_loopback(bare, bracketed=bare != host):
+        bare, bracketed, port = _host_and_port(value, _EXPECTED_ADDRESS)
+        if not _is_loopback(bare, bracketed=bracketed):
             raise bad_value(
                 "expected 127.0.0.0/8, `[::1]`, `localhost` or `unix:///path`: an address elsewhere needs TLS with"
                 f" client authentication, which is not built yet; found `{value}`"
             )
-        return Address(bare, int(port))
+        return Address(bare, port)
+
+    @staticmethod
+    def parse_with_tls(value: object) -> Address | None:
+        """Reads an address that mutual TLS guards: any numeric one, or `localhost`."""
+        if value is None or isinstance(value, Address):
+            return value
+        if not isinstance(value, str):
+            raise bad_value(f"{_EXPECTED_TLS_ADDRESS}, found {kind_of(value)}")
+        bare, bracketed, port = _host_and_port(value, _EXPECTED_TLS_ADDRESS)
+        if not _is_numeric(bare, bracketed=bracketed) and not (bare == "localhost" and not bracketed):
+            raise bad_value(f"{_EXPECTED_TLS_ADDRESS}, found `{value}`")
+        return Address(bare, port)
 
 
 _EXPECTED_ADDRESS = "expected an address such as `127.0.0.1:9191` or `unix:///path`"
+_EXPECTED_TLS_ADDRESS = "expected a numeric address such as `0.0.0.0:9393` or `[::1]:9393`"
+
+
+def _host_and_port(value: str, expected: str) -> tuple[str, bool, int]:
+    """The host without its brackets, whether it had some, and the port."""
+    host, colon, port = value.rpartition(":")
+    if not colon or not re.fullmatch(r"[0-9]{1,5}", port) or int(port) > MAX_PORT:
+        raise bad_value(f"{expected}, found `{value}`")
+    bare = host[1:-1] if host.startswith("[") and host.endswith("]") else host
+    return bare, bare != host, int(port)
 
 
 def _unix(value: str) -> Address:
@@ -212,11 +231,15 @@ def _unix(value: str) -> Address:
 def _is_loopback(host: str, *, bracketed: bool) -> bool:
     if host == "localhost" and not bracketed:
         return True
+    return _is_numeric(host, bracketed=bracketed) and ipaddress.ip_address(host).is_loopback
+
+
+def _is_numeric(host: str, *, bracketed: bool) -> bool:
     try:
         address = ipaddress.ip_address(host)
     except ValueError:
         return False
-    return address.is_loopback and bracketed == isinstance(address, ipaddress.IPv6Address)
+    return bracketed == isinstance(address, ipaddress.IPv6Address)
 
 
 # ---------------------------------------------------------------- types of the models
@@ -252,6 +275,14 @@ DoorAddress = Annotated[
             "type": "string",
             "pattern": r"^(unix:///.+|127\.[0-9.]+:[0-9]+|\[::1\]:[0-9]+|localhost:[0-9]+)$",
         }
+    ),
+]
+TlsAddress = Annotated[
+    Address | None,
+    PlainValidator(Address.parse_with_tls),
+    PlainSerializer(lambda address: None if address is None else str(address), return_type=str | None),
+    WithJsonSchema(
+        {"type": ["string", "null"], "pattern": r"^([0-9.]+|\[[0-9A-Fa-f:.]+\]|localhost):[0-9]+$"}
     ),
 ]
 NotBuilt = Annotated[

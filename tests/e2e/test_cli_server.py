@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -20,7 +21,6 @@ from signalwarden import request_json, starter
 
 COMMAND = [sys.executable, "-m", "signalwarden.cli"]
 CHECK = "/envoy.service.auth.v3.Authorization/Check"
-START_SECONDS = 20.0
 
 
 @dataclass
@@ -30,6 +30,13 @@ class Server:
     made: starter.Starter
     process: subprocess.Popen[str]
     check: str
+    asked: int = 0
+
+    def restart(self) -> None:
+        """Killed, and started anew."""
+        self.process.kill()
+        self.process.communicate()
+        self.process = start(self.made)
 
     def run(self, *arguments: str, token: str = "", status: int = 0) -> str:
         """A verb's standard output; its exit status is asserted."""
@@ -54,18 +61,23 @@ def server(tmp_path: Path) -> Iterator[Server]:
     check, admin = f"unix://{tmp_path}/check.sock", f"unix://{tmp_path}/admin.sock"
     text = settings.read_text().replace("127.0.0.1:9191", check).replace("127.0.0.1:9292", admin)
     settings.write_text(text)
+    server = Server(made, start(made), check)
+    try:
+        yield server
+    finally:
+        server.process.kill()
+        server.process.communicate()
+
+
+def start(made: starter.Starter) -> subprocess.Popen[str]:
+    """`signalwarden serve`, once it is ready."""
     command = [*COMMAND, "serve", "--config", str(made.directory)]
     process = subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True)
-    try:
-        deadline = time.monotonic() + START_SECONDS
-        while not (tmp_path / "check.sock").exists() or not (tmp_path / "admin.sock").exists():
-            assert process.poll() is None, process.stderr.read() if process.stderr else ""
-            assert time.monotonic() < deadline
-            time.sleep(0.05)
-        yield Server(made, process, check)
-    finally:
-        process.kill()
-        process.communicate()
+    assert process.stderr is not None
+    for line in process.stderr:
+        if "check on" in line:
+            return process
+    raise AssertionError(f"it ended with status {process.wait(10)}")
 
 
 def records(server: Server, count: int) -> list[dict[str, object]]:
@@ -103,6 +115,45 @@ def test_a_directory_is_served_fed_watched_and_stopped(server: Server) -> None:
     assert server.process.returncode == 0, err
     assert "Traceback" not in err
     assert publisher not in err
+
+
+def test_a_publisher_is_switched_off_for_the_next_decision_and_over_a_restart(server: Server) -> None:
+    publisher, operator = server.made.publisher_token, server.made.operator_token
+    feed = "spiffe://prod.example/ns/signals/sa/publisher"
+
+    def tell(status: int = 0) -> str:
+        return server.run(
+            "signals", "publish", "device_trust", starter.AGENT, "4", token=publisher, status=status
+        )
+
+    def asked() -> object:
+        server.asked += 1
+        server.ask()
+        return records(server, server.asked)[-1]["reason"]
+
+    tell()
+    server.run("signals", "publish", "posture", starter.AGENT, "ok", token=publisher)
+    assert asked() == "allowed"
+    assert server.run("signals", "publisher", "disable", feed, token=operator) == f"{feed}: off\n"
+    assert asked() == "signal_unavailable"
+    assert "(`publisher_disabled`)" in tell(status=2)
+    server.restart()
+    assert asked() == "signal_unavailable"
+    listed = server.run("signals", "publisher", "list", token=operator)
+    assert re.search(rf"^{feed} +off +device_trust, posture$", listed, re.MULTILINE)
+    assert server.run("signals", "publisher", "enable", feed, token=operator) == f"{feed}: on\n"
+    assert asked() == "signal_unavailable"
+    tell()
+    server.run("signals", "publish", "posture", starter.AGENT, "ok", token=publisher)
+    assert asked() == "allowed"
+    one = server.run("signals", "publisher", "disable", feed, "--signal", "posture", token=operator)
+    assert one == f"{feed}: on, but posture off\n"
+    tell()
+    assert asked() == "signal_unavailable"
+    assert "`publisher_unknown`" in server.run(
+        "signals", "publisher", "disable", feed + "s", token=operator, status=2
+    )
+    assert "`right_missing`" in server.run("signals", "publisher", "disable", feed, token=publisher, status=2)
 
 
 def test_refusals_reach_the_user_as_one_sentence(server: Server) -> None:

@@ -284,6 +284,19 @@ def test_a_header_source_is_sent_to_the_check(directory: Path, tmp_path: Path) -
     assert {"x-other"} <= {pattern.exact for pattern in authz.allowed_headers.patterns}
 
 
+def test_the_namespaces_of_metadata_sources_are_sent_to_the_check_and_no_others(
+    directory: Path, tmp_path: Path
+) -> None:
+    source = "{kind: header, header: x-task-type, assurance: self_asserted}"
+    named = "{{kind: envoy_metadata, namespace: {}, key: task, assurance: self_asserted}}"
+    both = f"{named.format('other')}, {named.format('envoy.filters.http.jwt_authn')}, {named.format('other')}"
+    copy = edited(directory, tmp_path, "signals.yaml", source, both)
+    authz = authz_of(manager_of(parsed(render(copy, "sidecar"))))
+    assert authz.metadata_context_namespaces == ["envoy.filters.http.jwt_authn", "other"]
+    assert authz.route_metadata_context_namespaces == []
+    assert authz_of(manager_of(parsed(render(directory, "sidecar")))).metadata_context_namespaces == []
+
+
 def test_the_measuring_listener_has_no_check_and_only_exists_when_asked_for(directory: Path) -> None:
     measured = parsed(render(directory, "gateway", Options(unguarded=("127.0.0.1", 9999))))
     assert measured.static_resources is not None

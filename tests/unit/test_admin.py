@@ -16,12 +16,21 @@ from signalwarden.admin import CALLS, MAX_BODY_BYTES, RESERVED, AdminReason, Cal
 from signalwarden.admin_client import AdminClient
 from signalwarden.config import Address, Right
 from signalwarden.doors import HttpDoor
-from signalwarden.errors import BadInputError, ConfigurationError, Problem, ServerError, StateError
+from signalwarden.errors import (
+    BadInputError,
+    ConfigurationError,
+    Problem,
+    RateLimitedError,
+    ServerError,
+    StateError,
+    UnknownPublisherError,
+)
 from signalwarden.services import Client, Readiness, Services
 
 ROOT = Path(__file__).parents[2]
 SECRET = "s3cret-token-that-nobody-may-ever-see"
 BATCH = b'{"signals":[]}'
+SWITCH = b'{"id":"spiffe://prod.example/mdm"}'
 
 
 class FakeServices:
@@ -34,6 +43,7 @@ class FakeServices:
         self.refusals: list[tuple[str | None, Right | None, str]] = []
         self.published: list[tuple[bytes, str]] = []
         self.asked: list[tuple[str | None, int]] = []
+        self.switched: list[tuple[str, str, str | None, bool]] = []
 
     def authenticate(self, token: bytes) -> Client | None:
         return Client("spiffe://prod.example/client", self.may) if token == SECRET.encode() else None
@@ -50,6 +60,15 @@ class FakeServices:
         self._fail()
         self.asked.append((subject, limit))
         return b'{"signals":[],"truncated":false}'
+
+    def switch_publisher(self, actor: str, publisher: str, signal: str | None, *, enabled: bool) -> bytes:
+        self._fail()
+        self.switched.append((actor, publisher, signal, enabled))
+        return b'{"publisher":"p"}'
+
+    def publishers(self) -> bytes:
+        self._fail()
+        return b'{"publishers":[]}'
 
     def reload(self, actor: str) -> str:
         self._fail()
@@ -174,7 +193,7 @@ def test_a_right_opens_its_own_calls_and_no_others(
 ) -> None:
     for right in Right:
         services.may = frozenset({right})
-        answer = call(http, row, content=BATCH)
+        answer = call(http, row, content=SWITCH if "publishers" in row.path else BATCH)
         if right is row.right or (right is Right.OPERATE and row.right is Right.READ):
             assert answer.status_code == 200, (right, answer.text)
         else:
@@ -243,6 +262,50 @@ def test_signals_that_cannot_be_kept_are_not_taken(http: TestClient, services: F
     answer = http.post("/v1/signals", content=BATCH)
     problem(answer, AdminReason.NOT_KEPT)
     assert answer.headers["retry-after"] == "1"
+
+
+def test_a_publisher_that_sends_too_much_is_told_when_to_try_again(
+    http: TestClient, services: FakeServices
+) -> None:
+    services.fault = RateLimitedError("more than 5 values a second: try again in 3 s", 3)
+    answer = http.post("/v1/signals", content=BATCH)
+    body = problem(answer, AdminReason.RATE_LIMITED)
+    assert body["detail"] == "more than 5 values a second: try again in 3 s"
+    assert answer.headers["retry-after"] == "3"
+
+
+def test_a_switch_says_who_and_which_signal(http: TestClient, services: FakeServices) -> None:
+    assert http.post("/v1/publishers/disable", content=SWITCH).json() == {"publisher": "p"}
+    one = {"id": "poll:posture_file", "signal": "posture"}
+    assert http.post("/v1/publishers/enable", json=one).status_code == 200
+    actor = "spiffe://prod.example/client"
+    assert services.switched == [
+        (actor, "spiffe://prod.example/mdm", None, False),
+        (actor, "poll:posture_file", "posture", True),
+    ]
+    assert http.get("/v1/publishers").json() == {"publishers": []}
+
+
+@pytest.mark.parametrize(
+    "body",
+    [b"", b"[]", b"{}", b'{"id":1}', b'{"signal":"a"}', b'{"id":"a","signal":null}', b'{"id":"a","x":"b"}'],
+)
+def test_a_switch_that_does_not_say_what_is_malformed(
+    http: TestClient, services: FakeServices, body: bytes
+) -> None:
+    for path in ("/v1/publishers/disable", "/v1/publishers/enable"):
+        problem(http.post(path, content=body), AdminReason.MALFORMED)
+    assert services.switched == []
+
+
+def test_a_switch_that_fails_says_why(http: TestClient, services: FakeServices) -> None:
+    services.fault = UnknownPublisherError("no contract names the publisher or feed `a`")
+    body = problem(http.post("/v1/publishers/disable", content=SWITCH), AdminReason.PUBLISHER_UNKNOWN)
+    assert body["detail"] == "no contract names the publisher or feed `a`"
+    services.fault = StateError("the disk is full")
+    problem(http.post("/v1/publishers/disable", content=SWITCH), AdminReason.NOT_KEPT)
+    services.fault = BadInputError("expected a SPIFFE ID")
+    problem(http.post("/v1/publishers/disable", content=SWITCH), AdminReason.MALFORMED)
 
 
 def test_listing_passes_subject_and_limit(http: TestClient, services: FakeServices) -> None:

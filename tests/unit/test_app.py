@@ -24,9 +24,11 @@ from signalwarden.errors import (
     BadInputError,
     ConfigurationError,
     LogError,
+    RateLimitedError,
     ServerError,
     SignalwardenError,
     StateError,
+    UnknownPublisherError,
 )
 from signalwarden.server import CHECK_METHOD, MAX_REQUEST_BYTES
 from signalwarden.services import Client
@@ -136,6 +138,94 @@ def test_a_published_signal_survives_a_restart(root: Path) -> None:
     assert [found["name"] for found in after["signals"]] == [found["name"] for found in before["signals"]]
 
 
+def state_of(app: App) -> str:
+    [found] = json.loads(app.signals(None, 10))["signals"]
+    return str(found["state"])
+
+
+def test_a_publisher_is_switched_off_at_once_and_stays_so_over_a_restart(root: Path) -> None:
+    client, operator = Client(PUBLISHER, frozenset({Right.PUBLISH})), "spiffe://prod.example/operator"
+    with running(root) as app:
+        app.publish(signal_body(), client)
+        assert state_of(app) == "fresh"
+        standing = json.loads(app.switch_publisher(operator, PUBLISHER, None, enabled=False))
+        assert standing == {
+            "publisher": PUBLISHER,
+            "disabled": True,
+            "disabled_signals": [],
+            "signals": ["page_open"],
+        }
+        assert state_of(app) == "unverified"
+        [rejected] = json.loads(app.publish(signal_body(), client))["rejected"]
+        assert rejected["reason"] == "publisher_disabled"
+        app.switch_publisher(operator, PUBLISHER, None, enabled=False)
+    with running(root) as app:
+        assert state_of(app) == "unverified"
+        assert json.loads(app.publishers()) == {"publishers": [standing]}
+        app.switch_publisher(operator, PUBLISHER, None, enabled=True)
+        assert state_of(app) == "unverified"
+        time.sleep(1.1)  # what was observed before does not count, and times of the test are whole seconds
+        assert json.loads(app.publish(signal_body(), client))["accepted"] == 1
+        assert state_of(app) == "fresh"
+        app.switch_publisher(operator, PUBLISHER, None, enabled=True)
+        assert state_of(app) == "fresh"
+    switches = [record for record in records(root) if record.get("change", "").startswith("publisher_")]
+    assert [(record["change"], record["actor"], record["publisher"]) for record in switches] == [
+        ("publisher_disabled", operator, PUBLISHER),
+        ("publisher_enabled", operator, PUBLISHER),
+    ]
+
+
+def test_one_signal_of_a_publisher_is_switched_off_alone(root: Path) -> None:
+    more = REGISTER.replace("signals:\n", "").replace("page_open", "page_shown")
+    (root / "signals.yaml").write_text(REGISTER + more)
+    with running(root) as app:
+        standing = json.loads(app.switch_publisher("test", PUBLISHER, "page_shown", enabled=False))
+        assert (standing["disabled"], standing["disabled_signals"]) == (False, ["page_shown"])
+        client = Client(PUBLISHER, frozenset({Right.PUBLISH}))
+        assert json.loads(app.publish(signal_body(), client))["accepted"] == 1
+        refused = app.publish(signal_body().replace(b"page_open", b"page_shown"), client)
+        assert json.loads(refused)["rejected"][0]["reason"] == "publisher_disabled"
+
+
+@pytest.mark.parametrize(
+    ("publisher", "signal"),
+    [("spiffe://prod.example/mdn", None), (PUBLISHER, "page_opne"), ("poll:nothing", None), ("", None)],
+)
+def test_a_switch_of_what_no_contract_names_is_refused(
+    root: Path, publisher: str, signal: str | None
+) -> None:
+    with running(root) as app:
+        for enabled in (False, True):
+            with pytest.raises(UnknownPublisherError):
+                app.switch_publisher("test", publisher, signal, enabled=enabled)
+        assert json.loads(app.publishers())["publishers"][0]["disabled"] is False
+
+
+def test_a_publisher_over_its_rate_is_refused_and_counted(root: Path) -> None:
+    settings = root / "signalwarden.yaml"
+    settings.write_text(settings.read_text() + "signals: {max_rate: 1}\n")
+    client = Client(PUBLISHER, frozenset({Right.PUBLISH}))
+    [one] = json.loads(signal_body())["signals"]
+    with running(root) as app:
+        app.publish(json.dumps({"signals": [one] * 1_000}).encode(), client)
+        with pytest.raises(RateLimitedError):
+            app.publish(signal_body(), client)
+        assert b"signalwarden_rate_limited_total 1.0" in app.metrics_text()[0]
+
+
+def test_a_full_store_takes_no_new_subjects(root: Path) -> None:
+    settings = root / "signalwarden.yaml"
+    settings.write_text(settings.read_text() + "signals: {max_live: 1}\n")
+    more = REGISTER.replace("signals:\n", "").replace("page_open", "page_shown")
+    (root / "signals.yaml").write_text(REGISTER + more)
+    client = Client(PUBLISHER, frozenset({Right.PUBLISH}))
+    with running(root) as app:
+        assert json.loads(app.publish(signal_body(), client))["accepted"] == 1
+        refused = app.publish(signal_body().replace(b"page_open", b"page_shown"), client)
+        assert json.loads(refused)["rejected"][0]["reason"] == "too_many"
+
+
 def test_a_body_that_is_no_json_is_the_publishers_mistake(root: Path) -> None:
     with running(root) as app, pytest.raises(BadInputError):
         app.publish(b"{", Client(PUBLISHER, frozenset()))
@@ -222,7 +312,8 @@ def test_a_reload_that_needs_a_restart_says_so(root: Path) -> None:
 def test_clients_change_with_a_reload(root: Path) -> None:
     with running(root) as app:
         settings = root / "signalwarden.yaml"
-        settings.write_text(settings.read_text().replace(CLIENTS, ""))
+        digest = hashlib.sha256(TOKENS["publisher"]).hexdigest()
+        settings.write_text(settings.read_text().replace(digest, "0" * 64))
         app.reload("test")
         assert app.authenticate(TOKENS["publisher"]) is None
 

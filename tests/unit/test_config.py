@@ -134,13 +134,12 @@ state: "redis://x"
 @pytest.mark.parametrize(
     "line",
     [
-        "tls: {cert: a.pem}",
+        "tls: {spire: a}",
         "tls: {check_clients: []}",
         "identity: {sources: [xfcc]}",
         "identity: {sources: [envoy_peer, jwt_svid]}",
         "identity: {sources: [oauth]}",
         "listen: {front: native}",
-        'listen: {signals: "127.0.0.1:9393"}',
         "decision_log: {ack: synced}",
         "decision_log: {on_full: allow}",
         "principals: []",
@@ -317,6 +316,69 @@ def test_the_schema_accepts_what_loads_and_refuses_what_is_not_built() -> None:
         {"trust_domain": "prod.example", "listen": {"check": "10.0.0.1:1"}},
     ):
         assert not validator.is_valid(bad), bad
+
+
+FILES = "tls: {cert: a.pem, key: /b.pem, client_ca: c.pem}"
+
+
+@pytest.mark.parametrize("address", ["127.0.0.1:9393", "0.0.0.0:0", "[::]:9393", "10.1.2.3:1", "localhost:2"])
+def test_the_signals_address_may_be_anywhere_since_it_has_tls(address: str) -> None:
+    settings = good(with_line(f'listen: {{signals: "{address}"}}') + FILES + "\n")
+    assert str(settings.listen.signals) == address
+    root = Path("/conf")
+    assert settings.tls_paths(root) == (root / "a.pem", Path("/b.pem"), root / "c.pem")
+
+
+@pytest.mark.parametrize(
+    "address",
+    [
+        "signals.example:1",
+        "unix:///a",
+        "[127.0.0.1]:1",
+        "::1:1",
+        "10.0.0.1",
+        "10.0.0.1:99999",
+        "[localhost]:1",
+    ],
+)
+def test_the_signals_address_is_numeric(address: str) -> None:
+    finding = only(with_line(f'listen: {{signals: "{address}"}}') + FILES + "\n")
+    assert (finding.code, finding.line) == ("bad_value", 2)
+    assert "expected a numeric address such as `0.0.0.0:9393`" in finding.message
+
+
+def test_the_signals_address_and_the_files_of_tls_need_one_another() -> None:
+    assert [finding.code for finding in errors(with_line('listen: {signals: "127.0.0.1:1"}'))] == [
+        "missing_key"
+    ] * 3
+    [first, second] = errors(with_line("tls: {cert: a.pem}"))
+    assert {first.message, second.message} == {
+        "`tls.key`: missing, `tls.cert` needs it",
+        "`tls.client_ca`: missing, `tls.cert` needs it",
+    }
+    settings, findings = read_settings(with_line(FILES), now=NOW)
+    assert settings is not None
+    assert settings.tls_paths(Path()) is None
+    assert [(finding.code, finding.severity) for finding in findings] == [("unused", "warning")]
+
+
+def test_the_signals_address_is_its_own() -> None:
+    text = with_line('listen: {signals: "127.0.0.1:9191"}') + FILES + "\n"
+    assert "already the check address" in only(text).message
+
+
+@pytest.mark.parametrize(
+    ("line", "code"),
+    [
+        ("signals: {max_rate: 0}", "bad_value"),
+        ("signals: {max_rate: 1000001}", "bad_value"),
+        ("signals: {max_live: 0}", "bad_value"),
+        ("signals: {max_rate: fast}", "wrong_type"),
+        ("signals: {max_rat: 1}", "unknown_key"),
+    ],
+)
+def test_bounds_on_signals_are_numbers_within_reason(line: str, code: str) -> None:
+    assert only(with_line(line)).code == code
 
 
 def test_addresses_say_themselves_again() -> None:

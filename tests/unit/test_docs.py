@@ -140,7 +140,7 @@ def findings_of(file: str, text: str, folder: Path) -> list[str]:
     ]
 
 
-@pytest.mark.parametrize("page", ["README.md", "docs/register.md", "docs/routes.md"])
+@pytest.mark.parametrize("page", ["README.md", "docs/register.md", "docs/feeds.md", "docs/routes.md"])
 def test_examples_of_files_are_found_as_the_page_says(page: str, tmp_path: Path) -> None:
     pattern = r"^```yaml (register|routes)\n(.*?)^```$(?:\n```text findings\n(.*?)^```$)?"
     examples = re.findall(pattern, text_of(page), re.MULTILINE | re.DOTALL)
@@ -486,6 +486,15 @@ def test_every_change_and_transport_record_is_as_its_schema_says(minimal_directo
     log.write_bytes(b'{"half')
     routes = minimal_directory / "routes.yaml"
     good = routes.read_text()
+    (minimal_directory / "signals.yaml").write_text(
+        "signals:\n  open: {type: bool, subject: global, max_age: 1h, influence: grant, used_by: [page.read], "
+        f"{CONTRACT}}}\n"
+    )
+    client = (
+        f'id: "spiffe://prod.example/feed", may: [publish], token_sha256: "{"0" * 64}", '
+        'expires: "2099-01-01T00:00:00Z"'
+    )
+    settings.write_text(f"{settings.read_text()}clients: [{{{client}}}]\n")
     app = App(minimal_directory)
     app.start()
     try:
@@ -499,6 +508,10 @@ def test_every_change_and_transport_record_is_as_its_schema_says(minimal_directo
         for call in CALLS:
             if call.built and call.right:
                 app.refused(reader, call.right, "the right is not in its `may`")
+        for enabled in (False, True):
+            app.switch_publisher(
+                "spiffe://prod.example/ops", "spiffe://prod.example/feed", None, enabled=enabled
+            )
         app._up().recorder.transport("undelivered", count=1)
         app._up().recorder.transport("unknown_method", count=2)
     finally:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import threading
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -11,11 +12,13 @@ from typing import Any
 
 import pytest
 
+from signalwarden import outbound
 from signalwarden.errors import FeedError
-from signalwarden.signals import Feed, Seams, Source, Status
+from signalwarden.signals import Feed, Seams, Source, Status, document
 from signalwarden.signals.feeds import KINDS, MAX_FEEDS, Feeds, described_feeds
 from signalwarden.signals.poll import PollSource
 from tests.conftest import Eventually
+from tests.unit.test_docs import section, table, text_of
 
 AT = "2027-01-15T07:59:00Z"
 SPANS = {"interval_ms": 30_000, "timeout_ms": 5_000, "jitter_ms": 3_000, "backoff_ms": 300_000}
@@ -154,6 +157,10 @@ def test_a_feed_is_read_anew_for_a_contract_that_came_or_changed_and_not_for_a_m
         (feed("bad", bad="start"), "it can't be started: RuntimeError"),
         (feed("bad", "later"), "feeds of kind `later` are not built yet"),
         (feed("bad", "poll"), "it can't be read: KeyError"),
+        (
+            poll("bad", file=None, url="https://u:p@feed.example/"),
+            "a URL holds no user or password, expected a token file",
+        ),
     ],
 )
 def test_a_feed_that_cannot_run_says_so_and_the_others_run(
@@ -219,3 +226,26 @@ def test_a_poll_feed_of_the_register_carries_what_its_file_says(
     finally:
         feeds.stop()
     eventually(lambda: not [t for t in threading.enumerate() if t.name.startswith("poll-")])
+
+
+# ---- the page -------------------------------------------------------------------------------------------
+
+
+def test_every_key_of_a_poll_feed_has_its_line() -> None:
+    rust = text_of("rust_core/core/src/signals/feeds.rs")
+    body = "".join(rust.split(f"fn {name}(")[1].split("\n    fn ")[0] for name in ("poll", "endpoint"))
+    known = {"kind", *re.findall(r'\.(?:span|path|url)\("(\w+)"', body)}
+    shown = table(section(text_of("docs/feeds.md"), "## A poll feed"))
+    assert {key.strip("` ") for cell in shown for key in cell.split(",")} == known
+
+
+def test_the_bounds_of_feeds_are_as_their_page_says() -> None:
+    page = text_of("docs/feeds.md")
+    assert f"at most {document.MAX_DOCUMENT_SIGNALS:,} signals" in page
+    assert (
+        f"{document.MAX_DOCUMENT_BYTES >> 20} MiB, and is taken in batches of {document.BATCH_SIGNALS:,}"
+        in page
+    )
+    assert f"At most {MAX_FEEDS} feeds run" in page
+    assert f"a thread of at most {outbound.MAX_LOOKUPS}" in page
+    assert f"MAX_FEEDS: usize = {MAX_FEEDS};" in text_of("rust_core/core/src/limits.rs")

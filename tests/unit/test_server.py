@@ -250,6 +250,24 @@ def test_the_http_door_answers_from_start_to_stop() -> None:
         socket.create_connection(("127.0.0.1", http.address.port), TIMEOUT_S)
 
 
+def test_the_http_door_does_not_hold_answers_back() -> None:
+    """With Nagle's algorithm on, each answer after the first of a connection waits about 40 ms."""
+    http = HttpDoor(hello, ANY)
+    http.start()
+    try:
+        with socket.create_connection(("127.0.0.1", http.address.port), TIMEOUT_S) as connection:
+            connection.settimeout(TIMEOUT_S)
+            started = time.monotonic()
+            for _ in range(50):
+                connection.sendall(b"GET / HTTP/1.1\r\nhost: x\r\n\r\n")
+                answer = b""
+                while not answer.endswith(b"\r\n0\r\n\r\n"):
+                    answer += connection.recv(65_536)
+            assert time.monotonic() - started < 50 * 0.025
+    finally:
+        http.stop(TIMEOUT_S)
+
+
 def test_the_http_door_takes_a_unix_socket(tmp_path: Path) -> None:
     path = tmp_path / "admin.sock"
     http = HttpDoor(hello, Address("", 0, str(path)))

@@ -111,6 +111,90 @@ def test_a_newer_schema_is_refused(path: Path) -> None:
         SqliteStore(path)
 
 
+VERSION_1 = """
+CREATE TABLE changes (
+    seq      INTEGER PRIMARY KEY,
+    key      TEXT NOT NULL,
+    replaces INTEGER NOT NULL,
+    payload  BLOB NOT NULL
+) STRICT;
+CREATE INDEX changes_key ON changes (key);
+PRAGMA application_id = 0x53575331;
+PRAGMA user_version = 1;
+"""
+
+
+def of_version_1(path: Path, *rows: tuple[str, bool, bytes]) -> None:
+    """A state as release 0.1.0 left it."""
+    path.parent.mkdir()
+    with sqlite3.connect(path) as database:
+        database.execute("PRAGMA journal_mode = WAL")
+        database.executescript(VERSION_1)
+        database.executemany("INSERT INTO changes (key, replaces, payload) VALUES (?, ?, ?)", rows)
+    database.close()
+
+
+def test_a_state_of_version_1_is_taken_over_in_its_order(path: Path) -> None:
+    of_version_1(path, ("b", True, b"1"), ("b", False, b"2"), ("a", True, b"3"), ("c", False, b"4"))
+    with SqliteStore(path) as store:
+        assert content(store) == [
+            ("b", True, b"1"),
+            ("b", False, b"2"),
+            ("a", True, b"3"),
+            ("c", False, b"4"),
+        ]
+        store.append([change("b", "5")])
+    with SqliteStore(path) as store:
+        assert content(store) == [("a", True, b"3"), ("c", False, b"4"), ("b", True, b"5")]
+
+
+def test_an_empty_state_of_version_1_is_taken_over(path: Path) -> None:
+    of_version_1(path)
+    with SqliteStore(path) as store:
+        store.append([change("a", "1")])
+        assert content(store) == [("a", True, b"1")]
+
+
+def test_a_migration_that_fails_leaves_the_old_state_as_it_was(path: Path) -> None:
+    of_version_1(path, ("a", True, b"1"), ("a", True, b"2"))  # two that replace: no release has written that
+    for _ in range(2):
+        with pytest.raises(StateError, match="can't be opened"):
+            SqliteStore(path)
+    with sqlite3.connect(path) as database:
+        assert database.execute("PRAGMA user_version").fetchone() == (1,)
+        assert database.execute("SELECT count(*) FROM changes").fetchone() == (2,)
+    database.close()
+
+
+def test_a_version_that_never_was_is_refused(path: Path) -> None:
+    SqliteStore(path).close()
+    with sqlite3.connect(path) as database:
+        database.execute("PRAGMA user_version = 0")
+    with pytest.raises(StateError, match="no release has written"):
+        SqliteStore(path)
+
+
+def test_changes_of_one_batch_count_in_their_order(path: Path) -> None:
+    batch = [
+        change("a", "1", replaces=False),
+        change("a", "2"),
+        change("a", "3", replaces=False),
+        change("b", "4"),
+    ]
+    with SqliteStore(path) as store:
+        store.append([change("a", "0", replaces=False)])
+        store.append(batch)
+        assert content(store) == [("a", True, b"2"), ("a", False, b"3"), ("b", True, b"4")]
+
+
+def test_the_order_goes_on_after_a_restart(path: Path) -> None:
+    for n in range(3):
+        with SqliteStore(path) as store:
+            store.append([change(f"key {9 - n}", str(n)), change("log", str(n), replaces=False)])
+    with SqliteStore(path) as store:
+        assert [payload for _, _, payload in content(store)] == [b"0", b"0", b"1", b"1", b"2", b"2"]
+
+
 def test_a_foreign_database_is_refused_and_left_alone(path: Path) -> None:
     path.parent.mkdir()
     with sqlite3.connect(path) as database:
@@ -133,7 +217,7 @@ def test_a_failed_append_keeps_nothing_of_its_batch(path: Path) -> None:
         store.append([change("a", "1")])
         with sqlite3.connect(path) as other:
             other.execute(
-                "CREATE TRIGGER no BEFORE INSERT ON changes WHEN new.key = 'bad'"
+                "CREATE TRIGGER no BEFORE INSERT ON latest WHEN new.key = 'bad'"
                 " BEGIN SELECT RAISE(ABORT, 'no'); END"
             )
         with pytest.raises(StateError, match="can't be written"):

@@ -6,7 +6,7 @@ import shlex
 from datetime import UTC, datetime
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import orjson
 import typer
@@ -22,8 +22,12 @@ from signalwarden.cli.options import (
     time_us,
 )
 from signalwarden.decision_log import now_us
-from signalwarden.errors import BadInputError, ConfigurationError, is_error
+from signalwarden.decision_log.tail import clean
+from signalwarden.errors import BadInputError, ConfigurationError
 from signalwarden.terminal import console, count, print_findings, print_json, say
+
+if TYPE_CHECKING:
+    from signalwarden.reports import Report
 
 __all__ = ["add"]
 
@@ -33,6 +37,15 @@ class Outcome(StrEnum):
 
     ALLOW = "allow"
     DENY = "deny"
+
+
+class Form(StrEnum):
+    """How `check` says what it found."""
+
+    TEXT = "text"
+    JSON = "json"
+    SARIF = "sarif"
+    GITHUB = "github"
 
 
 def add(root: typer.Typer) -> None:
@@ -77,49 +90,61 @@ def init(
     out.print("  signalwarden serve")
 
 
-def check(config: ConfigOption = HERE, as_json: JsonOption = False) -> None:
+def check(
+    config: ConfigOption = HERE,
+    form: Annotated[
+        Form | None,
+        typer.Option(
+            "--format",
+            help="For people, programs, code scanning, or GitHub Actions.",
+            show_default="text",
+        ),
+    ] = None,
+    as_json: JsonOption = False,
+) -> None:
     """Check a directory: every mistake of all its files in one pass.
 
     Exit status 1 if there are errors, 0 if there are warnings alone.
 
-    Example: `signalwarden check --config refunds`
+    Example: `signalwarden check --config refunds --format sarif > signalwarden.sarif`
     """
-    from signalwarden import config as settings
+    from signalwarden import reports
 
-    revision: str | None = None
-    exceptions: list[str] = []
+    if as_json and form not in (None, Form.JSON):
+        raise BadInputError(f"`--json` and `--format {form}` contradict each other: give one of them")
+    report = _checked(config)
+    match Form.JSON if as_json else form:
+        case Form.JSON:
+            print_json(reports.as_json(report))
+        case Form.SARIF:
+            print_json(reports.sarif(report), indent=True)
+        case Form.GITHUB:
+            for line in reports.github(report):
+                typer.echo(line)
+        case _:
+            out = console()
+            print_findings(out, report.findings)
+            for exception in report.exceptions:
+                out.print(f"declared exception: {clean(exception)}")
+            good = f"{config} can't be loaded" if report.errors else f"{config} is good"
+            out.print(f"{good}: {count(report.errors, 'error')}, {count(report.warnings, 'warning')}")
+    if report.errors:
+        raise typer.Exit(FAILED)
+
+
+def _checked(directory: Path) -> Report:
+    """What a load says. A directory that can't be read at all is an error of the call, not a finding."""
+    from signalwarden import config
+    from signalwarden.reports import Report
+
     try:
-        loaded = settings.load(config, now_us())
-        findings, revision = list(loaded.warnings), loaded.configuration.revision
-        exceptions = orjson.loads(loaded.configuration.describe())["exceptions"]
+        loaded = config.load(directory, now_us())
     except ConfigurationError as error:
         if any(finding.code == "unreadable_directory" for finding in error.findings):
             raise
-        findings = error.findings
-    errors = sum(map(is_error, findings))
-    warnings = len(findings) - errors
-    if as_json:
-        keys = ("severity", "file", "line", "column", "code", "message")
-        found = [{key: getattr(finding, key) for key in keys} for finding in findings]
-        print_json(
-            {
-                "ok": not errors,
-                "revision": revision,
-                "errors": errors,
-                "warnings": warnings,
-                "findings": found,
-                "exceptions": exceptions,
-            }
-        )
-    else:
-        out = console()
-        print_findings(out, findings)
-        for exception in exceptions:
-            out.print(f"declared exception: {exception}", markup=False, highlight=False)
-        good = f"{config} is good" if not errors else f"{config} can't be loaded"
-        out.print(f"{good}: {count(errors, 'error')}, {count(warnings, 'warning')}")
-    if errors:
-        raise typer.Exit(FAILED)
+        return Report(directory, error.findings, [], None)
+    exceptions = orjson.loads(loaded.configuration.describe())["exceptions"]
+    return Report(directory, list(loaded.warnings), exceptions, loaded.configuration.revision)
 
 
 def decide(

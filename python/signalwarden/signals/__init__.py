@@ -30,6 +30,8 @@ class Status:
     """When it last did all that it is there for, in seconds since 1970: a feed that brought nothing new did, too."""
     failures: int = 0
     """How often it failed since it started."""
+    refused: int = 0
+    """Entries of what it read last that the core refused."""
 
 
 class Source(Protocol):

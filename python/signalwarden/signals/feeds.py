@@ -112,6 +112,7 @@ class Feeds:
                 else rfc3339(int(status.last_success * 1e6)),
                 "last_error": status.last_error,
                 "batches": status.batches,
+                "refused": status.refused,
             }
             for name, status in self.statuses().items()
         }

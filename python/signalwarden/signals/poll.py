@@ -22,7 +22,7 @@ import orjson
 from signalwarden.decision_log import rfc3339
 from signalwarden.errors import FeedError, SignalwardenError
 from signalwarden.files import read_regular, why
-from signalwarden.outbound import Fetched, bearer, fetch
+from signalwarden.outbound import Fetched, bearer, check_url, fetch
 from signalwarden.signals import Feed, Seams, Source, Status
 from signalwarden.signals.document import MAX_DOCUMENT_BYTES, Batch, read_document
 
@@ -39,6 +39,8 @@ MAX_DOUBLINGS: Final = 40
 """A second doubled so often is longer than any backoff, and still a number."""
 _RANDOM: Final = random.SystemRandom()
 """Servers that start together must not poll together for ever."""
+_READING: Final = threading.Lock()
+"""One document at a time is taken apart and carried: sixty large ones together would take gigabytes."""
 SHOWN_INDEXES: Final = 5
 """Entries of one reason that the log names; the others are counted."""
 MAX_VALIDATOR_BYTES: Final = 1024
@@ -79,7 +81,7 @@ class PollSettings:
 
     @staticmethod
     def read(feed: Feed, root: Path) -> PollSettings:
-        """From the description of a feed. Raises KeyError or TypeError for what is none."""
+        """From the description of a feed. Raises FeedError, KeyError or TypeError for what is none."""
         described = feed.settings
 
         def seconds(key: str) -> float:
@@ -89,6 +91,9 @@ class PollSettings:
             value = described.get(key)
             return None if value is None else str(value)
 
+        url = text("url")
+        if url is not None:
+            check_url(url)
         signals = tuple(
             orjson.dumps(contract, option=orjson.OPT_SORT_KEYS).decode() for contract in feed.signals
         )
@@ -96,7 +101,7 @@ class PollSettings:
             feed=feed.name,
             root=root,
             file=text("file"),
-            url=text("url"),
+            url=url,
             interval_s=seconds("interval"),
             timeout_s=seconds("timeout"),
             jitter_s=seconds("jitter"),
@@ -212,10 +217,11 @@ class PollSource:
             self._seen = _Seen(digest, validators)
             return
         self._seen = None
-        document = read_document(content, observed_at)
         refused: dict[str, list[int]] = {}
-        for batch in document.batches:
-            self._carry(stopped, batch, refused)
+        with _READING:
+            document = read_document(content, observed_at)
+            for batch in document.batches:
+                self._carry(stopped, batch, refused)
         self._tell(refused)
         if not document.stamped and refused.keys() <= FINAL:
             self._seen = _Seen(digest, validators)
@@ -271,6 +277,8 @@ class PollSource:
         if text and text != self._told:
             _log.warning("feed `%s`: entries were refused: %s", self._settings.feed, text)
         self._told = text
+        with self._life:
+            self._note(refused=sum(map(len, refused.values())))
 
     def _succeeded(self, stopped: threading.Event) -> None:
         with self._life:

@@ -134,7 +134,12 @@ fn decide_on(ground: &Ground<'_>, bytes: &[u8], record: &mut Record) -> Result<P
     let query = record.query.insert(query(resolved, evidence, &request.method));
     let slice = snapshot.policies.slice(query)?;
     let device = snapshot.policies.device_of(&evidence.principal);
-    let asker = Asker { principal: &evidence.principal, resource: &resolved.resource, device: device.as_deref() };
+    let asker = Asker {
+        principal: &evidence.principal,
+        resource: &resolved.resource,
+        device: device.as_deref(),
+        route: &resolved.route,
+    };
     let (signals, cells) = wanted(ground.running, query, &*slice);
     let facts = signals::gather(ground.store, &cells, &asker, &request, ground.now);
     record.facts = signals.into_iter().zip(facts).collect();

@@ -50,6 +50,17 @@ pub const MAX_ANSWER_METADATA_DEPTH: usize = 8;
 pub const MAX_ROUTES: usize = 10_000;
 /// Most arguments that one route names in one of path, query and body. Policies read a handful.
 pub const MAX_ARGUMENTS: usize = 32;
+/// Most static facts of one route. A route says how sensitive, how critical, which class: a handful.
+pub const MAX_ROUTE_FACTS: usize = 32;
+/// Most networks that one `peer` source names. A company's own networks are some hundreds; lists of whole countries
+/// belong into a feed.
+pub const MAX_NETWORKS: usize = 4_096;
+/// Most windows that one `time` source names. A week has 21 shifts.
+pub const MAX_WINDOWS: usize = 64;
+/// Longest way from a namespace of Envoy's metadata to a value. A claim of a token lies two or three deep.
+pub const MAX_METADATA_KEYS: usize = 8;
+/// Longest name of a namespace or key of Envoy's metadata. Names of Envoy's filters have about forty.
+pub const MAX_METADATA_NAME_BYTES: usize = 256;
 /// Most feeds of a register. Each has a thread of its own.
 pub const MAX_FEEDS: usize = 64;
 /// Most sources of one signal. Each is read in each decision that the signal matters to.

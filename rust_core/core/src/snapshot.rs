@@ -177,6 +177,7 @@ impl Snapshot {
             "routes": self.routes.all().iter().map(|route| json!({
                 "route": &*route.label, "match": route.describe_match(), "definition_sha256": route.digest(), "action": route.action.as_str(), "resource_type": &*route.resource_type,
                 "system": route.system.as_deref(), "tier": route.tier.as_str(), "sensitivity": route.sensitivity.as_str(),
+                "facts": route.facts.iter().map(|(name, value)| (name.to_string(), value.to_json())).collect::<serde_json::Map<_, _>>(),
                 "enforce": route.enforce, "line": route.place.line,
             })).collect::<Vec<_>>(),
             "actions": self.routes.actions().iter().map(|action| json!({

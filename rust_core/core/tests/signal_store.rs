@@ -87,7 +87,7 @@ fn read(register: &Register, store: &Store, name: &str, subject: &str, now: Time
     let contract = register.find(name).unwrap();
     let subject = Subject::parse(contract.subject, subject).unwrap();
     let vouched = store.vouching().load();
-    let reading = Reading { store, vouched: &vouched, principal: None, request: None, now };
+    let reading = Reading { store, vouched: &vouched, principal: None, circumstances: None, now };
     store.bind(contract).read(&reading, &subject)
 }
 
@@ -283,11 +283,12 @@ fn a_request_finds_its_own_subjects_and_no_others() {
     ];
     assert_eq!(send(&register, &store, &batch, at(0)).rejected, []);
     let cells: Vec<Cells> = register.contracts().iter().map(|contract| store.bind(contract)).collect();
+    let routes = Routes::load("routes.yaml", ROUTES, &mut Findings::default());
     let resource = ResourceId { kind: "A".into(), id: "4\"2".into() };
     let headers = vec![HeaderEntry { name: "x-task-type".into(), value: "refund".into(), is_utf8: true }];
     let request = Request { headers: Headers::new(headers), ..Request::default() };
     let facts = |principal: &str, device| {
-        let asker = Asker { principal: &id(principal), resource: &resource, device };
+        let asker = Asker { principal: &id(principal), resource: &resource, device, route: &routes.all()[0] };
         let facts = gather(&store, &cells, &asker, &request, at(1));
         let words = register.contracts().iter().zip(facts);
         words.map(|(contract, fact)| (contract.name.to_string(), fact)).collect::<std::collections::BTreeMap<_, _>>()

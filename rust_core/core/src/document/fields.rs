@@ -24,6 +24,11 @@ impl<'a> Fields<'a> {
         self.place
     }
 
+    /// Whether a key is there. It still has to be asked for.
+    pub fn has(&self, key: &str) -> bool {
+        self.entries.iter().any(|entry| entry.key == key)
+    }
+
     /// What a key says, if it is there.
     pub fn take(&mut self, key: &'static str) -> Option<&'a Node> {
         self.asked.push(key);

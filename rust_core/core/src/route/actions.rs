@@ -3,7 +3,7 @@
 use super::Route;
 use crate::{
     findings::{Findings, Place},
-    model::{ActionId, Sensitivity, SignalType, Tier},
+    model::{ActionId, Sensitivity, SignalType, Tier, Value},
 };
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -23,6 +23,8 @@ pub struct ActionDecl {
     pub resource_types: BTreeSet<Arc<str>>,
     /// Its arguments.
     pub args: BTreeMap<Arc<str>, ArgDecl>,
+    /// The static facts that its routes give, with every value that one of them gives.
+    pub facts: BTreeMap<Arc<str>, BTreeSet<Value>>,
     /// Its first route.
     pub place: Place,
 }
@@ -48,6 +50,10 @@ pub(super) fn merge(file: &str, routes: &[Arc<Route>], findings: &mut Findings) 
 fn merge_one(file: &str, routes: &[&Arc<Route>], findings: &mut Findings) -> Option<ActionDecl> {
     let first = routes.iter().min_by_key(|route| route.place)?;
     let mut args: BTreeMap<Arc<str>, (ArgDecl, Place, usize)> = BTreeMap::new();
+    let mut facts: BTreeMap<Arc<str>, BTreeSet<Value>> = BTreeMap::new();
+    for (name, value) in routes.iter().flat_map(|route| route.all_facts()) {
+        facts.entry(name).or_default().insert(value);
+    }
     for route in routes {
         if route.tier != first.tier {
             let message = format!(
@@ -81,6 +87,7 @@ fn merge_one(file: &str, routes: &[&Arc<Route>], findings: &mut Findings) -> Opt
         sensitivity: routes.iter().map(|route| route.sensitivity).max()?,
         resource_types: routes.iter().map(|route| Arc::clone(&route.resource_type)).collect(),
         args: args.into_iter().map(|(name, found)| (name, everywhere(found))).collect(),
+        facts,
         place: first.place,
     })
 }

@@ -5,7 +5,7 @@ use super::{
     IdPiece, Route,
     args::Args,
     hosts::HostPattern,
-    load_args,
+    load_args, load_facts,
     matches::{Further, Grpc, Methods},
     paths::Template,
 };
@@ -78,6 +78,7 @@ impl Reader<'_> {
         let system = fields.take("system").map(|node| self.system(node));
         let tier = fields.require_word("tier", Tier::ALL, self.findings);
         let sensitivity = fields.require_word("sensitivity", Sensitivity::ALL, self.findings);
+        let facts = fields.take("facts").map_or_else(|| Some(BTreeMap::new()), |node| load_facts::facts(self, node));
         fields.not_built("environment", self.findings);
         self.grant(&mut fields, tier);
         let enforce = fields.flag("enforce", self.findings).unwrap_or(true);
@@ -96,6 +97,7 @@ impl Reader<'_> {
             system: system.flatten(),
             tier: tier?,
             sensitivity: sensitivity?,
+            facts: facts?,
             enforce,
             environment: None,
             place: node.place,

@@ -10,6 +10,7 @@ mod forms;
 mod hosts;
 mod load;
 mod load_args;
+mod load_facts;
 mod matches;
 mod paths;
 mod shadow;
@@ -48,6 +49,8 @@ pub struct Route {
     pub tier: Tier,
     /// How sensitive it is.
     pub sensitivity: Sensitivity,
+    /// What else the file says of it, for signals of kind `route`.
+    pub facts: BTreeMap<Arc<str>, Value>,
     /// False: what policies, signals and tier deny is recorded, and let pass.
     pub enforce: bool,
     /// Environment of the resource. Not built yet: always `None`.
@@ -61,6 +64,9 @@ pub struct Route {
     resource_id: Vec<IdPiece>,
     args: args::Args,
 }
+
+/// Facts that every route gives by other keys.
+const BUILT_IN_FACTS: [&str; 3] = ["sensitivity", "system", "tier"];
 
 /// A piece of the template of a resource's id.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -165,8 +171,25 @@ impl Route {
     /// Hex SHA-256 over all that the route says, its place in the file left out.
     pub fn digest(&self) -> String {
         let said = (&self.methods, &self.host, &self.path.text, &self.further, &self.resource_id, &self.args);
-        let means = (&self.action, &self.resource_type, &self.system, self.tier, self.sensitivity, self.enforce);
-        hex(&Sha256::digest(format!("{said:?} {means:?}")))
+        let means = (&self.action, &self.resource_type, &self.system, self.tier, self.sensitivity);
+        let adds = (self.enforce, &self.facts);
+        hex(&Sha256::digest(format!("{said:?} {means:?} {adds:?}")))
+    }
+
+    /// A static fact of this route: `sensitivity`, `system`, `tier`, or one of its `facts`.
+    pub fn fact(&self, name: &str) -> Option<Value> {
+        match name {
+            "sensitivity" => Some(Value::String(self.sensitivity.as_str().into())),
+            "tier" => Some(Value::String(self.tier.as_str().into())),
+            "system" => self.system.clone().map(Value::String),
+            name => self.facts.get(name).cloned(),
+        }
+    }
+
+    /// Every static fact of this route, by name.
+    fn all_facts(&self) -> impl Iterator<Item = (Arc<str>, Value)> {
+        let built_in = BUILT_IN_FACTS.iter().filter_map(|name| Some(((*name).into(), self.fact(name)?)));
+        built_in.chain(self.facts.iter().map(|(name, value)| (Arc::clone(name), value.clone())))
     }
 
     fn resource(&self, params: &[&str]) -> ResourceId {

@@ -1,10 +1,12 @@
 //! The facts of one request: each signal read once, with its state.
 
 use super::merge;
+use super::sources::Circumstances;
 use super::store::{Cells, Reading, Store};
 use crate::model::fact::{Member, Stand};
 use crate::model::names::SubjectKind;
 use crate::model::{Fact, Request, ResourceId, SpiffeId, Subject, Timestamp};
+use crate::route::Route;
 use std::borrow::Borrow;
 use std::sync::Arc;
 
@@ -17,6 +19,8 @@ pub struct Asker<'a> {
     pub resource: &'a ResourceId,
     /// The principal's entity attribute `device`.
     pub device: Option<&'a str>,
+    /// The route that the request took.
+    pub route: &'a Route,
 }
 
 /// Subjects whose signals are stored. Signals of tasks and workflows are missing until grants are built,
@@ -34,7 +38,10 @@ pub fn gather<C: Borrow<Cells>>(
     now: Timestamp,
 ) -> Vec<Fact> {
     let vouched = store.vouching().load();
-    let reading = Reading { store, vouched: &vouched, principal: Some(asker.principal), request: Some(request), now };
+    let principal = asker.principal;
+    let circumstances = Circumstances { request, route: asker.route, now, principal };
+    let reading =
+        Reading { store, vouched: &vouched, principal: Some(principal), circumstances: Some(&circumstances), now };
     let mut facts: Vec<Fact> = Vec::with_capacity(cells.len());
     let mut subjects: [Option<Subject>; STORED.len()] = Default::default();
     for cells in cells.iter().map(Borrow::borrow) {

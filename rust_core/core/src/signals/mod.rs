@@ -28,5 +28,5 @@ pub use judge::{Pending, Publication};
 pub use list::{Listed, Listing};
 pub use refusal::{Refusal, RefusalReason};
 pub use register::Register;
-pub use sources::{Flow, Source};
+pub use sources::{Circumstances, Flow, Source};
 pub use store::{Cells, Known, Reading, Store};

@@ -207,7 +207,7 @@ impl<'a> Reader<'a, '_> {
             self.error(node.place, "empty_list", message);
             return None;
         }
-        let declared = Declared { kind, subject, feeds: self.feeds };
+        let declared = Declared { kind, subject, feeds: self.feeds, actions: self.actions };
         let read: Vec<Option<Source>> =
             items.iter().map(|item| sources::read(self.file, item, declared, self.findings)).collect();
         let self_asserted = read.iter().flatten().filter(|s| s.assurance == Assurance::SelfAsserted).count();

@@ -6,12 +6,12 @@
 
 use super::contract::Contract;
 use super::merge::{Part, merge};
-use super::sources::{Flow, ReadRequest};
+use super::sources::{Circumstances, Flow, ReadRequest};
 use super::streams::{Vouched, Vouching};
 use crate::change::{Change, Published};
 use crate::limits;
 use crate::model::names::SubjectKind;
-use crate::model::{Assurance, Fact, Origin, Request, SignalName, Span, SpiffeId, State, Subject, Timestamp, Value};
+use crate::model::{Assurance, Fact, Origin, SignalName, Span, SpiffeId, State, Subject, Timestamp, Value};
 use hashbrown::{HashTable, hash_table::Entry};
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -103,7 +103,7 @@ pub struct Reading<'a> {
     /// The workload that is decided upon.
     pub principal: Option<&'a SpiffeId>,
     /// What is asked, where that is known.
-    pub request: Option<&'a Request>,
+    pub circumstances: Option<&'a Circumstances<'a>>,
     /// The time that counts.
     pub now: Timestamp,
 }
@@ -433,8 +433,8 @@ impl Cells {
                 part.label = part.value.is_some().then(|| Arc::clone(&source.label));
             }
             BoundFlow::OnRequest(reader) => {
-                if let Some(request) = reading.request {
-                    (part.state, part.value) = reader.read(request, &self.contract.kind);
+                if let Some(circumstances) = reading.circumstances {
+                    (part.state, part.value) = reader.read(circumstances, &self.contract.kind);
                     part.label = (part.state != State::Missing).then(|| Arc::clone(&source.label));
                 }
             }

@@ -1,16 +1,15 @@
 //! Source kind `header`: the caller says it of itself, in a request header. Never more than self-asserted.
 
-use super::{Flow, Kind, ReadRequest, Source};
-use crate::model::names::SubjectKind;
-use crate::model::{Assurance, Request, SignalType, State, Value};
+use super::{Circumstances, Flow, Kind, ReadRequest, Source, of_this_request_alone};
+use crate::model::{Assurance, SignalType, State, Value};
 use std::sync::Arc;
 
 pub(super) const KIND: Kind = Kind {
     word: "header",
-    ceiling: Assurance::SelfAsserted,
-    objection: |subject| match subject {
-        SubjectKind::Request => None,
-        _ => Some("a `header` source speaks of this request only: its contract's subject is `request`"),
+    ceiling: |_| (Assurance::SelfAsserted, ""),
+    objection: |subject| {
+        let why = "a `header` source speaks of this request only: its contract's subject is `request`";
+        of_this_request_alone(subject, why)
     },
     read: Some(|reading, _| {
         let name = reading.parsed("header", "bad_header", header_name)?;
@@ -58,8 +57,8 @@ pub fn source(name: &str) -> Source {
 }
 
 impl ReadRequest for FromHeader {
-    fn read(&self, request: &Request, kind: &SignalType) -> (State, Option<Value>) {
-        let [first, rest @ ..] = request.headers.all(&self.name) else {
+    fn read(&self, circumstances: &Circumstances<'_>, kind: &SignalType) -> (State, Option<Value>) {
+        let [first, rest @ ..] = circumstances.request.headers.all(&self.name) else {
             return (State::Missing, None);
         };
         // Two different words for one thing: whichever we took, the caller could have meant the other.
@@ -76,7 +75,8 @@ impl ReadRequest for FromHeader {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::{HeaderEntry, Headers};
+    use crate::model::{HeaderEntry, Headers, Request};
+    use crate::signals::sources::testing;
 
     fn read(kind: &str, values: &[(&str, bool)]) -> (State, Option<Value>) {
         let entry = |(value, is_utf8): &(&str, bool)| HeaderEntry {
@@ -85,8 +85,8 @@ mod tests {
             is_utf8: *is_utf8,
         };
         let request = Request { headers: Headers::new(values.iter().map(entry).collect()), ..Request::default() };
-        let Flow::OnRequest(reader) = source("x-risk").flow else { panic!("a header rides on the request") };
-        reader.read(&request, &SignalType::parse(kind).unwrap())
+        let source = "{kind: header, header: x-risk, assurance: self_asserted}";
+        testing::read(kind, source, &request, "2026-11-24T10:00:00Z")
     }
 
     #[test]

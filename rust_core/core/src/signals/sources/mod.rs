@@ -1,15 +1,20 @@
 //! Where values come from. To add a kind: one file here, and one row in `KINDS` (with its `mod`).
 
+pub mod envoy_metadata;
 pub mod header;
+pub mod peer;
 pub mod poll;
 pub mod push;
+pub mod route;
 pub mod ssf;
+pub mod time;
 
 use super::feeds::Feeds;
 use crate::document::{Fields, Node};
-use crate::findings::{Findings, did_you_mean};
+use crate::findings::{Findings, Place, did_you_mean};
 use crate::model::names::SubjectKind;
-use crate::model::{Assurance, FeedKind, Origin, Request, SignalType, State, Value};
+use crate::model::{Assurance, FeedKind, Origin, Request, SignalType, SpiffeId, State, Timestamp, Value};
+use crate::route::{ActionDecl, Route};
 use serde_json::{Map, Value as Json};
 use std::{fmt, sync::Arc};
 
@@ -19,10 +24,10 @@ const KINDS: &[Kind] = &[
     poll::KIND,
     ssf::KIND,
     header::KIND,
-    Kind::later("envoy_metadata"),
-    Kind::later("route"),
-    Kind::later("peer"),
-    Kind::later("time"),
+    envoy_metadata::KIND,
+    route::KIND,
+    peer::KIND,
+    time::KIND,
     Kind::later("derived"),
     Kind::later("token_claim"),
 ];
@@ -31,8 +36,8 @@ const KINDS: &[Kind] = &[
 struct Kind {
     /// The word after `kind:`.
     word: &'static str,
-    /// The best assurance that it can have.
-    ceiling: Assurance,
+    /// The best assurance that an entry can have, and what would make it better, if anything would.
+    ceiling: fn(&Fields<'_>) -> (Assurance, &'static str),
     /// Why it can't speak of a kind of subject, if so.
     objection: fn(SubjectKind) -> Option<&'static str>,
     /// Reads what else is declared; `None` if the kind is not built yet.
@@ -41,7 +46,7 @@ struct Kind {
 
 impl Kind {
     const fn later(word: &'static str) -> Self {
-        Self { word, ceiling: Assurance::SelfAsserted, objection: |_| None, read: None }
+        Self { word, ceiling: |_| (Assurance::SelfAsserted, ""), objection: |_| None, read: None }
     }
 }
 
@@ -54,6 +59,8 @@ pub(super) struct Declared<'a> {
     pub(super) subject: Option<SubjectKind>,
     /// The feeds of the register.
     pub(super) feeds: &'a Feeds,
+    /// What the routes declare.
+    pub(super) actions: &'a [ActionDecl],
 }
 
 /// One entry of `sources`, while it is read.
@@ -81,7 +88,7 @@ pub(super) fn read<'a>(
     };
     let written = reading.fields.require_word("assurance", Assurance::ALL, reading.findings);
     let assurance = reading.below_ceiling(kind, written);
-    let source = read(&mut reading, assurance.unwrap_or(kind.ceiling));
+    let source = read(&mut reading, assurance.unwrap_or(Assurance::SelfAsserted));
     if let Some(why) = declared.subject.and_then(kind.objection) {
         reading.findings.error(file, reading.fields.place_of("kind"), "source_subject", why);
     }
@@ -108,13 +115,34 @@ impl<'a> Reading<'a, '_> {
     fn below_ceiling(&mut self, kind: &Kind, declared: Option<Assurance>) -> Option<Assurance> {
         let assurance = declared?;
         // The order of assurances: weakest last.
-        if assurance < kind.ceiling {
-            let (word, best) = (kind.word, kind.ceiling.as_str());
-            let message = format!("a `{word}` source is at best `{best}`, found `{}`", assurance.as_str());
+        let (ceiling, better) = (kind.ceiling)(&self.fields);
+        if assurance < ceiling {
+            let (word, best) = (kind.word, ceiling.as_str());
+            let message = format!("a `{word}` source is at best `{best}`{better}, found `{}`", assurance.as_str());
             self.findings.error(self.file, self.fields.place_of("assurance"), "assurance_too_high", message);
             return None;
         }
         Some(assurance)
+    }
+
+    fn error(&mut self, place: Place, code: &'static str, message: impl Into<String>) {
+        self.findings.error(self.file, place, code, message);
+    }
+
+    /// Whether this word can be a value of the contract; a finding if not. A type that could not be read is said
+    /// to be wrong already.
+    fn is_value(&mut self, what: &str, word: &str, place: Place) -> bool {
+        let Some(kind) = self.declared.kind else { return true };
+        let good = match kind {
+            SignalType::String => true,
+            SignalType::Enum(members) => members.iter().any(|member| **member == *word),
+            _ => false,
+        };
+        if !good {
+            let message = format!("{what}: expected a value of the contract's type `{kind}`, found `{word}`");
+            self.error(place, "not_a_value", message);
+        }
+        good
     }
 
     /// The feed that the entry names, as an origin.
@@ -187,10 +215,29 @@ pub enum Flow {
     OnRequest(Arc<dyn ReadRequest>),
 }
 
+/// What is known of a request when its signals are read.
+#[derive(Clone, Copy, Debug)]
+pub struct Circumstances<'a> {
+    /// As Envoy describes it.
+    pub request: &'a Request,
+    /// The route that it took.
+    pub route: &'a Route,
+    /// The decision's own now.
+    pub now: Timestamp,
+    /// The verified identity of who asks.
+    pub principal: &'a SpiffeId,
+}
+
 /// Reads a signal off a request.
 pub trait ReadRequest: fmt::Debug + Send + Sync {
     /// State and value, as a value of this type.
-    fn read(&self, request: &Request, kind: &SignalType) -> (State, Option<Value>);
+    // INVARIANT I1: a source reads what its contract names of the circumstances, and nothing else.
+    fn read(&self, circumstances: &Circumstances<'_>, kind: &SignalType) -> (State, Option<Value>);
+}
+
+/// The one subject of what rides on the request.
+fn of_this_request_alone(subject: SubjectKind, otherwise: &'static str) -> Option<&'static str> {
+    (subject != SubjectKind::Request).then_some(otherwise)
 }
 
 impl Source {
@@ -211,5 +258,74 @@ impl Source {
         }
         fields.insert("assurance".to_owned(), self.assurance.as_str().into());
         Json::Object(fields)
+    }
+}
+
+#[cfg(test)]
+pub(crate) mod testing {
+    //! A route and a reader, for the tests of the sources.
+    use super::*;
+    use crate::{findings::Findings, route::Routes, signals::Register};
+
+    /// Routes of the action `pay`, each with these further lines.
+    pub(crate) fn routes(extras: &[&str]) -> Routes {
+        use std::fmt::Write as _;
+        let mut text = "routes:\n".to_owned();
+        for (at, extra) in extras.iter().enumerate() {
+            writeln!(
+                text,
+                "  - {{match: {{host: h, path: /{at}}}, action: pay, resource: {{type: A, id: x}}, tier: runtime, \
+                 sensitivity: high{extra}}}"
+            )
+            .unwrap();
+        }
+        let mut findings = Findings::default();
+        let routes = Routes::load("routes.yaml", &text, &mut findings);
+        assert!(!findings.has_errors(), "{findings:?}");
+        routes
+    }
+
+    /// The register of one signal of `pay` with this type, subject and one source, and what is wrong with it.
+    pub(crate) fn register(routes: &Routes, kind: &str, subject: &str, source: &str) -> (Register, Vec<String>) {
+        let influence = if source.contains("self_asserted") { "restrict" } else { "grant" };
+        let text = format!(
+            "signals:\n  s:\n    type: \"{kind}\"\n    description: d\n    owner: a@b\n    purpose: p\n    subject: {subject}\n    \
+             sources: [{source}]\n    influence: {influence}\n    used_by: [pay]\n    review_by: 2030-01-01\n"
+        );
+        let mut findings = Findings::default();
+        let now = Timestamp::from_micros(0);
+        let register = Register::load("signals.yaml", &text, routes.actions(), now, &mut findings);
+        let said = findings.into_sorted().iter().map(|f| format!("{}: {}", f.code, f.message)).collect();
+        (register, said)
+    }
+
+    /// What such a source reads. Panics if its declaration has a mistake.
+    pub(crate) fn read(kind: &str, source: &str, request: &Request, now: &str) -> (State, Option<Value>) {
+        read_on(&routes(&[""]), kind, source, request, now).remove(0)
+    }
+
+    /// The same, once for each of these routes.
+    pub(crate) fn read_on(
+        routes: &Routes,
+        kind: &str,
+        source: &str,
+        request: &Request,
+        now: &str,
+    ) -> Vec<(State, Option<Value>)> {
+        let (register, findings) = register(routes, kind, "request", source);
+        assert!(findings.is_empty(), "{findings:?}");
+        let contract = &register.contracts()[0];
+        let Flow::OnRequest(reader) = &contract.sources[0].flow else { panic!("it rides on the request") };
+        let principal = SpiffeId::parse("spiffe://t/a").unwrap();
+        let now = Timestamp::parse_rfc3339(now).unwrap();
+        let read = |route: &Arc<Route>| {
+            reader.read(&Circumstances { request, route, now, principal: &principal }, &contract.kind)
+        };
+        routes.all().iter().map(read).collect()
+    }
+
+    /// The findings of such a source.
+    pub(crate) fn mistakes(kind: &str, subject: &str, source: &str) -> Vec<String> {
+        register(&routes(&[""]), kind, subject, source).1
     }
 }

@@ -6,7 +6,7 @@ use crate::model::{Assurance, FeedKind};
 
 pub(super) const KIND: Kind = Kind {
     word: "poll",
-    ceiling: Assurance::Authoritative,
+    ceiling: |_| (Assurance::Authoritative, ""),
     objection: |subject| match subject {
         SubjectKind::Request => Some("a `poll` source can't speak of one request: nobody knows it beforehand"),
         _ => None,

@@ -6,7 +6,7 @@ use crate::model::{Assurance, Origin, SpiffeId};
 
 pub(super) const KIND: Kind = Kind {
     word: "push",
-    ceiling: Assurance::Authoritative,
+    ceiling: |_| (Assurance::Authoritative, ""),
     objection: |subject| match subject {
         SubjectKind::Request => Some("a `push` source can't speak of one request: nobody knows it beforehand"),
         _ => None,

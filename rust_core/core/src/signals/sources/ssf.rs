@@ -13,7 +13,7 @@ use serde_json::{Map, Value as Json, json};
 pub(super) const KIND: Kind = Kind {
     word: "ssf",
     // The transmitter is the owner of what it says of its own sessions and devices.
-    ceiling: Assurance::Authoritative,
+    ceiling: |_| (Assurance::Authoritative, ""),
     objection: |subject| match subject {
         SubjectKind::Request => Some("an `ssf` source can't speak of one request: nobody knows it beforehand"),
         _ => None,
