@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Final
 from signalwarden import __version__, _core, admin
 from signalwarden.config import ClientSettings, Loaded, Right, Settings
 from signalwarden.decision_log import FileSink, LogWriter, Recorder, now_us
+from signalwarden.difference import view
 from signalwarden.doors import HttpDoor
 from signalwarden.errors import ConfigurationError, SignalwardenError, StateError, sentence
 from signalwarden.in_force import InForce
@@ -134,8 +135,7 @@ class App:
         stack.callback(self._keep_time_at_end, intake, engine)
         self._replay(store, engine)
         in_force = InForce(store)
-        in_force.demand_approval(loaded)
-        in_force.keep(loaded)
+        in_force.admit(loaded, view(loaded))
         engine.swap(loaded.configuration)
         recorder = Recorder(engine, self._clock)
         writer = self._open_log(stack, settings, root, engine, recorder)

@@ -489,10 +489,11 @@ def judge(directory: Directory, now_us: int, *, unapproved: bool = False) -> Loa
             directory.core_files(), trust_domain=domain, federates_with=list(federates), now_us=now_us
         )
         findings += configuration.warnings
+        signals = orjson.loads(configuration.describe())["signals"]
         if not unapproved:
-            findings += _approvals(configuration, directory)
+            findings += approvers.findings(signals, directory.approvals())
         if settings is not None:
-            findings += _unauthenticated(settings, configuration, directory)
+            findings += _unauthenticated(settings, signals, directory)
     except ConfigurationError as error:
         findings += error.findings
     if settings is None or configuration is None or any(map(is_error, findings)):
@@ -501,13 +502,8 @@ def judge(directory: Directory, now_us: int, *, unapproved: bool = False) -> Loa
     return Loaded(directory.root, settings, configuration, warnings, directory.digest, directory.approvals())
 
 
-def _approvals(configuration: _core.Configuration, directory: Directory) -> list[Problem]:
-    """Each contract that names approvers has their signatures over what it says now."""
-    return approvers.findings(orjson.loads(configuration.describe())["signals"], directory.approvals())
-
-
 def _unauthenticated(
-    settings: Settings, configuration: _core.Configuration, directory: Directory
+    settings: Settings, signals: Sequence[Mapping[str, Any]], directory: Directory
 ) -> Iterator[Problem]:
     """Push sources whose publisher nobody could be: no token in `clients`, and no door that takes certificates."""
     if _takes_certificates(settings.listen):
@@ -515,7 +511,7 @@ def _unauthenticated(
     known = {client.id for client in settings.clients if Right.PUBLISH in client.may}
     strange = [
         (contract, at, source["publisher"])
-        for contract in orjson.loads(configuration.describe())["signals"]
+        for contract in signals
         for at, source in enumerate(contract["sources"])
         if source["kind"] == "push" and source["publisher"] not in known
     ]
