@@ -53,10 +53,6 @@ class AdminClient:
             "GET", "/v1/signals", params={"limit": limit, **({"subject": subject} if subject else {})}
         )
 
-    def reload(self) -> str:
-        """POST /v1/reload; the revision in force."""
-        return str(self._call("POST", "/v1/reload")["revision"])
-
     def publishers(self) -> dict[str, Any]:
         """GET /v1/publishers."""
         return self._call("GET", "/v1/publishers")
@@ -65,6 +61,22 @@ class AdminClient:
         """POST /v1/publishers/enable, or disable."""
         body = {"id": publisher, **({"signal": signal} if signal is not None else {})}
         return self._call("POST", f"/v1/publishers/{'enable' if enabled else 'disable'}", json=body)
+
+    def register(self) -> dict[str, Any]:
+        """GET /v1/register."""
+        return self._call("GET", "/v1/register")
+
+    def reload(self) -> str:
+        """POST /v1/reload; the revision in force."""
+        return str(self._call("POST", "/v1/reload")["revision"])
+
+    def streams(self) -> dict[str, Any]:
+        """GET /v1/ssf."""
+        return self._call("GET", "/v1/ssf")
+
+    def resynchronise(self, feed: str) -> dict[str, Any]:
+        """POST /v1/ssf/resynchronise."""
+        return self._call("POST", "/v1/ssf/resynchronise", json={"feed": feed})
 
     def _call(self, method: str, path: str, **more: Any) -> dict[str, Any]:
         try:

@@ -18,9 +18,11 @@ from pathlib import Path
 from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING, Final
 
-from signalwarden import __version__, _core, admin
+import orjson
+
+from signalwarden import __version__, _core, admin, register, tallies
 from signalwarden.config import ClientSettings, Loaded, Right, Settings
-from signalwarden.decision_log import FileSink, LogWriter, Recorder, now_us
+from signalwarden.decision_log import FileSink, LogWriter, Recorder, now_us, rfc3339
 from signalwarden.difference import view
 from signalwarden.doors import HttpDoor
 from signalwarden.errors import ConfigurationError, SignalwardenError, StateError, sentence
@@ -36,12 +38,15 @@ from signalwarden.server import FrontDoor
 from signalwarden.services import Client, Readiness
 from signalwarden.signals import Seams
 from signalwarden.signals.feeds import Feeds
+from signalwarden.signals.ssf import Desk
 from signalwarden.state import SqliteStore, Store
 from signalwarden.watch import Watch
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Iterable, Mapping
     from types import FrameType
+
+    from prometheus_client.core import Metric
 
 __all__ = ["App"]
 
@@ -57,11 +62,11 @@ DRAIN_S: Final = 10.0
 """For the log at a stop; within Kubernetes' default of 30 s together with the other graces."""
 ADMIN_GRACE_S: Final = 5.0
 REPLAY_BATCH: Final = 1_000
+UNENFORCED: Final = "unenforced_route"
+"""Code of the warning that a route says `enforce: false`, at the place that names the route."""
 REFUSALS_A_SECOND: Final = 10
 """Change records of refused clients: more would let a stranger fill the log and deny everyone's requests. The rest
 are counted in the next one."""
-UNENFORCED: Final = "unenforced_route"
-"""The warning of a route with `enforce: false`."""
 
 
 @dataclass(slots=True)
@@ -107,7 +112,7 @@ class App:
         self._hup = False
         self._transport = (0, 0)
         self._ticks = 0
-        self._metrics = Metrics(self._numbers, lambda: self._up().engine.revision)
+        self._metrics = Metrics(self._numbers, lambda: self._up().engine.revision, self._tallied)
 
     # ------------------------------------------------------------ life
 
@@ -140,14 +145,14 @@ class App:
         recorder = Recorder(engine, self._clock)
         writer = self._open_log(stack, settings, root, engine, recorder)
         recorder.change("server_started", actor="server", version=__version__)
-        feeds = Feeds(Seams(root, self.publish_as, lambda: self._clock() / 1e6))
+        feeds = self._feeds(loaded, engine, intake, recorder)
         stack.callback(feeds.stop)
         reloads = Reloads(
             self._directory,
             loaded,
             in_force=in_force,
             clock=self._clock,
-            swap=lambda loaded: intake.undisturbed(lambda: engine.swap(loaded.configuration)),
+            swap=functools.partial(self._swap, intake, engine),
             recorder=recorder,
             count=self._count,
             on_swapped=[lambda loaded: feeds.adopt(loaded.configuration.describe())],
@@ -173,6 +178,22 @@ class App:
         )
         stack.callback(watch.stop)
         watch.start()
+
+    def _swap(self, intake: Intake, engine: _core.Engine, loaded: Loaded) -> None:
+        intake.undisturbed(lambda: engine.swap(loaded.configuration))
+
+    def _feeds(self, loaded: Loaded, engine: _core.Engine, intake: Intake, recorder: Recorder) -> Feeds:
+        return Feeds(
+            Seams(
+                loaded.root,
+                self.publish_as,
+                lambda: self._clock() / 1e6,
+                core=engine,
+                keep=intake.keep,
+                state=loaded.settings.state_path(loaded.root).parent,
+                note=lambda feed, why: recorder.change("stream_suspended", feed=feed, detail=why),
+            )
+        )
 
     def _intake(self, engine: _core.Engine, store: Store, settings: Settings) -> Intake:
         return Intake(
@@ -380,6 +401,28 @@ class App:
             clock=self._clock,
         )
 
+    def ssf_push(
+        self, feed: str, content_type: str | None, body: bytes
+    ) -> tuple[int, bytes, Mapping[str, str]]:
+        """See Services."""
+        answer = self._desk().push(feed, content_type, body)
+        return answer.status, answer.body, answer.headers
+
+    def ssf_streams(self) -> bytes:
+        """See Services."""
+        return self._desk().streams()
+
+    def ssf_resynchronise(self, feed: str, actor: str) -> bool:
+        """See Services."""
+        known = self._desk().resynchronise(feed, actor)
+        if known:
+            self._up().recorder.change("stream_resynchronised", actor=actor, feed=feed)
+        return known
+
+    def _desk(self) -> Desk:
+        running = self._up()
+        return Desk(running.feeds, running.engine.feeds)
+
     def reload(self, actor: str) -> str:
         """See Services."""
         return self._up().reloads.reload(actor)
@@ -421,6 +464,14 @@ class App:
     def signals(self, subject: str | None, limit: int) -> bytes:
         """See Services."""
         return self._up().engine.signals(subject=subject, limit=limit, now_us=self._clock())
+
+    def register(self) -> bytes:
+        """See Services. Counting subjects walks the store, so this is for people, not for a scrape."""
+        running = self._up()
+        now = self._clock()
+        described = orjson.loads(running.loaded.configuration.describe())
+        stats = tallies.signal_stats(running.engine, now_us=now, scan=True)
+        return orjson.dumps(register.join(described, stats, time=rfc3339(now)))
 
     def decisions_path(self) -> str:
         """See Services."""
@@ -470,6 +521,7 @@ class App:
             **running.intake.counters(),
             **counts,
             **running.feeds.numbers(),
+            **self._desk().numbers(),
             "log_written": health.written,
             "log_failures": health.failures,
             "log_healthy": int(health.healthy),
@@ -478,10 +530,13 @@ class App:
             "log_notes_lost": running.recorder.lost,
             "transport_undelivered": self._transport[0],
             "transport_unknown_method": self._transport[1],
-            "directory_refused": int(running.reloads.refused is not None),
             "publish_streams": running.signals.open_streams() if running.signals else 0,
+            "directory_refused": int(running.reloads.refused is not None),
             "ready": int(self.readiness().ready),
         }
+
+    def _tallied(self) -> Iterable[Metric]:
+        return tallies.families(tallies.of_engine(self._up().engine, now_us=self._clock()))
 
     def _count(self, name: str) -> None:
         with self._tally:

@@ -490,10 +490,10 @@ def judge(directory: Directory, now_us: int, *, unapproved: bool = False) -> Loa
         )
         findings += configuration.warnings
         signals = orjson.loads(configuration.describe())["signals"]
-        if not unapproved:
-            findings += approvers.findings(signals, directory.approvals())
         if settings is not None:
             findings += _unauthenticated(settings, signals, directory)
+        if not unapproved:
+            findings += approvers.findings(signals, directory.approvals())
     except ConfigurationError as error:
         findings += error.findings
     if settings is None or configuration is None or any(map(is_error, findings)):

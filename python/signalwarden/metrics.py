@@ -22,6 +22,16 @@ FAMILIES: Final = (
     ("reloads_", "reloads", "result", "reloads of the directory by result"),
     ("feed_batches_", "feed_batches", "feed", "batches that a feed has carried to the core"),
     ("feed_failures_", "feed_failures", "feed", "times that a feed could not be read or kept"),
+    ("ssf_accepted_", "ssf_accepted", "feed", "security events that were taken"),
+    ("ssf_ignored_", "ssf_ignored", "feed", "security events that say nothing new about a signal"),
+    ("ssf_duplicate_", "ssf_duplicates", "feed", "security events that came again"),
+    ("ssf_unprocessed_", "ssf_unprocessed", "feed", "security events that no value could be made of"),
+    (
+        "ssf_refused_",
+        "ssf_refused",
+        "code",
+        "security event tokens that were refused, by the code of RFC 8935",
+    ),
 )
 # As FAMILIES, for numbers that also fall.
 GAUGE_FAMILIES: Final = (
@@ -63,9 +73,15 @@ PREFIX: Final = "signalwarden_"
 class Metrics(Collector):
     """Turns flat names and numbers into metric families."""
 
-    def __init__(self, read: Callable[[], Mapping[str, float]], revision: Callable[[], str | None]) -> None:
+    def __init__(
+        self,
+        read: Callable[[], Mapping[str, float]],
+        revision: Callable[[], str | None],
+        labelled: Callable[[], Iterable[Metric]] = tuple,
+    ) -> None:
         self._read = read
         self._revision = revision
+        self._labelled = labelled
         self._registry = CollectorRegistry(auto_describe=False)
         self._registry.register(self)
 
@@ -95,3 +111,4 @@ class Metrics(Collector):
         if (revision := self._revision()) is not None:
             info.add_metric([revision], 1)
         yield info
+        yield from self._labelled()

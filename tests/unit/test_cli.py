@@ -358,7 +358,7 @@ def test_a_check_request_without_anything_is_denied_as_malformed(
         (["signals", "publish", "a", "b", "c", "--file", "x"], "not both"),
         (["signals", "publish", "a", "b", "c"], "SIGNALWARDEN_TOKEN"),
         (["signals", "list", "--token-file", "/nowhere"], "`/nowhere` can't be read"),
-        (["signals", "list", "--limit", "0"], "--limit"),
+        (["signals", "values", "--limit", "0"], "--limit"),
         (["log", "tail", "--config", "/nowhere"], "can't be read"),
         (["serve", "--config", "/nowhere"], "can't be read"),
         (["envoy", "config", "--config", "/nowhere"], "can't be read"),
@@ -411,8 +411,9 @@ def test_debug_shows_the_traceback(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     "verb",
-    ["", "init", "check", "diff", "serve", "demo", "decide", "signals", "signals publish", "signals list", "signals approve",
-     "signals publisher", "signals publisher list", "signals publisher disable", "signals publisher enable", "log", "log tail",
+    ["", "init", "check", "diff", "serve", "demo", "decide", "signals", "signals publish", "signals list", "signals show",
+     "signals document", "signals values", "signals approve", "signals publisher", "signals publisher list",
+     "signals publisher disable", "signals publisher enable", "signals streams", "signals resynchronise", "log", "log tail",
      "envoy", "envoy config"],
 )  # fmt: skip
 def test_every_verb_explains_itself(run: Run, verb: str) -> None:
