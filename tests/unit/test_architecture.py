@@ -148,6 +148,7 @@ IMPORTS: Edges = {
             "admin",
             "config",
             "decision_log",
+            "difference",
             "doors",
             "errors",
             "in_force",
