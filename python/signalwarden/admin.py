@@ -127,6 +127,7 @@ CALLS: Final = (
     Call("POST", "/v1/signals", Right.PUBLISH, built=True),
     Call("POST", "/v1/ssf/push", Right.PUBLISH),
     Call("GET", "/v1/signals", Right.READ, built=True),
+    Call("GET", "/v1/register", Right.READ, built=True),
     Call("GET", "/v1/decisions", Right.READ),
     Call("GET", "/v1/decisions/stream", Right.READ),
     Call("GET", "/v1/tasks", Right.READ),
@@ -215,6 +216,9 @@ def _endpoints(services: Services, push: PushSource) -> dict[tuple[str, str], Ca
         _only(request, "subject", "limit")
         return _json(services.signals(subject, limit))
 
+    def register() -> Response:
+        return _json(services.register())
+
     def reload(request: Request) -> Response:
         try:
             return _json(orjson.dumps({"revision": services.reload(_client(request).id)}))
@@ -236,6 +240,7 @@ def _endpoints(services: Services, push: PushSource) -> dict[tuple[str, str], Ca
     return {
         ("POST", "/v1/signals"): publish,
         ("GET", "/v1/signals"): signals,
+        ("GET", "/v1/register"): register,
         ("POST", "/v1/reload"): reload,
         ("GET", "/healthz"): healthz,
         ("GET", "/readyz"): readyz,

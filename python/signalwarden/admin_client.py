@@ -62,6 +62,10 @@ class AdminClient:
         body = {"id": publisher, **({"signal": signal} if signal is not None else {})}
         return self._call("POST", f"/v1/publishers/{'enable' if enabled else 'disable'}", json=body)
 
+    def register(self) -> dict[str, Any]:
+        """GET /v1/register."""
+        return self._call("GET", "/v1/register")
+
     def _call(self, method: str, path: str, **more: Any) -> dict[str, Any]:
         try:
             answer = self._http.request(method, path, **more)

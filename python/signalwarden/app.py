@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import orjson
 
-from signalwarden import __version__, _core, admin
+from signalwarden import __version__, _core, admin, register, tallies
 from signalwarden.config import ClientSettings, Loaded, Right, Settings, load
 from signalwarden.decision_log import FileSink, LogWriter, Recorder, now_us, rfc3339
 from signalwarden.doors import HttpDoor
@@ -32,11 +32,15 @@ from signalwarden.publish_door import PublishDoor
 from signalwarden.publishers import Publishers
 from signalwarden.server import FrontDoor
 from signalwarden.services import Client, Readiness
+from signalwarden.signals import Seams
+from signalwarden.signals.feeds import Feeds
 from signalwarden.state import SqliteStore, Store
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Iterable, Mapping
     from types import FrameType
+
+    from prometheus_client.core import Metric
 
 __all__ = ["App"]
 
@@ -55,6 +59,8 @@ REPLAY_BATCH: Final = 1_000
 REFUSALS_A_SECOND: Final = 10
 """Change records of refused clients: more would let a stranger fill the log and deny everyone's requests. The rest
 are counted in the next one."""
+UNENFORCED: Final = "unenforced_route"
+"""The warning of a route with `enforce: false`."""
 
 # What a reload can't change: these are bound when the server starts.
 _FIXED: Final = (
@@ -72,6 +78,7 @@ class _Running:
     intake: Intake
     recorder: Recorder
     writer: LogWriter
+    feeds: Feeds
     admin: HttpDoor
     front: FrontDoor
     signals: PublishDoor | None
@@ -102,7 +109,7 @@ class App:
         self._hup = False
         self._transport = (0, 0)
         self._ticks = 0
-        self._metrics = Metrics(self._numbers, lambda: self._up().engine.revision)
+        self._metrics = Metrics(self._numbers, lambda: self._up().engine.revision, self._tallied)
 
     # ------------------------------------------------------------ life
 
@@ -134,12 +141,17 @@ class App:
         writer = self._open_log(stack, settings, root, engine, recorder)
         recorder.change("server_started", actor="server", version=__version__)
         self._record_load(recorder, None, loaded, "server")
+        feeds = Feeds(Seams(root, self.publish_as, lambda: self._clock() / 1e6))
+        stack.callback(feeds.stop)
         admin_door = HttpDoor(admin.build(self), settings.listen.admin)
         stack.callback(admin_door.stop, ADMIN_GRACE_S)
         front = FrontDoor(engine, settings.listen.check, reflection_on=settings.listen.reflection)
         stack.callback(front.stop, GRACE_S)
         signals = self._signals_door(stack, settings, root)
-        self._running = _Running(loaded, store, engine, intake, recorder, writer, admin_door, front, signals)
+        self._running = _Running(
+            loaded, store, engine, intake, recorder, writer, feeds, admin_door, front, signals
+        )
+        feeds.adopt(loaded.configuration.describe())
         admin_door.start()
         if signals is not None:
             signals.start()
@@ -363,6 +375,8 @@ class App:
                 raise
             before = running.loaded
             running.intake.undisturbed(lambda: self._put_in_force(running, loaded))
+            # Without the lock of changes: a feed that stops first carries what it has in hand.
+            running.feeds.adopt(loaded.configuration.describe())
             self._reload_refused = None
             self._count("reloads_done")
             self._record_load(running.recorder, before, loaded, actor)
@@ -430,6 +444,14 @@ class App:
         """See Services."""
         return self._up().engine.signals(subject=subject, limit=limit, now_us=self._clock())
 
+    def register(self) -> bytes:
+        """See Services. Counting subjects walks the store, so this is for people, not for a scrape."""
+        running = self._up()
+        now = self._clock()
+        described = orjson.loads(running.loaded.configuration.describe())
+        stats = tallies.signal_stats(running.engine, now_us=now, scan=True)
+        return orjson.dumps(register.join(described, stats, time=rfc3339(now)))
+
     def decisions_path(self) -> str:
         """See Services."""
         loaded = self._up().loaded
@@ -457,6 +479,7 @@ class App:
             "revision": revision,
             "doors": doors,
             "log": log,
+            "feeds": running.feeds.detail(),
             "last_reload_refused": self._reload_refused,
             "warnings": len(running.loaded.warnings),
             "unenforced": [f"{w.file}:{w.line}" for w in running.loaded.warnings if w.code == UNENFORCED],
@@ -476,6 +499,7 @@ class App:
             **running.engine.counters(),
             **running.intake.counters(),
             **counts,
+            **running.feeds.numbers(),
             "log_written": health.written,
             "log_failures": health.failures,
             "log_healthy": int(health.healthy),
@@ -487,6 +511,9 @@ class App:
             "publish_streams": running.signals.open_streams() if running.signals else 0,
             "ready": int(self.readiness().ready),
         }
+
+    def _tallied(self) -> Iterable[Metric]:
+        return tallies.families(tallies.of_engine(self._up().engine, now_us=self._clock()))
 
     def _count(self, name: str) -> None:
         with self._tally:

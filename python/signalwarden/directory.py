@@ -18,11 +18,13 @@ from signalwarden.errors import FindingLike, Problem, sorted_findings
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-__all__ = ["CORE_FILES", "POLICIES", "SETTINGS_FILE", "Directory"]
+__all__ = ["CORE_FILES", "FEEDS", "POLICIES", "SETTINGS_FILE", "Directory"]
 
 SETTINGS_FILE = "signalwarden.yaml"
 CORE_FILES = ("routes.yaml", "signals.yaml", "entities.cedarschema", "entities.json")
 POLICIES = "policies"
+FEEDS = "feeds"
+"""Documents of feeds: data that comes and goes, no configuration. Never read here, part of no revision."""
 
 MAX_FILE_BYTES = 8 * 1024 * 1024
 """As the core's own limit; a register of 10,000 signals is about 5 MB."""
@@ -125,7 +127,7 @@ class _Reader:
 
     def _stray(self, name: str) -> None:
         """A file that is not read, and that looks as if it was meant to be."""
-        if name in (SETTINGS_FILE, POLICIES, *CORE_FILES) or name.startswith("."):
+        if name in (SETTINGS_FILE, POLICIES, FEEDS, *CORE_FILES) or name.startswith("."):
             return
         if name.endswith((".cedar", ".rego")):
             self._warning(name, "ignored_file", f"not read: policies are files below `{POLICIES}/`")

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 __all__ = [
     "BadInputError",
     "ConfigurationError",
+    "FeedError",
     "FindingLike",
     "KeysError",
     "LogError",
@@ -105,6 +106,10 @@ class ConfigurationError(SignalwardenError):
 
 class BadInputError(SignalwardenError):
     """A body or a stored change that is not what it claims to be; whoever sent it must mend it."""
+
+
+class FeedError(SignalwardenError):
+    """What a feed reads can't be had or is not what it should be. Never with a token or what was read in it."""
 
 
 class RateLimitedError(SignalwardenError):

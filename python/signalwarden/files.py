@@ -1,15 +1,17 @@
-"""Private files and directories: what signalwarden writes is for its own user only."""
+"""Files: what signalwarden writes is for its own user only, what it reads is regular and bounded."""
 
 from __future__ import annotations
 
+import errno
 import os
+import stat
 import sys
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-__all__ = ["make_private_directory", "open_private", "sync_data", "sync_directory", "why"]
+__all__ = ["make_private_directory", "open_private", "read_regular", "sync_data", "sync_directory", "why"]
 
 
 def make_private_directory(path: Path) -> None:
@@ -24,6 +26,19 @@ def make_private_directory(path: Path) -> None:
 def open_private(path: Path, flags: int) -> int:
     """Opens with close-on-exec, and mode 0600 if the file is made."""
     return os.open(path, flags | os.O_CLOEXEC, 0o600)
+
+
+def read_regular(path: Path, max_bytes: int) -> bytes:
+    """A file, whole. Raises OSError, also for one that is no regular file or has more bytes than that: a pipe or
+    a device of that name would hold the reader up for ever."""
+    fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    with os.fdopen(fd, "rb") as file:
+        if not stat.S_ISREG(os.fstat(fd).st_mode):
+            raise OSError(errno.EINVAL, "expected a regular file")
+        content = file.read(max_bytes + 1)
+    if len(content) > max_bytes:
+        raise OSError(errno.EFBIG, f"the file has more than {max_bytes} bytes")
+    return content
 
 
 def sync_data(fd: int) -> None:

@@ -46,6 +46,8 @@ _VALUES: Final = {
     "empty_list": "A list that must name something is empty.",
     "empty_text": "A text that people are to read is empty.",
     "missing_key": "A required key is not there: nothing that matters has a silent default.",
+    "one_of": "Exactly one of several keys is needed here. Remove the others, or add one.",
+    "too_many": "A list is longer than it may be.",
     "not_a_value": "The value is not of the declared type.",
     "not_built": "This is planned and not built yet. Leave it out.",
     "unknown_key": "No such key is known here, so it would do nothing. Often it is misspelt.",

@@ -20,6 +20,17 @@ FAMILIES: Final = (
     ("signals_rejected_", "signals_rejected", "reason", "published signals that were refused, by reason"),
     ("transport_", "transport_refused", "event", "calls that never reached a decision; behind under load"),
     ("reloads_", "reloads", "result", "reloads of the directory by result"),
+    ("feed_batches_", "feed_batches", "feed", "batches that a feed has carried to the core"),
+    ("feed_failures_", "feed_failures", "feed", "times that a feed could not be read or kept"),
+)
+# As FAMILIES, for numbers that also fall.
+GAUGE_FAMILIES: Final = (
+    (
+        "feed_last_success_timestamp_seconds_",
+        "feed_last_success_timestamp_seconds",
+        "feed",
+        "when a feed last did all that it is there for, in seconds since 1970; 0 before the first time",
+    ),
 )
 COUNTERS: Final = {
     "log_refused": "decisions whose record the log refused, answered with log_unavailable",
@@ -51,9 +62,15 @@ PREFIX: Final = "signalwarden_"
 class Metrics(Collector):
     """Turns flat names and numbers into metric families."""
 
-    def __init__(self, read: Callable[[], Mapping[str, float]], revision: Callable[[], str | None]) -> None:
+    def __init__(
+        self,
+        read: Callable[[], Mapping[str, float]],
+        revision: Callable[[], str | None],
+        labelled: Callable[[], Iterable[Metric]] = tuple,
+    ) -> None:
         self._read = read
         self._revision = revision
+        self._labelled = labelled
         self._registry = CollectorRegistry(auto_describe=False)
         self._registry.register(self)
 
@@ -68,11 +85,12 @@ class Metrics(Collector):
     def collect(self) -> Iterator[Metric]:
         """Every number that the app has; an unknown one is a gauge, so that none is hidden."""
         values = dict(self._read())
-        for prefix, name, label, text in FAMILIES:
-            family = CounterMetricFamily(PREFIX + name, text, labels=[label])
-            for key in sorted(key for key in values if key.startswith(prefix)):
-                family.add_metric([key.removeprefix(prefix)], values.pop(key))
-            yield family
+        for families, kind in ((FAMILIES, CounterMetricFamily), (GAUGE_FAMILIES, GaugeMetricFamily)):
+            for prefix, name, label, text in families:
+                family = kind(PREFIX + name, text, labels=[label])
+                for key in sorted(key for key in values if key.startswith(prefix)):
+                    family.add_metric([key.removeprefix(prefix)], values.pop(key))
+                yield family
         for key, value in sorted(values.items()):
             if key in COUNTERS:
                 yield CounterMetricFamily(PREFIX + key, COUNTERS[key], value=value)
@@ -82,3 +100,4 @@ class Metrics(Collector):
         if (revision := self._revision()) is not None:
             info.add_metric([revision], 1)
         yield info
+        yield from self._labelled()

@@ -36,16 +36,16 @@ class Decision:
 def decide(directory: Path, request: bytes, *, signals: bytes | None, now_us: int) -> Decision:
     """Decides a serialised CheckRequest at a time, with these signals and no others.
 
-    `signals` is a body of POST /v1/signals; each is applied as if it came from its registered publisher, and one
+    `signals` is a body of POST /v1/signals; each is applied as if it came from its registered source, and one
     without `observed_at` as if observed at `now_us`. Raises BadInputError if one is refused.
     """
     loaded = config.load(directory, now_us)
     engine = _core.Engine(influence="all")
     engine.swap(loaded.configuration)
     if signals is not None:
-        publishers = _publishers(loaded.configuration)
+        origins = _origins(loaded.configuration)
         for index, signal in enumerate(_entries(signals)):
-            _publish(engine, index, {"observed_at": rfc3339(now_us), **signal}, publishers, now_us)
+            _publish(engine, index, {"observed_at": rfc3339(now_us), **signal}, origins, now_us)
     answer, record = engine.decide(request, now_us=now_us)
     return Decision(answer, orjson.loads(record))
 
@@ -63,25 +63,37 @@ def _entries(body: bytes) -> list[dict[str, Any]]:
     return entries
 
 
-def _publishers(configuration: _core.Configuration) -> dict[str, list[str]]:
-    """Who may push each signal. One with several push sources is told by all of them: they agree."""
+def _origins(configuration: _core.Configuration) -> dict[str, list[str]]:
+    """Where the values of each signal come from beforehand. One with several such sources is told by all of them:
+    they agree."""
     described = orjson.loads(configuration.describe())
     return {
-        contract["name"]: [s["publisher"] for s in contract["sources"] if s.get("kind") == "push"]
+        contract["name"]: [origin for source in contract["sources"] if (origin := _origin(source))]
         for contract in described["signals"]
     }
 
 
+def _origin(source: dict[str, Any]) -> str | None:
+    match source.get("kind"):
+        case "push":
+            return str(source["publisher"])
+        case "poll" | "ssf" as kind:
+            return f"{kind}:{source['feed']}"
+    return None
+
+
 def _publish(
-    engine: _core.Engine, index: int, signal: dict[str, Any], publishers: dict[str, list[str]], now_us: int
+    engine: _core.Engine, index: int, signal: dict[str, Any], origins: dict[str, list[str]], now_us: int
 ) -> None:
     name = signal.get("name")
-    registered = publishers.get(name, [NOBODY]) if isinstance(name, str) else [NOBODY]
+    registered = origins.get(name, [NOBODY]) if isinstance(name, str) else [NOBODY]
     if not registered:
-        raise BadInputError(f"signals[{index}]: `{name}` is not pushed by anyone, it comes with the request")
-    for publisher in registered:
+        raise BadInputError(
+            f"signals[{index}]: `{name}` has no source that is told beforehand, it comes with the request"
+        )
+    for origin in registered:
         body = orjson.dumps({"signals": [signal]})
-        admission = engine.admit(body, publisher=publisher, now_us=now_us)
+        admission = engine.admit(body, publisher=origin, now_us=now_us)
         for _, reason, detail in admission.rejected:
             raise BadInputError(f"signals[{index}]: {detail} (`{reason}`)")
         engine.apply(admission.changes, now_us=now_us)

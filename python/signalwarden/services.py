@@ -34,6 +34,7 @@ class Readiness:
     ready: bool
     detail: dict[str, Any]
     """`{"ready", "revision", "doors": {…}, "log": {"healthy", "queued", "lag_ms", "last_error"},
+    "feeds": {name: {"running", "last_success", "last_error", "batches", "refused"}},
     "last_reload_refused": {"time", "findings": [...]} | null, "warnings": n,
     "unenforced": [labels of routes with `enforce: false`]}`."""
 
@@ -65,6 +66,10 @@ class Services(Protocol):
 
     def publishers(self) -> bytes:
         """JSON of GET /v1/publishers: `{"publishers": [{"publisher", "disabled", "disabled_signals", "signals"}]}`."""
+
+    def register(self) -> bytes:
+        """JSON of GET /v1/register: the configuration in force, as `Configuration.describe()`, each signal with
+        `live`: its subjects, ages, states and refusals as `Engine.signal_stats()` counts them; and `time`."""
 
     def reload(self, actor: str) -> str:
         """Loads, checks and puts the directory in force; returns the revision.

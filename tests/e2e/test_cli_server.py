@@ -101,12 +101,12 @@ def test_a_directory_is_served_fed_watched_and_stopped(server: Server) -> None:
     server.ask()
     assert [entry["reason"] for entry in records(server, 2)] == ["signal_unavailable", "allowed"]
 
-    listed = json.loads(server.run("signals", "list", "--json", token=operator))
+    listed = json.loads(server.run("signals", "values", "--json", token=operator))
     assert {(entry["name"], entry["value"], entry["state"]) for entry in listed["signals"]} == {
         ("device_trust", 4, "fresh"),
         ("posture", "ok", "fresh"),
     }
-    table = server.run("signals", "list", token=operator)
+    table = server.run("signals", "values", token=operator)
     assert "device_trust" in table
     assert starter.AGENT in table
 

@@ -70,6 +70,10 @@ class FakeServices:
         self._fail()
         return b'{"publishers":[]}'
 
+    def register(self) -> bytes:
+        self._fail()
+        return b'{"signals":[],"time":"2026-11-24T10:00:00Z"}'
+
     def reload(self, actor: str) -> str:
         self._fail()
         return f"revision for {actor}"

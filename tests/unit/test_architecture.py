@@ -82,13 +82,14 @@ OUTSIDE_CRATES = {"rand", "getrandom", "fastrand", "tokio", "hyper", "socket2", 
 # stands for its modules. `_core` is the Rust extension.
 LAYERS: tuple[set[str], ...] = (
     {"_core", "errors", "files", "findings", "health", "envoy_yaml"},
-    {"values", "directory", "request_json"},
+    {"values", "directory", "request_json", "outbound"},
     {"config"},
-    {"mtls", "services", "keys", "doors", "state", "decision_log", "metrics", "rates"},
+    {"mtls", "services", "keys", "doors", "state", "decision_log", "metrics", "rates", "register", "tallies"},
     {"signals", "intake", "tokens", "tasks", "approvals"},
     {"publish_door", "publishers"},
     {
         *("server", "admin", "offline", "starter", "admin_client", "terminal", "reports", "envoy_config"),
+        *("register_document", "register_view"),
         "demo_stage",
     },
     {"app", "demo"},
@@ -98,6 +99,7 @@ LAYERS: tuple[set[str], ...] = (
 IMPORTS: Edges = {
     "errors": set(),
     "files": set(),
+    "outbound": {"errors", "files"},
     "values": {"_core"},
     "directory": {"_core", "errors"},
     "config": {"_core", "directory", "errors", "values"},
@@ -107,9 +109,11 @@ IMPORTS: Edges = {
     "state": {"_core", "errors", "files"},
     "decision_log": {"errors", "files"},
     "metrics": set(),
+    "register": {"_core", "errors"},
+    "tallies": {"_core"},
     "rates": {"errors"},
     "intake": {"_core", "errors", "rates", "state"},
-    "signals": {"errors", "services"},
+    "signals": {"decision_log", "errors", "files", "outbound", "services"},
     "mtls": {"errors", "files", "values"},
     "publish_door": {"_core", "doors", "errors", "mtls", "values"},
     "publishers": {"_core", "decision_log", "errors", "intake"},
@@ -117,8 +121,18 @@ IMPORTS: Edges = {
     "server": {"config", "doors", "errors", "health"},
     "admin": {"config", "errors", "services", "signals"},
     "app": {
-        *("_core", "admin", "config", "decision_log", "doors", "errors", "intake", "keys"),
-        *("metrics", "mtls", "publish_door", "publishers", "server", "services", "state"),
+        *("_core", "admin", "config", "decision_log", "doors", "errors", "intake", "keys", "metrics"),
+        *(
+            "mtls",
+            "publish_door",
+            "publishers",
+            "register",
+            "server",
+            "services",
+            "signals",
+            "state",
+            "tallies",
+        ),
     },
 }
 # On the path of a request nothing parses Envoy's messages: it costs six times the processor time.

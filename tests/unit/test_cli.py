@@ -226,22 +226,31 @@ def test_the_starter_reads_the_request_as_its_routes_say(
     assert ran.json()["reason"] == reason
 
 
+TUESDAY, FRIDAY = "2026-11-24T10:00:00Z", "2026-11-27T13:00:00Z"
+
+
 @pytest.mark.parametrize(
-    ("request_file", "signals", "reason"),
+    ("example", "request_file", "signals", "at", "reason"),
     [
-        ("export.json", True, "allowed"),
-        ("export.json", False, "signal_unavailable"),
-        ("reply.json", True, "allowed"),
-        ("reply.json", False, "allowed"),
-        ("read.json", False, "allowed"),
+        ("nightly-export", "export.json", "signals.json", TUESDAY, "allowed"),
+        ("nightly-export", "export.json", None, TUESDAY, "signal_unavailable"),
+        ("nightly-export", "reply.json", "signals.json", TUESDAY, "allowed"),
+        ("nightly-export", "reply.json", None, TUESDAY, "allowed"),
+        ("nightly-export", "read.json", None, TUESDAY, "allowed"),
+        ("deploy-window", "deploy.json", "signals.json", TUESDAY, "allowed"),
+        ("deploy-window", "deploy.json", "frozen.json", TUESDAY, "no_policy_permits"),
+        ("deploy-window", "elsewhere.json", "signals.json", TUESDAY, "no_policy_permits"),
+        ("deploy-window", "deploy.json", "signals.json", FRIDAY, "no_policy_permits"),
+        ("deploy-window", "deploy.json", None, TUESDAY, "signal_unavailable"),
     ],
 )
-def test_the_nightly_export_decides_as_its_readme_says(
-    run: Run, request_file: str, signals: bool, reason: str
+def test_an_example_decides_as_its_readme_says(
+    run: Run, example: str, request_file: str, signals: str | None, at: str, reason: str
 ) -> None:
-    example = ROOT / "docs" / "examples" / "nightly-export"
-    more = ["--signals", example / "samples" / "signals.json"] if signals else []
-    ran = run("decide", "--config", example, "--request", example / "samples" / request_file, *more)
+    folder = ROOT / "docs" / "examples" / example
+    more = ["--signals", folder / "samples" / signals] if signals else []
+    asked = folder / "samples" / request_file
+    ran = run("decide", "--config", folder, "--request", asked, "--at", at, *more)
     assert ran.json()["reason"] == reason
 
 
@@ -349,7 +358,7 @@ def test_a_check_request_without_anything_is_denied_as_malformed(
         (["signals", "publish", "a", "b", "c", "--file", "x"], "not both"),
         (["signals", "publish", "a", "b", "c"], "SIGNALWARDEN_TOKEN"),
         (["signals", "list", "--token-file", "/nowhere"], "`/nowhere` can't be read"),
-        (["signals", "list", "--limit", "0"], "--limit"),
+        (["signals", "values", "--limit", "0"], "--limit"),
         (["log", "tail", "--config", "/nowhere"], "can't be read"),
         (["serve", "--config", "/nowhere"], "can't be read"),
         (["envoy", "config", "--config", "/nowhere"], "can't be read"),
@@ -402,8 +411,9 @@ def test_debug_shows_the_traceback(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     "verb",
-    ["", "init", "check", "serve", "demo", "decide", "signals", "signals publish", "signals list",
-     "signals publisher", "signals publisher list", "signals publisher disable", "signals publisher enable", "log", "log tail",
+    ["", "init", "check", "serve", "demo", "decide", "signals", "signals publish", "signals list", "signals show",
+     "signals document", "signals values", "signals publisher", "signals publisher list", "signals publisher disable",
+     "signals publisher enable", "log", "log tail",
      "envoy", "envoy config"],
 )  # fmt: skip
 def test_every_verb_explains_itself(run: Run, verb: str) -> None:

@@ -516,3 +516,15 @@ def test_mistakes_of_settings_and_core_come_together(minimal_directory: Path) ->
 def test_warnings_do_not_stop_a_load(minimal_directory: Path) -> None:
     (minimal_directory / "stray.cedar").write_text("")
     assert [warning.file for warning in load(minimal_directory, NOW_US).warnings] == ["stray.cedar"]
+
+
+def test_documents_of_feeds_are_no_configuration(minimal_directory: Path) -> None:
+    before = load(minimal_directory, NOW_US)
+    (minimal_directory / "feeds").mkdir()
+    (minimal_directory / "feeds/signals.yaml").write_text("half a docu")
+    (minimal_directory / "feeds/more.cedar").write_text("permit (principal, action, resource);")
+    os.mkfifo(minimal_directory / "feeds/pipe")
+    after = load(minimal_directory, NOW_US)
+    assert after.warnings == before.warnings == ()
+    assert after.configuration.revision == before.configuration.revision
+    assert after.configuration.describe() == before.configuration.describe()

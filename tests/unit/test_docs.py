@@ -12,7 +12,7 @@ import pytest
 import yaml
 from jsonschema import Draft202012Validator
 
-from signalwarden import _core, metrics, request_json, starter
+from signalwarden import _core, metrics, request_json, starter, tallies
 from signalwarden.admin import CALLS, AdminReason
 from signalwarden.app import App
 from signalwarden.config import json_schema, read_settings
@@ -140,7 +140,7 @@ def findings_of(file: str, text: str, folder: Path) -> list[str]:
     ]
 
 
-@pytest.mark.parametrize("page", ["README.md", "docs/register.md", "docs/routes.md"])
+@pytest.mark.parametrize("page", ["README.md", "docs/register.md", "docs/feeds.md", "docs/routes.md"])
 def test_examples_of_files_are_found_as_the_page_says(page: str, tmp_path: Path) -> None:
     pattern = r"^```yaml (register|routes)\n(.*?)^```$(?:\n```text findings\n(.*?)^```$)?"
     examples = re.findall(pattern, text_of(page), re.MULTILINE | re.DOTALL)
@@ -226,8 +226,14 @@ def test_every_metric_has_its_line() -> None:
     gauges = {f"{metrics.PREFIX}{name}" for name in metrics.GAUGES} | {
         f"{metrics.PREFIX}configuration{{revision}}"
     }
-    assert set(shown) == labelled | plain | gauges
-    assert all(cells[0] == ("counter" if "_total" in name else "gauge") for name, cells in shown.items())
+    gauges |= {f"{metrics.PREFIX}{name}{{{label}}}" for _, name, label, _ in metrics.GAUGE_FAMILIES}
+    kinds = {
+        f"{metrics.PREFIX}{name}{'_total' if kind == 'counter' else ''}{{{','.join(labels)}}}": kind
+        for name, (labels, kind, _) in tallies.LABELLED.items()
+    }
+    assert set(shown) == labelled | plain | gauges | set(kinds)
+    expected = {name: kinds.get(name, "counter" if "_total" in name else "gauge") for name in shown}
+    assert {name: cells[0] for name, cells in shown.items()} == expected
 
 
 def keys_of(node: dict[str, Any], schema: dict[str, Any], path: str = "") -> Iterator[tuple[str, str]]:

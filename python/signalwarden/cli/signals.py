@@ -1,4 +1,4 @@
-"""Verbs on signals: publish and list. `group` is where other files add theirs."""
+"""Verbs on values of signals: publish them, see what is known. `group` is where other files add theirs."""
 
 from __future__ import annotations
 
@@ -89,8 +89,8 @@ def publish(
         raise typer.Exit(ERROR)
 
 
-@group.command("list")
-def list_signals(
+@group.command("values")
+def values(
     subject: Annotated[
         str | None, typer.Option("--subject", help="Only what is known of this subject.")
     ] = None,
@@ -99,9 +99,9 @@ def list_signals(
     token_file: TokenOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """List the signals that the running server knows.
+    """Show the values that the running server knows.
 
-    Example: `signalwarden signals list --subject spiffe://prod.example/ns/agents/sa/refund-agent`
+    Example: `signalwarden signals values --subject spiffe://prod.example/ns/agents/sa/refund-agent`
     """
     with admin_of(config, token_file) as admin:
         answer = admin.signals(subject, limit)
@@ -109,7 +109,7 @@ def list_signals(
         print_json(answer)
         return
     out = console()
-    out.print(signals_table(answer["signals"]) if answer["signals"] else "no signals are known")
+    out.print(signals_table(answer["signals"]) if answer["signals"] else "no values are known")
     if answer["truncated"]:
         out.print(f"… and more: these are the first {limit}, see --limit and --subject")
 

@@ -1,15 +1,18 @@
 """Ingestion of signals: one file for each kind of source, all behind one Protocol.
 
-To add a source, write a file with a class that is a `Source` and add it to the list in `app.py`. A source only
-carries values to the door: whether one is taken is judged in the core, against the register.
+To add a kind of feed, write a file with a class that is a `Source` and a `Kind` that makes one, and add the kind to
+`KINDS` in `feeds.py`. A source only carries values to the door: whether one is taken is judged in the core, against
+the register.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Protocol
+from pathlib import Path
+from typing import Any, Protocol
 
-__all__ = ["Source", "Status"]
+__all__ = ["Feed", "Kind", "Seams", "Source", "Status"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,6 +26,12 @@ class Status:
     """When the last one was answered, in seconds since 1970; None before the first."""
     last_error: str | None
     """Why the last batch failed; None if it didn't."""
+    last_success: float | None = None
+    """When it last did all that it is there for, in seconds since 1970: a feed that brought nothing new did, too."""
+    failures: int = 0
+    """How often it failed since it started."""
+    refused: int = 0
+    """Entries of what it read last that the core refused."""
 
 
 class Source(Protocol):
@@ -40,3 +49,42 @@ class Source(Protocol):
 
     def status(self) -> Status:
         """How it is doing."""
+
+
+@dataclass(frozen=True, slots=True)
+class Feed:
+    """An entry of `feeds:` in the register, as the core describes it, with the contracts that it feeds."""
+
+    name: str
+    kind: str
+    settings: Mapping[str, Any]
+    """Its other keys, defaults filled in, spans in milliseconds."""
+    signals: tuple[Mapping[str, Any], ...]
+    """Contracts of which a source names this feed, as the core describes them, in the order of their names."""
+
+
+@dataclass(frozen=True, slots=True)
+class Seams:
+    """What a source may use of the app."""
+
+    root: Path
+    """The configuration directory."""
+    publish: Callable[[bytes, str], bytes]
+    """A body of `POST /v1/signals` and its origin in, the JSON answer out, after the durable write."""
+    clock: Callable[[], float]
+    """Seconds since 1970."""
+
+
+class Kind(Protocol):
+    """How feeds of one kind are made."""
+
+    @property
+    def word(self) -> str:
+        """The word of `kind:` in the register."""
+
+    def read(self, feed: Feed, root: Path) -> Any:
+        """Typed settings. Equal ones of two loads leave the running source alone, so everything that the source
+        depends on is in them. Raises FeedError, KeyError, TypeError or ValueError for what can't be a feed."""
+
+    def build(self, settings: Any, seams: Seams) -> Source:
+        """A source that is not started. Does nothing that could wait."""

@@ -1,0 +1,178 @@
+"""What the core counts of each signal, publisher and stream of events, and those counts as Prometheus families.
+
+Labels are bounded: only names of the register in force are labels, and of signals and publishers the first
+`MAX_LABELLED` by name; what the others counted is summed under `_other`, which no name can be.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from datetime import datetime
+from typing import TYPE_CHECKING, Any, Final
+
+import orjson
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
+
+if TYPE_CHECKING:
+    from signalwarden import _core
+
+__all__ = ["MAX_LABELLED", "OTHER", "Tallies", "families", "of_engine", "signal_stats"]
+
+MAX_LABELLED: Final = 1_000
+"""A signal has about 20 series: 20,000 for all of them, a tenth of what one Prometheus scrapes without a thought.
+A register of 10,000 signals would be a scrape of 20 MB."""
+OTHER: Final = "_other"
+
+# Family, labels, kind and help: docs/operations.md has a line for each.
+SIGNAL_AGE: Final = "signal_age_seconds"
+LABELLED: Final = {
+    SIGNAL_AGE: (("signal",), "histogram", "age of the values that decisions read, by signal"),
+    "signal_states": (("signal", "state"), "counter", "reads of signals by decisions, by state"),
+    "signal_rejected": (("signal", "reason"), "counter", "values of a signal that were refused, by reason"),
+    "publisher_last_seen_timestamp_seconds": (
+        ("publisher",),
+        "gauge",
+        "when a publisher last sent a batch, since 1970",
+    ),
+    "publisher_accepted": (("publisher",), "counter", "values of a publisher that were taken"),
+    "publisher_rejected": (
+        ("publisher", "reason"),
+        "counter",
+        "values of a publisher that were refused, by reason",
+    ),
+    "feed_verified_timestamp_seconds": (
+        ("feed",),
+        "gauge",
+        "when a stream of events last vouched for itself, in seconds since 1970",
+    ),
+    "feed_in_sync": (("feed",), "gauge", "1 while a stream of events has told all that happened"),
+}
+PREFIX: Final = "signalwarden_"
+
+
+class Tallies:
+    """What was counted, as the core gives it: lists of entries by `name`, `publisher` and `feed`."""
+
+    def __init__(
+        self,
+        signals: Iterable[Mapping[str, Any]] = (),
+        publishers: Iterable[Mapping[str, Any]] = (),
+        feeds: Iterable[Mapping[str, Any]] = (),
+    ) -> None:
+        self.signals = list(signals)
+        self.publishers = list(publishers)
+        self.feeds = list(feeds)
+
+
+def of_engine(engine: _core.Engine, *, now_us: int) -> Tallies:
+    """Reads them all. Cheap: no walk over the store."""
+    stats = signal_stats(engine, now_us=now_us, scan=False) or {}
+    publishers = getattr(engine, "publishers", None)
+    return Tallies(
+        stats.get("signals", ()),
+        orjson.loads(publishers()) if publishers else (),
+        orjson.loads(engine.feeds()),
+    )
+
+
+def signal_stats(engine: _core.Engine, *, now_us: int, scan: bool) -> dict[str, Any] | None:
+    """Counts by signal; with `scan` also how many subjects are live, which walks the store. None if the core that is
+    installed does not count them."""
+    read = getattr(engine, "signal_stats", None)
+    if read is None:
+        return None
+    counted: dict[str, Any] = orjson.loads(read(now_us=now_us, scan=scan))
+    return counted
+
+
+# ---- as families ----------------------------------------------------------------------------------------
+
+
+def families(tallies: Tallies) -> Iterator[Metric]:
+    """Every family, with samples or without."""
+    signals = _Labels(entry["name"] for entry in tallies.signals)
+    publishers = _Labels(entry["publisher"] for entry in tallies.publishers)
+    yield _ages(tallies.signals, signals)
+    yield _counter("signal_states", _by(tallies.signals, "name", "states", signals))
+    yield _counter("signal_rejected", _by(tallies.signals, "name", "rejected", signals))
+    seen: dict[tuple[str, ...], float] = {}
+    accepted: dict[tuple[str, ...], float] = {}
+    for entry in tallies.publishers:
+        label = (publishers.of(entry["publisher"]),)
+        seen[label] = max(seen.get(label, 0.0), _seconds(entry.get("last_seen")))
+        accepted[label] = accepted.get(label, 0) + entry.get("accepted", 0)
+    yield _gauge("publisher_last_seen_timestamp_seconds", seen)
+    yield _counter("publisher_accepted", accepted)
+    yield _counter("publisher_rejected", _by(tallies.publishers, "publisher", "rejected", publishers))
+    # Feeds are few: the core bounds them.
+    verified: dict[tuple[str, ...], float] = {}
+    in_sync: dict[tuple[str, ...], float] = {}
+    for entry in tallies.feeds:
+        verified[(entry["feed"],)] = _seconds(entry.get("verified_at"))
+        in_sync[(entry["feed"],)] = float(bool(entry.get("in_sync")))
+    yield _gauge("feed_verified_timestamp_seconds", verified)
+    yield _gauge("feed_in_sync", in_sync)
+
+
+class _Labels:
+    """Which names are labels of their own."""
+
+    def __init__(self, names: Iterable[str]) -> None:
+        self._own = frozenset(sorted(set(names))[:MAX_LABELLED])
+
+    def of(self, name: str) -> str:
+        return name if name in self._own else OTHER
+
+
+def _by(
+    entries: Iterable[Mapping[str, Any]], key: str, counts: str, labels: _Labels
+) -> dict[tuple[str, ...], float]:
+    """Counts of each entry, by its name and theirs."""
+    summed: dict[tuple[str, ...], float] = {}
+    for entry in entries:
+        for word, number in (entry.get(counts) or {}).items():
+            label = (labels.of(entry[key]), word)
+            summed[label] = summed.get(label, 0) + number
+    return summed
+
+
+def _ages(entries: Iterable[Mapping[str, Any]], labels: _Labels) -> Metric:
+    names, _, text = LABELLED[SIGNAL_AGE]
+    family = HistogramMetricFamily(PREFIX + SIGNAL_AGE, text, labels=names)
+    buckets: dict[str, dict[float, float]] = {}
+    sums: dict[str, float] = {}
+    for entry in entries:
+        label = labels.of(entry["name"])
+        mine = buckets.setdefault(label, {})
+        for bound, number in (*entry.get("age_buckets", ()), (float("inf"), entry.get("age_count", 0))):
+            mine[float(bound)] = mine.get(float(bound), 0) + number
+        sums[label] = sums.get(label, 0) + entry.get("age_sum", 0)
+    for label, counted in sorted(buckets.items()):
+        written = [(_bound(bound), number) for bound, number in sorted(counted.items())]
+        family.add_metric([label], buckets=written, sum_value=sums[label])
+    return family
+
+
+def _bound(seconds: float) -> str:
+    return "+Inf" if seconds == float("inf") else str(seconds)
+
+
+def _counter(name: str, samples: Mapping[tuple[str, ...], float]) -> Metric:
+    labels, _, text = LABELLED[name]
+    family = CounterMetricFamily(PREFIX + name, text, labels=labels)
+    for label, value in sorted(samples.items()):
+        family.add_metric(label, value)
+    return family
+
+
+def _gauge(name: str, samples: Mapping[tuple[str, ...], float]) -> Metric:
+    labels, _, text = LABELLED[name]
+    family = GaugeMetricFamily(PREFIX + name, text, labels=labels)
+    for label, value in sorted(samples.items()):
+        family.add_metric(label, value)
+    return family
+
+
+def _seconds(time: str | None) -> float:
+    """RFC 3339 as seconds since 1970; 0 for never."""
+    return datetime.fromisoformat(time).timestamp() if time else 0.0

@@ -1,0 +1,126 @@
+"""Counts of signals, publishers and streams as Prometheus sees them: names, sums and bounds."""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+import orjson
+import pytest
+from prometheus_client.parser import text_string_to_metric_families
+
+from signalwarden import _core, tallies
+from signalwarden.metrics import Metrics
+
+NOW_US: Final = 1_795_514_400_000_000
+
+
+def exposed(told: tallies.Tallies) -> dict[tuple[str, tuple[tuple[str, str], ...]], float]:
+    """Samples by name and labels, read back by Prometheus' own parser."""
+    text, _ = Metrics(dict, lambda: None, lambda: tallies.families(told)).text()
+    return {
+        (sample.name.removeprefix(tallies.PREFIX), tuple(sorted(sample.labels.items()))): sample.value
+        for family in text_string_to_metric_families(text.decode())
+        for sample in family.samples
+    }
+
+
+def of(**labels: str) -> tuple[tuple[str, str], ...]:
+    return tuple(sorted(labels.items()))
+
+
+def signal(name: str, **more: Any) -> dict[str, Any]:
+    return {"name": name, "states": {"fresh": 3, "stale": 1}, "rejected": {"older": 2}, "age_buckets": [[0.5, 1], [5, 3]],
+            "age_count": 4, "age_sum": 20.5, **more}  # fmt: skip
+
+
+def test_a_signal_has_its_states_ages_and_refusals() -> None:
+    seen = exposed(tallies.Tallies(signals=[signal("posture")]))
+    assert seen["signal_states_total", of(signal="posture", state="fresh")] == 3
+    assert seen["signal_rejected_total", of(signal="posture", reason="older")] == 2
+    bucket = "signal_age_seconds_bucket"
+    assert [seen[bucket, of(signal="posture", le=le)] for le in ("0.5", "5.0", "+Inf")] == [1, 3, 4]
+    assert seen["signal_age_seconds_count", of(signal="posture")] == 4
+    assert seen["signal_age_seconds_sum", of(signal="posture")] == 20.5
+
+
+def test_a_publisher_has_its_last_batch_and_what_became_of_its_values() -> None:
+    who = "spiffe://prod.example/a"
+    told = {"publisher": who, "last_seen": "2026-11-24T10:00:00Z", "accepted": 5, "rejected": {"future": 1}}
+    seen = exposed(tallies.Tallies(publishers=[told, {**told, "publisher": "poll:file", "last_seen": None}]))
+    assert seen["publisher_last_seen_timestamp_seconds", of(publisher=who)] == NOW_US / 1e6
+    assert seen["publisher_last_seen_timestamp_seconds", of(publisher="poll:file")] == 0
+    assert seen["publisher_accepted_total", of(publisher=who)] == 5
+    assert seen["publisher_rejected_total", of(publisher=who, reason="future")] == 1
+
+
+def test_a_stream_has_its_last_word_and_whether_it_is_whole() -> None:
+    feeds: list[dict[str, Any]] = [{"feed": "idp", "verified_at": "2026-11-24T10:00:00Z", "in_sync": True}, {"feed": "new", "verified_at": None, "in_sync": False}]  # fmt: skip
+    seen = exposed(tallies.Tallies(feeds=feeds))
+    assert seen["feed_verified_timestamp_seconds", of(feed="idp")] == NOW_US / 1e6
+    assert (seen["feed_in_sync", of(feed="idp")], seen["feed_in_sync", of(feed="new")]) == (1, 0)
+
+
+def test_more_signals_than_there_may_be_labels_are_summed_and_none_is_lost() -> None:
+    many = [signal(f"s{number:05}") for number in range(tallies.MAX_LABELLED + 250)]
+    seen = exposed(tallies.Tallies(signals=many))
+    names = {dict(labels)["signal"] for _, labels in seen if "signal" in dict(labels)}
+    assert len(names) == tallies.MAX_LABELLED + 1
+    assert seen["signal_states_total", of(signal=tallies.OTHER, state="fresh")] == 3 * 250
+    assert seen["signal_age_seconds_bucket", of(signal=tallies.OTHER, le="5.0")] == 3 * 250
+    assert seen["signal_age_seconds_count", of(signal=tallies.OTHER)] == 4 * 250
+    assert "s00999" in names
+    assert "s01000" not in names
+
+
+def test_the_latest_word_of_the_summed_publishers_counts() -> None:
+    many = [
+        {
+            "publisher": f"spiffe://prod.example/{n:05}",
+            "last_seen": f"2026-11-24T{n % 10:02}:00:00Z",
+            "accepted": 1,
+        }
+        for n in range(tallies.MAX_LABELLED + 20)
+    ]
+    seen = exposed(tallies.Tallies(publishers=many))
+    assert seen["publisher_last_seen_timestamp_seconds", of(publisher=tallies.OTHER)] == NOW_US / 1e6 - 3600
+    assert seen["publisher_accepted_total", of(publisher=tallies.OTHER)] == 20
+
+
+def test_every_family_is_there_without_samples_too() -> None:
+    text, _ = Metrics(dict, lambda: None, lambda: tallies.families(tallies.Tallies())).text()
+    for name in tallies.LABELLED:
+        assert f"# TYPE {tallies.PREFIX}{name}" in text.decode()
+
+
+def test_an_engine_without_a_configuration_tells_nothing_and_fails_in_nothing() -> None:
+    told = tallies.of_engine(_core.Engine(), now_us=NOW_US)
+    assert (told.signals, told.feeds) == ([], [])
+
+
+class CountingEngine:
+    """Counts as the contract says, whatever core is installed."""
+
+    def signal_stats(self, *, now_us: int, scan: bool) -> bytes:
+        assert (now_us, scan) == (NOW_US, False)
+        return orjson.dumps({"signals": [signal("posture")]})
+
+    def publishers(self) -> bytes:
+        return b'[{"publisher":"poll:file","last_seen":null,"accepted":0,"rejected":{},"disabled":false}]'
+
+    def feeds(self) -> bytes:
+        return b"[]"
+
+
+def test_what_the_core_counts_is_read_without_a_walk_over_the_store() -> None:
+    told = tallies.of_engine(CountingEngine(), now_us=NOW_US)  # type: ignore[arg-type]
+    assert [entry["name"] for entry in told.signals] == ["posture"]
+    assert [entry["publisher"] for entry in told.publishers] == ["poll:file"]
+
+
+@pytest.mark.parametrize("name", tallies.LABELLED)
+def test_names_follow_the_conventions_of_prometheus(name: str) -> None:
+    labels, kind, text = tallies.LABELLED[name]
+    assert not name.endswith(("_total", "_count", "_sum", "_bucket"))
+    assert kind in ("counter", "gauge", "histogram")
+    assert labels
+    assert text
