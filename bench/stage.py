@@ -33,6 +33,7 @@ __all__ = [
     "metrics",
     "places",
     "records_written",
+    "served",
     "signalwarden",
 ]
 
@@ -100,17 +101,24 @@ def signalwarden(
         text = file.read_text(encoding="utf-8")
         text = text.replace('admin: "127.0.0.1:0"}', 'admin: "127.0.0.1:0", signals: "127.0.0.1:0"}')
         file.write_text(text + settings, encoding="utf-8")
-    told = where / "server.txt"
+    with served(made, core) as server:
+        with AdminClient(Address("127.0.0.1", server.admin_port), made.publisher_token) as admin:
+            answer = admin.publish(directory.signals_body())
+        if answer["rejected"]:
+            raise BenchError(f"the server refused signals of the bench: {answer['rejected']}")
+        yield server
+
+
+@contextlib.contextmanager
+def served(made: directory.Made, core: int | None) -> Iterator[Server]:
+    """The real server of a directory that was made. What it says goes into `server.txt` beside the directory."""
+    told = made.directory.parent / "server.txt"
     command = [sys.executable, "-m", "signalwarden.cli", "serve", "--config", str(made.directory)]
     with (
         told.open("wb") as sink,
         _child(pinned(core, command), stdout=sink.fileno(), stderr=sink.fileno()) as child,
     ):
         ports = _await_ports(child, told)
-        with AdminClient(Address("127.0.0.1", ports[1]), made.publisher_token) as admin:
-            answer = admin.publish(directory.signals_body())
-        if answer["rejected"]:
-            raise BenchError(f"the server refused signals of the bench: {answer['rejected']}")
         yield Server(child.pid, ports[0], ports[1], made.publisher_token, ports[2])
 
 

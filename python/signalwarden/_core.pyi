@@ -197,7 +197,7 @@ class Engine:
         """JSON {"signals": [{"name", "subject", "state", "value", "assurance", "source", "observed_at",
         "age_ms"}], "truncated": bool}; values of `secret` contracts are left out."""
     def counters(self) -> dict[str, int]:
-        """Monotonic counts: `decisions_<reason code>`, `log_refused`, `panics`, `signals_accepted`,
+        """Monotonic counts: `decisions_<reason code>`, `unenforced`, `log_refused`, `panics`, `signals_accepted`,
         `signals_rejected_<reason>`; and gauges `live_signals`, `log_queued`."""
     def time_mark(self, *, now_us: int) -> StoredChange:
         """The high-water mark of time as a Change, to persist now and then."""

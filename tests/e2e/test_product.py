@@ -266,6 +266,32 @@ def test_a_bad_reload_changes_nothing_and_a_good_one_the_next_call(
     assert refund(envoy.agent).status_code == 200
 
 
+def test_a_route_that_is_not_enforced_lets_a_denial_pass_as_an_allow_and_says_so(
+    envoy: RunningEnvoy, product: Product, stage: Stage
+) -> None:
+    product.publish("posture", "compromised")
+    routes = product.directory / "routes.yaml"
+    good = routes.read_text()
+    try:
+        routes.write_text(good.replace("tier: runtime ", "enforce: false\n    tier: runtime "))
+        assert product.reload().status_code == 200
+        assert refund(envoy.agent, x_signalwarden_grant="forged").status_code == 200
+        assert upstream_saw(stage, "x-signalwarden-principal") == [starter.AGENT]
+        assert upstream_saw(stage, "x-signalwarden-grant") == []
+        (decision_id,) = upstream_saw(stage, "x-signalwarden-decision-id")
+        record = product.record(decision_id)
+        assert (record["outcome"], record["reason"], record["enforced"]) == ("deny", "policy_denied", False)
+        line = envoy.access_log(decision_id, "decision_id")
+        assert (line["status"], line["reason"]) == (200, "policy_denied")
+        stage.upstream.calls.clear()
+        denial(envoy.agent.post(REFUND, json={"amount": "x"}), 400, "malformed_request", stage)
+    finally:
+        routes.write_text(good)
+        assert product.reload().status_code == 200
+    stage.upstream.calls.clear()
+    denial(refund(envoy.agent), 403, "policy_denied", stage)
+
+
 # ---- the decision point comes and goes --------------------------------------------------------------------
 
 

@@ -122,7 +122,15 @@ def test_a_mistake_is_one_sentence(arguments: tuple[str, ...], sentence: str) ->
 
 
 def test_the_bench_of_publishers_runs_through_small() -> None:
-    command = [sys.executable, str(ROOT / "bench" / "ingest.py"), "--seconds", "0.3", "--changes", "6", "--json"]
+    command = [
+        sys.executable,
+        str(ROOT / "bench" / "ingest.py"),
+        "--seconds",
+        "0.3",
+        "--changes",
+        "6",
+        "--json",
+    ]
     ran = subprocess.run(command, capture_output=True, text=True, timeout=150)
     assert ran.returncode == 0, ran.stderr
     figures = json.loads(ran.stdout)

@@ -73,8 +73,7 @@ fn take(segments: &[Segment], takers: &[&Route], lines: &mut BTreeSet<u32>) -> b
 /// Whether every path of the form `inner` is of the form `outer`.
 fn covers(outer: &[Segment], inner: &[Segment]) -> bool {
     match (outer, inner) {
-        ([], []) => true,
-        ([Segment::Rest, ..], [_, ..]) => true,
+        ([], []) | ([Segment::Rest, ..], [_, ..]) => true,
         ([one, outer @ ..], [two, inner @ ..]) => segment_covers(one, two) && covers(outer, inner),
         _ => false,
     }

@@ -189,6 +189,8 @@ fn action_name(uid: &ast::EntityUID) -> Option<&str> {
 /// A policy's reading, and whether our own checks found nothing wrong with it.
 pub(super) struct Checked {
     pub(super) reading: walk::Reading,
+    /// Its scope names a principal that can't be.
+    nobody: bool,
     clean: bool,
 }
 
@@ -205,8 +207,8 @@ pub(super) fn check(parsed: &[Parsed], known: &Vocabulary<'_>, findings: &mut Fi
             known_actions(parsed, known, findings);
             governed(parsed, &reading, known, findings);
             needs_no_word(parsed, &reading, known, findings);
-            who_can_ask(parsed, findings);
-            Checked { reading, clean: findings.errors() == before }
+            let nobody = names_nobody(parsed, findings);
+            Checked { reading, nobody, clean: findings.errors() == before }
         })
         .collect()
 }
@@ -230,9 +232,9 @@ fn known_actions(parsed: &Parsed, known: &Vocabulary<'_>, findings: &mut Finding
 }
 
 /// Principals are SPIFFE IDs: a scope that names one which is none names nobody.
-fn who_can_ask(parsed: &Parsed, findings: &mut Findings) {
+fn names_nobody(parsed: &Parsed, findings: &mut Findings) -> bool {
     let constraint = parsed.policy.principal_constraint();
-    let PrincipalOrResourceConstraint::Eq(EntityReference::EUID(uid)) = constraint.as_inner() else { return };
+    let PrincipalOrResourceConstraint::Eq(EntityReference::EUID(uid)) = constraint.as_inner() else { return false };
     let id: &str = uid.eid().as_ref();
     if uid.entity_type().to_string() == values::WORKLOAD
         && let Err(why) = SpiffeId::parse(id)
@@ -240,7 +242,9 @@ fn who_can_ask(parsed: &Parsed, findings: &mut Findings) {
         let at = uid.loc().map_or(parsed.place, |loc| parsed.lines.place(loc.start()));
         let message = format!("this policy can never apply: `{id}` is no SPIFFE ID ({why}), so it is no principal");
         findings.warning(&parsed.file, at, NEVER_MATCHES, message);
+        return true;
     }
+    false
 }
 
 /// INVARIANT I1: every signal that a policy names is registered, and its contract lists every action
@@ -350,7 +354,8 @@ pub(super) fn validate(
     schemas: &Schemas,
     findings: &mut Findings,
 ) -> HashSet<Arc<str>> {
-    let mut idle = HashSet::new();
+    let nobodys = parsed.iter().zip(checked).filter(|(_, checked)| checked.nobody);
+    let mut idle: HashSet<Arc<str>> = nobodys.map(|(policy, _)| policy.id.clone()).collect();
     let observing = schemas.observing.as_ref().map(|schema| (Mode::Observe, schema));
     for (mode, schema) in std::iter::once((Mode::Enforce, &schemas.enforcing)).chain(observing) {
         let clean = parsed.iter().zip(checked).filter(|(_, checked)| checked.clean).map(|(policy, _)| policy);
@@ -379,24 +384,28 @@ fn validate_against<'a>(
             findings.error(&parsed.file, at, "cedar", plain(&sentence(error)));
         }
     }
-    for warning in result.validation_warnings() {
+    // Scope first: of a policy that nothing can match Cedar says, too, that its condition is never true.
+    let (scope, others): (Vec<_>, Vec<_>) = result
+        .validation_warnings()
+        .partition(|warning| matches!(warning, ValidationWarning::InvalidActionApplication(_)));
+    for warning in scope.into_iter().chain(others) {
         let Some(parsed) = by_id.get(warning.policy_id().as_ref() as &str) else { continue };
-        let (code, message) = match warning {
-            ValidationWarning::ImpossiblePolicy(_) => (
-                "never_matches",
-                "this policy can never apply: its condition is false for every action that it matches".to_owned(),
+        let idles = match warning {
+            ValidationWarning::InvalidActionApplication(_) => Some(
+                "no action of its scope has a principal and a resource of the types that it asks for; principals are \
+                 of type `Workload`",
             ),
-            ValidationWarning::InvalidActionApplication(_) => {
-                let why = "no action of its scope has a principal and a resource of the types that it asks for";
-                (NEVER_MATCHES, format!("this policy can never apply: {why}; principals are of type `Workload`"))
-            }
-            other => ("cedar", plain(&sentence(other))),
+            ValidationWarning::ImpossiblePolicy(_) => Some("its condition is false for every action that it matches"),
+            _ => None,
         };
-        if code == NEVER_MATCHES {
-            idle.insert(parsed.id.clone());
-        }
         let at = Some(label(&parsed.lines, warning)).filter(|place| place.line > 0).unwrap_or(parsed.place);
-        findings.warning(&parsed.file, at, code, message);
+        match idles {
+            Some(why) if idle.insert(parsed.id.clone()) => {
+                findings.warning(&parsed.file, at, NEVER_MATCHES, format!("this policy can never apply: {why}"));
+            }
+            Some(_) => {}
+            None => findings.warning(&parsed.file, at, "cedar", plain(&sentence(warning))),
+        }
     }
 }
 

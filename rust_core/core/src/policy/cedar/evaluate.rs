@@ -58,8 +58,8 @@ impl<'e> CedarSlice<'e> {
     /// Enforcing and observing policies in play together; `None` without one of the latter. One that asks for an
     /// entity that is not listed is in play whatever its scope, as its enforcement would be felt.
     pub(super) fn observing(engine: &'e CedarEngine, query: &Query) -> Option<(Self, Option<EntityUnknown>)> {
-        let mut slice = Self::empty(engine, query);
         let observing = engine.observing.get(&query.action)?;
+        let mut slice = Self::empty(engine, query);
         let (unknown, asks) = slice.unknown(observing).unzip();
         let mut found = slice.select(observing);
         if found.is_empty() && unknown.is_none() {
