@@ -113,27 +113,27 @@ def make(directory: Path, *, policies: int = POLICIES, influence: str = "default
     return Made(directory, token)
 
 
-def signals_body() -> bytes:
+def signals_body(subject: str = PRINCIPAL) -> bytes:
     """A body of POST /v1/signals: all twelve, observed now."""
     observed = rfc3339(now_us())
     signals = [
-        {"name": name, "subject": PRINCIPAL, "value": value, "observed_at": observed}
+        {"name": name, "subject": subject, "value": value, "observed_at": observed}
         for name, (_, _, value) in SIGNALS.items()
     ]
     return json.dumps({"signals": signals}).encode()
 
 
-def allowed_request() -> bytes:
+def allowed_request(principal: str = PRINCIPAL) -> bytes:
     """A serialised CheckRequest as Envoy sends it: 12 headers, about 660 bytes. Its answer is `allowed`."""
-    return _request(amount=1_250)
+    return _request(amount=1_250, principal=principal)
 
 
 def denied_request() -> bytes:
     """The same for an amount that a policy forbids: `policy_denied`."""
-    return _request(amount=FORBIDDEN_AMOUNT + 1)
+    return _request(amount=FORBIDDEN_AMOUNT + 1, principal=PRINCIPAL)
 
 
-def _request(amount: int) -> bytes:
+def _request(amount: int, principal: str) -> bytes:
     path = f"/v1/accounts/42/transfers?amount={amount}"
     headers = {
         ":method": "POST",
@@ -163,7 +163,7 @@ def _request(amount: int) -> bytes:
     }
     document = {
         "attributes": {
-            "source": {"address": address, "principal": PRINCIPAL},
+            "source": {"address": address, "principal": principal},
             "destination": {"address": peer},
             "request": {"time": "2026-11-24T10:00:00Z", "http": http},
         }

@@ -32,6 +32,7 @@ __all__ = [
     "cpu_seconds",
     "places",
     "records_written",
+    "served",
     "signalwarden",
 ]
 
@@ -88,17 +89,24 @@ def pinned(core: int | None, command: Sequence[str]) -> list[str]:
 def signalwarden(where: Path, core: int | None, *, policies: int, influence: str) -> Iterator[Server]:
     """The real server, in a directory made for it below `where`, with its twelve signals published."""
     made = directory.make(where / "directory", policies=policies, influence=influence)
-    told = where / "server.txt"
+    with served(made, core) as server:
+        with AdminClient(Address("127.0.0.1", server.admin_port), made.publisher_token) as admin:
+            answer = admin.publish(directory.signals_body())
+        if answer["rejected"]:
+            raise BenchError(f"the server refused signals of the bench: {answer['rejected']}")
+        yield server
+
+
+@contextlib.contextmanager
+def served(made: directory.Made, core: int | None) -> Iterator[Server]:
+    """The real server of a directory that was made. What it says goes into `server.txt` beside the directory."""
+    told = made.directory.parent / "server.txt"
     command = [sys.executable, "-m", "signalwarden.cli", "serve", "--config", str(made.directory)]
     with (
         told.open("wb") as sink,
         _child(pinned(core, command), stdout=sink.fileno(), stderr=sink.fileno()) as child,
     ):
         ports = _await_ports(child, told)
-        with AdminClient(Address("127.0.0.1", ports[1]), made.publisher_token) as admin:
-            answer = admin.publish(directory.signals_body())
-        if answer["rejected"]:
-            raise BenchError(f"the server refused signals of the bench: {answer['rejected']}")
         yield Server(child.pid, ports[0], ports[1], made.publisher_token)
 
 

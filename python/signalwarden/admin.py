@@ -122,12 +122,16 @@ class Call:
     built: bool = False
 
 
+SSF_PUSH: Final = "/v1/ssf/push"
+"""Refuses in the words of RFC 8935, not in a problem document."""
+
 # DESIGN section 9. To add a call: a row here, and its function in `_endpoints`.
 CALLS: Final = (
     Call("POST", "/v1/signals", Right.PUBLISH, built=True),
-    Call("POST", "/v1/ssf/push", Right.PUBLISH),
+    Call("POST", SSF_PUSH, Right.PUBLISH, built=True),
     Call("GET", "/v1/signals", Right.READ, built=True),
     Call("GET", "/v1/register", Right.READ, built=True),
+    Call("GET", "/v1/ssf", Right.READ, built=True),
     Call("GET", "/v1/decisions", Right.READ),
     Call("GET", "/v1/decisions/stream", Right.READ),
     Call("GET", "/v1/tasks", Right.READ),
@@ -147,6 +151,7 @@ CALLS: Final = (
     Call("GET", "/v1/publishers", Right.READ, built=True),
     Call("POST", "/v1/publishers/disable", Right.OPERATE, built=True),
     Call("POST", "/v1/publishers/enable", Right.OPERATE, built=True),
+    Call("POST", "/v1/ssf/resynchronise", Right.OPERATE, built=True),
     Call("POST", "/v1/revocations", Right.OPERATE),
     Call("GET", "/healthz", None, built=True),
     Call("GET", "/readyz", None, built=True),
@@ -219,12 +224,36 @@ def _endpoints(services: Services, push: PushSource) -> dict[tuple[str, str], Ca
     def register() -> Response:
         return _json(services.register())
 
+    def ssf_push(
+        request: Request,
+        body: Annotated[bytes, Depends(_bounded_body)],
+        feed: Annotated[str, Query(max_length=64)],
+    ) -> Response:
+        _only(request, "feed")
+        status, answer, headers = services.ssf_push(feed, request.headers.get("content-type"), body)
+        return Response(answer, status_code=status, headers=dict(headers))
+
+    def ssf_streams() -> Response:
+        return _json(services.ssf_streams())
+
+    def ssf_resynchronise(request: Request, body: Annotated[bytes, Depends(_bounded_body)]) -> Response:
+        feed = _fields(body, "feed")["feed"]
+        try:
+            known = services.ssf_resynchronise(feed, _client(request).id)
+        except StateError as error:
+            raise Refused(AdminReason.NOT_KEPT, str(error), headers={"retry-after": "1"}) from error
+        if not known:
+            raise Refused(AdminReason.NOT_FOUND, "the register has no feed of events of this name")
+        return _json(orjson.dumps({"feed": feed}))
+
     def reload(request: Request) -> Response:
         try:
             return _json(orjson.dumps({"revision": services.reload(_client(request).id)}))
         except ConfigurationError as error:
             findings = [_finding(finding) for finding in error.findings]
             raise Refused(AdminReason.CONFIGURATION_REFUSED, findings=findings) from error
+        except StateError as error:
+            raise Refused(AdminReason.NOT_KEPT, str(error), headers={"retry-after": "1"}) from error
 
     def healthz() -> Response:
         return _json(b'{"alive":true}')
@@ -241,6 +270,9 @@ def _endpoints(services: Services, push: PushSource) -> dict[tuple[str, str], Ca
         ("POST", "/v1/signals"): publish,
         ("GET", "/v1/signals"): signals,
         ("GET", "/v1/register"): register,
+        ("POST", SSF_PUSH): ssf_push,
+        ("GET", "/v1/ssf"): ssf_streams,
+        ("POST", "/v1/ssf/resynchronise"): ssf_resynchronise,
         ("POST", "/v1/reload"): reload,
         ("GET", "/healthz"): healthz,
         ("GET", "/readyz"): readyz,
@@ -300,6 +332,22 @@ def _only(request: Request, *known: str) -> None:
             AdminReason.MALFORMED,
             f"expected {' and '.join(f'`{name}`' for name in known)}, each once at most",
         )
+
+
+def _fields(body: bytes, *names: str) -> dict[str, str]:
+    """A JSON object of exactly these texts."""
+    try:
+        content = orjson.loads(body)
+    except orjson.JSONDecodeError:
+        content = None
+    if not isinstance(content, dict) or {*content} != {*names} or not all(map(_is_text, content.values())):
+        expected = ", ".join(f'"{name}"' for name in names)
+        raise Refused(AdminReason.MALFORMED, f"expected an object of {expected}, each a text")
+    return content
+
+
+def _is_text(value: object) -> bool:
+    return isinstance(value, str)
 
 
 def _finding(finding: FindingLike) -> dict[str, Any]:
@@ -397,8 +445,27 @@ def _problem(refused: Refused) -> Response:
     )  # fmt: skip
 
 
-async def _on_refused(_: Request, error: Exception) -> Response:
-    return _problem(cast("Refused", error))
+async def _on_refused(request: Request, error: Exception) -> Response:
+    refused = cast("Refused", error)
+    return _rfc_8935(refused) if _shape(request.scope) == SSF_PUSH else _problem(refused)
+
+
+# What RFC 8935, section 2.4, calls these; its errors are all of status 400. Other refusals are general ones of HTTP.
+_RFC_8935: Final = {
+    AdminReason.TOKEN_MISSING: "authentication_failed",
+    AdminReason.TOKEN_REFUSED: "authentication_failed",
+    AdminReason.RIGHT_MISSING: "access_denied",
+    AdminReason.MALFORMED: "invalid_request",
+}
+
+
+def _rfc_8935(refused: Refused) -> Response:
+    code = _RFC_8935.get(refused.reason)
+    if code is None:
+        return _problem(refused)
+    headers = {"content-language": "en", "cache-control": "no-store", **refused.headers}
+    body = orjson.dumps({"err": code, "description": refused.detail})
+    return Response(body, status_code=400, headers=headers, media_type="application/json")
 
 
 async def _on_http(_: Request, error: Exception) -> Response:
@@ -409,10 +476,11 @@ async def _on_http(_: Request, error: Exception) -> Response:
     return _problem(Refused(reason, headers=error.headers))
 
 
-async def _on_validation(_: Request, error: Exception) -> Response:
+async def _on_validation(request: Request, error: Exception) -> Response:
     # Where and what was expected; never the input, which may be anything, a misplaced token included.
     first = cast("RequestValidationError", error).errors()[0]
-    return _problem(Refused(AdminReason.MALFORMED, f"`{first['loc'][-1]}`: {str(first['msg']).lower()}"))
+    malformed = Refused(AdminReason.MALFORMED, f"`{first['loc'][-1]}`: {str(first['msg']).lower()}")
+    return await _on_refused(request, malformed)
 
 
 class _LastResort:

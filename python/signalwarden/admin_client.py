@@ -66,6 +66,18 @@ class AdminClient:
         """GET /v1/register."""
         return self._call("GET", "/v1/register")
 
+    def reload(self) -> str:
+        """POST /v1/reload; the revision in force."""
+        return str(self._call("POST", "/v1/reload")["revision"])
+
+    def streams(self) -> dict[str, Any]:
+        """GET /v1/ssf."""
+        return self._call("GET", "/v1/ssf")
+
+    def resynchronise(self, feed: str) -> dict[str, Any]:
+        """POST /v1/ssf/resynchronise."""
+        return self._call("POST", "/v1/ssf/resynchronise", json={"feed": feed})
+
     def _call(self, method: str, path: str, **more: Any) -> dict[str, Any]:
         try:
             answer = self._http.request(method, path, **more)

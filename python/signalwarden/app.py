@@ -6,6 +6,7 @@ Whatever changes live state goes one way, through `intake`.
 from __future__ import annotations
 
 import contextlib
+import functools
 import hashlib
 import hmac
 import logging
@@ -15,26 +16,30 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 from queue import Empty, SimpleQueue
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 import orjson
 
 from signalwarden import __version__, _core, admin, register, tallies
-from signalwarden.config import ClientSettings, Loaded, Right, Settings, load
+from signalwarden.config import ClientSettings, Loaded, Right, Settings
 from signalwarden.decision_log import FileSink, LogWriter, Recorder, now_us, rfc3339
 from signalwarden.doors import HttpDoor
-from signalwarden.errors import ConfigurationError, Problem, SignalwardenError, StateError, sentence
+from signalwarden.errors import ConfigurationError, SignalwardenError, StateError, sentence
+from signalwarden.in_force import InForce
 from signalwarden.intake import Intake
 from signalwarden.keys import digest_key
 from signalwarden.metrics import Metrics
 from signalwarden.mtls import Certificates
 from signalwarden.publish_door import PublishDoor
 from signalwarden.publishers import Publishers
+from signalwarden.reloads import Reloads, load_still
 from signalwarden.server import FrontDoor
 from signalwarden.services import Client, Readiness
 from signalwarden.signals import Seams
 from signalwarden.signals.feeds import Feeds
+from signalwarden.signals.ssf import Desk
 from signalwarden.state import SqliteStore, Store
+from signalwarden.watch import Watch
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
@@ -64,17 +69,12 @@ are counted in the next one."""
 UNENFORCED: Final = "unenforced_route"
 """The warning of a route with `enforce: false`."""
 
-# What a reload can't change: these are bound when the server starts.
-_FIXED: Final = (
-    *("listen", "tls", "identity", "state", "keys", "decision_log", "signals", "policies", "insecure"),
-)
-
 
 @dataclass(slots=True)
 class _Running:
     """What a started app holds, in the order in which it was opened."""
 
-    loaded: Loaded
+    reloads: Reloads
     store: Store
     engine: _core.Engine
     intake: Intake
@@ -85,6 +85,11 @@ class _Running:
     front: FrontDoor
     signals: PublishDoor | None
 
+    @property
+    def loaded(self) -> Loaded:
+        """The directory in force."""
+        return self.reloads.loaded
+
 
 class App:
     """A server for one configuration directory. Implements `services.Services` for the admin API."""
@@ -92,8 +97,6 @@ class App:
     def __init__(self, directory: Path | str, clock: Callable[[], int] = now_us) -> None:
         self._directory = Path(directory)
         self._clock = clock
-        self._reloads = threading.Lock()
-        """One reload at a time; signals go on while a directory is read and checked."""
         self._tally = threading.Lock()
         self._counts = dict.fromkeys(
             ("clients_refused", "reloads_done", "reloads_refused", "state_failures"), 0
@@ -101,7 +104,6 @@ class App:
         self._running: _Running | None = None
         self._stack = contextlib.ExitStack()
         self._refusals = _RateLimit(REFUSALS_A_SECOND)
-        self._reload_refused: dict[str, Any] | None = None
         self._stop_ticks = threading.Event()
         self._ticker = threading.Thread(target=self._tick_forever, name="ticker", daemon=True)
         # A handler runs in the midst of whatever the main thread does, the wait itself included: an Event's lock
@@ -127,7 +129,7 @@ class App:
         self._running = None
 
     def _open(self, stack: contextlib.ExitStack) -> None:
-        loaded = load(self._directory, self._clock())
+        loaded = load_still(self._directory, self._clock)
         settings, root = loaded.settings, loaded.root
         store = SqliteStore(settings.state_path(root))
         stack.callback(store.close)
@@ -138,26 +140,62 @@ class App:
         intake = self._intake(engine, store, settings)
         stack.callback(self._keep_time_at_end, intake, engine)
         self._replay(store, engine)
+        in_force = InForce(store)
+        in_force.demand_approval(loaded)
+        in_force.keep(loaded)
         engine.swap(loaded.configuration)
         recorder = Recorder(engine, self._clock)
         writer = self._open_log(stack, settings, root, engine, recorder)
         recorder.change("server_started", actor="server", version=__version__)
-        self._record_load(recorder, None, loaded, "server")
-        feeds = Feeds(Seams(root, self.publish_as, lambda: self._clock() / 1e6))
+        feeds = self._feeds(loaded, engine, intake, recorder)
         stack.callback(feeds.stop)
+        reloads = Reloads(
+            self._directory,
+            loaded,
+            in_force=in_force,
+            clock=self._clock,
+            swap=functools.partial(self._swap, intake, engine),
+            recorder=recorder,
+            count=self._count,
+            on_swapped=[lambda loaded: feeds.adopt(loaded.configuration.describe())],
+        )
+        reloads.record_start()
         admin_door = HttpDoor(admin.build(self), settings.listen.admin)
         stack.callback(admin_door.stop, ADMIN_GRACE_S)
         front = FrontDoor(engine, settings.listen.check, reflection_on=settings.listen.reflection)
         stack.callback(front.stop, GRACE_S)
         signals = self._signals_door(stack, settings, root)
         self._running = _Running(
-            loaded, store, engine, intake, recorder, writer, feeds, admin_door, front, signals
+            reloads, store, engine, intake, recorder, writer, feeds, admin_door, front, signals
         )
         feeds.adopt(loaded.configuration.describe())
         admin_door.start()
         if signals is not None:
             signals.start()
         front.start()
+        watch = Watch(
+            self._directory,
+            functools.partial(reloads.follow, "watch"),
+            enabled=lambda: reloads.loaded.settings.watch,
+        )
+        stack.callback(watch.stop)
+        watch.start()
+
+    def _swap(self, intake: Intake, engine: _core.Engine, loaded: Loaded) -> None:
+        intake.undisturbed(lambda: engine.swap(loaded.configuration))
+
+    def _feeds(self, loaded: Loaded, engine: _core.Engine, intake: Intake, recorder: Recorder) -> Feeds:
+        return Feeds(
+            Seams(
+                loaded.root,
+                self.publish_as,
+                lambda: self._clock() / 1e6,
+                core=engine,
+                keep=intake.keep,
+                state=loaded.settings.state_path(loaded.root).parent,
+                note=lambda feed, why: recorder.change("stream_suspended", feed=feed, detail=why),
+            )
+        )
 
     def _intake(self, engine: _core.Engine, store: Store, settings: Settings) -> Intake:
         return Intake(
@@ -249,7 +287,7 @@ class App:
                 self._wake.get(timeout=TICK_S)
             if self._hup:
                 self._hup = False
-                with contextlib.suppress(ConfigurationError):  # recorded and logged
+                with contextlib.suppress(ConfigurationError, StateError):  # recorded and logged
                     self.reload("SIGHUP")
 
     def _on_end(self, _number: int, _frame: FrameType | None) -> None:
@@ -365,48 +403,31 @@ class App:
             clock=self._clock,
         )
 
+    def ssf_push(
+        self, feed: str, content_type: str | None, body: bytes
+    ) -> tuple[int, bytes, Mapping[str, str]]:
+        """See Services."""
+        answer = self._desk().push(feed, content_type, body)
+        return answer.status, answer.body, answer.headers
+
+    def ssf_streams(self) -> bytes:
+        """See Services."""
+        return self._desk().streams()
+
+    def ssf_resynchronise(self, feed: str, actor: str) -> bool:
+        """See Services."""
+        known = self._desk().resynchronise(feed, actor)
+        if known:
+            self._up().recorder.change("stream_resynchronised", actor=actor, feed=feed)
+        return known
+
+    def _desk(self) -> Desk:
+        running = self._up()
+        return Desk(running.feeds, running.engine.feeds)
+
     def reload(self, actor: str) -> str:
         """See Services."""
-        running = self._up()
-        with self._reloads:
-            try:
-                loaded = load(self._directory, self._clock())
-                _refuse_fixed(running.loaded.settings, loaded.settings)
-            except ConfigurationError as error:
-                self._refuse_reload(running, actor, error)
-                raise
-            before = running.loaded
-            running.intake.undisturbed(lambda: self._put_in_force(running, loaded))
-            # Without the lock of changes: a feed that stops first carries what it has in hand.
-            running.feeds.adopt(loaded.configuration.describe())
-            self._reload_refused = None
-            self._count("reloads_done")
-            self._record_load(running.recorder, before, loaded, actor)
-        _log.info("revision %.12s in force, by %s", loaded.configuration.revision, actor)
-        return loaded.configuration.revision
-
-    def _put_in_force(self, running: _Running, loaded: Loaded) -> None:
-        running.engine.swap(loaded.configuration)
-        running.loaded = loaded
-
-    def _refuse_reload(self, running: _Running, actor: str, error: ConfigurationError) -> None:
-        findings = [sentence(finding) for finding in error.findings]
-        self._reload_refused = {"time": rfc3339(self._clock()), "actor": actor, "findings": findings}
-        self._count("reloads_refused")
-        kept = running.engine.revision
-        running.recorder.change("configuration_refused", actor=actor, revision=kept, findings=findings)
-        _log.error("reload by %s refused, revision %.12s goes on:\n%s", actor, kept, error)
-
-    def _record_load(self, recorder: Recorder, before: Loaded | None, after: Loaded, actor: str) -> None:
-        recorder.change(
-            "configuration_loaded",
-            actor=actor,
-            revision=after.configuration.revision,
-            previous=before.configuration.revision if before else None,
-            trust_domain=after.settings.trust_domain,
-            warnings=len(after.warnings),
-            difference=_difference(before, after) if before else None,
-        )
+        return self._up().reloads.reload(actor)
 
     # ------------------------------------------------------------ services: clients
 
@@ -482,7 +503,7 @@ class App:
             "doors": doors,
             "log": log,
             "feeds": running.feeds.detail(),
-            "last_reload_refused": self._reload_refused,
+            "last_reload_refused": running.reloads.refused,
             "warnings": len(running.loaded.warnings),
             "unenforced": [f"{w.file}:{w.line}" for w in running.loaded.warnings if w.code == UNENFORCED],
         }
@@ -502,6 +523,7 @@ class App:
             **running.intake.counters(),
             **counts,
             **running.feeds.numbers(),
+            **self._desk().numbers(),
             "log_written": health.written,
             "log_failures": health.failures,
             "log_healthy": int(health.healthy),
@@ -511,6 +533,7 @@ class App:
             "transport_undelivered": self._transport[0],
             "transport_unknown_method": self._transport[1],
             "publish_streams": running.signals.open_streams() if running.signals else 0,
+            "directory_refused": int(running.reloads.refused is not None),
             "ready": int(self.readiness().ready),
         }
 
@@ -543,61 +566,3 @@ class _RateLimit:
             self._taken += 1
             held, self._held = self._held, 0
             return held
-
-
-def _refuse_fixed(before: Settings, after: Settings) -> None:
-    """A changed setting that a reload can't bring into force is a mistake, not something to ignore."""
-    findings = [
-        Problem("error", "signalwarden.yaml", 0, 0, "needs_restart", f"`{name}` changes only with a restart")
-        for name in _FIXED
-        if getattr(before, name) != getattr(after, name)
-    ]
-    if findings:
-        raise ConfigurationError(findings)
-
-
-_NAMED_BY: Final = {
-    "signals": ("name",),
-    "routes": ("match", "action"),
-    "policies": ("id",),
-    "actions": ("action",),
-}
-"""What names an entry of each part of `Configuration.describe()`."""
-_MOVES: Final = frozenset({"line", "route"})
-"""Fields that say where something stands, not what it says."""
-
-
-def _difference(before: Loaded, after: Loaded) -> dict[str, Any]:
-    """Names added, removed and changed, for each part of the configuration."""
-    old = orjson.loads(before.configuration.describe())
-    new = orjson.loads(after.configuration.describe())
-    parts = {part: _changes(_named(old[part], by), _named(new[part], by)) for part, by in _NAMED_BY.items()}
-    parts["files"] = _changes(old["files"], new["files"])
-    clients = [_entries(loaded) for loaded in (before, after)]
-    parts["clients"] = _changes(*clients)
-    return parts
-
-
-def _entries(loaded: Loaded) -> dict[str, Any]:
-    """Clients by id; one may have two entries while its token is rotated."""
-    entries: dict[str, Any] = {}
-    for client in loaded.settings.clients:
-        entries.setdefault(client.id, []).append(client)
-    return entries
-
-
-def _changes(a: dict[str, Any], b: dict[str, Any]) -> dict[str, list[str]]:
-    return {
-        "added": sorted(b.keys() - a.keys()),
-        "removed": sorted(a.keys() - b.keys()),
-        "changed": sorted(name for name in a.keys() & b.keys() if a[name] != b[name]),
-    }
-
-
-def _named(entries: list[dict[str, Any]], by: tuple[str, ...]) -> dict[str, Any]:
-    """Entries of a description by what names them; entries of one name together."""
-    named: dict[str, Any] = {}
-    for entry in entries:
-        said = {key: value for key, value in entry.items() if key not in _MOVES}
-        named.setdefault(" ".join(str(entry[key]) for key in by), []).append(said)
-    return named

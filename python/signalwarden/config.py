@@ -18,7 +18,7 @@ import orjson
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from pydantic_core import ErrorDetails, PydanticCustomError
 
-from signalwarden import _core
+from signalwarden import _core, approvers
 from signalwarden.directory import SETTINGS_FILE, Directory
 from signalwarden.errors import ConfigurationError, FindingLike, Problem, is_error, sorted_findings
 from signalwarden.values import (
@@ -57,6 +57,7 @@ __all__ = [
     "Settings",
     "SignalsSettings",
     "json_schema",
+    "judge",
     "load",
     "read_settings",
 ]
@@ -202,6 +203,7 @@ class Settings(_Strict):
     decision_log: DecisionLogSettings = DecisionLogSettings()
     signals: SignalsSettings = SignalsSettings()
     policies: Policies = Policies()
+    watch: bool = Field(default=True, description="a change of the directory comes into force by itself")
     principals: NotBuilt = None
     insecure: Insecure = False
 
@@ -448,6 +450,15 @@ class Loaded:
     settings: Settings
     configuration: _core.Configuration
     warnings: tuple[FindingLike, ...]
+    digest: str
+    """Hex SHA-256 over all its files: two of one digest are one directory."""
+    approvals: Mapping[str, bytes]
+    """The approvals files, by signal."""
+
+    def described(self) -> dict[str, Any]:
+        """`Configuration.describe()`, read anew: it is large, so it is not kept."""
+        described: dict[str, Any] = orjson.loads(self.configuration.describe())
+        return described
 
 
 UNKNOWN_TRUST_DOMAIN = "unknown.invalid"
@@ -456,7 +467,11 @@ UNKNOWN_TRUST_DOMAIN = "unknown.invalid"
 
 def load(path: Path | str, now_us: int) -> Loaded:
     """Loads a directory. Raises ConfigurationError with every mistake of all its files, found in one pass."""
-    directory = Directory.read(Path(path))
+    return judge(Directory.read(Path(path)), now_us)
+
+
+def judge(directory: Directory, now_us: int, *, unapproved: bool = False) -> Loaded:
+    """`load` for a directory that has been read. `unapproved`: whoever is to approve a contract has not done so yet."""
     findings: list[FindingLike] = list(directory.findings)
     settings: Settings | None = None
     text = directory.text(SETTINGS_FILE)
@@ -476,11 +491,19 @@ def load(path: Path | str, now_us: int) -> Loaded:
         findings += configuration.warnings
         if settings is not None:
             findings += _unauthenticated(settings, configuration, directory)
+        if not unapproved:
+            findings += _approvals(configuration, directory)
     except ConfigurationError as error:
         findings += error.findings
     if settings is None or configuration is None or any(map(is_error, findings)):
         raise ConfigurationError(sorted_findings(findings))
-    return Loaded(directory.root, settings, configuration, tuple(sorted_findings(findings)))
+    warnings = tuple(sorted_findings(findings))
+    return Loaded(directory.root, settings, configuration, warnings, directory.digest, directory.approvals())
+
+
+def _approvals(configuration: _core.Configuration, directory: Directory) -> list[Problem]:
+    """Each contract that names approvers has their signatures over what it says now."""
+    return approvers.findings(orjson.loads(configuration.describe())["signals"], directory.approvals())
 
 
 def _unauthenticated(

@@ -1,28 +1,36 @@
 """Reading the files of a configuration directory: bounded, regular files only, nothing from outside it.
 
+`read` gives contents and what went wrong; `glance` gives names, sizes and times alone, which is cheap enough to ask
+again and again.
+
 Names that start with a dot are skipped: they are editors' temporary files and the inner links of a mounted
 Kubernetes ConfigMap, which would show every policy twice. What looks like a slip is a warning, never silent.
 """
 
 from __future__ import annotations
 
+import hashlib
 import os
 import stat
 from dataclasses import dataclass
+from functools import cached_property
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from signalwarden import _core
-from signalwarden.errors import FindingLike, Problem, sorted_findings
+from signalwarden.errors import FindingLike, Problem, is_error, sorted_findings
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-__all__ = ["CORE_FILES", "FEEDS", "POLICIES", "SETTINGS_FILE", "Directory"]
+__all__ = ["APPROVALS", "CORE_FILES", "FEEDS", "POLICIES", "SETTINGS_FILE", "Directory", "Glance"]
 
 SETTINGS_FILE = "signalwarden.yaml"
 CORE_FILES = ("routes.yaml", "signals.yaml", "entities.cedarschema", "entities.json")
 POLICIES = "policies"
+APPROVALS = "approvals"
+"""Signatures of approvers over contracts: `approvals/SIGNAL.json`. The core does not read them."""
 FEEDS = "feeds"
 """Documents of feeds: data that comes and goes, no configuration. Never read here, part of no revision."""
 
@@ -35,8 +43,11 @@ MAX_TOTAL_BYTES = 256 * 1024 * 1024
 MAX_DEPTH = 16
 """Folders below `policies/`; deeper is a loop or a mistake."""
 
+Glance = tuple[tuple[str, tuple[int, ...]], ...]
+"""Each file's name with its device, inode, size, and times of writing and of change."""
 
-@dataclass(frozen=True, slots=True)
+
+@dataclass(frozen=True)
 class Directory:
     """The files as bytes, by their path relative to the directory, and what went wrong in reading them."""
 
@@ -52,6 +63,39 @@ class Directory:
         reader = _Reader(path)
         readable = reader.run()
         return Directory(reader.root, reader.files, tuple(sorted_findings(reader.findings)), readable)
+
+    @staticmethod
+    def glance(path: Path) -> Glance:
+        """What there is to read, without reading it. Two equal ones: very likely nothing has happened between.
+        The time of change can't be set by hand, so a file written over with its old size and time is seen."""
+        reader = _Reader(path)
+        return tuple((name, _stamp(path / name)) for name in islice(reader.names(), MAX_FILES))
+
+    @cached_property
+    def digest(self) -> str:
+        """Hex SHA-256 over every file that was read, and over what kept others from being read.
+        Warnings are left out: an editor's temporary file must not make a directory another one."""
+        hash_ = hashlib.sha256()
+
+        def part(content: bytes) -> None:
+            hash_.update(len(content).to_bytes(8, "big"))
+            hash_.update(content)
+
+        for name, content in sorted(self.files.items()):
+            part(name.encode("utf-8", "surrogateescape"))
+            part(content)
+        for finding in filter(is_error, self.findings):
+            part(f"{finding.file}\0{finding.code}\0{finding.message}".encode("utf-8", "surrogateescape"))
+        return hash_.hexdigest()
+
+    def approvals(self) -> dict[str, bytes]:
+        """The approvals files, by the name of the signal."""
+        prefix = f"{APPROVALS}/"
+        return {
+            name.removeprefix(prefix).removesuffix(".json"): content
+            for name, content in self.files.items()
+            if name.startswith(prefix)
+        }
 
     def text(self, name: str) -> str | list[Problem]:
         """A file as text, or why that can't be had; [] if a finding was already made."""
@@ -70,7 +114,11 @@ class Directory:
 
     def core_files(self) -> list[tuple[str, bytes]]:
         """What the core reads, in a fixed order."""
-        return [(name, content) for name, content in sorted(self.files.items()) if name != SETTINGS_FILE]
+        return [
+            (name, content)
+            for name, content in sorted(self.files.items())
+            if name != SETTINGS_FILE and not name.startswith(f"{APPROVALS}/")
+        ]
 
 
 class _Reader:
@@ -83,21 +131,44 @@ class _Reader:
         self._full = False
 
     def run(self) -> bool:
+        names = self._top()
+        if names is None:
+            return False
+        for name in self._names(names):
+            self._take(name)
+        for name in names:
+            self._stray(name)
+        return True
+
+    def names(self) -> Iterator[str]:
+        """The files that `run` would read."""
+        yield from self._names(self._top() or [])
+
+    def _names(self, top: list[str]) -> Iterator[str]:
+        yield from (name for name in (SETTINGS_FILE, *CORE_FILES) if name in top)
+        if POLICIES in top:
+            yield from self._walk(POLICIES, 0, frozenset())
+        if APPROVALS in top:
+            yield from self._approvals()
+
+    def _top(self) -> list[str] | None:
         try:
-            names = sorted(entry.name for entry in self.root.iterdir())
+            return sorted(entry.name for entry in self.root.iterdir())
         except OSError as error:
             why = f"the directory can't be read: {_why(error)}"
             self._error(str(self.root), "unreadable_directory", why)
-            return False
-        for name in (SETTINGS_FILE, *CORE_FILES):
-            if name in names:
-                self._take(name)
-        for name in names:
-            self._stray(name)
-        if POLICIES in names:
-            for name in self._walk(POLICIES, 0, frozenset()):
-                self._take(name)
-        return True
+            return None
+
+    def _approvals(self) -> Iterator[str]:
+        """Approvals files, sorted by name; what they say is checked where contracts are."""
+        try:
+            entries = sorted(entry.name for entry in (self.root / APPROVALS).iterdir())
+        except OSError as error:
+            self._error(APPROVALS, "unreadable", f"the folder can't be read: {_why(error)}")
+            return
+        for entry in entries:
+            if entry.endswith(".json") and not entry.startswith("."):
+                yield f"{APPROVALS}/{entry}"
 
     def _walk(self, folder: str, depth: int, above: frozenset[str]) -> Iterator[str]:
         """Policy files below a folder, sorted by name."""
@@ -127,11 +198,11 @@ class _Reader:
 
     def _stray(self, name: str) -> None:
         """A file that is not read, and that looks as if it was meant to be."""
-        if name in (SETTINGS_FILE, POLICIES, FEEDS, *CORE_FILES) or name.startswith("."):
+        if name in (SETTINGS_FILE, POLICIES, APPROVALS, FEEDS, *CORE_FILES) or name.startswith("."):
             return
         if name.endswith((".cedar", ".rego")):
             self._warning(name, "ignored_file", f"not read: policies are files below `{POLICIES}/`")
-        elif near := _core.nearest_name(name, [SETTINGS_FILE, *CORE_FILES, POLICIES]):
+        elif near := _core.nearest_name(name, [SETTINGS_FILE, *CORE_FILES, POLICIES, APPROVALS]):
             self._warning(name, "ignored_file", f"not read, did you mean `{near}`?")
 
     def _take(self, name: str) -> None:
@@ -162,6 +233,15 @@ class _Reader:
 
     def _warning(self, file: str, code: str, message: str) -> None:
         self.findings.append(Problem("warning", file, 0, 0, code, message))
+
+
+def _stamp(path: Path) -> tuple[int, ...]:
+    """Of the file itself, behind any links; empty if it is not to be had."""
+    try:
+        found = path.stat()
+    except OSError:
+        return ()
+    return (found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns)
 
 
 class _RefusedError(Exception):

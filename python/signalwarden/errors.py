@@ -16,6 +16,7 @@ __all__ = [
     "ConfigurationError",
     "FeedError",
     "FindingLike",
+    "KeySetError",
     "KeysError",
     "LogError",
     "Problem",
@@ -130,6 +131,10 @@ class LogError(SignalwardenError):
 
 class KeysError(SignalwardenError):
     """A key file can't be made or read, or is not private."""
+
+
+class KeySetError(SignalwardenError):
+    """A set of public keys can't be had or read, so nobody can say yet whether a signature is good."""
 
 
 class ServerError(SignalwardenError):

@@ -22,6 +22,16 @@ FAMILIES: Final = (
     ("reloads_", "reloads", "result", "reloads of the directory by result"),
     ("feed_batches_", "feed_batches", "feed", "batches that a feed has carried to the core"),
     ("feed_failures_", "feed_failures", "feed", "times that a feed could not be read or kept"),
+    ("ssf_accepted_", "ssf_accepted", "feed", "security events that were taken"),
+    ("ssf_ignored_", "ssf_ignored", "feed", "security events that say nothing new about a signal"),
+    ("ssf_duplicate_", "ssf_duplicates", "feed", "security events that came again"),
+    ("ssf_unprocessed_", "ssf_unprocessed", "feed", "security events that no value could be made of"),
+    (
+        "ssf_refused_",
+        "ssf_refused",
+        "code",
+        "security event tokens that were refused, by the code of RFC 8935",
+    ),
 )
 # As FAMILIES, for numbers that also fall.
 GAUGE_FAMILIES: Final = (
@@ -54,6 +64,7 @@ GAUGES: Final = {
     "log_queued": "records that wait to be written",
     "log_healthy": "1 while the decision log can be written",
     "log_lag_seconds": "age of the oldest record taken for writing and not yet synced",
+    "directory_refused": "1 while the directory holds what was refused, and the last good one goes on",
     "ready": "1 while the directory is loaded and the doors are open",
 }
 PREFIX: Final = "signalwarden_"

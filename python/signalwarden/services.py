@@ -5,6 +5,7 @@ Nothing here does any work; `admin.py` depends on this file, never on `app.py`.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -56,6 +57,19 @@ class Services(Protocol):
         """Body of POST /v1/signals in, JSON answer out, after the durable write.
         Raises BadInputError (400) for a body that is no such JSON, RateLimitedError (429) if the client sends too
         much at once, StateError (503) if it can't be kept."""
+
+    def ssf_push(
+        self, feed: str, content_type: str | None, body: bytes
+    ) -> tuple[int, bytes, Mapping[str, str]]:
+        """A security event token that a transmitter pushes to a feed: status, body and headers of the answer that
+        RFC 8935 asks for, after the durable write. Never raises for what the token is."""
+
+    def ssf_streams(self) -> bytes:
+        """JSON of GET /v1/ssf: `{"streams": [{"feed", "delivery", "verified_at", "in_sync", "suspended", …}]}`."""
+
+    def ssf_resynchronise(self, feed: str, actor: str) -> bool:
+        """Somebody vouches that what a stream missed has been made up for; False if there is no such stream.
+        Raises StateError (503) if it can't be kept."""
 
     def signals(self, subject: str | None, limit: int) -> bytes:
         """JSON of GET /v1/signals: `{"signals": […], "truncated": bool}`."""

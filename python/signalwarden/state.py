@@ -1,4 +1,5 @@
-"""The store of Changes: live state written down, so that a restart is its stream read back.
+"""The store of Changes: live state written down, so that a restart is its stream read back. Beside it a few
+documents of the server's own, by name, that must outlive it: what is in force and who must approve its change.
 
 One Protocol, SQLite by default. A directory has one owner at a time, by a lock that the kernel releases when the
 process dies, however it dies.
@@ -85,6 +86,8 @@ _READ: Final = (
 
 Row = tuple[str, int, bytes]
 """Key, place in the order, payload."""
+# Made at every opening: a state of an earlier release gets it then, and that release does not mind it.
+_KEPT: Final = "CREATE TABLE IF NOT EXISTS kept (key TEXT PRIMARY KEY, value BLOB NOT NULL) STRICT"
 
 
 class Store(Protocol):
@@ -96,6 +99,12 @@ class Store(Protocol):
 
     def read_all(self) -> Iterator[_core.StoredChange]:
         """Everything kept, oldest first."""
+
+    def keep(self, key: str, value: bytes) -> None:
+        """Writes a document in place of an earlier one of this name; on the disk when it returns."""
+
+    def kept(self, key: str) -> bytes | None:
+        """The document of this name."""
 
     def close(self) -> None:
         """Gives the directory up."""
@@ -157,6 +166,17 @@ class SqliteStore:
     def _page(self, cursor: sqlite3.Cursor) -> list[tuple[str, int, bytes]]:
         with self._mutex, self._saying("read"):
             return cursor.fetchmany(PAGE)
+
+    def keep(self, key: str, value: bytes) -> None:
+        """See Store."""
+        with self._mutex, self._saying("written"):
+            self._database.execute("INSERT OR REPLACE INTO kept (key, value) VALUES (?, ?)", (key, value))
+
+    def kept(self, key: str) -> bytes | None:
+        """See Store."""
+        with self._mutex, self._saying("read"):
+            row = self._database.execute("SELECT value FROM kept WHERE key = ?", (key,)).fetchone()
+        return None if row is None else bytes(row[0])
 
     def close(self) -> None:
         """See Store. May be called twice."""
@@ -245,6 +265,7 @@ def _prepare(database: sqlite3.Connection, path: Path) -> None:
     # FULL: with NORMAL a commit in WAL mode may be lost at power failure, and a publisher has had its answer.
     database.execute("PRAGMA synchronous = FULL")
     database.execute("PRAGMA journal_size_limit = 16777216")
+    database.execute(_KEPT)
 
 
 def _sort_beside(database: sqlite3.Connection, path: Path) -> None:

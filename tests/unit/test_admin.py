@@ -5,14 +5,14 @@ from __future__ import annotations
 import logging
 import re
 import socket
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import pytest
 from fastapi.testclient import TestClient
 
-from signalwarden.admin import CALLS, MAX_BODY_BYTES, RESERVED, AdminReason, Call, build
+from signalwarden.admin import CALLS, MAX_BODY_BYTES, RESERVED, SSF_PUSH, AdminReason, Call, build
 from signalwarden.admin_client import AdminClient
 from signalwarden.config import Address, Right
 from signalwarden.doors import HttpDoor
@@ -44,6 +44,8 @@ class FakeServices:
         self.published: list[tuple[bytes, str]] = []
         self.asked: list[tuple[str | None, int]] = []
         self.switched: list[tuple[str, str, str | None, bool]] = []
+        self.pushed: list[tuple[str, str | None, bytes]] = []
+        self.vouched: list[tuple[str, str]] = []
 
     def authenticate(self, token: bytes) -> Client | None:
         return Client("spiffe://prod.example/client", self.may) if token == SECRET.encode() else None
@@ -55,6 +57,20 @@ class FakeServices:
         self._fail()
         self.published.append((body, client.id))
         return b'{"accepted":0,"rejected":[]}'
+
+    def ssf_push(
+        self, feed: str, content_type: str | None, body: bytes
+    ) -> tuple[int, bytes, Mapping[str, str]]:
+        self.pushed.append((feed, content_type, body))
+        return 202, b"", {}
+
+    def ssf_streams(self) -> bytes:
+        return b'{"streams":[]}'
+
+    def ssf_resynchronise(self, feed: str, actor: str) -> bool:
+        self._fail()
+        self.vouched.append((feed, actor))
+        return feed == "idp"
 
     def signals(self, subject: str | None, limit: int) -> bytes:
         self._fail()
@@ -171,7 +187,11 @@ def test_every_right_opens_some_call() -> None:
 # ---- rights ---------------------------------------------------------------------------------------------
 
 BUILT = [row for row in CALLS if row.built]
-GUARDED = [row for row in BUILT if row.right]
+PUSH = next(row for row in CALLS if row.path == SSF_PUSH)
+"""Answers as RFC 8935 says, see below."""
+GUARDED = [row for row in BUILT if row.right and row is not PUSH]
+ARGUMENTS: dict[str, dict[str, Any]] = {"/v1/ssf/resynchronise": {"content": b'{"feed":"idp"}'}}
+"""Of calls that take another body than a batch."""
 
 
 @pytest.mark.parametrize("row", GUARDED, ids=row_id)
@@ -197,7 +217,9 @@ def test_a_right_opens_its_own_calls_and_no_others(
 ) -> None:
     for right in Right:
         services.may = frozenset({right})
-        answer = call(http, row, content=SWITCH if "publishers" in row.path else BATCH)
+        answer = call(
+            http, row, **ARGUMENTS.get(row.path, {"content": SWITCH if "publishers" in row.path else BATCH})
+        )
         if right is row.right or (right is Right.OPERATE and row.right is Right.READ):
             assert answer.status_code == 200, (right, answer.text)
         else:
@@ -354,6 +376,71 @@ def test_metrics_are_passed_on_with_their_type(http: TestClient) -> None:
     answer = http.get("/metrics")
     assert answer.text == "# metrics\n"
     assert answer.headers["content-type"] == "text/plain; version=0.0.4; charset=utf-8"
+
+
+# ---- security events ------------------------------------------------------------------------------------
+
+
+def push(http: TestClient, query: str = "?feed=idp", **more: Any) -> Any:
+    more = {"content": b"a.b.c", **more}
+    return http.post(f"{SSF_PUSH}{query}", **more)
+
+
+def err(answer: Any, code: str) -> None:
+    """The answer is an error of RFC 8935, section 2.3."""
+    assert (answer.status_code, answer.json()["err"]) == (400, code)
+    assert answer.json().keys() == {"err", "description"}
+    assert answer.headers["content-type"] == "application/json"
+    assert answer.headers["content-language"] == "en"
+    assert answer.headers["cache-control"] == "no-store"
+    assert SECRET not in answer.text
+
+
+def test_a_pushed_event_goes_to_its_feed_as_it_came(http: TestClient, services: FakeServices) -> None:
+    answer = push(http, headers={"content-type": "application/secevent+jwt"})
+    assert (answer.status_code, answer.content) == (202, b"")
+    assert services.pushed == [("idp", "application/secevent+jwt", b"a.b.c")]
+
+
+def test_a_transmitter_that_may_not_push_is_told_in_the_words_of_the_rfc(
+    http: TestClient, services: FakeServices
+) -> None:
+    err(push(http, headers={"authorization": ""}), "authentication_failed")
+    err(push(http, headers={"authorization": "Bearer unknown"}), "authentication_failed")
+    services.may = frozenset(Right) - {Right.PUBLISH}
+    err(push(http), "access_denied")
+    assert services.pushed == []
+    assert [right for _, right, _ in services.refusals] == [Right.PUBLISH, Right.PUBLISH]
+
+
+@pytest.mark.parametrize("query", ["", "?fed=idp", "?feed=idp&feed=b", "?feed=idp&x=1", f"?feed={'x' * 65}"])
+def test_a_push_without_the_name_of_a_feed_is_malformed(
+    http: TestClient, services: FakeServices, query: str
+) -> None:
+    err(push(http, query), "invalid_request")
+    assert services.pushed == []
+
+
+def test_an_event_that_is_too_large_is_refused_unread(http: TestClient, services: FakeServices) -> None:
+    problem(push(http, headers={"content-length": str(MAX_BODY_BYTES + 1)}), AdminReason.TOO_LARGE)
+    assert services.pushed == []
+
+
+def test_an_operator_vouches_for_a_stream(http: TestClient, services: FakeServices) -> None:
+    answer = http.post("/v1/ssf/resynchronise", content=b'{"feed":"idp"}')
+    assert answer.json() == {"feed": "idp"}
+    assert services.vouched == [("idp", "spiffe://prod.example/client")]
+    problem(http.post("/v1/ssf/resynchronise", content=b'{"feed":"other"}'), AdminReason.NOT_FOUND)
+
+
+@pytest.mark.parametrize(
+    "body", [b"", b"{", b"[]", b"{}", b'{"feed":7}', b'{"feed":"idp","x":"y"}', b'"idp"']
+)
+def test_a_feed_that_is_not_named_as_asked_is_malformed(
+    http: TestClient, services: FakeServices, body: bytes
+) -> None:
+    problem(http.post("/v1/ssf/resynchronise", content=body), AdminReason.MALFORMED)
+    assert services.vouched == []
 
 
 # ---- bounds and refusals --------------------------------------------------------------------------------

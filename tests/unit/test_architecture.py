@@ -82,14 +82,15 @@ OUTSIDE_CRATES = {"rand", "getrandom", "fastrand", "tokio", "hyper", "socket2", 
 # stands for its modules. `_core` is the Rust extension.
 LAYERS: tuple[set[str], ...] = (
     {"_core", "errors", "files", "findings", "health", "envoy_yaml"},
-    {"values", "directory", "request_json", "outbound"},
+    {"values", "directory", "request_json", "outbound", "approvers"},
     {"config"},
-    {"mtls", "services", "keys", "doors", "state", "decision_log", "metrics", "rates", "register", "tallies"},
-    {"signals", "intake", "tokens", "tasks", "approvals"},
-    {"publish_door", "publishers"},
+    {"mtls", "services", "keys", "doors", "state", "decision_log", "metrics", "rates", "register", "tallies"}
+    | {"difference", "watch", "keysets"},
+    {"signals", "intake", "tokens", "tasks", "approvals", "in_force"},
+    {"publish_door", "publishers", "reloads"},
     {
         *("server", "admin", "offline", "starter", "admin_client", "terminal", "reports", "envoy_config"),
-        *("register_document", "register_view"),
+        *("register_document", "register_view", "approve"),
         "demo_stage",
     },
     {"app", "demo"},
@@ -102,7 +103,7 @@ IMPORTS: Edges = {
     "outbound": {"errors", "files"},
     "values": {"_core"},
     "directory": {"_core", "errors"},
-    "config": {"_core", "directory", "errors", "values"},
+    "config": {"_core", "approvers", "directory", "errors", "values"},
     "services": {"config"},
     "keys": {"errors", "files"},
     "doors": {"config", "errors", "files"},
@@ -113,7 +114,15 @@ IMPORTS: Edges = {
     "tallies": {"_core"},
     "rates": {"errors"},
     "intake": {"_core", "errors", "rates", "state"},
-    "signals": {"decision_log", "errors", "files", "outbound", "services"},
+    "approvers": {"errors"},
+    "difference": {"config"},
+    "in_force": {"approvers", "config", "difference", "errors", "state"},
+    "watch": {"directory", "errors"},
+    "reloads": {"config", "decision_log", "difference", "errors", "in_force"},
+    "keysets": {"errors", "files"},
+    "signals": {
+        *("_core", "decision_log", "errors", "files", "keysets", "outbound", "rates", "services", "values"),
+    },
     "mtls": {"errors", "files", "values"},
     "publish_door": {"_core", "doors", "errors", "mtls", "values"},
     "publishers": {"_core", "decision_log", "errors", "intake"},
@@ -121,24 +130,36 @@ IMPORTS: Edges = {
     "server": {"config", "doors", "errors", "health"},
     "admin": {"config", "errors", "services", "signals"},
     "app": {
-        *("_core", "admin", "config", "decision_log", "doors", "errors", "intake", "keys", "metrics"),
+        *(
+            "_core",
+            "admin",
+            "config",
+            "decision_log",
+            "doors",
+            "errors",
+            "in_force",
+            "intake",
+            "keys",
+            "metrics",
+        ),
         *(
             "mtls",
             "publish_door",
             "publishers",
             "register",
+            "reloads",
             "server",
             "services",
             "signals",
             "state",
-            "tallies",
         ),
+        *("tallies", "watch"),
     },
 }
 # On the path of a request nothing parses Envoy's messages: it costs six times the processor time.
 HOT = (
     *("server.py", "health.py", "app.py", "admin.py", "doors.py", "services.py", "intake.py", "rates.py"),
-    *("publish_door.py", "mtls.py", "decision_log/", "signals/"),
+    *("publish_door.py", "mtls.py", "reloads.py", "watch.py", "decision_log/", "signals/"),
 )
 PARSERS = {"envoy_data_plane", "betterproto2"}
 

@@ -140,7 +140,10 @@ def findings_of(file: str, text: str, folder: Path) -> list[str]:
     ]
 
 
-@pytest.mark.parametrize("page", ["README.md", "docs/register.md", "docs/feeds.md", "docs/routes.md"])
+PAGES_OF_FILES = ["README.md", *(f"docs/{name}.md" for name in ("register", "feeds", "ssf", "routes"))]
+
+
+@pytest.mark.parametrize("page", PAGES_OF_FILES)
 def test_examples_of_files_are_found_as_the_page_says(page: str, tmp_path: Path) -> None:
     pattern = r"^```yaml (register|routes)\n(.*?)^```$(?:\n```text findings\n(.*?)^```$)?"
     examples = re.findall(pattern, text_of(page), re.MULTILINE | re.DOTALL)
@@ -517,6 +520,8 @@ def test_every_change_and_transport_record_is_as_its_schema_says(minimal_directo
             app.switch_publisher(
                 "spiffe://prod.example/ops", "spiffe://prod.example/feed", None, enabled=enabled
             )
+        app._up().recorder.change("stream_suspended", feed="idp", detail="nothing was heard")
+        app._up().recorder.change("stream_resynchronised", actor="spiffe://prod.example/ops", feed="idp")
         app._up().recorder.transport("undelivered", count=1)
         app._up().recorder.transport("unknown_method", count=2)
     finally:

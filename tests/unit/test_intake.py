@@ -117,8 +117,13 @@ def stage() -> Stage:
     told: list[str] = []
     failures: list[None] = []
     core, disk = Core(told), Disk(told)
-    store: Store = disk
-    made = Intake(core, store, clock=lambda: 7, max_rate=1_000_000, on_failure=lambda: failures.append(None))
+    made = Intake(
+        core,
+        cast("Store", disk),
+        clock=lambda: 7,
+        max_rate=1_000_000,
+        on_failure=lambda: failures.append(None),
+    )
     return Stage(made, core, disk, told, failures)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import sqlite3
@@ -281,3 +282,27 @@ def test_every_acknowledged_change_survives_a_kill(path: Path) -> None:
         for prefix in "ab":
             kept = [int(payload) for key, _, payload in rows if key.startswith(prefix)]
             assert kept[-newest - 1 :] == list(range(newest + 1))
+
+
+def test_documents_are_kept_by_name_over_a_restart(path: Path) -> None:
+    with SqliteStore(path) as store:
+        assert store.kept("a") is None
+        store.keep("a", b"1")
+        store.keep("a", b"2")
+        store.keep("b", b"\0")
+    with SqliteStore(path) as store:
+        assert (store.kept("a"), store.kept("b")) == (b"2", b"\0")
+        assert content(store) == []
+    with pytest.raises(StateError, match="closed"):
+        store.keep("a", b"3")
+
+
+def test_a_state_of_a_release_without_documents_gets_them(path: Path) -> None:
+    with SqliteStore(path) as store:
+        store.append([change("a", "1")])
+    with contextlib.closing(sqlite3.connect(path)) as database:
+        database.execute("DROP TABLE kept")
+    with SqliteStore(path) as store:
+        assert content(store) == [("a", True, b"1")]
+        store.keep("a", b"1")
+        assert store.kept("a") == b"1"

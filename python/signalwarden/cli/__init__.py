@@ -14,14 +14,25 @@ from typing import Annotated, Any, Final
 import typer
 
 from signalwarden import __version__
-from signalwarden.cli import directory, envoy, log, publishers, register, server, signals
+from signalwarden.cli import (
+    approve,
+    diff,
+    directory,
+    envoy,
+    log,
+    publishers,
+    register,
+    server,
+    signals,
+    streams,
+)
 from signalwarden.cli.options import ERROR, INTERRUPTED
 from signalwarden.errors import ConfigurationError, SignalwardenError, is_error, sentence
 from signalwarden.terminal import count, say
 
 __all__ = ["app", "main"]
 
-GROUPS: Final = (directory, server, signals, register, publishers, log, envoy)
+GROUPS: Final = (directory, diff, server, signals, register, approve, publishers, streams, log, envoy)
 """In the order of `--help`. Each adds its verbs with `add(app)`."""
 
 app = typer.Typer(

@@ -7,7 +7,7 @@ the register.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -63,6 +63,10 @@ class Feed:
     """Contracts of which a source names this feed, as the core describes them, in the order of their names."""
 
 
+def _say_nothing(_feed: str, _detail: str) -> None:
+    pass
+
+
 @dataclass(frozen=True, slots=True)
 class Seams:
     """What a source may use of the app."""
@@ -73,6 +77,14 @@ class Seams:
     """A body of `POST /v1/signals` and its origin in, the JSON answer out, after the durable write."""
     clock: Callable[[], float]
     """Seconds since 1970."""
+    core: Any = None
+    """The engine, for sources that judge and keep in one step."""
+    keep: Callable[[Callable[[], Sequence[Any]]], None] | None = None
+    """Makes changes under the lock of all changes, writes them down, takes them in."""
+    state: Path | None = None
+    """The folder of the state, for what is small and must outlive a restart."""
+    note: Callable[[str, str], None] = _say_nothing
+    """Records that a stream of events is suspended: its feed, and why."""
 
 
 class Kind(Protocol):

@@ -18,6 +18,7 @@ from signalwarden.decision_log import rfc3339
 from signalwarden.errors import SignalwardenError
 from signalwarden.signals import Feed, Kind, Seams, Source, Status
 from signalwarden.signals.poll import POLL
+from signalwarden.signals.ssf import SSF
 
 __all__ = ["KINDS", "MAX_FEEDS", "Feeds", "described_feeds"]
 
@@ -26,7 +27,7 @@ _log = logging.getLogger("signalwarden.signals")
 MAX_FEEDS: Final = 64
 """Each has a thread of its own; a register names a handful."""
 
-KINDS: Final[tuple[Kind, ...]] = (POLL,)
+KINDS: Final[tuple[Kind, ...]] = (POLL, SSF)
 """One file for each."""
 
 

@@ -294,7 +294,7 @@ class PollSource:
             if stopped.is_set():
                 return 0.0
             if text != self._state.last_error:
-                _log.warning("feed `%s` can't be read: %s", settings.feed, text)
+                _log.warning("feed `%s` failed: %s", settings.feed, text)
             self._streak += 1
             self._note(failures=self._state.failures + 1, last_error=text)
         longest = min(settings.backoff_s, FIRST_RETRY_S * 2.0 ** min(self._streak - 1, MAX_DOUBLINGS))

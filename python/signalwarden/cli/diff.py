@@ -1,0 +1,78 @@
+"""`diff`: what a change of a directory would widen and narrow, before it is in force."""
+
+from __future__ import annotations
+
+import itertools
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from signalwarden.cli.options import DIRECTORY, FAILED, JsonOption
+from signalwarden.decision_log import now_us
+from signalwarden.errors import BadInputError, ConfigurationError, is_error, sentence
+from signalwarden.terminal import console, count, print_json
+
+if TYPE_CHECKING:
+    from signalwarden.config import Loaded
+
+__all__ = ["add"]
+
+
+def add(root: typer.Typer) -> None:
+    """Adds this verb."""
+    root.command(rich_help_panel=DIRECTORY)(diff)
+
+
+def diff(
+    old: Annotated[Path, typer.Argument(metavar="OLD", help="The directory as it is.")],
+    new: Annotated[Path, typer.Argument(metavar="NEW", help="The directory as it is to be.")],
+    exit_code: Annotated[
+        bool, typer.Option("--exit-code", help="Exit with status 1 if anything widens, or may widen.")
+    ] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Say in words what a change widens or narrows, what widens first.
+
+    Approvals that are still missing are no error here: this is what approvers read before they sign.
+
+    Example: `git worktree add /tmp/main main && signalwarden diff /tmp/main/config config`
+    """
+    from signalwarden.difference import Direction, differences, in_words, view
+
+    before, after = _load(old), _load(new)
+    views = view(before), view(after)
+    words = in_words(*views)
+    if as_json:
+        print_json(
+            {
+                "old": before.configuration.revision,
+                "new": after.configuration.revision,
+                "words": [word.as_dict() for word in words],
+                "difference": differences(*views),
+            }
+        )
+    else:
+        out = console()
+        for direction, group in itertools.groupby(words, key=lambda word: word.direction):
+            out.print(f"{direction.value}:", highlight=False)
+            for word in group:
+                out.print(f"  {word.part}: {word.sentence}", highlight=False, markup=False, soft_wrap=True)
+        revisions = f"{before.configuration.revision:.12} to {after.configuration.revision:.12}"
+        out.print(f"{count(len(words), 'change')}, revision {revisions}", highlight=False)
+    if exit_code and any(word.direction in (Direction.WIDENS, Direction.MAY_WIDEN) for word in words):
+        raise typer.Exit(FAILED)
+
+
+def _load(directory: Path) -> Loaded:
+    from signalwarden import config
+
+    try:
+        return config.judge(config.Directory.read(directory), now_us(), unapproved=True)
+    except ConfigurationError as error:
+        errors = [finding for finding in error.findings if is_error(finding)]
+        more = f" (and {count(len(errors) - 1, 'more error')})" if len(errors) > 1 else ""
+        first = sentence(errors[0])
+        raise BadInputError(
+            f"`{directory}` can't be loaded: {first}{more}, see `signalwarden check --config {directory}`"
+        ) from error

@@ -1,0 +1,223 @@
+"""The one way of a directory into force: read while it stands still, checked whole, swapped at once, recorded.
+
+`POST /v1/reload`, SIGHUP and the watch all come through here. A bad directory changes nothing: it is recorded, logged
+and shown by `/readyz`, and the last good one goes on.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import threading
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final
+
+from signalwarden import config
+from signalwarden.config import Directory, Loaded, Settings
+from signalwarden.decision_log import Recorder, rfc3339
+from signalwarden.difference import MAX_WORDS, View, differences, in_words, view
+from signalwarden.errors import ConfigurationError, Problem, StateError, sentence
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+    from pathlib import Path
+
+    from signalwarden.in_force import InForce
+
+__all__ = ["Reloads", "load_still"]
+
+_log = logging.getLogger("signalwarden")
+
+TRIES: Final = 5
+"""How often a directory is read that changes meanwhile, before whoever asked for the reload is told."""
+PAUSE_S: Final = 0.2
+"""Between two tries: a rename takes microseconds, the swap of a ConfigMap's link too."""
+
+# What a reload can't change: these are bound when the server starts.
+FIXED: Final = (
+    *("listen", "tls", "identity", "state", "keys", "decision_log", "signals", "policies", "insecure"),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class _Read:
+    """A directory as it was read, and what came of it: one of the two last is not None."""
+
+    digest: str
+    loaded: Loaded | None
+    error: ConfigurationError | None
+
+    def good(self) -> Loaded:
+        if self.loaded is None:
+            raise self.error or ConfigurationError([])
+        return self.loaded
+
+
+def _read(path: Path, now_us: int) -> _Read | None:
+    """Reads and checks; None if the directory was another one afterwards than before. What was read has then to be
+    what is still there, byte for byte, in files of the same names, inodes, sizes and times: half a file is never
+    loaded, nor half of one directory with half of the next."""
+    before = Directory.glance(path)
+    directory = Directory.read(path)
+    loaded, error = None, None
+    try:
+        loaded = config.judge(directory, now_us)
+    except ConfigurationError as refused:
+        error = refused
+    still = Directory.read(path).digest == directory.digest and Directory.glance(path) == before
+    return _Read(directory.digest, loaded, error) if still else None
+
+
+def _read_still(path: Path, clock: Callable[[], int]) -> _Read:
+    for _ in range(TRIES):
+        if (read := _read(path, clock())) is not None:
+            return read
+        time.sleep(PAUSE_S)
+    message = f"the directory changed while it was read, {TRIES} times in a row: try again once it is still"
+    error = ConfigurationError([Problem("error", str(path), 0, 0, "directory_changing", message)])
+    return _Read("", None, error)
+
+
+def load_still(path: Path, clock: Callable[[], int]) -> Loaded:
+    """Loads a directory that stands still meanwhile. Raises ConfigurationError."""
+    return _read_still(path, clock).good()
+
+
+class Reloads:
+    """Holds the directory in force, and puts others into force. Every method may be called from any thread."""
+
+    def __init__(
+        self,
+        directory: Path,
+        loaded: Loaded,
+        *,
+        in_force: InForce,
+        clock: Callable[[], int],
+        swap: Callable[[Loaded], None],
+        recorder: Recorder,
+        count: Callable[[str], None],
+        on_swapped: Sequence[Callable[[Loaded], None]] = (),
+    ) -> None:
+        """`swap` puts a directory into the core; `on_swapped` are told after each reload, in order, in the
+        thread of the reload. They must not raise: the directory is in force."""
+        self._directory = directory
+        self._in_force = in_force
+        self._clock = clock
+        self._swap = swap
+        self._recorder = recorder
+        self._count = count
+        self._on_swapped = tuple(on_swapped)
+        self._one = threading.Lock()
+        """One reload at a time; decisions and signals go on meanwhile."""
+        self._loaded = loaded
+        self._attempted = loaded.digest
+        self._refused: dict[str, Any] | None = None
+
+    @property
+    def loaded(self) -> Loaded:
+        """The directory in force."""
+        return self._loaded
+
+    @property
+    def refused(self) -> dict[str, Any] | None:
+        """`{"time", "actor", "findings"}` of the last reload, if it was refused."""
+        return self._refused
+
+    def record_start(self) -> None:
+        """Records what the server starts with, and what that changes against what was in force last."""
+        revision, declared = self._in_force.declared() or (None, None)
+        self._record(revision, declared, self._loaded, "server")
+
+    def reload(self, actor: str) -> str:
+        """Puts the directory in force as it is now; its revision. The same content again is a reload, too: somebody
+        asked for it. Raises ConfigurationError if it is bad, StateError if its approvers can't be
+        remembered, and then changes nothing."""
+        with self._one:
+            return self._bring(_read_still(self._directory, self._clock), actor)
+
+    def follow(self, actor: str) -> bool:
+        """Puts the directory in force if its content is new. False: it changed meanwhile, and is to be asked for
+        again. A bad directory is refused, recorded and done with until its content changes."""
+        with self._one:
+            digest = Directory.read(self._directory).digest
+            if digest == self._attempted:
+                return True
+            if digest == self._loaded.digest:
+                self._attempted, self._refused = digest, None
+                _log.info(
+                    "the directory is again what is in force, revision %.12s",
+                    self._loaded.configuration.revision,
+                )
+                return True
+            read = _read(self._directory, self._clock())
+            if read is None:
+                return False
+            with contextlib.suppress(ConfigurationError):  # recorded and logged
+                self._bring(read, actor)
+            return True
+
+    def _bring(self, read: _Read, actor: str) -> str:
+        """From what was read to what is in force."""
+        before = self._loaded
+        try:
+            loaded = read.good()
+            _refuse_fixed(before.settings, loaded.settings)
+            self._in_force.demand_approval(loaded)
+        except ConfigurationError as error:
+            self._attempted = read.digest
+            self._refuse(actor, error)
+            raise
+        try:
+            self._in_force.keep(loaded)
+        except StateError as error:
+            self._count("state_failures")
+            _log.error("reload by %s failed, what was in force goes on: %s", actor, error)
+            raise
+        self._swap(loaded)
+        self._loaded, self._attempted, self._refused = loaded, read.digest, None
+        self._count("reloads_done")
+        self._record(before.configuration.revision, view(before), loaded, actor)
+        _log.info("revision %.12s in force, by %s", loaded.configuration.revision, actor)
+        for told in self._on_swapped:
+            try:
+                told(loaded)
+            except Exception:  # noqa: BLE001 - the directory is in force, whatever becomes of this
+                _log.exception("a part of the server could not follow a reload")
+        return loaded.configuration.revision
+
+    def _refuse(self, actor: str, error: ConfigurationError) -> None:
+        findings = [sentence(finding) for finding in error.findings]
+        self._refused = {"time": rfc3339(self._clock()), "actor": actor, "findings": findings}
+        self._count("reloads_refused")
+        kept = self._loaded.configuration.revision
+        self._recorder.change("configuration_refused", actor=actor, revision=kept, findings=findings)
+        _log.error("reload by %s refused, revision %.12s goes on:\n%s", actor, kept, error)
+
+    def _record(self, previous: str | None, before: View | None, after: Loaded, actor: str) -> None:
+        now = view(after)
+        words = in_words(before, now) if before else []
+        self._recorder.change(
+            "configuration_loaded",
+            actor=actor,
+            revision=after.configuration.revision,
+            digest=after.digest,
+            previous=previous,
+            trust_domain=after.settings.trust_domain,
+            warnings=len(after.warnings),
+            difference=differences(before, now) if before else None,
+            words=[word.as_dict() for word in words[:MAX_WORDS]],
+            words_left_out=max(0, len(words) - MAX_WORDS),
+        )
+        self._in_force.keep_declared(after)
+
+
+def _refuse_fixed(before: Settings, after: Settings) -> None:
+    """A changed setting that a reload can't bring into force is a mistake, not something to ignore."""
+    findings = [
+        Problem("error", "signalwarden.yaml", 0, 0, "needs_restart", f"`{name}` changes only with a restart")
+        for name in FIXED
+        if getattr(before, name) != getattr(after, name)
+    ]
+    if findings:
+        raise ConfigurationError(findings)
