@@ -10,7 +10,7 @@ use crate::findings::{Findings, Place, did_you_mean};
 use crate::limits;
 use crate::model::names::{BUILT_IN_ACTIONS, SubjectKind};
 use crate::model::{
-    ActionId, Assurance, Influence, Origin, SignalName, SignalType, Span, Tier, Timestamp, WhenUnavailable,
+    ActionId, Assurance, FeedKind, Influence, Origin, SignalName, SignalType, Span, Tier, Timestamp, WhenUnavailable,
 };
 use crate::route::ActionDecl;
 use chrono::{DateTime, Days, NaiveDate};
@@ -121,7 +121,8 @@ impl<'a> Reader<'a, '_> {
         let used_by = self.used_by();
         let log = self.log();
         let review_by = self.review_by();
-        let combination = self.combination(kind.as_ref(), sources.as_ref().map(Vec::len));
+        let written = self.fields.take("sources").and_then(Node::as_list).map(<[Node]>::len);
+        let combination = self.combination(kind.as_ref(), written);
         self.fields.finish(self.findings);
         Some(Contract {
             name: name?,
@@ -432,14 +433,15 @@ fn warn_of_feeds(file: &str, register: &Register, feeds: &Feeds, findings: &mut 
     for contract in register.contracts() {
         let Some(max_age) = contract.max_age else { continue };
         for source in &contract.sources {
-            let Some(Origin::Feed(_, name)) = source.origin() else { continue };
+            let Some(Origin::Feed(kind, name)) = source.origin() else { continue };
             let Some(interval) = feeds.find(name.as_str()).and_then(|feed| feed.interval) else { continue };
             let message = if max_age < interval {
                 format!(
                     "`{}` goes stale between two looks at the feed `{name}`: `max_age` is shorter than its `interval`",
                     contract.name
                 )
-            } else if max_age.as_micros() / interval.as_micros().max(1) > MAX_AGE_INTERVALS {
+            } else if *kind == FeedKind::Poll && max_age.as_micros() / interval.as_micros().max(1) > MAX_AGE_INTERVALS {
+                // A stream of events is quiet for long and says so itself; a document that is not read is silent.
                 format!(
                     "`{}` stays fresh for more than {MAX_AGE_INTERVALS} intervals of the feed `{name}`: it may be down for long before anyone notices",
                     contract.name
