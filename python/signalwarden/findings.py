@@ -81,6 +81,7 @@ _ROUTES: Final = {
     "reserved_name": "The name belongs to signalwarden itself.",
     "shadowed_route": "Every request that this route matches goes to another one, so it never counts.",
     "too_many_arguments": "A route has more arguments than it may.",
+    "too_many_series": "Counting so many signals over so many windows takes more memory than there is for it.",
     "too_many_facts": "A route declares more facts than it may.",
     "too_many_routes": "There are more routes than there may be.",
     "unenforced_route": "Denials of this route are recorded and let pass. Remove `enforce: false` when it is to count.",

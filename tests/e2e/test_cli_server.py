@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import grpc
 import pytest
@@ -91,6 +92,12 @@ def records(server: Server, count: int) -> list[dict[str, object]]:
         time.sleep(0.1)
 
 
+def told(server: Server, token: str) -> dict[str, Any]:
+    """The register, live. Decisions are counted when their records are written."""
+    register: dict[str, Any] = json.loads(server.run("signals", "list", "--json", token=token))
+    return register
+
+
 def test_a_directory_is_served_fed_watched_and_stopped(server: Server) -> None:
     publisher, operator = server.made.publisher_token, server.made.operator_token
     server.ask()
@@ -106,6 +113,11 @@ def test_a_directory_is_served_fed_watched_and_stopped(server: Server) -> None:
         ("device_trust", 4, "fresh"),
         ("posture", "ok", "fresh"),
     }
+    register = {entry["name"]: entry["live"] for entry in told(server, operator)["signals"]}
+    assert register["posture"]["states"]["fresh"] == register["posture"]["states"]["missing"] == 1
+    assert register["posture"]["subjects"] == 1
+    assert "1 fresh, 1 missing" in server.run("signals", "list", token=operator)
+    assert "subjects: 1, freshest " in server.run("signals", "show", "posture", token=operator)
     table = server.run("signals", "values", token=operator)
     assert "device_trust" in table
     assert starter.AGENT in table
