@@ -23,6 +23,7 @@ import orjson
 from signalwarden import __version__, _core, admin, register, tallies
 from signalwarden.config import ClientSettings, Loaded, Right, Settings
 from signalwarden.decision_log import FileSink, LogWriter, Recorder, now_us, rfc3339
+from signalwarden.difference import view
 from signalwarden.doors import HttpDoor
 from signalwarden.errors import ConfigurationError, SignalwardenError, StateError, sentence
 from signalwarden.in_force import InForce
@@ -139,8 +140,7 @@ class App:
         stack.callback(self._keep_time_at_end, intake, engine)
         self._replay(store, engine)
         in_force = InForce(store)
-        in_force.demand_approval(loaded)
-        in_force.keep(loaded)
+        in_force.admit(loaded, view(loaded))
         engine.swap(loaded.configuration)
         recorder = Recorder(engine, self._clock)
         writer = self._open_log(stack, settings, root, engine, recorder)

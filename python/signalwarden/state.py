@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
     from pathlib import Path
 
-__all__ = ["SqliteStore", "Store"]
+__all__ = ["Documents", "SqliteStore", "Store"]
 
 APPLICATION_ID: Final = 0x5357_5331
 """`SWS1` in the file's header: this is ours, and not somebody else's database."""
@@ -100,18 +100,22 @@ class Store(Protocol):
     def read_all(self) -> Iterator[_core.StoredChange]:
         """Everything kept, oldest first."""
 
+    def close(self) -> None:
+        """Gives the directory up."""
+
+
+class Documents(Protocol):
+    """Keeps a few documents by name. Every method may be called from any thread and raises StateError."""
+
     def keep(self, key: str, value: bytes) -> None:
         """Writes a document in place of an earlier one of this name; on the disk when it returns."""
 
     def kept(self, key: str) -> bytes | None:
         """The document of this name."""
 
-    def close(self) -> None:
-        """Gives the directory up."""
-
 
 class SqliteStore:
-    """A Store in one SQLite file."""
+    """A Store, and Documents in one SQLite file."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
@@ -172,12 +176,12 @@ class SqliteStore:
             return cursor.fetchmany(PAGE)
 
     def keep(self, key: str, value: bytes) -> None:
-        """See Store."""
+        """See Documents."""
         with self._mutex, self._saying("written"):
             self._database.execute("INSERT OR REPLACE INTO kept (key, value) VALUES (?, ?)", (key, value))
 
     def kept(self, key: str) -> bytes | None:
-        """See Store."""
+        """See Documents."""
         with self._mutex, self._saying("read"):
             row = self._database.execute("SELECT value FROM kept WHERE key = ?", (key,)).fetchone()
         return None if row is None else bytes(row[0])
