@@ -489,11 +489,12 @@ def judge(directory: Directory, now_us: int, *, unapproved: bool = False) -> Loa
             directory.core_files(), trust_domain=domain, federates_with=list(federates), now_us=now_us
         )
         findings += configuration.warnings
-        signals = orjson.loads(configuration.describe())["signals"]
+        contracts = orjson.loads(configuration.describe())["signals"]
         if settings is not None:
-            findings += _unauthenticated(settings, signals, directory)
+            findings += _unauthenticated(settings, contracts, directory)
         if not unapproved:
-            findings += approvers.findings(signals, directory.approvals())
+            # Each contract that names approvers has their signatures over what it says now.
+            findings += approvers.findings(contracts, directory.approvals())
     except ConfigurationError as error:
         findings += error.findings
     if settings is None or configuration is None or any(map(is_error, findings)):
@@ -503,15 +504,16 @@ def judge(directory: Directory, now_us: int, *, unapproved: bool = False) -> Loa
 
 
 def _unauthenticated(
-    settings: Settings, signals: Sequence[Mapping[str, Any]], directory: Directory
+    settings: Settings, contracts: list[dict[str, Any]], directory: Directory
 ) -> Iterator[Problem]:
-    """Push sources whose publisher nobody could be: no token in `clients`, and no door that takes certificates."""
-    if _takes_certificates(settings.listen):
+    """Push sources whose publisher nobody could be: no token in `clients`, and no door that takes
+    certificates."""
+    if settings.listen.signals is not None:
         return
     known = {client.id for client in settings.clients if Right.PUBLISH in client.may}
     strange = [
         (contract, at, source["publisher"])
-        for contract in signals
+        for contract in contracts
         for at, source in enumerate(contract["sources"])
         if source["kind"] == "push" and source["publisher"] not in known
     ]
@@ -523,14 +525,9 @@ def _unauthenticated(
         line, column = places.get(f"/signals/{contract['name']}/sources/{at}", (contract["line"], 1))
         message = (
             f"`{contract['name']}`: nobody can authenticate as its publisher `{publisher}`: expected an entry of "
-            "`clients` in signalwarden.yaml with the right `publish`"
+            "`clients` in signalwarden.yaml with the right `publish`, or `listen.signals` for its certificate"
         )
         yield Problem("error", "signals.yaml", line, column, "unauthenticated_source", message)
-
-
-def _takes_certificates(listen: Listen) -> bool:
-    """Whether a publisher may come with a certificate of its own instead of a token."""
-    return bool(listen.signals)
 
 
 def _domains(text: object) -> tuple[str, tuple[str, ...]]:

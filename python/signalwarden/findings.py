@@ -14,7 +14,7 @@ EXCEPTION: Final = "declared_exception"
 """Not a finding: what the directory itself declares to be an exception, listed so that nobody overlooks it."""
 
 _FILES: Final = {
-    "directory_changing": "Somebody writes into the directory while it is read. Try again once that is done.",
+    "directory_changing": "The directory was written to all the while it was read. Try again once it is still.",
     "ignored_file": "A file that nothing reads. Rename it if it was meant to count, or remove it.",
     "missing_file": "A file that every directory has is not there. `signalwarden init` makes a directory with all.",
     "not_utf8": "Every file is UTF-8 text. Save it as such.",

@@ -36,12 +36,13 @@ ROOMS: Edges = {
     "change": {"error", "model"},
     "route": {"document", "findings", "limits", "model", "reason"},
     "identity": {"model", "reason"},
-    "signals": {"change", "document", "error", "findings", "limits", "model", "route"},
+    "signals": {"change", "document", "error", "findings", "limits", "model", "reason", "route"},
     "policy": {"document", "findings", "limits", "model", "reason"},
-    "snapshot": {"error", "findings", "identity", "limits", "model", "policy", "route", "signals"},
+    "idle": {"findings", "model", "policy", "signals"},
+    "snapshot": {"error", "findings", "identity", "idle", "limits", "model", "policy", "route", "signals"},
     "decide": {"model", "policy", "reason", "route"},
-    "record": {"identity", "model", "policy", "reason", "route", "signals", "snapshot"},
-    "wire": {"decide", "limits", "model", "reason"},
+    "record": {"decide", "identity", "model", "policy", "reason", "route", "signals", "snapshot"},
+    "wire": {"decide", "error", "limits", "model", "reason"},
     "check": {
         "decide",
         "identity",
@@ -54,7 +55,19 @@ ROOMS: Edges = {
         "snapshot",
         "wire",
     },
-    "engine": {"change", "check", "error", "limits", "model", "reason", "record", "signals", "snapshot"},
+    "tally": {"limits", "model", "record", "signals"},
+    "engine": {
+        "change",
+        "check",
+        "error",
+        "limits",
+        "model",
+        "reason",
+        "record",
+        "signals",
+        "snapshot",
+        "tally",
+    },
 }
 
 # A crate, and the only place that may name it.
