@@ -504,7 +504,7 @@ def judge(directory: Directory, now_us: int, *, unapproved: bool = False) -> Loa
 
 
 def _unauthenticated(
-    settings: Settings, contracts: list[dict[str, Any]], directory: Directory
+    settings: Settings, contracts: Sequence[Mapping[str, Any]], directory: Directory
 ) -> Iterator[Problem]:
     """Push sources whose publisher nobody could be: no token in `clients`, and no door that takes
     certificates."""

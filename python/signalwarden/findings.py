@@ -97,7 +97,9 @@ _REGISTER: Final = {
     "bad_template": "A template is text with `{id}` once.",
     "bad_type": "The type is not one that a signal can have.",
     "coarse_action": "Policies of a coarse action read no signals. Give its routes a tier that does.",
+    "derived_type": "What is counted is a whole number: the type of its signal is `long`.",
     "max_age_interval": "A source speaks less often than `max_age` allows, so the signal is stale between two values.",
+    "max_age_on_derived": "What the core counts is as old as the decision. Leave `max_age` out.",
     "max_age_on_request": "What rides on the request is as old as the request. Leave `max_age` out.",
     "missing_adverse": "Without `adverse` nobody knows which values are bad news. Declare it.",
     "missing_justification": "Counting a lost signal as absent is an exception, and an exception says why.",
@@ -116,6 +118,7 @@ _REGISTER: Final = {
     "self_asserted_grant": "What a caller says of itself can only restrict. Use another source.",
     "several_sources": "Several sources for one signal need `merge`.",
     "source_subject": "A source of this kind can't say anything about such subjects.",
+    "too_many_series": "More is counted than may be: each measure and window costs a look-up in every decision.",
     "unauthenticated_source": "Nobody could send these values and be known as their source. Give the publisher an "
     "entry under `clients`, or remove the source.",
     "unknown_action": "No route has this action. Often it is misspelt.",
@@ -123,7 +126,7 @@ _REGISTER: Final = {
     "unread_signal": "No policy reads this signal. What nobody needs should not be collected: remove it or observe it.",
 }
 _ON_THE_REQUEST: Final = {
-    "bad_filter": "A filter that sets metadata has a name that its producer answers for.",
+    "bad_filter": "Only some filters of Envoy write what they verified or computed; others say what the caller says.",
     "bad_metadata": "Metadata of Envoy has a namespace and a key.",
     "bad_network": "A network is an address and the length of its prefix, such as `10.0.0.0/8`.",
     "bad_window": "A window of time has days, a beginning, an end and a time zone.",

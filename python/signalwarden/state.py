@@ -129,6 +129,8 @@ class SqliteStore:
         try:
             self._database = _open(path)
             self._last = int(self._database.execute("SELECT last FROM sequence").fetchone()[0])
+            self._added = bool(self._database.execute("SELECT EXISTS (SELECT 1 FROM added)").fetchone()[0])
+            """Whether there may be rows to clear: mostly there are none, and looking for each key costs."""
         except BaseException:
             self._lock.release()
             raise
@@ -142,7 +144,8 @@ class SqliteStore:
             replacing, adding = _compacted(changes, last)
             self._database.execute("BEGIN IMMEDIATE")
             try:
-                self._database.executemany(_CLEAR, [(key,) for key, _, _ in replacing])
+                if self._added:
+                    self._database.executemany(_CLEAR, [(key,) for key, _, _ in replacing])
                 self._database.executemany(_REPLACE, replacing)
                 self._database.executemany(_ADD, adding)
                 self._database.execute("UPDATE sequence SET last = ?", (last + len(changes),))
@@ -151,6 +154,7 @@ class SqliteStore:
                 self._undo()
                 raise
             self._last = last + len(changes)
+            self._added = self._added or bool(adding)
 
     def _undo(self) -> None:
         """SQLite has already rolled back after some errors, a full disk among them."""

@@ -329,6 +329,23 @@ def test_a_directory_that_is_gone_changes_nothing(minimal_directory: Path, event
         assert revision(app) == before
 
 
+def test_a_warning_that_comes_with_a_change_is_said_with_it_and_once(
+    minimal_directory: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    with running(minimal_directory) as app:
+        for name in ("one.txt", "two.txt"):
+            (minimal_directory / "policies" / name).write_text("words")
+        app.reload("test")
+        app.reload("test")
+        for number in range(reloads.MAX_WARNINGS + 3):
+            (minimal_directory / f"stray{number}.cedar").write_text("")
+        app.reload("test")
+    for name in ("one.txt", "two.txt"):
+        assert caplog.text.count(f"policies/{name}: warning: not read: a policy file ends in `.cedar`") == 1
+    assert caplog.text.count("stray") == reloads.MAX_WARNINGS
+    assert "and 3 more warnings" in caplog.text
+
+
 # ---- who is told ------------------------------------------------------------------------------------------
 
 

@@ -68,9 +68,9 @@ impl Findings {
         self.0.push(Finding { severity, file: file.to_owned(), place, code, message });
     }
 
-    /// Leaves out the findings of one code: those that only follow from others.
-    pub fn drop_code(&mut self, code: &str) {
-        self.0.retain(|finding| finding.code != code);
+    /// Leaves out the findings of one code in other files than this one, whose own mistakes they only follow from.
+    pub fn drop_followers(&mut self, code: &str, file: &str) {
+        self.0.retain(|finding| finding.code != code || finding.file == file);
     }
 
     /// True if any finding is an error.

@@ -122,11 +122,11 @@ impl Snapshot {
         }
         if !routes_are_whole {
             // A route with a mistake declares no action, and what uses the action is not to blame.
-            findings.drop_code("unknown_action");
+            findings.drop_followers("unknown_action", "routes.yaml");
         }
         if !register_is_whole {
             // The same for a contract with a mistake.
-            findings.drop_code("unregistered_signal");
+            findings.drop_followers("unregistered_signal", "signals.yaml");
         }
         let failed = findings.has_errors();
         let findings = findings.into_sorted();

@@ -140,15 +140,14 @@ impl OfSignal {
         };
         count(&mut self.states);
         let minute = at.as_micros().div_euclid(MINUTE_MICROS);
-        match self.recent.iter_mut().find(|(known, _)| *known == minute) {
-            Some((_, states)) => count(states),
-            None => {
-                let latest = self.recent.iter().map(|(known, _)| *known).fold(minute, i64::max);
-                self.recent.retain(|(known, _)| *known > latest - MINUTES);
-                let mut states = [0; STATES.len()];
-                count(&mut states);
-                self.recent.push((minute, states));
-            }
+        if let Some((_, states)) = self.recent.iter_mut().find(|(known, _)| *known == minute) {
+            count(states);
+        } else {
+            let latest = self.recent.iter().map(|(known, _)| *known).fold(minute, i64::max);
+            self.recent.retain(|(known, _)| *known > latest - MINUTES);
+            let mut states = [0; STATES.len()];
+            count(&mut states);
+            self.recent.push((minute, states));
         }
         // What has no `max_age` is as old as the decision.
         let stored = contract.max_age.is_some() && fact.state != State::Future;

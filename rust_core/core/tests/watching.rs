@@ -204,9 +204,9 @@ fn without_marks(record: &Json, before: &Json) -> Json {
     let known: Vec<_> = before["signals"].as_array().unwrap().iter().map(|s| s["name"].clone()).collect();
     record["signals"].as_array_mut().unwrap().retain(|signal| known.contains(&signal["name"]));
     let fields = record.as_object_mut().unwrap();
-    ["decision_id", "timing_us"].map(|varying| fields.remove(varying));
+    fields.retain(|key, _| !["decision_id", "timing_us"].contains(&key.as_str()));
     let policies = fields["policies"].as_object_mut().unwrap();
-    ["revision", "observed", "would"].map(|added| policies.remove(added));
+    policies.retain(|key, _| !["revision", "observed", "would"].contains(&key.as_str()));
     record
 }
 

@@ -1,0 +1,389 @@
+//! I1, I2 and I3 over every source that a value can come from: generated registers, each signal fed by a generated
+//! source, through the core's door, against plain Cedar in every world. Cases are counted and printed (`-- --nocapture`).
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::print_stdout,
+    clippy::needless_pass_by_value,
+    missing_docs
+)]
+
+mod generated;
+
+use generated::{Case, Oracle, PRINCIPAL, SCHEMA, VOCABULARY, case, possible_values};
+use proptest::{prelude::*, test_runner::TestRunner};
+use serde_json::{Value as Json, json};
+use signalwarden_core::{
+    change::Change,
+    engine::{Engine, Options},
+    model::{Body, HeaderEntry, Headers, Influence, Origin, Peer, Request, State, Timestamp, Value, WhenUnavailable},
+    record::{InfluenceMode, Rendering},
+    snapshot::{CoreSettings, Snapshot},
+    wire,
+};
+use std::{
+    cell::Cell,
+    collections::{BTreeMap, BTreeSet},
+    fmt::Write as _,
+    sync::Arc,
+};
+
+const CASES: u32 = 2_000;
+const MAX_WORLDS: usize = 2_000;
+const PUBLISHER: &str = "spiffe://t/publisher";
+const JWT: &str = "envoy.filters.http.jwt_authn";
+/// A Tuesday, 10:00 UTC.
+const NOW: &str = "2026-11-24T10:00:00Z";
+
+fn now() -> Timestamp {
+    Timestamp::parse_rfc3339(NOW).unwrap()
+}
+
+/// Which sources can feed a signal of the vocabulary.
+fn sources(at: usize) -> &'static [&'static str] {
+    match (VOCABULARY[at].kind, VOCABULARY[at].self_asserted) {
+        ("bool", _) => &["push", "metadata", "route", "time"],
+        ("long", _) => &["push", "metadata", "route", "derived"],
+        ("enum[ok, odd, bad]", _) => &["push", "metadata", "route", "peer", "time"],
+        (_, true) => &["header", "words", "peer_word"],
+        _ => &["push", "metadata", "route"],
+    }
+}
+
+/// A directory, what feeds it, and the request.
+struct Stage {
+    files: Vec<(String, Vec<u8>)>,
+    published: Vec<Json>,
+    request: Request,
+    seen_before: bool,
+}
+
+/// One signal, its source and its value (`None`: nothing says it).
+fn stage(case: &Case, chosen: &[&str], values: &[Option<Value>]) -> Stage {
+    let mut signals = "signals:\n".to_owned();
+    let (mut facts, mut other_facts) = (String::new(), String::new());
+    let (mut jwt, mut words) = (json!({}), json!({}));
+    let mut headers = vec![("content-type".to_owned(), "application/json".to_owned())];
+    let mut published = Vec::new();
+    let mut seen_before = false;
+    for (((rule, known), source), value) in case.rules.iter().zip(VOCABULARY).zip(chosen).zip(values) {
+        let name = known.name;
+        let text = value
+            .as_ref()
+            .map(|value| value.to_json().as_str().map_or_else(|| value.to_json().to_string(), str::to_owned));
+        let word = text.clone().unwrap_or_else(|| known.values[0].to_owned());
+        let here = value.is_some();
+        let source = match *source {
+            "push" => {
+                if let Some(value) = value {
+                    published.push(
+                        json!({"name": name, "subject": PRINCIPAL, "value": value.to_json(), "observed_at": NOW}),
+                    );
+                }
+                format!("{{kind: push, publisher: \"{PUBLISHER}\", assurance: authoritative}}")
+            }
+            "metadata" => {
+                if let Some(value) = value {
+                    jwt[name] = value.to_json();
+                }
+                format!(
+                    "{{kind: envoy_metadata, namespace: {JWT}, key: [p, {name}], filter: {JWT}, assurance: sourced}}"
+                )
+            }
+            "words" => {
+                if let Some(text) = &text {
+                    words[name] = text.as_str().into();
+                }
+                format!("{{kind: envoy_metadata, namespace: app, key: {name}, assurance: self_asserted}}")
+            }
+            "header" => {
+                headers.extend(text.map(|text| (format!("x-{name}"), text)));
+                format!("{{kind: header, header: x-{name}, assurance: self_asserted}}")
+            }
+            "route" => {
+                let quoted = if matches!(known.kind, "bool" | "long") { word } else { format!("\"{word}\"") };
+                let facts = if here { &mut facts } else { &mut other_facts };
+                write!(facts, "{name}: {quoted}, ").unwrap();
+                format!("{{kind: route, fact: {name}, assurance: authoritative}}")
+            }
+            "peer" | "peer_word" => {
+                let network = if here { "10.0.0.0/8" } else { "192.0.2.0/24" };
+                let assurance = if *source == "peer" { "sourced" } else { "self_asserted" };
+                format!("{{kind: peer, zones: {{{word}: [{network}]}}, assurance: {assurance}}}")
+            }
+            "time" => {
+                // A bool is never missing: the second day makes it false.
+                let day = if known.kind == "bool" && word == "false" || !here { "mon" } else { "tue" };
+                let windows = format!("{{{word}: {{days: [{day}], from: \"09:00\", to: \"11:00\"}}}}");
+                format!("{{kind: time, zone: UTC, windows: {windows}, assurance: authoritative}}")
+            }
+            "derived" => {
+                seen_before |= here;
+                "{kind: derived, measure: requests, window: 10s, assurance: derived}".to_owned()
+            }
+            other => panic!("{other}"),
+        };
+        let (subject, age) = match () {
+            () if source.starts_with("{kind: push") => ("principal", ", max_age: 5m"),
+            () if source.starts_with("{kind: derived") => ("principal", ""),
+            () => ("request", ""),
+        };
+        let absent = rule.when_unavailable == WhenUnavailable::Absent;
+        writeln!(
+            signals,
+            "  {name}: {{type: \"{}\", description: d, owner: o@x, purpose: p, subject: {subject}{age}, influence: {}, {}\
+             used_by: [pay], review_by: 2099-01-01, sources: [{source}]}}",
+            known.kind,
+            rule.influence.as_str(),
+            if absent { "when_unavailable: absent, justification: j, " } else { "" },
+        )
+        .unwrap();
+    }
+    let route = |path: &str, facts: &str| {
+        format!(
+            "  - {{match: {{host: h, method: POST, path: {path}}}, action: pay, resource: {{type: Account, id: \"42\"}}, \
+             args: {{body: {{amount: long}}}}, tier: runtime, sensitivity: low, facts: {{{facts}}}}}\n"
+        )
+    };
+    let routes = format!("routes:\n{}{}", route("/pay", &facts), route("/other", &other_facts));
+    let file = |name: &str, text: &str| (name.to_owned(), text.as_bytes().to_vec());
+    let entries = headers.into_iter().map(|(name, value)| HeaderEntry { name, value, is_utf8: true });
+    Stage {
+        files: vec![
+            file("routes.yaml", &routes),
+            file("signals.yaml", &signals),
+            file("entities.cedarschema", SCHEMA),
+            file("entities.json", "[]"),
+            file("policies/p.cedar", &case.policies.join("\n")),
+        ],
+        published,
+        seen_before,
+        request: Request {
+            method: "POST".into(),
+            path: "/pay".into(),
+            host: "h".into(),
+            headers: Headers::new(entries.collect()),
+            body: Body::Forwarded { bytes: br#"{"amount": 10}"#.to_vec(), truncated: false },
+            metadata: BTreeMap::from([(JWT.to_owned(), json!({"p": jwt})), ("app".to_owned(), words)]),
+            source: Peer { principal: PRINCIPAL.into(), address: "10.1.2.3:4".into(), ..Peer::default() },
+            ..Request::default()
+        },
+    }
+}
+
+/// A running core, fed; `None` if the loader refuses the policies.
+fn engine(stage: &Stage) -> Option<Engine> {
+    let settings = CoreSettings { trust_domain: "t".into(), federates_with: vec![] };
+    let snapshot = match Snapshot::load(&stage.files, &settings, now()) {
+        Ok(snapshot) => snapshot,
+        Err(error) => {
+            let said = error.to_string();
+            let of_policies = said.lines().all(|line| line.contains("p.cedar") || !line.contains("error:"));
+            assert!(of_policies, "the register is good: {said}");
+            return None;
+        }
+    };
+    let engine = Engine::new(Options {
+        log_capacity: 100,
+        log_bytes: usize::MAX,
+        rendering: Rendering { influence: InfluenceMode::None, digest_key: vec![7; 32] },
+        seed: 1,
+        max_live: 1_000,
+    });
+    engine.swap(Arc::new(snapshot));
+    let body = json!({"signals": stage.published}).to_string();
+    let admission = engine.admit(body.as_bytes(), &Origin::parse(PUBLISHER).unwrap(), now()).unwrap();
+    assert_eq!(admission.accepted, stage.published.len(), "{:?}", admission.rejected);
+    let payloads: Vec<_> = admission.changes.iter().map(Change::to_payload).collect();
+    engine.apply(&payloads, now()).unwrap();
+    if stage.seen_before {
+        let before = Timestamp::from_micros(now().as_micros() - 100_000_000);
+        engine.check(&wire::encode_request(&stage.request), before, [0; 10], &|| 0);
+    }
+    Some(engine)
+}
+
+fn decide(engine: &Engine, request: &Request) -> Json {
+    let (line, _) = engine.decide(&wire::encode_request(request), now(), [0; 10], &|| 0);
+    let mut record: Json = serde_json::from_slice(&line).unwrap();
+    record.as_object_mut().unwrap().remove("timing_us");
+    record
+}
+
+/// The worlds of a record, restated from DESIGN section 6 without the code under test.
+fn options(case: &Case, record: &Json) -> Vec<Vec<Option<Value>>> {
+    let facts = record["signals"].as_array().unwrap();
+    let each = case.rules.iter().zip(VOCABULARY).enumerate().map(|(at, (rule, known))| {
+        let Some(fact) = facts.iter().find(|fact| fact["name"] == known.name) else { return vec![None] };
+        let anything = || std::iter::once(None).chain(possible_values(at, rule).into_iter().map(Some)).collect();
+        let may_be_absent = rule.when_unavailable == WhenUnavailable::Absent;
+        if fact["state"] != State::Fresh.as_str() {
+            let absent =
+                known.self_asserted || may_be_absent && matches!(fact["state"].as_str(), Some("missing" | "stale"));
+            return if absent { vec![None] } else { anything() };
+        }
+        let mut options = vec![rule.kind.read_json(&fact["value"])];
+        assert!(options[0].is_some(), "{fact}");
+        if known.self_asserted || rule.influence == Influence::Restrict {
+            options.push(None);
+        }
+        options
+    });
+    each.collect()
+}
+
+fn every_world(options: &[Vec<Option<Value>>], mut visit: impl FnMut(&BTreeMap<&str, Value>) -> bool) -> usize {
+    let total = options.iter().map(Vec::len).fold(1_usize, usize::saturating_mul);
+    let (count, step) = if total <= MAX_WORLDS { (total, 1) } else { (MAX_WORLDS, (total / MAX_WORLDS) | 1) };
+    for nth in 0..count {
+        let mut rest = nth.saturating_mul(step) % total;
+        let mut world = BTreeMap::new();
+        for (known, options) in VOCABULARY.iter().zip(options) {
+            if let Some(value) = &options[rest % options.len()] {
+                world.insert(known.name, value.clone());
+            }
+            rest /= options.len();
+        }
+        if !visit(&world) {
+            return nth;
+        }
+    }
+    count
+}
+
+/// A case, a source and a value for each of its signals.
+fn fed() -> impl Strategy<Value = (Case, Vec<&'static str>, Vec<Option<Value>>)> {
+    let picks = prop::collection::vec(any::<prop::sample::Index>(), VOCABULARY.len());
+    (case(), picks).prop_map(|(case, picks)| {
+        let chosen = picks.iter().enumerate().map(|(at, pick)| sources(at)[pick.index(sources(at).len())]).collect();
+        let values =
+            case.facts.iter().map(|(_, fact)| fact.value.clone().filter(|_| fact.state == State::Fresh)).collect();
+        (case, chosen, values)
+    })
+}
+
+/// What no contract names: headers, metadata, addresses within a zone, bytes of the body, and the rest.
+fn with_noise(request: &Request, noise: &[String], port: u16, host: u8) -> Request {
+    let mut noisy = request.clone();
+    let entry = |name: &str, value: &String| HeaderEntry { name: name.into(), value: value.clone(), is_utf8: true };
+    let named =
+        ["x-other", "cookie", "x-signal", "x-forwarded-for", "x-risk"].iter().zip(noise).map(|(n, v)| entry(n, v));
+    noisy.headers = Headers::new(request.headers.iter().cloned().chain(named).collect());
+    let text = |at: usize| noise.get(at).cloned().unwrap_or_default();
+    if let Some(namespace) = noisy.metadata.get_mut(JWT) {
+        namespace["other"] = text(0).into();
+        namespace["p"]["never_named"] = text(1).into();
+        // The names of signals one level too high.
+        namespace["risk"] = 7.into();
+        namespace["approved"] = true.into();
+    }
+    if let Some(namespace) = noisy.metadata.get_mut("app") {
+        namespace["posture"] = "ok".into();
+        namespace["other"] = json!([text(2)]);
+    }
+    noisy.metadata.insert(text(3), json!({"task": text(4), "p": {"approved": true}}));
+    noisy.route_metadata.insert(JWT.to_owned(), json!({"p": {"approved": true, "risk": 0, "posture": "ok"}}));
+    noisy.extensions.insert("approved".to_owned(), text(0));
+    noisy.body =
+        Body::Forwarded { bytes: json!({"amount": 10, "extra": noise}).to_string().into_bytes(), truncated: false };
+    noisy.source.address = format!("10.{host}.2.3:{port}");
+    noisy.source.service = text(1);
+    noisy.destination.address = format!("192.0.2.{host}:{port}");
+    noisy.sni = text(2);
+    noisy
+}
+
+#[test]
+fn nothing_but_what_contracts_name_of_a_request_changes_a_decision() {
+    let compared = Cell::new(0_u32);
+    let noise = (prop::collection::vec("[a-z0-9 ]{0,12}", 5), any::<u16>(), any::<u8>());
+    let config = ProptestConfig { cases: CASES, failure_persistence: None, ..ProptestConfig::default() };
+    let result = TestRunner::new(config).run(&(fed(), noise), |((case, chosen, values), (noise, port, host))| {
+        let stage = stage(&case, &chosen, &values);
+        let Some(engine) = engine(&stage) else { return Ok(()) };
+        compared.set(compared.get() + 1);
+        let noisy = with_noise(&stage.request, &noise, port, host);
+        prop_assert_eq!(decide(&engine, &stage.request), decide(&engine, &noisy));
+        Ok(())
+    });
+    println!("I1 over all sources: {} directories compared, of {CASES} cases", compared.get());
+    result.unwrap();
+    assert!(compared.get() > 500, "too few cases to prove anything: {}", compared.get());
+}
+
+#[test]
+fn an_allow_stands_in_every_world_whatever_source_a_signal_comes_from() {
+    let (allowed, worlds) = (Cell::new(0_u32), Cell::new(0_usize));
+    let fresh: Cell<BTreeSet<&str>> = Cell::default();
+    let config = ProptestConfig { cases: 2 * CASES, failure_persistence: None, ..ProptestConfig::default() };
+    let result = TestRunner::new(config).run(&fed(), |(case, chosen, values)| {
+        let stage = stage(&case, &chosen, &values);
+        let Some(engine) = engine(&stage) else { return Ok(()) };
+        let record = decide(&engine, &stage.request);
+        for fact in record["signals"].as_array().unwrap() {
+            let at = VOCABULARY.iter().position(|known| fact["name"] == known.name).unwrap();
+            // A bool by time is never missing, and what was counted is another number.
+            let as_fed = chosen[at] == "derived" || chosen[at] == "time" && VOCABULARY[at].kind == "bool";
+            let value = values[at].as_ref().map(Value::to_json);
+            prop_assert!(as_fed || fact.get("value") == value.as_ref(), "{}: {}", chosen[at], fact);
+            if fact["state"] == "fresh" {
+                let mut seen = fresh.take();
+                seen.insert(chosen[at]);
+                fresh.set(seen);
+            }
+        }
+        if record["reason"] != "allowed" {
+            return Ok(());
+        }
+        allowed.set(allowed.get() + 1);
+        let oracle = Oracle::new(&case.policies.join("\n"));
+        let mut broken = None;
+        let tried = every_world(&options(&case, &record), |world| {
+            let allows = oracle.allows(world);
+            if !allows {
+                broken = Some(format!("{world:?}"));
+            }
+            allows
+        });
+        worlds.set(worlds.get() + tried);
+        prop_assert!(broken.is_none(), "allowed, but plain Cedar denies in the world {broken:?}");
+        Ok(())
+    });
+    let fresh = fresh.take();
+    println!("I2, I3 over {fresh:?}: {} allowed of {} cases, {} worlds tried", allowed.get(), 2 * CASES, worlds.get());
+    result.unwrap();
+    assert!(allowed.get() > 200, "too few allows to prove anything: {}", allowed.get());
+    assert_eq!(fresh.len(), 9, "a source that was never fresh proves nothing: {fresh:?}");
+}
+
+#[test]
+fn losing_a_signal_of_any_source_never_turns_a_denial_into_an_allow() {
+    let compared = Cell::new(0_u32);
+    let config = ProptestConfig { cases: CASES, failure_persistence: None, ..ProptestConfig::default() };
+    let result =
+        TestRunner::new(config).run(&(fed(), any::<prop::sample::Index>()), |((case, chosen, values), pick)| {
+            let at = pick.index(VOCABULARY.len());
+            let exempt = case.rules[at].when_unavailable == WhenUnavailable::Absent || VOCABULARY[at].self_asserted;
+            let never_lost = chosen[at] == "time" && VOCABULARY[at].kind == "bool";
+            if exempt || never_lost || values[at].is_none() {
+                return Ok(());
+            }
+            let before = stage(&case, &chosen, &values);
+            let Some(engine_before) = engine(&before) else { return Ok(()) };
+            if decide(&engine_before, &before.request)["reason"] == "allowed" {
+                return Ok(());
+            }
+            let mut lost = values.clone();
+            lost[at] = None;
+            let after = stage(&case, &chosen, &lost);
+            let engine_after = engine(&after).unwrap();
+            compared.set(compared.get() + 1);
+            let reason = decide(&engine_after, &after.request)["reason"].clone();
+            prop_assert_ne!(reason, "allowed", "{} of {} was lost", VOCABULARY[at].name, chosen[at]);
+            Ok(())
+        });
+    println!("loss over all sources: {} denied cases compared, of {CASES}", compared.get());
+    result.unwrap();
+    assert!(compared.get() > 100, "too few cases to prove anything: {}", compared.get());
+}
