@@ -127,7 +127,7 @@ _REGISTER: Final = {
     "unread_signal": "No policy reads this signal. What nobody needs should not be collected: remove it or observe it.",
 }
 _ON_THE_REQUEST: Final = {
-    "bad_filter": "Only some filters of Envoy write what they verified or computed; the others say what the caller says.",
+    "bad_filter": "Only some filters of Envoy write what they verified or computed; others say what the caller says.",
     "bad_metadata": "Metadata of Envoy has a namespace and a key.",
     "bad_network": "A network is an address and the length of its prefix, such as `10.0.0.0/8`.",
     "bad_window": "A window of time has days, a beginning, an end and a time zone.",

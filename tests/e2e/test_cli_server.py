@@ -193,3 +193,26 @@ def test_a_file_of_signals_is_published_and_the_bad_ones_are_named(server: Serve
     whole = server.run("signals", "publish", "--file", str(server.made.directory / "samples" / "signals.json"),
                        token=server.made.publisher_token)  # fmt: skip
     assert whole == "2 accepted\n"
+
+
+def test_an_edit_comes_into_force_by_itself_and_its_record_says_what_it_widens(server: Server) -> None:
+    server.ask()
+    policy = '\n@id("everyone-reads")\npermit (principal, action == Action::"account.read", resource);\n'
+    with (server.made.directory / "policies" / "refunds.cedar").open("a") as file:
+        file.write(policy)
+    found: list[dict[str, object]] = []
+    deadline = time.monotonic() + 20
+    while not found and time.monotonic() < deadline:
+        time.sleep(0.2)
+        lines = server.run("log", "tail", "-n", "1000", "--json").splitlines()
+        found = [r for r in map(json.loads, lines) if r.get("change") == "configuration_loaded"][1:]
+    (loaded,) = found
+    assert loaded["actor"] == "watch"
+    assert loaded["words"] == [
+        {
+            "part": "policy",
+            "name": "everyone-reads",
+            "direction": "widens",
+            "sentence": "`everyone-reads` is new and allows what it permits",
+        }
+    ]
