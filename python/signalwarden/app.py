@@ -66,8 +66,6 @@ UNENFORCED: Final = "unenforced_route"
 REFUSALS_A_SECOND: Final = 10
 """Change records of refused clients: more would let a stranger fill the log and deny everyone's requests. The rest
 are counted in the next one."""
-UNENFORCED: Final = "unenforced_route"
-"""The warning of a route with `enforce: false`."""
 
 
 @dataclass(slots=True)

@@ -38,9 +38,10 @@ ROOMS: Edges = {
     "identity": {"model", "reason"},
     "signals": {"change", "document", "error", "findings", "limits", "model", "route"},
     "policy": {"document", "findings", "limits", "model", "reason"},
-    "snapshot": {"error", "findings", "identity", "limits", "model", "policy", "route", "signals"},
+    "idle": {"findings", "model", "policy", "signals"},
+    "snapshot": {"error", "findings", "identity", "idle", "limits", "model", "policy", "route", "signals"},
     "decide": {"model", "policy", "reason", "route"},
-    "record": {"identity", "model", "policy", "reason", "route", "signals", "snapshot"},
+    "record": {"decide", "identity", "model", "policy", "reason", "route", "signals", "snapshot"},
     "wire": {"decide", "limits", "model", "reason"},
     "check": {
         "decide",
