@@ -29,7 +29,9 @@ WATCHED = (
 def root(minimal_directory: Path) -> Path:
     """The minimal directory: its route is not enforced, its policies forbid all."""
     routes = minimal_directory / "routes.yaml"
-    routes.write_text(routes.read_text().replace("    tier: runtime\n", "    tier: runtime\n    enforce: false\n"))
+    routes.write_text(
+        routes.read_text().replace("    tier: runtime\n", "    tier: runtime\n    enforce: false\n")
+    )
     (minimal_directory / "policies/more.cedar").write_text("forbid (principal, action, resource);\n")
     return minimal_directory
 
@@ -61,12 +63,16 @@ def number(app: App, name: str) -> float:
     return float(next(line.rpartition(" ")[2] for line in lines if line.startswith(f"{name} ")))
 
 
-def test_what_policies_deny_is_let_pass_with_our_headers_and_recorded_as_a_denial(app: App, root: Path) -> None:
+def test_what_policies_deny_is_let_pass_with_our_headers_and_recorded_as_a_denial(
+    app: App, root: Path
+) -> None:
     answer = asking.parsed(check(app))
     assert answer.status is not None
     assert int(answer.status.code) == 0
     assert answer.ok_response is not None
-    headers = {option.header.key: option.header.value for option in answer.ok_response.headers if option.header}
+    headers = {
+        option.header.key: option.header.value for option in answer.ok_response.headers if option.header
+    }
     assert headers["x-signalwarden-principal"] == asking.AGENT
     assert "x-original-url" in answer.ok_response.headers_to_remove
     assert answer.dynamic_metadata is not None
