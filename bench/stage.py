@@ -30,6 +30,7 @@ __all__ = [
     "Server",
     "allow_all",
     "cpu_seconds",
+    "metrics",
     "places",
     "records_written",
     "served",
@@ -41,7 +42,9 @@ START_S: Final = 30.0
 """Ten thousand policies and a busy machine; it takes under a second on a quiet one."""
 END_S: Final = 15.0
 """Above the server's own graces."""
-_STARTED: Final = re.compile(r"check on 127\.0\.0\.1:(\d+), admin on 127\.0\.0\.1:(\d+)")
+_STARTED: Final = re.compile(
+    r"check on 127\.0\.0\.1:(\d+), admin on 127\.0\.0\.1:(\d+)(?:, signals on 127\.0\.0\.1:(\d+))?,"
+)
 _WRITTEN: Final = re.compile(r"^signalwarden_log_written(?:_total)? ([0-9.e+]+)$", re.MULTILINE)
 
 
@@ -57,6 +60,7 @@ class Server:
     port: int
     admin_port: int = 0
     token: str = ""
+    signals_port: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,9 +90,17 @@ def pinned(core: int | None, command: Sequence[str]) -> list[str]:
 
 
 @contextlib.contextmanager
-def signalwarden(where: Path, core: int | None, *, policies: int, influence: str) -> Iterator[Server]:
-    """The real server, in a directory made for it below `where`, with its twelve signals published."""
+def signalwarden(
+    where: Path, core: int | None, *, policies: int, influence: str, settings: str = ""
+) -> Iterator[Server]:
+    """The real server, in a directory made for it below `where`, with its twelve signals published. `settings`: more
+    lines for signalwarden.yaml, with which it has a signals address, too."""
     made = directory.make(where / "directory", policies=policies, influence=influence)
+    if settings:
+        file = made.directory / "signalwarden.yaml"
+        text = file.read_text(encoding="utf-8")
+        text = text.replace('admin: "127.0.0.1:0"}', 'admin: "127.0.0.1:0", signals: "127.0.0.1:0"}')
+        file.write_text(text + settings, encoding="utf-8")
     with served(made, core) as server:
         with AdminClient(Address("127.0.0.1", server.admin_port), made.publisher_token) as admin:
             answer = admin.publish(directory.signals_body())
@@ -107,15 +119,15 @@ def served(made: directory.Made, core: int | None) -> Iterator[Server]:
         _child(pinned(core, command), stdout=sink.fileno(), stderr=sink.fileno()) as child,
     ):
         ports = _await_ports(child, told)
-        yield Server(child.pid, ports[0], ports[1], made.publisher_token)
+        yield Server(child.pid, ports[0], ports[1], made.publisher_token, ports[2])
 
 
-def _await_ports(child: subprocess.Popen[bytes], told: Path) -> tuple[int, int]:
+def _await_ports(child: subprocess.Popen[bytes], told: Path) -> tuple[int, int, int]:
     deadline = time.monotonic() + START_S
     while time.monotonic() < deadline:
         text = told.read_text(encoding="utf-8", errors="replace")
         if found := _STARTED.search(text):
-            return int(found[1]), int(found[2])
+            return int(found[1]), int(found[2]), int(found[3] or 0)
         if child.poll() is not None:
             last = text.strip().splitlines()[-1:] or ["it said nothing"]
             raise BenchError(f"the server ended with status {child.returncode}: {last[0]}")
@@ -165,6 +177,14 @@ def cpu_seconds(pid: int) -> float:
 
 def records_written(server: Server) -> int:
     """What the server's metrics say of its decision log."""
+    found = _WRITTEN.search(metrics(server))
+    if found is None:
+        raise BenchError("the server's metrics don't say how many records were written")
+    return int(float(found[1]))
+
+
+def metrics(server: Server) -> str:
+    """All of the server's metrics, as it exposes them."""
     request = urllib.request.Request(
         f"http://127.0.0.1:{server.admin_port}/metrics", headers={"authorization": f"Bearer {server.token}"}
     )
@@ -172,10 +192,6 @@ def records_written(server: Server) -> int:
         with urllib.request.build_opener(urllib.request.ProxyHandler({})).open(
             request, timeout=END_S
         ) as answer:
-            text = answer.read().decode()
+            return str(answer.read().decode())
     except OSError as error:
         raise SignalwardenError(f"the server's metrics can't be read: {error}") from error
-    found = _WRITTEN.search(text)
-    if found is None:
-        raise BenchError("the server's metrics don't say how many records were written")
-    return int(float(found[1]))

@@ -99,7 +99,7 @@ class World:
             core=self.engine,
             keep=self.keep,
             clock=self.clock,
-            basis=Basis(self.root, "idp", self.contracts),
+            basis=Basis(self.store, "idp", self.contracts),
             note=lambda feed, detail: self.notes.append((feed, detail)),
         )
         self.stream.settle()

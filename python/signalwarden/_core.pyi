@@ -181,6 +181,13 @@ class Engine:
         Raises BadInputError."""
     def feeds(self) -> bytes:
         """JSON of the streams of events: [{"feed", "kind", "verified_at", "in_sync", "in_sync_since", "suspended"}]."""
+    def signal_stats(self, *, now_us: int, scan: bool) -> bytes:
+        """JSON {"signals": [{"name", "states": {state: n since the start}, "recent": {state: n of the last 5 minutes},
+        "age_buckets": [[seconds, n not older]…], "age_count", "age_sum", "rejected": {reason: n}}]} of the register in
+        force. With `scan` also "subjects", "freshest", "oldest": a look at every live value."""
+    def publishers(self) -> bytes:
+        """JSON [{"publisher", "last_seen", "accepted", "rejected": {reason: n}, "disabled", "disabled_signals"}] of
+        whoever sent values or is switched off."""
     def switched_off(self) -> list[tuple[str, str | None]]:
         """Publishers and feeds that are switched off, as a whole (None) or for one signal."""
     def apply(self, changes: Sequence[StoredChange], *, now_us: int) -> None:

@@ -255,7 +255,8 @@ def _endpoints(services: Services, push: PushSource) -> dict[tuple[str, str], Ca
         except StateError as error:
             raise Refused(AdminReason.NOT_KEPT, str(error), headers={"retry-after": "1"}) from error
 
-    def healthz() -> Response:
+    async def healthz() -> Response:
+        # Not in the thread pool: publishers that wait for a slow disk must not make the process look dead.
         return _json(b'{"alive":true}')
 
     def readyz() -> Response:

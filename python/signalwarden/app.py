@@ -23,6 +23,7 @@ import orjson
 from signalwarden import __version__, _core, admin, register, tallies
 from signalwarden.config import ClientSettings, Loaded, Right, Settings
 from signalwarden.decision_log import FileSink, LogWriter, Recorder, now_us, rfc3339
+from signalwarden.difference import view
 from signalwarden.doors import HttpDoor
 from signalwarden.errors import ConfigurationError, SignalwardenError, StateError, sentence
 from signalwarden.in_force import InForce
@@ -139,20 +140,19 @@ class App:
         stack.callback(self._keep_time_at_end, intake, engine)
         self._replay(store, engine)
         in_force = InForce(store)
-        in_force.demand_approval(loaded)
-        in_force.keep(loaded)
+        in_force.admit(loaded, view(loaded))
         engine.swap(loaded.configuration)
         recorder = Recorder(engine, self._clock)
         writer = self._open_log(stack, settings, root, engine, recorder)
         recorder.change("server_started", actor="server", version=__version__)
-        feeds = self._feeds(loaded, engine, intake, recorder)
+        feeds = self._feeds(loaded.root, store, engine, intake, recorder)
         stack.callback(feeds.stop)
         reloads = Reloads(
             self._directory,
             loaded,
             in_force=in_force,
             clock=self._clock,
-            swap=functools.partial(self._swap, intake, engine),
+            swap=functools.partial(self._swap, intake, engine, feeds),
             recorder=recorder,
             count=self._count,
             on_swapped=[lambda loaded: feeds.adopt(loaded.configuration.describe())],
@@ -179,18 +179,21 @@ class App:
         stack.callback(watch.stop)
         watch.start()
 
-    def _swap(self, intake: Intake, engine: _core.Engine, loaded: Loaded) -> None:
+    def _swap(self, intake: Intake, engine: _core.Engine, feeds: Feeds, loaded: Loaded) -> None:
+        feeds.prepare(loaded.configuration.describe())
         intake.undisturbed(lambda: engine.swap(loaded.configuration))
 
-    def _feeds(self, loaded: Loaded, engine: _core.Engine, intake: Intake, recorder: Recorder) -> Feeds:
+    def _feeds(
+        self, root: Path, store: Store, engine: _core.Engine, intake: Intake, recorder: Recorder
+    ) -> Feeds:
         return Feeds(
             Seams(
-                loaded.root,
+                root,
                 self.publish_as,
                 lambda: self._clock() / 1e6,
                 core=engine,
                 keep=intake.keep,
-                state=loaded.settings.state_path(loaded.root).parent,
+                documents=store,
                 note=lambda feed, why: recorder.change("stream_suspended", feed=feed, detail=why),
             )
         )

@@ -489,10 +489,12 @@ def judge(directory: Directory, now_us: int, *, unapproved: bool = False) -> Loa
             directory.core_files(), trust_domain=domain, federates_with=list(federates), now_us=now_us
         )
         findings += configuration.warnings
+        contracts = orjson.loads(configuration.describe())["signals"]
         if settings is not None:
-            findings += _unauthenticated(settings, configuration, directory)
+            findings += _unauthenticated(settings, contracts, directory)
         if not unapproved:
-            findings += _approvals(configuration, directory)
+            # Each contract that names approvers has their signatures over what it says now.
+            findings += approvers.findings(contracts, directory.approvals())
     except ConfigurationError as error:
         findings += error.findings
     if settings is None or configuration is None or any(map(is_error, findings)):
@@ -501,21 +503,17 @@ def judge(directory: Directory, now_us: int, *, unapproved: bool = False) -> Loa
     return Loaded(directory.root, settings, configuration, warnings, directory.digest, directory.approvals())
 
 
-def _approvals(configuration: _core.Configuration, directory: Directory) -> list[Problem]:
-    """Each contract that names approvers has their signatures over what it says now."""
-    return approvers.findings(orjson.loads(configuration.describe())["signals"], directory.approvals())
-
-
 def _unauthenticated(
-    settings: Settings, configuration: _core.Configuration, directory: Directory
+    settings: Settings, contracts: Sequence[Mapping[str, Any]], directory: Directory
 ) -> Iterator[Problem]:
-    """Push sources whose publisher nobody could be: no token in `clients`, and no door that takes certificates."""
-    if _takes_certificates(settings.listen):
+    """Push sources whose publisher nobody could be: no token in `clients`, and no door that takes
+    certificates."""
+    if settings.listen.signals is not None:
         return
     known = {client.id for client in settings.clients if Right.PUBLISH in client.may}
     strange = [
         (contract, at, source["publisher"])
-        for contract in orjson.loads(configuration.describe())["signals"]
+        for contract in contracts
         for at, source in enumerate(contract["sources"])
         if source["kind"] == "push" and source["publisher"] not in known
     ]
@@ -527,14 +525,9 @@ def _unauthenticated(
         line, column = places.get(f"/signals/{contract['name']}/sources/{at}", (contract["line"], 1))
         message = (
             f"`{contract['name']}`: nobody can authenticate as its publisher `{publisher}`: expected an entry of "
-            "`clients` in signalwarden.yaml with the right `publish`"
+            "`clients` in signalwarden.yaml with the right `publish`, or `listen.signals` for its certificate"
         )
         yield Problem("error", "signals.yaml", line, column, "unauthenticated_source", message)
-
-
-def _takes_certificates(listen: Listen) -> bool:
-    """Whether a publisher may come with a certificate of its own instead of a token."""
-    return bool(listen.signals)
 
 
 def _domains(text: object) -> tuple[str, tuple[str, ...]]:

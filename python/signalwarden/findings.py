@@ -14,6 +14,7 @@ EXCEPTION: Final = "declared_exception"
 """Not a finding: what the directory itself declares to be an exception, listed so that nobody overlooks it."""
 
 _FILES: Final = {
+    "directory_changing": "The directory was written to all the while it was read. Try again once it is still.",
     "ignored_file": "A file that nothing reads. Rename it if it was meant to count, or remove it.",
     "missing_file": "A file that every directory has is not there. `signalwarden init` makes a directory with all.",
     "not_utf8": "Every file is UTF-8 text. Save it as such.",
@@ -86,6 +87,8 @@ _ROUTES: Final = {
     "unknown_parameter": "An argument names a parameter that the path of its route does not have.",
 }
 _REGISTER: Final = {
+    "approval_invalid": "The approvals file, or a signature in it, is not good. Let the approver sign again.",
+    "approval_missing": "An approver has not signed what the contract says now: `signalwarden signals approve NAME`.",
     "assurance_too_high": "A source can't be trusted further than its kind allows. Declare it lower.",
     "bad_adverse": "`adverse` says which values are bad news: `{one_of: [...]}`, `{at_least: n}` or `{at_most: n}`.",
     "bad_header": "This header can't be a signal: it is ours, carries a credential, or is no header name.",

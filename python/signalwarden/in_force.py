@@ -13,12 +13,12 @@ import orjson
 
 from signalwarden import __version__
 from signalwarden.approvers import Approver, approvers_of, findings
-from signalwarden.difference import View, view
+from signalwarden.difference import View
 from signalwarden.errors import ConfigurationError, StateError
 
 if TYPE_CHECKING:
     from signalwarden.config import Loaded
-    from signalwarden.state import Store
+    from signalwarden.state import Documents
 
 __all__ = ["InForce"]
 
@@ -34,24 +34,20 @@ MAX_DECLARED_BYTES: Final = 64 * 1024 * 1024
 class InForce:
     """Reads and writes what outlives the server. One thread at a time."""
 
-    def __init__(self, store: Store) -> None:
+    def __init__(self, store: Documents) -> None:
         """Raises StateError if what the state holds can't be read: nobody could say who approves what."""
         self._store = store
         self._kept = store.kept(APPROVERS)
         self._approvers = _approvers(self._kept)
 
-    def demand_approval(self, loaded: Loaded) -> None:
-        """Raises ConfigurationError unless those have signed who approve what is in force."""
-        if not self._approvers:
-            return
-        missing = findings(loaded.described()["signals"], loaded.approvals, self._approvers)
-        if missing:
+    def admit(self, loaded: Loaded, declared: View) -> None:
+        """To be called before a directory comes into force: from now on its approvers count. Raises
+        ConfigurationError unless those have signed who approve what was in force before, StateError if the new ones
+        can't be kept; then it must not come into force. `declared` is the directory's view."""
+        signals = declared["described"]["signals"]
+        if self._approvers and (missing := findings(signals, loaded.approvals, self._approvers)):
             raise ConfigurationError(missing)
-
-    def keep(self, loaded: Loaded) -> None:
-        """To be called before a directory comes into force: from now on its approvers count. Raises StateError,
-        and then it must not come into force."""
-        named = {contract["name"]: approvers_of(contract) for contract in loaded.described()["signals"]}
+        named = {contract["name"]: approvers_of(contract) for contract in signals}
         governed = {name: approvers for name, approvers in named.items() if approvers}
         text = orjson.dumps(
             {name: [[a.id, a.ed25519] for a in approvers] for name, approvers in governed.items()},
@@ -77,10 +73,10 @@ class InForce:
             )
             return None
 
-    def keep_declared(self, loaded: Loaded) -> None:
+    def keep_declared(self, loaded: Loaded, declared: View) -> None:
         """For the words of the next start. A failure is logged: decisions do not depend on it."""
         document = {
-            "version": __version__, "revision": loaded.configuration.revision, "view": view(loaded),
+            "version": __version__, "revision": loaded.configuration.revision, "view": declared,
         }  # fmt: skip
         text = orjson.dumps(document)
         if len(text) > MAX_DECLARED_BYTES:

@@ -30,8 +30,9 @@ MAX_WAITING_BYTES: Final = 128 * 1024 * 1024
 """Their bodies together: sixty of the largest."""
 MAX_GROUP: Final = 64
 """Batches of one transaction. More gain nothing: one sync for 64 is no cost that is left to save."""
-MAX_GROUP_BYTES: Final = 4 * 1024 * 1024
-"""Their bodies together: about twenty full calls, so that whoever comes next waits for a fraction of a second."""
+MAX_GROUP_BYTES: Final = 1024 * 1024
+"""Their bodies together: half a dozen full calls. Whoever comes next waits for a fraction of a second, and the
+longest step that holds the interpreter, sorting, keeps a decision waiting for a few milliseconds at most."""
 _PACED: Final = "poll:"
 """Origins that we ask ourselves, at our own pace: an answer that is cut in calls would hold itself up."""
 _MARK: Final = b'"observed_at"'

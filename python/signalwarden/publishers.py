@@ -73,7 +73,7 @@ class Publishers:
         self._intake.keep(make)
         if done:
             self._record(actor, publisher, signal, enabled=enabled)
-        return orjson.dumps(self._standing(publisher, origins(self._description())))
+        return orjson.dumps(self._standing(publisher, origins(self._description()), self._heard()))
 
     def _known(self, publisher: str, signal: str | None) -> None:
         """A switch of a name that nobody has would leave the one on that was meant."""
@@ -92,17 +92,29 @@ class Publishers:
             self._recorder.change("publisher_disabled", actor=actor, publisher=publisher, signal=signal)
 
     def listing(self) -> bytes:
-        """JSON of all that contracts name or that is switched off:
-        `{"publishers": [{"publisher", "disabled", "disabled_signals", "signals"}]}`."""
-        named = origins(self._description())
-        every = {*named, *(publisher for publisher, _ in self._engine.switched_off())}
-        return orjson.dumps({"publishers": [self._standing(publisher, named) for publisher in sorted(every)]})
+        """JSON of all that contracts name, that was heard since the start, or that is switched off: `{"publishers":
+        [{"publisher", "disabled", "disabled_signals", "signals", "last_seen", "accepted", "rejected"}]}`."""
+        named, heard = origins(self._description()), self._heard()
+        every = {*named, *heard, *(publisher for publisher, _ in self._engine.switched_off())}
+        standings = [self._standing(publisher, named, heard) for publisher in sorted(every)]
+        return orjson.dumps({"publishers": standings})
 
-    def _standing(self, publisher: str, named: dict[str, list[str]]) -> dict[str, Any]:
+    def _heard(self) -> dict[str, dict[str, Any]]:
+        """What the core counts of each, as far as this build does."""
+        count = getattr(self._engine, "publishers", None)
+        return {entry["publisher"]: entry for entry in orjson.loads(count())} if count else {}
+
+    def _standing(
+        self, publisher: str, named: dict[str, list[str]], heard: dict[str, dict[str, Any]]
+    ) -> dict[str, Any]:
         off = [signal for who, signal in self._engine.switched_off() if who == publisher]
+        counted = heard.get(publisher, {})
         return {
             "publisher": publisher,
             "disabled": None in off,
             "disabled_signals": sorted(signal for signal in off if signal is not None),
             "signals": sorted(named.get(publisher, [])),
+            "last_seen": counted.get("last_seen"),
+            "accepted": counted.get("accepted", 0),
+            "rejected": counted.get("rejected", {}),
         }

@@ -127,7 +127,7 @@ class Reloads:
     def record_start(self) -> None:
         """Records what the server starts with, and what that changes against what was in force last."""
         revision, declared = self._in_force.declared() or (None, None)
-        self._record(revision, declared, self._loaded, "server")
+        self._record(revision, declared, self._loaded, view(self._loaded), "server")
 
     def reload(self, actor: str) -> str:
         """Puts the directory in force as it is now; its revision. The same content again is a reload, too: somebody
@@ -163,13 +163,12 @@ class Reloads:
         try:
             loaded = read.good()
             _refuse_fixed(before.settings, loaded.settings)
-            self._in_force.demand_approval(loaded)
+            now = view(loaded)
+            self._in_force.admit(loaded, now)
         except ConfigurationError as error:
             self._attempted = read.digest
             self._refuse(actor, error)
             raise
-        try:
-            self._in_force.keep(loaded)
         except StateError as error:
             self._count("state_failures")
             _log.error("reload by %s failed, what was in force goes on: %s", actor, error)
@@ -177,7 +176,7 @@ class Reloads:
         self._swap(loaded)
         self._loaded, self._attempted, self._refused = loaded, read.digest, None
         self._count("reloads_done")
-        self._record(before.configuration.revision, view(before), loaded, actor)
+        self._record(before.configuration.revision, view(before), loaded, now, actor)
         _log.info("revision %.12s in force, by %s", loaded.configuration.revision, actor)
         for told in self._on_swapped:
             try:
@@ -194,8 +193,9 @@ class Reloads:
         self._recorder.change("configuration_refused", actor=actor, revision=kept, findings=findings)
         _log.error("reload by %s refused, revision %.12s goes on:\n%s", actor, kept, error)
 
-    def _record(self, previous: str | None, before: View | None, after: Loaded, actor: str) -> None:
-        now = view(after)
+    def _record(
+        self, previous: str | None, before: View | None, after: Loaded, now: View, actor: str
+    ) -> None:
         words = in_words(before, now) if before else []
         self._recorder.change(
             "configuration_loaded",
@@ -209,7 +209,7 @@ class Reloads:
             words=[word.as_dict() for word in words[:MAX_WORDS]],
             words_left_out=max(0, len(words) - MAX_WORDS),
         )
-        self._in_force.keep_declared(after)
+        self._in_force.keep_declared(after, now)
 
 
 def _refuse_fixed(before: Settings, after: Settings) -> None:

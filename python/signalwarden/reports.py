@@ -18,6 +18,9 @@ from signalwarden.findings import EXCEPTION, help_of
 __all__ = ["Report", "as_json", "github", "sarif"]
 
 SARIF_SCHEMA: Final = "https://json.schemastore.org/sarif-2.1.0.json"
+MAX_RESULTS: Final = 25_000
+"""GitHub refuses a run with more. The errors are kept."""
+_RANKS: Final = ("error", "warning", "note")
 # As the register writes an exception: its place, then the sentence.
 _PLACED = re.compile(r"(?P<file>[^:\s]+):(?P<line>\d+)(?::(?P<column>\d+))?: (?P<text>.*)", re.DOTALL)
 
@@ -75,6 +78,8 @@ def as_json(report: Report) -> dict[str, Any]:
 def sarif(report: Report) -> dict[str, Any]:
     """A SARIF 2.1.0 log of one run. Every rule that is named is described, with its help."""
     entries = _entries(report)
+    if len(entries) > MAX_RESULTS:
+        entries = sorted(entries, key=lambda entry: _RANKS.index(entry.severity))[:MAX_RESULTS]
     rules = sorted({entry.code for entry in entries})
     levels = {code: _level(entry for entry in entries if entry.code == code) for code in rules}
     below = _below_repository(report.directory)
@@ -117,7 +122,7 @@ def _rule(code: str, level: str) -> dict[str, Any]:
 def _level(entries: Iterable[FindingLike]) -> str:
     """One code may be an error here and a warning there: its rule has the worse."""
     levels = {entry.severity for entry in entries}
-    return next(level for level in ("error", "warning", "note") if level in levels)
+    return next(level for level in _RANKS if level in levels)
 
 
 def _result(entry: FindingLike, rule: int, below: PurePosixPath) -> dict[str, Any]:

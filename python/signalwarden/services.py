@@ -79,7 +79,8 @@ class Services(Protocol):
         write. Raises UnknownPublisherError (404), BadInputError (400), StateError (503)."""
 
     def publishers(self) -> bytes:
-        """JSON of GET /v1/publishers: `{"publishers": [{"publisher", "disabled", "disabled_signals", "signals"}]}`."""
+        """JSON of GET /v1/publishers: `{"publishers": [{"publisher", "disabled", "disabled_signals", "signals",
+        "last_seen", "accepted", "rejected"}]}`."""
 
     def register(self) -> bytes:
         """JSON of GET /v1/register: the configuration in force, as `Configuration.describe()`, each signal with

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
     from pathlib import Path
 
-__all__ = ["SqliteStore", "Store"]
+__all__ = ["Documents", "SqliteStore", "Store"]
 
 APPLICATION_ID: Final = 0x5357_5331
 """`SWS1` in the file's header: this is ours, and not somebody else's database."""
@@ -100,18 +100,22 @@ class Store(Protocol):
     def read_all(self) -> Iterator[_core.StoredChange]:
         """Everything kept, oldest first."""
 
+    def close(self) -> None:
+        """Gives the directory up."""
+
+
+class Documents(Protocol):
+    """Keeps a few documents by name. Every method may be called from any thread and raises StateError."""
+
     def keep(self, key: str, value: bytes) -> None:
         """Writes a document in place of an earlier one of this name; on the disk when it returns."""
 
     def kept(self, key: str) -> bytes | None:
         """The document of this name."""
 
-    def close(self) -> None:
-        """Gives the directory up."""
-
 
 class SqliteStore:
-    """A Store in one SQLite file."""
+    """A Store, and Documents in one SQLite file."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
@@ -125,6 +129,8 @@ class SqliteStore:
         try:
             self._database = _open(path)
             self._last = int(self._database.execute("SELECT last FROM sequence").fetchone()[0])
+            self._added = bool(self._database.execute("SELECT EXISTS (SELECT 1 FROM added)").fetchone()[0])
+            """Whether there may be rows to clear: mostly there are none, and looking for each key costs."""
         except BaseException:
             self._lock.release()
             raise
@@ -138,7 +144,8 @@ class SqliteStore:
             replacing, adding = _compacted(changes, last)
             self._database.execute("BEGIN IMMEDIATE")
             try:
-                self._database.executemany(_CLEAR, [(key,) for key, _, _ in replacing])
+                if self._added:
+                    self._database.executemany(_CLEAR, [(key,) for key, _, _ in replacing])
                 self._database.executemany(_REPLACE, replacing)
                 self._database.executemany(_ADD, adding)
                 self._database.execute("UPDATE sequence SET last = ?", (last + len(changes),))
@@ -147,6 +154,7 @@ class SqliteStore:
                 self._undo()
                 raise
             self._last = last + len(changes)
+            self._added = self._added or bool(adding)
 
     def _undo(self) -> None:
         """SQLite has already rolled back after some errors, a full disk among them."""
@@ -168,12 +176,12 @@ class SqliteStore:
             return cursor.fetchmany(PAGE)
 
     def keep(self, key: str, value: bytes) -> None:
-        """See Store."""
+        """See Documents."""
         with self._mutex, self._saying("written"):
             self._database.execute("INSERT OR REPLACE INTO kept (key, value) VALUES (?, ?)", (key, value))
 
     def kept(self, key: str) -> bytes | None:
-        """See Store."""
+        """See Documents."""
         with self._mutex, self._saying("read"):
             row = self._database.execute("SELECT value FROM kept WHERE key = ?", (key,)).fetchone()
         return None if row is None else bytes(row[0])

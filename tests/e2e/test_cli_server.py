@@ -140,7 +140,7 @@ def test_a_publisher_is_switched_off_for_the_next_decision_and_over_a_restart(se
     server.restart()
     assert asked() == "signal_unavailable"
     listed = server.run("signals", "publisher", "list", token=operator)
-    assert re.search(rf"^{feed} +off +device_trust, posture$", listed, re.MULTILINE)
+    assert re.search(rf"^{feed} +off +device_trust, posture ", listed, re.MULTILINE)
     assert server.run("signals", "publisher", "enable", feed, token=operator) == f"{feed}: on\n"
     assert asked() == "signal_unavailable"
     tell()

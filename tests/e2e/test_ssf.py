@@ -16,6 +16,7 @@ import pytest
 
 from signalwarden.app import App
 from signalwarden.server import CHECK_METHOD
+from signalwarden.signals.feeds import Feeds
 from tests.asking import AGENT, check_request, reason_of
 from tests.conftest import Eventually
 from tests.transmitter import AUDIENCE, CAEP, ISSUER, Key, PollServer, Transmitter, key_set
@@ -146,7 +147,7 @@ def test_a_pushed_event_revokes_one_and_leaves_the_others_to_the_resting_value(
         assert server.push(revoked)[0] == 202
         assert (server.decide(AGENT), server.decide(OTHER)) == ("no_policy_permits", "allowed")
         metrics = server.http("GET", "/metrics").text
-        assert 'signalwarden_ssf_in_sync{feed="idp"} 1.0' in metrics
+        assert 'signalwarden_feed_in_sync{feed="idp"} 1.0' in metrics
         assert 'signalwarden_ssf_accepted_total{feed="idp"} 1.0' in metrics
 
 
@@ -205,7 +206,9 @@ def test_poisoned_sets_change_nothing_and_are_answered_as_the_rfc_says(
         assert server.http("GET", "/v1/signals").json()["signals"] == []
 
 
-def test_a_contract_that_reads_more_events_is_vouched_for_anew(root: Path, transmitter: Transmitter) -> None:
+def test_a_contract_that_reads_more_events_is_vouched_for_anew(
+    root: Path, transmitter: Transmitter, monkeypatch: pytest.MonkeyPatch
+) -> None:
     register = (root / "signals.yaml").read_text()
     with running(root) as server:
         server.push(transmitter.verification(time.time()))
@@ -215,8 +218,13 @@ def test_a_contract_that_reads_more_events_is_vouched_for_anew(root: Path, trans
         assert server.decide(AGENT) == server.decide(OTHER) == "allowed"  # it is no concern of the contract
         changed = register.replace("events: {", "events: {credential-change: {value: false}, ")
         (root / "signals.yaml").write_text(changed)
-        server.app.reload("SIGHUP")
+        adopt = server.app._up().feeds.adopt
+        with monkeypatch.context() as patch:  # what runs has not followed yet
+            patch.setattr(Feeds, "adopt", lambda *_: None)
+            server.app.reload("SIGHUP")
         assert (server.decide(AGENT), server.decide(OTHER)) == ("allowed", "signal_unavailable")
+        adopt(server.app._up().reloads.loaded.configuration.describe())
+        assert server.decide(OTHER) == "signal_unavailable"
         server.vouch()
         assert server.decide(OTHER) == "allowed"
         server.push(transmitter.event(time.time(), "credential-change", workload(OTHER)))

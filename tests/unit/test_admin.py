@@ -5,10 +5,13 @@ from __future__ import annotations
 import logging
 import re
 import socket
+import threading
 from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 from fastapi.testclient import TestClient
 
@@ -562,6 +565,38 @@ def test_a_body_without_an_end_is_cut_off(door: Address, services: FakeServices)
             pass
         assert sent < 64 * MAX_BODY_BYTES
     assert services.published == []
+
+
+def test_publishers_that_wait_for_the_disk_do_not_make_the_process_look_dead(
+    door: Address, services: FakeServices, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    go, waiting = threading.Event(), threading.Semaphore(0)
+
+    def slow() -> None:
+        waiting.release()
+        assert go.wait(20)
+
+    monkeypatch.setattr(services, "_fail", slow)
+    with (
+        ThreadPoolExecutor(60) as pool,
+        httpx.Client(
+            transport=httpx.HTTPTransport(uds=str(door.path)), base_url="http://admin", timeout=10
+        ) as http,
+    ):
+
+        def tell() -> None:
+            with AdminClient(door, SECRET) as client:
+                client.publish(BATCH)
+
+        calls = [pool.submit(tell) for _ in range(60)]
+        for _ in range(40):  # as many as the pool has threads
+            assert waiting.acquire(timeout=20)
+        try:
+            assert http.get("/healthz").status_code == 200
+        finally:
+            go.set()
+        for call_ in calls:
+            call_.result(20)
 
 
 def test_calls_leave_nothing_of_themselves_in_the_log(door: Address) -> None:

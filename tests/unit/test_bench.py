@@ -119,3 +119,24 @@ def test_a_mistake_is_one_sentence(arguments: tuple[str, ...], sentence: str) ->
     assert ended.returncode == 2
     assert sentence in ended.stderr.strip().splitlines()[-1]
     assert "Traceback" not in ended.stderr
+
+
+def test_the_bench_of_publishers_runs_through_small() -> None:
+    before = children()
+    command = [
+        sys.executable,
+        str(ROOT / "bench" / "ingest.py"),
+        "--seconds",
+        "0.3",
+        "--changes",
+        "6",
+        "--json",
+    ]
+    ran = subprocess.run(command, capture_output=True, text=True, timeout=150)
+    assert ran.returncode == 0, ran.stderr
+    figures = json.loads(ran.stdout)
+    ways = [(rate["way"], rate["batch"]) for rate in figures["rates"]]
+    assert ways == [(way, batch) for way in ("HTTP", "gRPC") for batch in (1, 100, 1_000)]
+    assert all(rate["values"] >= rate["batch"] and rate["batches_a_write"] >= 1 for rate in figures["rates"])
+    assert figures["changed"]["sent to changed decision"]["p50_ms"] > 0
+    assert children() <= before

@@ -174,6 +174,14 @@ def test_a_code_that_is_error_and_warning_has_the_level_of_the_error() -> None:
     assert [result["level"] for result in one["results"]] == ["warning", "error"]
 
 
+def test_a_run_has_no_more_results_than_github_takes_and_errors_come_first() -> None:
+    warning = Problem("warning", "a", 1, 1, "cedar", "one")
+    many = [*[warning] * reports.MAX_RESULTS, replace(warning, severity="error")]
+    one = reports.sarif(reports.Report(Path("/nowhere"), [*many], [], None))["runs"][0]
+    assert len(one["results"]) == reports.MAX_RESULTS
+    assert one["results"][0]["level"] == "error"
+
+
 def test_json_and_another_format_contradict_each_other(run: Run, directory: Path) -> None:
     status, out, err = run("check", "--config", directory, "--json", "--format", "sarif")
     assert (status, out) == (2, "")
@@ -197,6 +205,15 @@ def test_a_source_whose_publisher_nobody_can_be_is_an_error(tmp_path: Path) -> N
         assert register[finding.line - 1].index("{kind: push") >= finding.column - 1 > 0
         assert starter.PUBLISHER in finding.message
     edit(made / "signalwarden.yaml", "may: [read]", "may: [read, publish]")
+    assert config.load(made, NOW_US).warnings == ()
+
+
+def test_a_publisher_may_come_with_a_certificate_instead(tmp_path: Path) -> None:
+    made = starter.create(tmp_path / "refunds", now=datetime.now(UTC)).directory
+    edit(made / "signalwarden.yaml", "may: [publish]", "may: [read]")
+    edit(made / "signalwarden.yaml", "listen:", 'listen:\n  signals: "127.0.0.1:0"')
+    with (made / "signalwarden.yaml").open("a") as settings:
+        settings.write("tls: {cert: a.pem, key: b.pem, client_ca: c.pem}\n")
     assert config.load(made, NOW_US).warnings == ()
 
 

@@ -86,8 +86,9 @@ def test_a_directory_that_can_not_be_loaded_is_named(minimal_directory: Path, af
 def test_what_is_not_approved_yet_can_be_read(minimal_directory: Path, after: Path) -> None:
     key = "11qYAYKxCrfVS/7TyWQHOg7hcvPapiMlrwIaaPcHURo="
     (after / "signals.yaml").write_text(
+        "feeds: {clock: {kind: poll, file: feeds/clock.json}}\n"
         "signals:\n  day: {type: bool, description: d, owner: o@x, purpose: p, subject: global, max_age: 1h,\n"
-        '    sources: [{kind: push, publisher: "spiffe://prod.example/x", assurance: sourced}],\n'
+        "    sources: [{kind: poll, feed: clock, assurance: sourced}],\n"
         "    influence: observe, used_by: [page.read], review_by: 2099-01-01,\n"
         f'    approvers: [{{id: "alice@prod.example", ed25519: "{key}"}}]}}\n'
     )

@@ -268,7 +268,9 @@ def test_every_key_of_a_contract_and_of_a_route_has_its_line() -> None:
     register = text_of("rust_core/core/src/signals/register.rs")
     known = set(re.findall(r'fields\.(?:take|require|require_word)\(\s*"(\w+)"', register))
     known |= set(re.findall(r'self\.(?:text|prose)\("(\w+)"\)', register))
-    known -= {"signals", "merge"}
+    combine = text_of("rust_core/core/src/signals/combine.rs")
+    known |= set(re.findall(r'self\.fields\.take\("(\w+)"\)', combine))
+    known -= {"signals", "feeds", "strict_reviews"}
     assert set(table(section(text_of("docs/register.md"), "## Keys"))) == known
     routes = text_of("rust_core/core/src/route/load.rs")
     function = routes.split("fn route(")[1].split("\n    fn ")[0]

@@ -290,6 +290,16 @@ SETTINGS: dict[str, Any] = {
 POLL = {"url": "https://idp.example/poll", "interval_ms": 30_000, "timeout_ms": 10_000, "token_file": "token"}
 
 
+class FakeDocuments(dict[str, bytes]):
+    """The store's documents."""
+
+    def keep(self, key: str, value: bytes) -> None:
+        self[key] = value
+
+    def kept(self, key: str) -> bytes | None:
+        return self.get(key)
+
+
 class FakeCore:
     """Knows one stream, and takes every change."""
 
@@ -314,7 +324,8 @@ def seams(root: Path, **more: Any) -> Seams:
 def source(root: Path, **changed: Any) -> SsfSource:
     feed = Feed("idp", "ssf", SETTINGS | changed, ())
     made = SSF.build(
-        SSF.read(feed, root), seams(root, core=FakeCore(), keep=lambda make: make(), state=root / "var")
+        SSF.read(feed, root),
+        seams(root, core=FakeCore(), keep=lambda make: make(), documents=FakeDocuments()),
     )
     assert isinstance(made, SsfSource)
     return made

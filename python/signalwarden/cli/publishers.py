@@ -91,11 +91,16 @@ def list_publishers(
         console().print("no contract names a publisher")
         return
     table = Table(box=None, pad_edge=False, header_style="bold")
-    for column in ("publisher", "state", "signals"):
+    for column in ("publisher", "state", "signals", "accepted", "refused", "last heard"):
         table.add_column(column, overflow="fold")
     for standing in answer["publishers"]:
         table.add_row(
-            clean(standing["publisher"]), _state(standing), clean(", ".join(standing["signals"])) or "-"
+            clean(standing["publisher"]),
+            _state(standing),
+            clean(", ".join(standing["signals"])) or "-",
+            str(standing["accepted"]),
+            str(sum(standing["rejected"].values())),
+            clean(standing["last_seen"]) or "-",
         )
     console().print(table)
 

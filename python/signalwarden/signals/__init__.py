@@ -10,9 +10,9 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
-__all__ = ["Feed", "Kind", "Seams", "Source", "Status"]
+__all__ = ["Feed", "Kind", "Preparing", "Seams", "Source", "Status"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,8 +81,8 @@ class Seams:
     """The engine, for sources that judge and keep in one step."""
     keep: Callable[[Callable[[], Sequence[Any]]], None] | None = None
     """Makes changes under the lock of all changes, writes them down, takes them in."""
-    state: Path | None = None
-    """The folder of the state, for what is small and must outlive a restart."""
+    documents: Any = None
+    """The store of the state, for what is small and must outlive a restart: `keep` and `kept`."""
     note: Callable[[str, str], None] = _say_nothing
     """Records that a stream of events is suspended: its feed, and why."""
 
@@ -100,3 +100,11 @@ class Kind(Protocol):
 
     def build(self, settings: Any, seams: Seams) -> Source:
         """A source that is not started. Does nothing that could wait."""
+
+
+@runtime_checkable
+class Preparing(Kind, Protocol):
+    """A kind of feed that something must be known of before a configuration is in force."""
+
+    def prepare(self, settings: Any, seams: Seams) -> None:
+        """Raises StateError, and then the configuration is not put in force."""

@@ -6,6 +6,7 @@ server, and what it no longer brings grows stale in the core.
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import threading
 from collections.abc import Mapping, Sequence
@@ -15,8 +16,8 @@ from typing import Any, Final
 import orjson
 
 from signalwarden.decision_log import rfc3339
-from signalwarden.errors import SignalwardenError
-from signalwarden.signals import Feed, Kind, Seams, Source, Status
+from signalwarden.errors import FeedError, SignalwardenError
+from signalwarden.signals import Feed, Kind, Preparing, Seams, Source, Status
 from signalwarden.signals.poll import POLL
 from signalwarden.signals.ssf import SSF
 
@@ -77,6 +78,15 @@ class Feeds:
                 if name not in kept:
                     _stop(name, old)
             self._feeds = {name: kept.get(name) or self._made(name, new) for name, new in read.items()}
+
+    def prepare(self, description: bytes) -> None:
+        """Before a configuration is put in force: what must have been done by then. Raises StateError."""
+        for feed in described_feeds(orjson.loads(description)):
+            kind = self._kinds.get(feed.kind)
+            if isinstance(kind, Preparing):
+                # `adopt` says why one can't run.
+                with contextlib.suppress(FeedError, KeyError, TypeError, ValueError):
+                    kind.prepare(kind.read(feed, self._seams.root), self._seams)
 
     def stop(self) -> None:
         """Ends all of them, for good. May be called twice."""

@@ -3,13 +3,17 @@
 
 use crate::{
     decide::{self, Denial, Permit},
-    identity::IdentityRefused,
-    model::Timestamp,
+    identity::{Evidence, IdentityRefused},
+    model::{Request, Timestamp},
     policy::{EntityUnknown, IdentityView, Query, RequestView, SignalIndex, Slice, reasoning},
     reason::Reason,
     record::{self, Asked, DecisionId, Record, ring::Ring},
     route::{Resolved, Unresolved},
-    signals::{self, Asker, Cells, Store},
+    signals::{
+        self, Asker, Cells, Store,
+        derived::{Caller, Derived},
+        sources::peer,
+    },
     snapshot::Running,
     wire::{self, AllowAnswer, DenyAnswer, Malformed},
 };
@@ -49,6 +53,27 @@ pub(crate) struct Ground<'a> {
 pub struct Checked {
     record: Box<Record>,
     answer: Vec<u8>,
+    counting: Option<Counting>,
+}
+
+/// Whom to count, and where, once the answer is known.
+#[derive(Debug)]
+struct Counting {
+    derived: Arc<Derived>,
+    caller: Caller,
+}
+
+impl Counting {
+    /// `None` if the configuration wants nothing counted.
+    fn of(ground: &Ground<'_>, evidence: &Evidence, request: &Request) -> Option<Self> {
+        let derived = Some(&ground.running.derived).filter(|derived| !derived.is_empty())?;
+        let caller = Caller {
+            principal: evidence.principal.clone(),
+            address: peer::address_of(request),
+            certificate: evidence.certificate_sha256.clone(),
+        };
+        Some(Self { derived: Arc::clone(derived), caller })
+    }
 }
 
 /// What leaves the core.
@@ -63,18 +88,22 @@ pub struct Released {
 }
 
 impl Checked {
-    /// Offers the record to the log; the answer if it was accepted, else `log_unavailable`.
+    /// Offers the record to the log; the answer if it was accepted, else `log_unavailable`. What came out is counted.
     ///
     /// INVARIANT I4: no record, no allow. There is no other way to the bytes of an answer but `into_parts`,
     /// which is for decisions that are never sent.
     pub fn release(self, ring: &Ring) -> Released {
-        let Record { reason, enforced, id, .. } = *self.record;
-        if ring.accept(self.record) {
+        let Record { reason, enforced, id, time, .. } = *self.record;
+        let released = if ring.accept(self.record) {
             Released { reason, enforced, answer: self.answer }
         } else {
             let reason = Reason::LogUnavailable;
             Released { reason, enforced: true, answer: bare(reason, id) }
+        };
+        if let Some(Counting { derived, caller }) = &self.counting {
+            derived.count(caller, released.reason, time);
         }
+        released
     }
 
     /// Record and answer of an offline decision.
@@ -88,7 +117,8 @@ pub(crate) fn check(ground: &Ground<'_>, bytes: &[u8]) -> Checked {
     let mut record = blank(ground.id, ground.now);
     record.snapshot = Some(Arc::clone(&ground.running.snapshot));
     let started = (ground.ticks)();
-    let outcome = decide_on(ground, bytes, &mut record);
+    let mut counting = None;
+    let outcome = decide_on(ground, bytes, &mut record, &mut counting);
     let decided = (ground.ticks)();
     record.spent.evaluate = decided.saturating_sub(started).saturating_sub(record.spent.decode);
     let answer = match outcome {
@@ -110,11 +140,16 @@ pub(crate) fn check(ground: &Ground<'_>, bytes: &[u8]) -> Checked {
     let finished = (ground.ticks)();
     record.spent.encode = finished.saturating_sub(decided);
     record.spent.total = finished.saturating_sub(started);
-    Checked { record, answer }
+    Checked { record, answer, counting }
 }
 
 /// The line of verbs.
-fn decide_on(ground: &Ground<'_>, bytes: &[u8], record: &mut Record) -> Result<Permit, Denial> {
+fn decide_on(
+    ground: &Ground<'_>,
+    bytes: &[u8],
+    record: &mut Record,
+    counting: &mut Option<Counting>,
+) -> Result<Permit, Denial> {
     let started = (ground.ticks)();
     let snapshot = &ground.running.snapshot;
     let request = wire::decode(bytes)?;
@@ -124,12 +159,18 @@ fn decide_on(ground: &Ground<'_>, bytes: &[u8], record: &mut Record) -> Result<P
         Ok(resolved) => resolved,
         Err(unresolved) => {
             record.route.clone_from(&unresolved.route);
+            if !ground.running.derived.is_empty() {
+                // Who looks for routes that are none is counted, too.
+                let evidence = snapshot.identity.establish(&request).ok();
+                *counting = evidence.and_then(|evidence| Counting::of(ground, &evidence, &request));
+            }
             return Err(unresolved.into());
         }
     };
     let resolved = record.resolved.insert(resolved);
     record.route = Some(Arc::clone(&resolved.route));
     let evidence = record.evidence.insert(snapshot.identity.establish(&request)?);
+    *counting = Counting::of(ground, evidence, &request);
     decide::admit_grant(&resolved.route)?;
     let query = record.query.insert(query(resolved, evidence, &request.method));
     let slice = snapshot.policies.slice(query)?;
@@ -139,6 +180,7 @@ fn decide_on(ground: &Ground<'_>, bytes: &[u8], record: &mut Record) -> Result<P
         resource: &resolved.resource,
         device: device.as_deref(),
         route: &resolved.route,
+        derived: &ground.running.derived,
     };
     let (signals, cells) = wanted(ground.running, query, &*slice);
     let facts = signals::gather(ground.store, &cells, &asker, &request, ground.now);
@@ -168,7 +210,7 @@ fn wanted<'a>(running: &'a Running, query: &Query, slice: &dyn Slice) -> (Vec<Si
     signals.iter().filter_map(|s| running.cells.get(usize::from(s.0)).map(|cells| (*s, cells))).unzip()
 }
 
-fn query(resolved: &Resolved, evidence: &crate::identity::Evidence, method: &str) -> Query {
+fn query(resolved: &Resolved, evidence: &Evidence, method: &str) -> Query {
     Query {
         principal: evidence.principal.clone(),
         action: resolved.route.action.clone(),
@@ -268,7 +310,7 @@ pub(crate) fn refused(reason: Reason, detail: &str, id: DecisionId, now: Timesta
     let mut record = blank(id, now);
     record.reason = reason;
     detail.clone_into(&mut record.detail);
-    Checked { record, answer: bare(reason, id) }
+    Checked { record, answer: bare(reason, id), counting: None }
 }
 
 impl Record {

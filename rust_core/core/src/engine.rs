@@ -15,6 +15,7 @@ use crate::{
     },
     signals::{Admission, Listing, RefusalReason, Store, judge::Pending, judge_next},
     snapshot::{Running, Snapshot},
+    tally::Tally,
 };
 use arc_swap::ArcSwapOption;
 use serde_json::{Value as Json, json};
@@ -49,6 +50,8 @@ pub struct Engine {
     mark: TimeMark,
     closed: AtomicBool,
     counts: Counts,
+    tally: Tally,
+    seed: u64,
 }
 
 struct Counts {
@@ -67,6 +70,8 @@ impl Engine {
             store: Store::with_capacity(options.seed, options.max_live),
             ring: Ring::new(options.log_capacity, options.log_bytes),
             rendering: options.rendering,
+            seed: options.seed,
+            tally: Tally::default(),
             mark: TimeMark::default(),
             closed: AtomicBool::new(false),
             counts: Counts {
@@ -81,7 +86,10 @@ impl Engine {
 
     /// Puts a configuration in force, at once and whole. Decisions under way end with the one they began with.
     pub fn swap(&self, snapshot: Arc<Snapshot>) {
-        self.running.store(Some(Arc::new(Running::new(snapshot, &self.store))));
+        let before = self.running.load();
+        let running = Running::new(snapshot, &self.store, before.as_deref(), self.seed);
+        self.tally.keep(&running.snapshot.register);
+        self.running.store(Some(Arc::new(running)));
     }
 
     /// The configuration in force.
@@ -165,6 +173,7 @@ impl Engine {
             return Err(Error::BadInput("no configuration is loaded".to_owned()));
         };
         let admission = judge_next(body, origin, &snapshot.register, &self.store, pending, self.mark.at_least(now))?;
+        self.tally.judged(origin, &admission, now);
         self.counts.accepted.fetch_add(admission.accepted as u64, Ordering::Relaxed);
         for (_, refusal) in &admission.rejected {
             bump(&self.counts.rejected, RefusalReason::ALL.iter().position(|r| *r == refusal.reason));
@@ -266,6 +275,10 @@ impl Engine {
         // A record with influence costs many times one without: past half of the ring, influence goes first.
         let shed = self.ring.is_crowded();
         let entries = self.ring.take(most);
+        self.tally.saw(entries.iter().filter_map(|entry| match entry {
+            Entry::Decision(record) => Some(&**record),
+            Entry::Line(_) => None,
+        }));
         let mut lines = Vec::with_capacity(entries.len() * 1024);
         for entry in &entries {
             match entry {
@@ -298,6 +311,20 @@ impl Engine {
     pub fn signals(&self, subject: Option<&str>, limit: usize, now: Timestamp) -> Option<Listing> {
         let snapshot = self.snapshot()?;
         Some(self.store.list(&snapshot.register, subject, limit, self.mark.at_least(now)))
+    }
+
+    /// What decisions saw of each registered signal, as JSON; with `scan` also what the store holds of it, which takes
+    /// a look at every live value.
+    pub fn signal_stats(&self, now: Timestamp, scan: bool) -> Json {
+        let running = self.running.load();
+        let Some(running) = &*running else { return json!({"signals": []}) };
+        let census = scan.then(|| self.store.census(&running.cells));
+        self.tally.signals(&running.snapshot.register, census.as_deref(), self.mark.at_least(now))
+    }
+
+    /// Who sent values, what became of them, and what is switched off, as JSON.
+    pub fn publishers(&self) -> Json {
+        self.tally.publishers(&self.switched_off())
     }
 
     /// Counts since the start, by name; gauges `live_signals` and `log_queued`.

@@ -23,4 +23,5 @@ pub mod record;
 pub mod route;
 pub mod signals;
 pub mod snapshot;
+pub mod tally;
 pub mod wire;

@@ -57,6 +57,16 @@ pub const MAX_ROUTE_FACTS: usize = 32;
 pub const MAX_NETWORKS: usize = 4_096;
 /// Most windows that one `time` source names. A week has 21 shifts.
 pub const MAX_WINDOWS: usize = 64;
+/// Most measures and windows that a register wants counted. Each costs a look-up in every decision.
+pub const MAX_SERIES: usize = 16;
+/// Most principals that one measure and window counts at once; whoever was idle for the longest gives way, and is
+/// missing for a window. The largest fleets of one trust domain behind one gateway are some ten thousand.
+pub const MAX_COUNTED_PRINCIPALS: usize = 32_768;
+/// Most signals that are counted by name: as many as policies can tell apart.
+pub const MAX_TALLIED_SIGNALS: usize = 65_536;
+/// Most origins that are counted by name; beyond, the one that was silent for the longest gives way. Publishers are
+/// clients of the settings or names in certificates of our own authority.
+pub const MAX_TALLIED_ORIGINS: usize = 4_096;
 /// Longest way from a namespace of Envoy's metadata to a value. A claim of a token lies two or three deep.
 pub const MAX_METADATA_KEYS: usize = 8;
 /// Longest name of a namespace or key of Envoy's metadata. Names of Envoy's filters have about forty.

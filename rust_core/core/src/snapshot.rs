@@ -11,7 +11,7 @@ use crate::{
         cedar::{CedarEngine, CedarFiles},
     },
     route::{ActionDecl, Routes},
-    signals::{Cells, Contract, Flow, Register, Store, feeds::Feed},
+    signals::{Cells, Contract, Flow, Register, Store, derived::Derived, feeds::Feed},
 };
 use serde_json::{Value as Json, json};
 use sha2::{Digest, Sha256};
@@ -59,15 +59,19 @@ pub struct Running {
     pub(crate) cells: Vec<Cells>,
     /// The others of each contract's group, where an adverse value counts only in company; by the same index.
     pub(crate) company: Vec<Vec<SignalIndex>>,
+    /// What is counted of callers.
+    pub(crate) derived: Arc<Derived>,
 }
 
 impl Running {
-    /// Binds every contract.
-    pub fn new(snapshot: Arc<Snapshot>, store: &Store) -> Self {
+    /// Binds every contract. What was counted goes on being counted, where this configuration still wants it.
+    pub fn new(snapshot: Arc<Snapshot>, store: &Store, before: Option<&Self>, seed: u64) -> Self {
+        let counted = before.map(|running| Arc::clone(&running.derived)).unwrap_or_default();
+        let derived = Arc::new(Derived::of(&snapshot.register, &counted, seed));
         let contracts = snapshot.register.contracts();
         let cells = contracts.iter().map(|contract| store.bind(contract)).collect();
         let company = contracts.iter().map(|contract| company_of(contract, &snapshot.register)).collect();
-        Self { snapshot, cells, company }
+        Self { snapshot, cells, company, derived }
     }
 }
 

@@ -130,6 +130,6 @@ proptest! {
         for finding in findings.as_slice() {
             prop_assert!(finding.file == "signals.yaml");
         }
-        prop_assert!(register.contracts().len() <= 4);
+        prop_assert!(register.contracts().len() <= 18);
     }
 }

@@ -10,6 +10,7 @@ use signalwarden_core::model::{
     Assurance, Fact, HeaderEntry, Headers, Request, ResourceId, Span, SpiffeId, State, Subject, Timestamp, Value,
 };
 use signalwarden_core::route::Routes;
+use signalwarden_core::signals::derived::Derived;
 use signalwarden_core::signals::{Admission, Asker, Cells, Reading, Register, Store, gather, judge_batch};
 
 const ROUTES: &str = r#"
@@ -284,11 +285,18 @@ fn a_request_finds_its_own_subjects_and_no_others() {
     assert_eq!(send(&register, &store, &batch, at(0)).rejected, []);
     let cells: Vec<Cells> = register.contracts().iter().map(|contract| store.bind(contract)).collect();
     let routes = Routes::load("routes.yaml", ROUTES, &mut Findings::default());
+    let derived = Derived::default();
     let resource = ResourceId { kind: "A".into(), id: "4\"2".into() };
     let headers = vec![HeaderEntry { name: "x-task-type".into(), value: "refund".into(), is_utf8: true }];
     let request = Request { headers: Headers::new(headers), ..Request::default() };
     let facts = |principal: &str, device| {
-        let asker = Asker { principal: &id(principal), resource: &resource, device, route: &routes.all()[0] };
+        let asker = Asker {
+            principal: &id(principal),
+            resource: &resource,
+            device,
+            route: &routes.all()[0],
+            derived: &derived,
+        };
         let facts = gather(&store, &cells, &asker, &request, at(1));
         let words = register.contracts().iter().zip(facts);
         words.map(|(contract, fact)| (contract.name.to_string(), fact)).collect::<std::collections::BTreeMap<_, _>>()

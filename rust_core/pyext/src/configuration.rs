@@ -76,7 +76,9 @@ impl Configuration {
     }
 
     fn describe<'py>(&self, py: Python<'py>) -> Bound<'py, PyBytes> {
-        PyBytes::new(py, self.snapshot.describe().to_string().as_bytes())
+        // A large one takes tenths of a second, in which others decide.
+        let described = py.detach(|| self.snapshot.describe().to_string());
+        PyBytes::new(py, described.as_bytes())
     }
 }
 

@@ -257,6 +257,17 @@ impl Engine {
         PyBytes::new(py, self.core.feeds().to_string().as_bytes())
     }
 
+    #[pyo3(signature = (*, now_us, scan))]
+    fn signal_stats<'py>(&self, py: Python<'py>, now_us: i64, scan: bool) -> Bound<'py, PyBytes> {
+        let stats = py.detach(|| self.core.signal_stats(Timestamp::from_micros(now_us), scan).to_string());
+        PyBytes::new(py, stats.as_bytes())
+    }
+
+    fn publishers<'py>(&self, py: Python<'py>) -> Bound<'py, PyBytes> {
+        let publishers = py.detach(|| self.core.publishers().to_string());
+        PyBytes::new(py, publishers.as_bytes())
+    }
+
     fn switched_off(&self) -> Vec<(String, Option<String>)> {
         self.core.switched_off()
     }

@@ -15,7 +15,7 @@ from signalwarden.errors import FeedError, RateLimitedError, SignalwardenError
 from signalwarden.keysets import Fetch, KeySet, file_reader, url_reader
 from signalwarden.outbound import fetch
 from signalwarden.rates import Rates
-from signalwarden.signals import Feed, Seams, Source, Status
+from signalwarden.signals import Feed, Seams, Status
 from signalwarden.signals.ssf.basis import Basis, digests
 from signalwarden.signals.ssf.events import contracts_of
 from signalwarden.signals.ssf.poll import Poller, PollSettings
@@ -187,9 +187,14 @@ class _Ssf:
         """See Kind."""
         return SsfSettings.read(feed, root)
 
-    def build(self, settings: SsfSettings, seams: Seams, fetching: Fetch = fetch) -> Source:
+    def prepare(self, settings: SsfSettings, seams: Seams) -> None:
+        """See Preparing: a contract that nobody has vouched for has no resting value for a single decision."""
+        source = self.build(settings, seams)
+        source.stream.settle()
+
+    def build(self, settings: SsfSettings, seams: Seams, fetching: Fetch = fetch) -> SsfSource:
         """See Kind."""
-        if seams.core is None or seams.keep is None or seams.state is None:
+        if seams.core is None or seams.keep is None or seams.documents is None:
             raise SignalwardenError("a feed of kind `ssf` needs the core and a way to keep changes")
         signals = orjson.loads(settings.signals)
         shared = (settings.issuer, settings.audience, settings.members, settings.critical_members)
@@ -203,7 +208,7 @@ class _Ssf:
             core=seams.core,
             keep=seams.keep,
             clock=lambda: int(seams.clock() * 1_000_000),
-            basis=Basis(seams.state, settings.feed, digests(signals, settings.feed, *shared)),
+            basis=Basis(seams.documents, settings.feed, digests(signals, settings.feed, *shared)),
             note=seams.note,
         )
         poller = Poller(stream, settings.poll, fetching) if settings.poll is not None else None

@@ -1,5 +1,6 @@
 //! The facts of one request: each signal read once, with its state.
 
+use super::derived::Derived;
 use super::merge;
 use super::sources::Circumstances;
 use super::store::{Cells, Reading, Store};
@@ -21,6 +22,8 @@ pub struct Asker<'a> {
     pub device: Option<&'a str>,
     /// The route that the request took.
     pub route: &'a Route,
+    /// What was counted of callers before.
+    pub derived: &'a Derived,
 }
 
 /// Subjects whose signals are stored. Signals of tasks and workflows are missing until grants are built,
@@ -39,7 +42,7 @@ pub fn gather<C: Borrow<Cells>>(
 ) -> Vec<Fact> {
     let vouched = store.vouching().load();
     let principal = asker.principal;
-    let circumstances = Circumstances { request, route: asker.route, now, principal };
+    let circumstances = Circumstances { request, route: asker.route, now, principal, derived: asker.derived };
     let reading =
         Reading { store, vouched: &vouched, principal: Some(principal), circumstances: Some(&circumstances), now };
     let mut facts: Vec<Fact> = Vec::with_capacity(cells.len());

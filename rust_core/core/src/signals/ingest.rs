@@ -60,8 +60,13 @@ pub fn judge_next(
     let entries = read_body(body)?;
     let mut admission = Admission::default();
     for (index, entry) in entries.into_iter().enumerate() {
-        let judged =
-            read_entry(entry).and_then(|publication| store.judge(register, pending, &publication, origin, now));
+        let judged = read_entry(entry).and_then(|publication| {
+            let judged = store.judge(register, pending, &publication, origin, now);
+            judged.map_err(|refusal| {
+                let contract = register.find(&publication.name);
+                Refusal { signal: contract.map(|contract| contract.name.clone()), ..refusal }
+            })
+        });
         match judged {
             Ok(change) => {
                 admission.accepted += 1;

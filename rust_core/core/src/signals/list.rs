@@ -83,6 +83,42 @@ impl Store {
     }
 }
 
+impl Store {
+    /// How many subjects each of these contracts has, and from when the youngest and the oldest value is. Walks all that
+    /// is known, a part at a time.
+    pub fn census(&self, bound: &[Cells]) -> Vec<Census> {
+        let orders: BTreeMap<u32, usize> = bound.iter().enumerate().map(|(at, cells)| (cells.signal(), at)).collect();
+        let mut all = vec![Census::default(); bound.len()];
+        self.each_row(|row| {
+            let mut before = None;
+            for (signal, observed_at) in row.observed() {
+                let Some(at) = orders.get(&signal) else { continue };
+                let (Some(cells), Some(of)) = (bound.get(*at), all.get_mut(*at)) else { continue };
+                if cells.contract().subject != row.kind() {
+                    continue;
+                }
+                // A subject with several voices is one subject; a row is sorted by signal.
+                of.subjects += u64::from(before != Some(signal));
+                before = Some(signal);
+                of.freshest = of.freshest.max(Some(observed_at));
+                of.oldest = Some(of.oldest.map_or(observed_at, |oldest| oldest.min(observed_at)));
+            }
+        });
+        all
+    }
+}
+
+/// What the store holds of one signal.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Census {
+    /// Subjects of which something is known.
+    pub subjects: u64,
+    /// When the youngest value was observed.
+    pub freshest: Option<Timestamp>,
+    /// When the oldest was.
+    pub oldest: Option<Timestamp>,
+}
+
 /// The first so many in order. All that is known may be a million: it is never gathered whole.
 struct First {
     most: usize,

@@ -9,6 +9,7 @@
 
 pub mod combine;
 pub mod contract;
+pub mod derived;
 pub mod feeds;
 pub mod gather;
 pub mod ingest;
@@ -25,7 +26,7 @@ pub use contract::{Contract, LogSensitivity};
 pub use gather::{Asker, gather};
 pub use ingest::{Admission, judge_batch, judge_next};
 pub use judge::{Pending, Publication};
-pub use list::{Listed, Listing};
+pub use list::{Census, Listed, Listing};
 pub use refusal::{Refusal, RefusalReason};
 pub use register::Register;
 pub use sources::{Circumstances, Flow, Source};

@@ -1,5 +1,6 @@
 //! The closed list of reasons why a published value is refused: one row each.
 
+use crate::model::SignalName;
 use std::fmt;
 
 macro_rules! refusals {
@@ -42,11 +43,13 @@ pub struct Refusal {
     pub reason: RefusalReason,
     /// One sentence about this very value.
     pub detail: String,
+    /// The contract that it was about, if there is one of that name.
+    pub signal: Option<SignalName>,
 }
 
 impl Refusal {
     pub(super) fn new(reason: RefusalReason, detail: impl Into<String>) -> Self {
-        Self { reason, detail: detail.into() }
+        Self { reason, detail: detail.into(), signal: None }
     }
 }
 

@@ -2,14 +2,15 @@
 
 use super::combine::{self, Combination};
 use super::contract::{Contract, LogSensitivity};
+use super::derived;
 use super::feeds::Feeds;
-use super::sources::{self, Declared, Source};
+use super::sources::{self, Declared, Flow, Source};
 use crate::document::{self, Entry, Fields, Node};
 use crate::findings::{Findings, Place, did_you_mean};
 use crate::limits;
 use crate::model::names::{BUILT_IN_ACTIONS, SubjectKind};
 use crate::model::{
-    ActionId, Assurance, Influence, Origin, SignalName, SignalType, Span, Tier, Timestamp, WhenUnavailable,
+    ActionId, Assurance, FeedKind, Influence, Origin, SignalName, SignalType, Span, Tier, Timestamp, WhenUnavailable,
 };
 use crate::route::ActionDecl;
 use chrono::{DateTime, Days, NaiveDate};
@@ -50,6 +51,7 @@ impl Register {
         }
         let mut register = Self::new(contracts);
         check_company(file, &register, entries, findings);
+        derived::check_bound(file, &register, findings);
         warn_of_feeds(file, &register, &feeds, findings);
         register.feeds = feeds;
         register.strict_reviews = strict_reviews;
@@ -111,7 +113,7 @@ impl<'a> Reader<'a, '_> {
         let purpose = self.prose("purpose");
         let subject = self.fields.require_word("subject", SubjectKind::ALL, self.findings);
         let sources = self.sources(kind.as_ref(), subject);
-        let max_age = self.max_age(subject);
+        let max_age = self.max_age(subject, sources.as_deref());
         let influence = self.fields.require_word("influence", Influence::ALL, self.findings);
         let influence = self.bounded_influence(influence, sources.as_deref());
         let when_unavailable = self.when_unavailable(sources.as_deref());
@@ -119,7 +121,8 @@ impl<'a> Reader<'a, '_> {
         let used_by = self.used_by();
         let log = self.log();
         let review_by = self.review_by();
-        let combination = self.combination(kind.as_ref(), sources.as_ref().map(Vec::len));
+        let written = self.fields.take("sources").and_then(Node::as_list).map(<[Node]>::len);
+        let combination = self.combination(kind.as_ref(), written);
         self.fields.finish(self.findings);
         Some(Contract {
             name: name?,
@@ -240,9 +243,10 @@ impl<'a> Reader<'a, '_> {
         influence
     }
 
-    /// The outer option as everywhere; the inner one is empty for request subjects, which have no age.
+    /// The outer option as everywhere; the inner one is empty for what has no age: a request, and what is counted.
     #[expect(clippy::option_option, reason = "two questions: could it be read, and is there one")]
-    fn max_age(&mut self, subject: Option<SubjectKind>) -> Option<Option<Span>> {
+    fn max_age(&mut self, subject: Option<SubjectKind>, sources: Option<&[Source]>) -> Option<Option<Span>> {
+        let counted = |sources: &[Source]| sources.iter().all(|source| matches!(source.flow, Flow::Counted { .. }));
         let node = self.fields.take("max_age");
         let place = self.fields.place_of("max_age");
         match (subject, node) {
@@ -252,9 +256,19 @@ impl<'a> Reader<'a, '_> {
                 self.error(place, "max_age_on_request", message);
                 None
             }
+            (_, None) if sources.is_some_and(counted) => Some(None),
+            (_, Some(_)) if sources.is_some_and(counted) => {
+                let message = "`max_age`: what is counted is as old as the decision, leave it out";
+                self.error(place, "max_age_on_derived", message);
+                None
+            }
             (_, Some(node)) => self.span(node).map(Some),
             (Some(_), None) => {
-                self.error(place, "missing_key", "`max_age` is missing: only request subjects do without");
+                self.error(
+                    place,
+                    "missing_key",
+                    "`max_age` is missing: only request subjects and `derived` sources do without",
+                );
                 None
             }
             (None, None) => None,
@@ -419,14 +433,15 @@ fn warn_of_feeds(file: &str, register: &Register, feeds: &Feeds, findings: &mut 
     for contract in register.contracts() {
         let Some(max_age) = contract.max_age else { continue };
         for source in &contract.sources {
-            let Some(Origin::Feed(_, name)) = source.origin() else { continue };
+            let Some(Origin::Feed(kind, name)) = source.origin() else { continue };
             let Some(interval) = feeds.find(name.as_str()).and_then(|feed| feed.interval) else { continue };
             let message = if max_age < interval {
                 format!(
                     "`{}` goes stale between two looks at the feed `{name}`: `max_age` is shorter than its `interval`",
                     contract.name
                 )
-            } else if max_age.as_micros() / interval.as_micros().max(1) > MAX_AGE_INTERVALS {
+            } else if *kind == FeedKind::Poll && max_age.as_micros() / interval.as_micros().max(1) > MAX_AGE_INTERVALS {
+                // A stream of events is quiet for long and says so itself; a document that is not read is silent.
                 format!(
                     "`{}` stays fresh for more than {MAX_AGE_INTERVALS} intervals of the feed `{name}`: it may be down for long before anyone notices",
                     contract.name

@@ -5,6 +5,7 @@
 //! misses a subject however many signals are read, and the values come from one instant.
 
 use super::contract::Contract;
+use super::derived::Measure;
 use super::merge::{Part, merge};
 use super::sources::{Circumstances, Flow, ReadRequest};
 use super::streams::{Vouched, Vouching};
@@ -91,6 +92,7 @@ struct Bound {
 enum BoundFlow {
     Stored { voice: u32, origin: Origin, resting: Option<Value> },
     OnRequest(Arc<dyn ReadRequest>),
+    Counted { measure: Measure, window: Span },
 }
 
 /// Where and when a signal is read.
@@ -167,6 +169,7 @@ impl Store {
                     resting: resting.clone(),
                 },
                 Flow::OnRequest(reader) => BoundFlow::OnRequest(Arc::clone(reader)),
+                Flow::Counted { measure, window } => BoundFlow::Counted { measure: *measure, window: *window },
             },
         };
         let sources = contract.sources.iter().map(bound).collect();
@@ -300,6 +303,11 @@ impl Row {
         self.cells.iter().map(|cell| cell.signal)
     }
 
+    /// What is known, signal by signal: its number, and when the value was observed.
+    pub(super) fn observed(&self) -> impl Iterator<Item = (u32, Timestamp)> {
+        self.cells.iter().map(|cell| (cell.signal, cell.known.observed_at))
+    }
+
     fn position(&self, signal: u32, voice: u32) -> Result<usize, usize> {
         self.cells.binary_search_by_key(&(signal, voice), |cell| (cell.signal, cell.voice))
     }
@@ -379,7 +387,7 @@ impl Cells {
     pub(super) fn origins(&self) -> impl Iterator<Item = &Origin> {
         self.sources.iter().filter_map(|source| match &source.flow {
             BoundFlow::Stored { origin, .. } => Some(origin),
-            BoundFlow::OnRequest(_) => None,
+            BoundFlow::OnRequest(_) | BoundFlow::Counted { .. } => None,
         })
     }
 
@@ -436,6 +444,18 @@ impl Cells {
                 if let Some(circumstances) = reading.circumstances {
                     (part.state, part.value) = reader.read(circumstances, &self.contract.kind);
                     part.label = (part.state != State::Missing).then(|| Arc::clone(&source.label));
+                }
+            }
+            BoundFlow::Counted { measure, window } => {
+                let counted = reading.circumstances.and_then(|circumstances| {
+                    let series = circumstances.derived.find(*measure, *window)?;
+                    series.read(circumstances.principal, reading.now)
+                });
+                if let Some(counted) = counted {
+                    part.state = State::Fresh;
+                    part.value = Some(Value::Long(counted));
+                    part.observed_at = Some(reading.now);
+                    part.label = Some(Arc::clone(&source.label));
                 }
             }
         }

@@ -1,5 +1,6 @@
 //! Where values come from. To add a kind: one file here, and one row in `KINDS` (with its `mod`).
 
+pub mod derived;
 pub mod envoy_metadata;
 pub mod header;
 pub mod peer;
@@ -9,11 +10,12 @@ pub mod route;
 pub mod ssf;
 pub mod time;
 
+use super::derived::{Derived, Measure};
 use super::feeds::Feeds;
 use crate::document::{Fields, Node};
 use crate::findings::{Findings, Place, did_you_mean};
 use crate::model::names::SubjectKind;
-use crate::model::{Assurance, FeedKind, Origin, Request, SignalType, SpiffeId, State, Timestamp, Value};
+use crate::model::{Assurance, FeedKind, Origin, Request, SignalType, Span, SpiffeId, State, Timestamp, Value};
 use crate::route::{ActionDecl, Route};
 use serde_json::{Map, Value as Json};
 use std::{fmt, sync::Arc};
@@ -28,7 +30,7 @@ const KINDS: &[Kind] = &[
     route::KIND,
     peer::KIND,
     time::KIND,
-    Kind::later("derived"),
+    derived::KIND,
     Kind::later("token_claim"),
 ];
 
@@ -213,6 +215,13 @@ pub enum Flow {
     },
     /// They ride on the request itself.
     OnRequest(Arc<dyn ReadRequest>),
+    /// The core counts them.
+    Counted {
+        /// What is counted.
+        measure: Measure,
+        /// How far back.
+        window: Span,
+    },
 }
 
 /// What is known of a request when its signals are read.
@@ -226,6 +235,8 @@ pub struct Circumstances<'a> {
     pub now: Timestamp,
     /// The verified identity of who asks.
     pub principal: &'a SpiffeId,
+    /// What was counted of callers before.
+    pub derived: &'a Derived,
 }
 
 /// Reads a signal off a request.
@@ -245,7 +256,7 @@ impl Source {
     pub fn origin(&self) -> Option<&Origin> {
         match &self.flow {
             Flow::Stored { origin, .. } => Some(origin),
-            Flow::OnRequest(_) => None,
+            Flow::OnRequest(_) | Flow::Counted { .. } => None,
         }
     }
 
@@ -319,7 +330,8 @@ pub(crate) mod testing {
         let principal = SpiffeId::parse("spiffe://t/a").unwrap();
         let now = Timestamp::parse_rfc3339(now).unwrap();
         let read = |route: &Arc<Route>| {
-            reader.read(&Circumstances { request, route, now, principal: &principal }, &contract.kind)
+            let derived = &Derived::default();
+            reader.read(&Circumstances { request, route, now, principal: &principal, derived }, &contract.kind)
         };
         routes.all().iter().map(read).collect()
     }
