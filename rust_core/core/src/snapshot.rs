@@ -166,7 +166,7 @@ impl Snapshot {
             let index = SignalIndex(u16::try_from(at).unwrap_or(u16::MAX));
             let mut json = contract.to_json();
             if let Some(fields) = json.as_object_mut() {
-                fields.insert("digest".to_owned(), contract.digest().into());
+                fields.insert("digest".to_owned(), contract.digest(self.register.feeds()).into());
                 fields.insert("read_by".to_owned(), json!(readers.get(&index).cloned().unwrap_or_default()));
             }
             json

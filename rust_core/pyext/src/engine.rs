@@ -69,7 +69,9 @@ impl Admission {
     fn of(judged: Result<signalwarden_core::signals::Admission, Error>) -> Self {
         match judged {
             Ok(taken) => Self { taken, error: None },
-            Err(error) => Self { taken: Default::default(), error: Some(error.to_string()) },
+            Err(error) => {
+                Self { taken: signalwarden_core::signals::Admission::default(), error: Some(error.to_string()) }
+            }
         }
     }
 }

@@ -18,7 +18,7 @@ pub enum Origin {
 pub enum FeedKind {
     /// A document that is fetched now and then.
     Poll,
-    /// A stream of security events (OpenID Shared Signals).
+    /// A stream of security events (shared signals).
     Ssf,
 }
 

@@ -184,21 +184,22 @@ fn as_it_is(fact: &Fact, doubted: Option<&SignalName>, withdraw: bool, seen: &mu
 fn withdrawn(rule: Option<&SignalRule>, fact: &Fact, seen: &mut Vec<Seen>) {
     let Some(rule) = rule else { return anything(None, seen) };
     let only_own = rule.influence != Influence::Restrict && fact.self_published;
-    let mut add = |possible: Seen| {
-        if !seen.contains(&possible) {
-            seen.push(possible);
-        }
-    };
-    match fact.without_own.as_deref().filter(|_| only_own) {
+    let left = fact.without_own.as_deref().filter(|_| only_own);
+    let possible = match left {
         // The other sources still say it.
-        Some((State::Fresh, Some(value))) => add(Seen::Value(value.clone())),
-        Some((State::Missing | State::Stale, _)) if rule.when_unavailable == WhenUnavailable::Absent => {
-            add(Seen::Absent);
-        }
-        Some(_) => anything(Some(rule), seen),
-        None if withdrawn_is_absent(rule, fact) => add(Seen::Absent),
-        None => anything(Some(rule), seen),
+        Some((State::Fresh, Some(value))) => Seen::Value(value.clone()),
+        Some((state, _)) if absent_in(rule, *state) => Seen::Absent,
+        None if withdrawn_is_absent(rule, fact) => Seen::Absent,
+        _ => return anything(Some(rule), seen),
+    };
+    if !seen.contains(&possible) {
+        seen.push(possible);
     }
+}
+
+/// Whether policies see a signal of this contract absent in this state.
+fn absent_in(rule: &SignalRule, state: State) -> bool {
+    rule.when_unavailable == WhenUnavailable::Absent && matches!(state, State::Missing | State::Stale)
 }
 
 /// Absence, and each value of a finite type or one unknown of any other.

@@ -1,6 +1,7 @@
 //! One signal's entry in the register: what it is, who says so, and what it may do.
 
 use super::combine::{Adverse, Combination};
+use super::feeds::Feeds;
 use super::sources::Source;
 use crate::findings::Place;
 use crate::model::names::SubjectKind;
@@ -90,11 +91,24 @@ impl Contract {
         self.combination.adverse.as_ref().is_some_and(|adverse: &Adverse| adverse.is(value))
     }
 
-    /// Hex SHA-256 over the contract as written, its place left out: what approvers sign.
-    pub fn digest(&self) -> String {
+    /// Hex SHA-256 over the contract and the feeds that it names, as declared: what approvers sign. Places are left
+    /// out, and so is what is not declared, so that a later release with further keys gives the same digest.
+    pub fn digest(&self, feeds: &Feeds) -> String {
         let mut json = self.to_json();
         if let Some(fields) = json.as_object_mut() {
             fields.remove("line");
+            fields.retain(|_, value| !value.is_null() && value.as_array().is_none_or(|items| !items.is_empty()));
+            let named = feeds.iter().filter(|feed| self.is_fed_by(&Origin::Feed(feed.kind, feed.name.clone())));
+            let named: Vec<Json> = named
+                .map(|feed| {
+                    let mut json = feed.to_json();
+                    json.as_object_mut().and_then(|fields| fields.remove("line"));
+                    json
+                })
+                .collect();
+            if !named.is_empty() {
+                fields.insert("feeds".to_owned(), named.into());
+            }
         }
         // Keys come sorted out of a JSON object here, so the text is the same for the same contract.
         hex(&Sha256::digest(json.to_string()))

@@ -32,7 +32,7 @@ const INTERVALS: (Span, Span) = (Span::from_micros(1_000_000), Span::from_micros
 /// A transmitter that keeps events for less is no use after a restart; none keeps them for longer than a month.
 const RETENTIONS: (Span, Span) = (Span::from_micros(60_000_000), Span::from_micros(31 * 86_400_000_000));
 const SECOND: Span = Span::from_micros(1_000_000);
-/// Members of a complex subject (OpenID Shared Signals Framework 1.0, section 3.2).
+/// Members of a complex subject (`OpenID` Shared Signals Framework 1.0, section 3.2).
 pub(super) const MEMBERS: &[&str] = &["user", "device", "session", "application", "tenant", "org_unit", "group"];
 
 impl Feeds {
@@ -85,7 +85,7 @@ fn feed(file: &str, entry: &Entry, findings: &mut Findings) -> Option<Feed> {
     }
     let kind = reader.fields.require_word("kind", FeedKind::ALL, reader.findings);
     let (interval, retention) = match kind? {
-        FeedKind::Poll => (reader.poll(), None),
+        FeedKind::Poll => (Some(reader.poll()), None),
         FeedKind::Ssf => reader.ssf(),
     };
     let Reader { fields, findings, good, settings, .. } = reader;
@@ -112,7 +112,7 @@ impl<'a> Reader<'a, '_> {
         self.settings.insert(key.to_owned(), value.into());
     }
 
-    fn poll(&mut self) -> Option<Span> {
+    fn poll(&mut self) -> Span {
         self.endpoint("the feed");
         let interval = self.span("interval", Span::from_micros(30_000_000), INTERVALS);
         let timeout = Span::from_micros(5_000_000).min(interval);
@@ -122,7 +122,7 @@ impl<'a> Reader<'a, '_> {
         self.span("backoff", backoff, (interval, INTERVALS.1));
         self.path("token_file");
         self.path("ca_file");
-        Some(interval)
+        interval
     }
 
     fn ssf(&mut self) -> (Option<Span>, Option<Span>) {

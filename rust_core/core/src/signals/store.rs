@@ -497,7 +497,7 @@ impl Cells {
     fn state(&self, reading: &Reading<'_>, origin: &Origin, lives: bool, known: &Known) -> State {
         let skew = Span::from_micros(limits::MAX_CLOCK_SKEW_MICROS);
         let vouched = reading.vouched;
-        let since = if lives { self.held_since(vouched, origin, known.observed_at) } else { known.observed_at };
+        let since = if lives { held_since(vouched, origin, known.observed_at) } else { known.observed_at };
         if !self.contract.kind.admits(&known.value) || !vouched.vouches(origin, &self.contract.name, known.observed_at)
         {
             State::Unverified
@@ -512,15 +512,16 @@ impl Cells {
         }
     }
 
-    fn held_since(&self, vouched: &Vouched, origin: &Origin, observed_at: Timestamp) -> Timestamp {
-        let Origin::Feed(_, feed) = origin else { return observed_at };
-        let stream = vouched.stream(feed).filter(|stream| stream.in_sync_since.is_some());
-        observed_at.max(stream.and_then(|stream| stream.verified_at).unwrap_or(observed_at))
-    }
-
     fn is_old(&self, since: Timestamp, now: Timestamp) -> bool {
         self.contract.max_age.is_none_or(|max_age| now.since(since) > max_age)
     }
+}
+
+/// Since when a value of a stream of events is known to hold: the stream, while in sync, would have said otherwise.
+fn held_since(vouched: &Vouched, origin: &Origin, observed_at: Timestamp) -> Timestamp {
+    let Origin::Feed(_, feed) = origin else { return observed_at };
+    let stream = vouched.stream(feed).filter(|stream| stream.in_sync_since.is_some());
+    observed_at.max(stream.and_then(|stream| stream.verified_at).unwrap_or(observed_at))
 }
 
 /// A panic while a lock was held leaves no half-made row behind (each change is one assignment after

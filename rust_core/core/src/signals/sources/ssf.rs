@@ -1,4 +1,4 @@
-//! Source kind `ssf`: security events of a transmitter (OpenID Shared Signals, CAEP), from a feed of the register.
+//! Source kind `ssf`: security events of a transmitter (`OpenID` Shared Signals, CAEP), from a feed of the register.
 //! Which event gives which value is declared here; the events themselves are read and verified in Python.
 
 use super::super::feeds::MEMBERS;
@@ -21,7 +21,7 @@ pub(super) const KIND: Kind = Kind {
     read: Some(read),
 };
 
-/// Start of the URI of a CAEP event type (OpenID CAEP 1.0, section 3).
+/// Start of the URI of a CAEP event type (`OpenID` CAEP 1.0, section 3).
 const CAEP: &str = "https://schemas.openid.net/secevent/caep/event-type/";
 /// The event types of CAEP 1.0.
 const CAEP_EVENTS: &[&str] = &[
@@ -163,12 +163,11 @@ fn event(reading: &mut Reading<'_, '_>, entry: &Entry) -> Option<(String, Json)>
 
 /// The claim of an event, or a path of claims to it.
 fn claim_path(reading: &mut Reading<'_, '_>, node: &Node) -> Option<Vec<String>> {
-    let path: Vec<String> = match node.as_text() {
-        Some(text) => vec![text.to_owned()],
-        None => {
-            let texts = node.texts(reading.file, "claim", reading.findings)?;
-            texts.into_iter().map(|(text, _)| text.to_owned()).collect()
-        }
+    let path: Vec<String> = if let Some(text) = node.as_text() {
+        vec![text.to_owned()]
+    } else {
+        let texts = node.texts(reading.file, "claim", reading.findings)?;
+        texts.into_iter().map(|(text, _)| text.to_owned()).collect()
     };
     if path.is_empty() || path.len() > limits::MAX_DEPTH || path.iter().any(String::is_empty) {
         reading.findings.error(reading.file, node.place, "empty_text", "`claim`: expected the name of a claim");
