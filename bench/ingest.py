@@ -50,6 +50,8 @@ SUBJECTS: Final = 20_000
 """Told again and again: the state has so many rows."""
 CHANGES: Final = 300
 """Changed decisions that are timed, each way."""
+PAUSE_S: Final = 0.002
+"""Between two checks beside a publisher: a few hundred a second, so it is the publisher that keeps the core busy."""
 BUDGET_MS: Final = 1.0
 """DESIGN section 10: from accepted to changed."""
 TIMEOUT_S: Final = 30.0
@@ -121,6 +123,7 @@ def measure(seconds: float, changes: int) -> dict[str, Any]:
                 for batch in BATCHES
             ]
             changed = _changed(server, trusted, changes)
+            beside = _beside(server, trusted, seconds)
     return {
         "taken": datetime.now(UTC).isoformat(timespec="seconds"),
         "placement": str(where),
@@ -130,6 +133,7 @@ def measure(seconds: float, changes: int) -> dict[str, Any]:
         "publishers": CALLERS,
         "rates": [asdict(rate) for rate in rates],
         "changed": changed,
+        "checks": beside,
     }
 
 
@@ -296,6 +300,28 @@ def _changed(server: Server, trusted: grpc.ChannelCredentials, changes: int) -> 
     return {**figures, "budget_ms": BUDGET_MS, "beyond_a_check_ms": beyond * 1e3}
 
 
+def _beside(server: Server, trusted: grpc.ChannelCredentials, seconds: float) -> dict[str, Any]:
+    """Checks of a caller that pauses, alone and while a publisher sends all that the server takes."""
+    _say(f"checks, alone and beside a publisher, {seconds:g} s each")
+    stop, ask = threading.Event(), directory.allowed_request()
+    with grpc.insecure_channel(f"127.0.0.1:{server.port}") as front, ThreadPoolExecutor(1) as pool:
+        check = front.unary_unary(CHECK_METHOD, bytes, bytes)
+
+        def checks() -> dict[str, float]:
+            times, end = [], time.perf_counter() + seconds
+            while time.perf_counter() < end:
+                times.append(_timed(lambda: check(ask, timeout=TIMEOUT_S)))
+                time.sleep(PAUSE_S)
+            return dict(zip(("p50_ms", "p99_ms"), _percentiles(times), strict=True))
+
+        alone = checks()
+        publisher = pool.submit(_grpc(server, trusted), 0, BATCHES[-1], stop, [])
+        beside = checks()
+        stop.set()
+        values = publisher.result(TIMEOUT_S)
+    return {"alone": alone, "beside a publisher": beside, "values a second": values / seconds}
+
+
 def _timed(act: Callable[[], object]) -> float:
     begun = time.perf_counter()
     act()
@@ -364,6 +390,12 @@ def show(figures: dict[str, Any]) -> None:
     for name, times in figures["changed"].items():
         if isinstance(times, dict):
             print(f"{name:55} p50 {times['p50_ms']:6.2f} ms   p99 {times['p99_ms']:6.2f} ms")
+    checks = figures["checks"]
+    for name in ("alone", "beside a publisher"):
+        print(
+            f"{'a check ' + name:55} p50 {checks[name]['p50_ms']:6.2f} ms   p99 {checks[name]['p99_ms']:6.2f} ms"
+        )
+    print(f"{'':55} of {checks['values a second']:,.0f} values a second")
     beyond, budget = figures["changed"]["beyond_a_check_ms"], figures["changed"]["budget_ms"]
     print(
         f"\naccepted to changed, beyond what a check takes by itself: {beyond:.2f} ms (budget {budget:g} ms)"

@@ -112,6 +112,7 @@ class App:
         self._hup = False
         self._transport = (0, 0)
         self._ticks = 0
+        self._tallies = tallies.Reader()
         self._metrics = Metrics(self._numbers, lambda: self._up().engine.revision, self._tallied)
 
     # ------------------------------------------------------------ life
@@ -473,7 +474,7 @@ class App:
         running = self._up()
         now = self._clock()
         described = orjson.loads(running.loaded.configuration.describe())
-        stats = tallies.signal_stats(running.engine, now_us=now, scan=True)
+        stats = orjson.loads(running.engine.signal_stats(now_us=now, scan=True))
         return orjson.dumps(register.join(described, stats, time=rfc3339(now)))
 
     def decisions_path(self) -> str:
@@ -539,7 +540,9 @@ class App:
         }
 
     def _tallied(self) -> Iterable[Metric]:
-        return tallies.families(tallies.of_engine(self._up().engine, now_us=self._clock()))
+        running = self._up()
+        configuration = running.loaded.configuration
+        return tallies.families(self._tallies.read(running.engine, configuration, now_us=self._clock()))
 
     def _count(self, name: str) -> None:
         with self._tally:

@@ -81,6 +81,7 @@ _ROUTES: Final = {
     "reserved_name": "The name belongs to signalwarden itself.",
     "shadowed_route": "Every request that this route matches goes to another one, so it never counts.",
     "too_many_arguments": "A route has more arguments than it may.",
+    "too_many_series": "Counting so many signals over so many windows takes more memory than there is for it.",
     "too_many_facts": "A route declares more facts than it may.",
     "too_many_routes": "There are more routes than there may be.",
     "unenforced_route": "Denials of this route are recorded and let pass. Remove `enforce: false` when it is to count.",
@@ -126,7 +127,7 @@ _REGISTER: Final = {
     "unread_signal": "No policy reads this signal. What nobody needs should not be collected: remove it or observe it.",
 }
 _ON_THE_REQUEST: Final = {
-    "bad_filter": "Only some filters of Envoy write what they verified or computed; the others say what the caller says.",
+    "bad_filter": "Only some filters of Envoy write what they verified or computed; others say what the caller says.",
     "bad_metadata": "Metadata of Envoy has a namespace and a key.",
     "bad_network": "A network is an address and the length of its prefix, such as `10.0.0.0/8`.",
     "bad_window": "A window of time has days, a beginning, an end and a time zone.",

@@ -151,16 +151,18 @@ def peer_of(auth_context: Mapping[str, Sequence[bytes]]) -> Peer:
         raise PeerRefused("the connection has no client certificate")
     try:
         leaf = x509.load_pem_x509_certificate(pems[0])
-        names = _names(leaf)
+        names, expires = _names(leaf), leaf.not_valid_after_utc
         _leaf_only(leaf)
-    except (ValueError, x509.UnsupportedGeneralNameType, x509.DuplicateExtension) as error:
+    except PeerRefused:
+        raise
+    except Exception as error:  # what cryptography says of odd extensions has no class of its own
         raise PeerRefused("the client certificate can't be read") from error
     if len(names) != 1:
         raise PeerRefused(f"expected a client certificate with one URI name, found {len(names)}")
     domain = spiffe_trust_domain(names[0])
     if domain is None or names[0] == f"spiffe://{domain}":
         raise PeerRefused("the URI name of the client certificate is not the SPIFFE ID of a workload")
-    return Peer(names[0], domain, leaf.not_valid_after_utc)
+    return Peer(names[0], domain, expires)
 
 
 def _names(leaf: x509.Certificate) -> list[str]:

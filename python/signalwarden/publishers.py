@@ -100,9 +100,8 @@ class Publishers:
         return orjson.dumps({"publishers": standings})
 
     def _heard(self) -> dict[str, dict[str, Any]]:
-        """What the core counts of each, as far as this build does."""
-        count = getattr(self._engine, "publishers", None)
-        return {entry["publisher"]: entry for entry in orjson.loads(count())} if count else {}
+        """What the core has counted of each since the start."""
+        return {entry["publisher"]: entry for entry in orjson.loads(self._engine.publishers())}
 
     def _standing(
         self, publisher: str, named: dict[str, list[str]], heard: dict[str, dict[str, Any]]

@@ -67,7 +67,9 @@ def _about(contract: Mapping[str, Any]) -> Iterable[str]:
     yield f"owner {contract['owner']}, review by {contract['review_by']}"
     yield f"purpose: {contract['purpose']}"
     age = contract.get("max_age_ms")
-    yield f"fresh for {span_text(age)}" if age is not None else "rides on the request"
+    counted = any(source["kind"] == "derived" for source in contract["sources"])
+    as_old = "counted at each decision" if counted else "rides on the request"
+    yield as_old if age is None else f"fresh for {span_text(age)}"
     why = contract.get("justification")
     yield f"when unavailable: {contract['when_unavailable']}" + (f", because {why}" if why else "")
     for key in ("adverse", "corroborate"):
@@ -108,7 +110,7 @@ def _live(live: Mapping[str, Any] | None, time: str) -> Iterable[str]:
         return
     if "subjects" in live:
         age = f"freshest {_ago(time, live.get('freshest'))}, oldest {_ago(time, live.get('oldest'))}"
-        yield f"{live['subjects']} subjects, {age}"
+        yield f"subjects: {live['subjects']}, {age}"
     yield f"states in the last minutes: {states_text(live.get('recent'))}"
     yield f"states since the start: {states_text(live.get('states'))}"
     yield f"refused since the start: {states_text(live.get('rejected'))}"

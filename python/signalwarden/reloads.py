@@ -34,6 +34,9 @@ TRIES: Final = 5
 PAUSE_S: Final = 0.2
 """Between two tries: a rename takes microseconds, the swap of a ConfigMap's link too."""
 
+MAX_WARNINGS: Final = 20
+"""Of one reload, on standard error."""
+
 # What a reload can't change: these are bound when the server starts.
 FIXED: Final = (
     *("listen", "tls", "identity", "state", "keys", "decision_log", "signals", "policies", "insecure"),
@@ -178,6 +181,7 @@ class Reloads:
         self._count("reloads_done")
         self._record(before.configuration.revision, view(before), loaded, now, actor)
         _log.info("revision %.12s in force, by %s", loaded.configuration.revision, actor)
+        _say_new_warnings(before, loaded)
         for told in self._on_swapped:
             try:
                 told(loaded)
@@ -210,6 +214,16 @@ class Reloads:
             words_left_out=max(0, len(words) - MAX_WORDS),
         )
         self._in_force.keep_declared(after, now)
+
+
+def _say_new_warnings(before: Loaded, after: Loaded) -> None:
+    """A warning that came with a change is said with it; `check` and `/readyz` know of all."""
+    known = {(finding.file, finding.message) for finding in before.warnings}
+    fresh = [finding for finding in after.warnings if (finding.file, finding.message) not in known]
+    for finding in fresh[:MAX_WARNINGS]:
+        _log.warning("%s", sentence(finding))
+    if len(fresh) > MAX_WARNINGS:
+        _log.warning("and %d more warnings: `signalwarden check` says them", len(fresh) - MAX_WARNINGS)
 
 
 def _refuse_fixed(before: Settings, after: Settings) -> None:

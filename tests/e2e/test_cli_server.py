@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import grpc
 import pytest
@@ -91,6 +92,12 @@ def records(server: Server, count: int) -> list[dict[str, object]]:
         time.sleep(0.1)
 
 
+def told(server: Server, token: str) -> dict[str, Any]:
+    """The register, live. Decisions are counted when their records are written."""
+    register: dict[str, Any] = json.loads(server.run("signals", "list", "--json", token=token))
+    return register
+
+
 def test_a_directory_is_served_fed_watched_and_stopped(server: Server) -> None:
     publisher, operator = server.made.publisher_token, server.made.operator_token
     server.ask()
@@ -106,6 +113,11 @@ def test_a_directory_is_served_fed_watched_and_stopped(server: Server) -> None:
         ("device_trust", 4, "fresh"),
         ("posture", "ok", "fresh"),
     }
+    register = {entry["name"]: entry["live"] for entry in told(server, operator)["signals"]}
+    assert register["posture"]["states"]["fresh"] == register["posture"]["states"]["missing"] == 1
+    assert register["posture"]["subjects"] == 1
+    assert "1 fresh, 1 missing" in server.run("signals", "list", token=operator)
+    assert "subjects: 1, freshest " in server.run("signals", "show", "posture", token=operator)
     table = server.run("signals", "values", token=operator)
     assert "device_trust" in table
     assert starter.AGENT in table
@@ -181,3 +193,26 @@ def test_a_file_of_signals_is_published_and_the_bad_ones_are_named(server: Serve
     whole = server.run("signals", "publish", "--file", str(server.made.directory / "samples" / "signals.json"),
                        token=server.made.publisher_token)  # fmt: skip
     assert whole == "2 accepted\n"
+
+
+def test_an_edit_comes_into_force_by_itself_and_its_record_says_what_it_widens(server: Server) -> None:
+    server.ask()
+    policy = '\n@id("everyone-reads")\npermit (principal, action == Action::"account.read", resource);\n'
+    with (server.made.directory / "policies" / "refunds.cedar").open("a") as file:
+        file.write(policy)
+    found: list[dict[str, object]] = []
+    deadline = time.monotonic() + 20
+    while not found and time.monotonic() < deadline:
+        time.sleep(0.2)
+        lines = server.run("log", "tail", "-n", "1000", "--json").splitlines()
+        found = [r for r in map(json.loads, lines) if r.get("change") == "configuration_loaded"][1:]
+    (loaded,) = found
+    assert loaded["actor"] == "watch"
+    assert loaded["words"] == [
+        {
+            "part": "policy",
+            "name": "everyone-reads",
+            "direction": "widens",
+            "sentence": "`everyone-reads` is new and allows what it permits",
+        }
+    ]

@@ -158,6 +158,9 @@ def test_a_publisher_is_switched_off_at_once_and_stays_so_over_a_restart(root: P
         assert state_of(app) == "unverified"
         [rejected] = json.loads(app.publish(signal_body(), client))["rejected"]
         assert rejected["reason"] == "publisher_disabled"
+        [listed] = json.loads(app.publishers())["publishers"]
+        assert (listed["accepted"], listed["rejected"]) == (1, {"publisher_disabled": 1})
+        assert listed["last_seen"] is not None
         app.switch_publisher(operator, PUBLISHER, None, enabled=False)
     with running(root) as app:
         assert state_of(app) == "unverified"

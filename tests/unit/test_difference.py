@@ -14,7 +14,7 @@ import yaml
 
 from signalwarden import _core
 from signalwarden.config import read_settings
-from signalwarden.difference import Direction, View, Word, contracts, differences, in_words
+from signalwarden.difference import MAX_NAMES, Direction, View, Word, contracts, differences, in_words, parts
 
 WIDENS, MAY_WIDEN, NARROWS, NEUTRAL = Direction
 KEYS = ("11qYAYKxCrfVS/7TyWQHOg7hcvPapiMlrwIaaPcHURo=", "PUAXw+hDiVqStwqnTRt+vJyYLM8uxJaMwM1V8Sr0Zgw=")
@@ -172,6 +172,16 @@ def ssf(**more: Any) -> Edit:
     return signal(sources=[source], subject="principal")
 
 
+def zoned(network: str) -> Edit:
+    source = {
+        "kind": "peer",
+        "assurance": "sourced",
+        "zones": {"office": [network]},
+        "otherwise": "elsewhere",
+    }
+    return signal(type="string", subject="request", sources=[source], max_age=None)
+
+
 SIGNAL_CASES: list[tuple[str, Edit, Edit, Direction, str]] = [
     ("restrict to grant", signal(influence="restrict"), signal(influence="grant"), WIDENS,
      "`trust` may now help to allow: its influence was `restrict`, is `grant`"),
@@ -234,6 +244,8 @@ SIGNAL_CASES: list[tuple[str, Edit, Edit, Direction, str]] = [
     ("another resting value", ssf(while_live=4), ssf(while_live=5), MAY_WIDEN, "is another value for subjects"),
     ("other events", ssf(), ssf(events={"session-revoked": {"value": 2}}), MAY_WIDEN,
      "`ssf:idp` is read in another way for `trust`: its `events`"),
+    ("another network", zoned("10.0.0.0/8"), zoned("10.0.0.0/16"), MAY_WIDEN,
+     "`peer` means something else for `trust`: its `zones`"),
     ("another type", NOTHING, signal(type="string"), MAY_WIDEN, "`trust` means something else: its type"),
     ("another subject", NOTHING, signal(subject="global"), MAY_WIDEN, "means something else: its subject"),
     ("shown to more", NOTHING, signal(sensitivity="public"), WIDENS, "more people may see values of `trust`"),
@@ -290,6 +302,8 @@ CLIENT = {
     "expires": "2098-01-01T00:00:00Z",
 }
 BARE = both(put("register", "signals", value={}), cut("policies", "closed"))
+TWO_TOKENS = put("settings", "clients", value=[
+    CLIENT, {**CLIENT, "token_sha256": "2" * 64, "may": ["read", "operate"]}])  # fmt: skip
 WITH_CLIENT = put("settings", "clients", value=[CLIENT])
 
 OTHER_CASES: list[tuple[str, Edit, Edit, str, Direction, str]] = [
@@ -314,10 +328,12 @@ OTHER_CASES: list[tuple[str, Edit, Edit, str, Direction, str]] = [
      "route", NARROWS, "is denied again"),
     ("less sensitive", put("routes", "routes", 0, "sensitivity", value="high"),
      put("routes", "routes", 0, "sensitivity", value="low"), "route", MAY_WIDEN, "held to be less sensitive"),
-    ("more sensitive", NOTHING, put("routes", "routes", 0, "sensitivity", value="high"), "route", NEUTRAL,
+    ("more sensitive", NOTHING, put("routes", "routes", 0, "sensitivity", value="high"), "route", MAY_WIDEN,
      "held to be more sensitive"),
     ("another action", BARE, put("routes", "routes", 0, "action", value="page.write"),
      "route", MAY_WIDEN, "decided by policies of another action"),
+    ("other facts", NOTHING, put("routes", "routes", 0, "facts", value={"data_class": "pii"}), "route", MAY_WIDEN,
+     "tells policies other facts: its facts was nothing, is `{\"data_class\":\"pii\"}`"),
     ("other arguments", NOTHING, put("routes", "routes", 0, "args", value={"query": {"n": "long?"}}), "route", MAY_WIDEN,
      "its match, resource or args changed"),
     ("a permit more", NOTHING, put("policies", "new", value="permit (principal, action, resource);"), "policy", WIDENS,
@@ -377,6 +393,10 @@ OTHER_CASES: list[tuple[str, Edit, Edit, str, Direction, str]] = [
      "may `operate`"),
     ("a right less", WITH_CLIENT, put("settings", "clients", 0, "may", value=["publish"]), "client", NARROWS,
      "may no longer `read`"),
+    ("another token with more rights", TWO_TOKENS, put("settings", "clients", 0, "may", value=["read", "operate"]),
+     "client", WIDENS, "another token of `spiffe://prod.example/ops` may `operate`"),
+    ("a token with fewer rights", TWO_TOKENS, put("settings", "clients", 1, "may", value=["operate"]),
+     "client", NARROWS, "a token of `spiffe://prod.example/ops` may no longer `read`"),
     ("another token", WITH_CLIENT, put("settings", "clients", 0, "token_sha256", value="1" * 64), "client", MAY_WIDEN,
      "has another token"),
     ("a longer token", WITH_CLIENT, put("settings", "clients", 0, "expires", value="2099-01-01T00:00:00Z"), "client",
@@ -457,3 +477,17 @@ def test_names_are_told_part_by_part() -> None:
     assert found["signals"] == {"added": [], "removed": [], "changed": ["trust"]}
     assert found["policies"]["removed"] == ["open"]
     assert found["clients"] == found["routes"] == {"added": [], "removed": [], "changed": []}
+
+
+def test_names_and_sentences_are_bounded() -> None:
+    new = view(directory())
+    policy = {"text_sha256": "a", "effect": "permit", "mode": "enforce", "signals": []}
+    new["described"]["policies"] += [{**policy, "id": f"p{n}"} for n in range(MAX_NAMES + 3)]
+    found = differences(view(directory()), new)["policies"]
+    assert (len(found["added"]), found["left_out"]) == (MAX_NAMES, 3)
+    (word,) = [Word("policy", "x" * 10_000, WIDENS, "y" * 10_000).as_dict()]
+    assert len(word["name"]) == len(word["sentence"]) == 601
+
+
+def test_settings_that_are_held_to_be_harmless_exist() -> None:
+    assert {key for key, _ in parts._flat(view(directory())["settings"])} >= parts.HARMLESS

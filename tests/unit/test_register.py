@@ -95,7 +95,7 @@ def test_live_numbers_stand_beside_the_contract(described: dict[str, Any]) -> No
     for part in (" 4 ", "3.0s ago", "3h ago", "3 fresh, 1 stale"):
         assert part in row
     tree = rendered(path_tree(register.path_of(joined, "posture")))
-    assert "4 subjects, freshest 3.0s ago, oldest 3h ago" in tree
+    assert "subjects: 4, freshest 3.0s ago, oldest 3h ago" in tree
     assert "states since the start: 7 fresh, 1 stale" in tree
     assert "refused since the start: 2 older" in tree
 
@@ -161,6 +161,18 @@ def test_the_path_names_feeds_merging_modes_and_exceptions(described: dict[str, 
                  'feed idp, signals.yaml:3: {"issuer":"https://idp.example"}', "forbid observe", "not enforced",
                  'adverse: {"one_of":["compromised"]}', "approved by a@x", "`posture` is open"):  # fmt: skip
         assert part in tree, part
+
+
+def test_a_signal_without_max_age_says_why(described: dict[str, Any]) -> None:
+    from signalwarden.register_view import path_tree
+
+    described["signals"][1]["max_age_ms"] = None
+    described["signals"][1]["sources"] = [
+        {"kind": "derived", "measure": "requests", "window": "1m", "assurance": "derived"}
+    ]
+    joined = register.join(described, None, time=TIME)
+    assert "counted at each decision" in rendered(path_tree(register.path_of(joined, "posture")))
+    assert "rides on the request" in rendered(path_tree(register.path_of(joined, "task_type")))
 
 
 def test_every_source_kind_has_its_line() -> None:

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any, Final
 
 import orjson
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from signalwarden import _core, tallies
+from signalwarden import _core, config, request_json, starter, tallies
 from signalwarden.metrics import Metrics
 
 NOW_US: Final = 1_795_514_400_000_000
+NOW: Final = datetime.fromtimestamp(NOW_US / 1e6, UTC)
 
 
 def exposed(told: tallies.Tallies) -> dict[tuple[str, tuple[tuple[str, str], ...]], float]:
@@ -46,7 +49,8 @@ def test_a_signal_has_its_states_ages_and_refusals() -> None:
 def test_a_publisher_has_its_last_batch_and_what_became_of_its_values() -> None:
     who = "spiffe://prod.example/a"
     told = {"publisher": who, "last_seen": "2026-11-24T10:00:00Z", "accepted": 5, "rejected": {"future": 1}}
-    seen = exposed(tallies.Tallies(publishers=[told, {**told, "publisher": "poll:file", "last_seen": None}]))
+    more = {**told, "publisher": "poll:file", "last_seen": None}
+    seen = exposed(tallies.Tallies(publishers=[told, more], named=frozenset({who, "poll:file"})))
     assert seen["publisher_last_seen_timestamp_seconds", of(publisher=who)] == NOW_US / 1e6
     assert seen["publisher_last_seen_timestamp_seconds", of(publisher="poll:file")] == 0
     assert seen["publisher_accepted_total", of(publisher=who)] == 5
@@ -81,7 +85,8 @@ def test_the_latest_word_of_the_summed_publishers_counts() -> None:
         }
         for n in range(tallies.MAX_LABELLED + 20)
     ]
-    seen = exposed(tallies.Tallies(publishers=many))
+    named = frozenset(str(entry["publisher"]) for entry in many)
+    seen = exposed(tallies.Tallies(publishers=many, named=named))
     assert seen["publisher_last_seen_timestamp_seconds", of(publisher=tallies.OTHER)] == NOW_US / 1e6 - 3600
     assert seen["publisher_accepted_total", of(publisher=tallies.OTHER)] == 20
 
@@ -92,29 +97,56 @@ def test_every_family_is_there_without_samples_too() -> None:
         assert f"# TYPE {tallies.PREFIX}{name}" in text.decode()
 
 
-def test_an_engine_without_a_configuration_tells_nothing_and_fails_in_nothing() -> None:
-    told = tallies.of_engine(_core.Engine(), now_us=NOW_US)
-    assert (told.signals, told.feeds) == ([], [])
+def test_a_publisher_that_is_silent_is_seen_and_a_stranger_is_not_named() -> None:
+    stranger = {"publisher": "spiffe://prod.example/stranger", "last_seen": "2026-11-24T10:00:00Z", "accepted": 0, "rejected": {"wrong_publisher": 9}}  # fmt: skip
+    seen = exposed(tallies.Tallies(publishers=[stranger], named=frozenset({"spiffe://prod.example/a"})))
+    assert seen["publisher_last_seen_timestamp_seconds", of(publisher="spiffe://prod.example/a")] == 0
+    assert seen["publisher_rejected_total", of(publisher=tallies.OTHER, reason="wrong_publisher")] == 9
+    assert {dict(labels)["publisher"] for _, labels in seen} == {"spiffe://prod.example/a", tallies.OTHER}
 
 
-class CountingEngine:
-    """Counts as the contract says, whatever core is installed."""
-
-    def signal_stats(self, *, now_us: int, scan: bool) -> bytes:
-        assert (now_us, scan) == (NOW_US, False)
-        return orjson.dumps({"signals": [signal("posture")]})
-
-    def publishers(self) -> bytes:
-        return b'[{"publisher":"poll:file","last_seen":null,"accepted":0,"rejected":{},"disabled":false}]'
-
-    def feeds(self) -> bytes:
-        return b"[]"
+@pytest.fixture
+def loaded(tmp_path: Path) -> config.Loaded:
+    return config.load(starter.create(tmp_path / "refunds", now=NOW).directory, NOW_US)
 
 
-def test_what_the_core_counts_is_read_without_a_walk_over_the_store() -> None:
-    told = tallies.of_engine(CountingEngine(), now_us=NOW_US)  # type: ignore[arg-type]
-    assert [entry["name"] for entry in told.signals] == ["posture"]
-    assert [entry["publisher"] for entry in told.publishers] == ["poll:file"]
+def test_the_counts_of_a_running_core_are_exposed_by_signal_and_publisher(loaded: config.Loaded) -> None:
+    engine = _core.Engine()
+    engine.swap(loaded.configuration)
+    told = [
+        {"name": "posture", "subject": starter.AGENT, "value": value, "observed_at": "2026-11-24T09:59:57Z"}
+        for value in ("ok", "what?")
+    ]
+    admission = engine.admit(orjson.dumps({"signals": told}), publisher=starter.PUBLISHER, now_us=NOW_US)
+    engine.apply(admission.changes, now_us=NOW_US)
+    engine.check(request_json.to_bytes((loaded.root / "samples" / "refund.json").read_bytes()))
+    engine.drain(max_records=10, wait_ms=0)
+    reader = tallies.Reader()
+    seen = exposed(reader.read(engine, loaded.configuration, now_us=NOW_US))
+    # The engine decides by the clock of the machine.
+    states = {dict(labels)["state"] for (name, labels), n in seen.items() if n and name == "signal_states_total"
+              and dict(labels)["signal"] == "posture"}  # fmt: skip
+    assert len(states) == 1
+    assert seen["signal_states_total", of(signal="device_trust", state="missing")] == 1
+    assert seen["signal_rejected_total", of(signal="posture", reason="wrong_type")] == 1
+    assert seen["publisher_accepted_total", of(publisher=starter.PUBLISHER)] == 1
+    assert seen["publisher_rejected_total", of(publisher=starter.PUBLISHER, reason="wrong_type")] == 1
+    assert seen["publisher_last_seen_timestamp_seconds", of(publisher=starter.PUBLISHER)] >= NOW_US / 1e6
+    buckets = [n for (name, labels), n in seen.items() if name == "signal_age_seconds_bucket"
+               and dict(labels)["signal"] == "posture"]  # fmt: skip
+    assert buckets == sorted(buckets)
+    assert buckets[-1] == seen["signal_age_seconds_count", of(signal="posture")]
+
+
+def test_names_are_asked_of_a_register_once(loaded: config.Loaded, monkeypatch: pytest.MonkeyPatch) -> None:
+    engine = _core.Engine()
+    engine.swap(loaded.configuration)
+    reader = tallies.Reader()
+    first = reader.read(engine, loaded.configuration, now_us=NOW_US)
+    monkeypatch.setattr(tallies, "_named", lambda _: pytest.fail("asked again"))
+    assert (
+        reader.read(engine, loaded.configuration, now_us=NOW_US).named == first.named == {starter.PUBLISHER}
+    )
 
 
 @pytest.mark.parametrize("name", tallies.LABELLED)

@@ -227,10 +227,12 @@ def test_unrest_without_end_is_said_once(
     looked = watch.Watch(minimal_directory, lambda: True)
     looked.start()
     with caplog.at_level(logging.WARNING, logger="signalwarden"):
-        until = time.monotonic() + 0.6
-        while time.monotonic() < until:
+        give_up, said = time.monotonic() + 10, 0.0
+        while time.monotonic() < (said + 0.5 if said else give_up):
             (minimal_directory / "entities.json").write_text("[]" + " " * int(time.monotonic() * 100 % 100))
             time.sleep(0.005)
+            if not said and "without a pause" in caplog.text:
+                said = time.monotonic()
         looked.stop()
     assert caplog.text.count("without a pause") == 1
 
@@ -325,6 +327,23 @@ def test_a_directory_that_is_gone_changes_nothing(minimal_directory: Path, event
         away.rename(minimal_directory)
         eventually(lambda: app.readiness().detail["last_reload_refused"] is None)
         assert revision(app) == before
+
+
+def test_a_warning_that_comes_with_a_change_is_said_with_it_and_once(
+    minimal_directory: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    with running(minimal_directory) as app:
+        for name in ("one.txt", "two.txt"):
+            (minimal_directory / "policies" / name).write_text("words")
+        app.reload("test")
+        app.reload("test")
+        for number in range(reloads.MAX_WARNINGS + 3):
+            (minimal_directory / f"stray{number}.cedar").write_text("")
+        app.reload("test")
+    for name in ("one.txt", "two.txt"):
+        assert caplog.text.count(f"policies/{name}: warning: not read: a policy file ends in `.cedar`") == 1
+    assert caplog.text.count("stray") == reloads.MAX_WARNINGS
+    assert "and 3 more warnings" in caplog.text
 
 
 # ---- who is told ------------------------------------------------------------------------------------------

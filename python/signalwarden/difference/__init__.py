@@ -22,6 +22,10 @@ MAX_WORDS: Final = 200
 """Sentences in one record, what widens first: about 40 KB. `signalwarden diff` says them all."""
 
 
+MAX_NAMES: Final = 500
+"""Names of one kind of change of one part: a directory made anew would fill the log with them."""
+
+
 class View(TypedDict):
     """What a directory declares, as JSON has it."""
 
@@ -64,12 +68,15 @@ def differences(before: View, after: View) -> dict[str, Any]:
     return found
 
 
-def _changes(a: dict[str, Any], b: dict[str, Any]) -> dict[str, list[str]]:
-    return {
+def _changes(a: dict[str, Any], b: dict[str, Any]) -> dict[str, Any]:
+    found = {
         "added": sorted(b.keys() - a.keys()),
         "removed": sorted(a.keys() - b.keys()),
         "changed": sorted(name for name in a.keys() & b.keys() if a[name] != b[name]),
     }
+    left_out = sum(max(0, len(names) - MAX_NAMES) for names in found.values())
+    shown = {kind: names[:MAX_NAMES] for kind, names in found.items()}
+    return {**shown, "left_out": left_out} if left_out else shown
 
 
 def _named(entries: list[dict[str, Any]], by: tuple[str, ...]) -> dict[str, Any]:

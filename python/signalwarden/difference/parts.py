@@ -152,7 +152,7 @@ def _route_changed(old: Entry, new: Entry) -> Said:
         elif key == "sensitivity":
             lower = _rank(LEVELS, after) < _rank(LEVELS, before)
             what = "less" if lower else "more"
-            yield MAY_WIDEN if lower else NEUTRAL, f"`{match}` is held to be {what} sensitive: {said}"
+            yield MAY_WIDEN, f"`{match}` is held to be {what} sensitive: {said}"
         elif key == "action":
             yield MAY_WIDEN, f"requests `{match}` are decided by policies of another action: {said}"
         elif key == "facts":
@@ -305,9 +305,10 @@ def clients(old: list[Entry], new: list[Entry]) -> Told:
 
 def _client(name: str, olds: list[Entry], news: list[Entry]) -> Said:
     before, after = _rights(olds), _rights(news)
-    if more := after - before:
+    more, less = after - before, before - after
+    if more:
         yield WIDENS, f"`{name}` may {named(more)}"
-    if less := before - after:
+    if less:
         yield NARROWS, f"`{name}` may no longer {named(less)}"
     if not olds or not news:
         return
@@ -317,11 +318,21 @@ def _client(name: str, olds: list[Entry], news: list[Entry]) -> Said:
     if tokens[0].keys() - tokens[1].keys():
         yield NARROWS, f"a token of `{name}` is no longer good"
     for token in tokens[0].keys() & tokens[1].keys():
-        was, now = tokens[0][token].get("expires"), tokens[1][token].get("expires")
-        if was != now:
-            later = str(now or "") > str(was or "")
-            when = "later" if later else "sooner"
-            yield WIDENS if later else NARROWS, f"a token of `{name}` ends {when}: {was_is(was, now)}"
+        yield from _token(name, tokens[0][token], tokens[1][token], told=more | less)
+
+
+def _token(name: str, old: Entry, new: Entry, told: set[str]) -> Said:
+    """One entry of a client. `told`: rights that the client as a whole has got or lost."""
+    before, after = _rights([old]), _rights([new])
+    if more := after - before - told:
+        yield WIDENS, f"another token of `{name}` may {named(more)}"
+    if less := before - after - told:
+        yield NARROWS, f"a token of `{name}` may no longer {named(less)}"
+    was, now = old.get("expires"), new.get("expires")
+    if was != now:
+        later = str(now or "") > str(was or "")
+        when = "later" if later else "sooner"
+        yield WIDENS if later else NARROWS, f"a token of `{name}` ends {when}: {was_is(was, now)}"
 
 
 def _rights(entries: Iterable[Entry]) -> set[str]:
@@ -331,7 +342,8 @@ def _rights(entries: Iterable[Entry]) -> set[str]:
 HARMLESS: Final = frozenset(
     {
         *("watch", "state", "keys", "listen.front", "decision_log.path"),
-        *("decision_log.influence", "decision_log.rotate_bytes", "decision_log.keep_files"),
+        *("signals.max_rate", "signals.max_live", "decision_log.influence"),
+        *("decision_log.rotate_bytes", "decision_log.keep_files"),
     }
 )
 """Settings that change nobody's access."""

@@ -13,6 +13,8 @@ __all__ = ["Direction", "Entry", "Said", "Word", "named", "number", "quoted", "s
 
 MAX_SHOWN: Final = 80
 """Characters of one value in a sentence: a list of a thousand zones is to be looked up in the file."""
+MAX_SENTENCE: Final = 600
+"""Characters of a sentence, or of a name, in a record: ids of policies have no bound of their own."""
 MAX_LISTED: Final = 5
 """Names in one sentence."""
 
@@ -47,10 +49,14 @@ class Word:
         """As it stands in a record."""
         return {
             "part": self.part,
-            "name": self.name,
+            "name": _cut(self.name),
             "direction": self.direction.value,
-            "sentence": self.sentence,
+            "sentence": _cut(self.sentence),
         }
+
+
+def _cut(text: str) -> str:
+    return text if len(text) <= MAX_SENTENCE else text[:MAX_SENTENCE] + "…"
 
 
 def quoted(value: object) -> str:
