@@ -11,7 +11,7 @@
 
 mod generated;
 
-use generated::{Case, Oracle, PRINCIPAL, SCHEMA, VOCABULARY, case, possible_values};
+use generated::{Case, Known, Oracle, PRINCIPAL, SCHEMA, VOCABULARY, case, possible_values};
 use proptest::{prelude::*, test_runner::TestRunner};
 use serde_json::{Value as Json, json};
 use signalwarden_core::{
@@ -59,25 +59,29 @@ struct Stage {
     seen_before: bool,
 }
 
-/// One signal, its source and its value (`None`: nothing says it).
-fn stage(case: &Case, chosen: &[&str], values: &[Option<Value>]) -> Stage {
-    let mut signals = "signals:\n".to_owned();
-    let (mut facts, mut other_facts) = (String::new(), String::new());
-    let (mut jwt, mut words) = (json!({}), json!({}));
-    let mut headers = vec![("content-type".to_owned(), "application/json".to_owned())];
-    let mut published = Vec::new();
-    let mut seen_before = false;
-    for (((rule, known), source), value) in case.rules.iter().zip(VOCABULARY).zip(chosen).zip(values) {
+/// What the sources of a case need around them.
+struct Fed {
+    facts: String,
+    other_facts: String,
+    jwt: Json,
+    words: Json,
+    headers: Vec<(String, String)>,
+    published: Vec<Json>,
+    seen_before: bool,
+}
+
+impl Fed {
+    /// The entry of one source, and its value where it is read (`None`: nothing says it).
+    fn source(&mut self, known: &Known, source: &str, value: Option<&Value>) -> String {
         let name = known.name;
-        let text = value
-            .as_ref()
-            .map(|value| value.to_json().as_str().map_or_else(|| value.to_json().to_string(), str::to_owned));
+        let text =
+            value.map(|value| value.to_json().as_str().map_or_else(|| value.to_json().to_string(), str::to_owned));
         let word = text.clone().unwrap_or_else(|| known.values[0].to_owned());
         let here = value.is_some();
-        let source = match *source {
+        match source {
             "push" => {
                 if let Some(value) = value {
-                    published.push(
+                    self.published.push(
                         json!({"name": name, "subject": PRINCIPAL, "value": value.to_json(), "observed_at": NOW}),
                     );
                 }
@@ -85,7 +89,7 @@ fn stage(case: &Case, chosen: &[&str], values: &[Option<Value>]) -> Stage {
             }
             "metadata" => {
                 if let Some(value) = value {
-                    jwt[name] = value.to_json();
+                    self.jwt[name] = value.to_json();
                 }
                 format!(
                     "{{kind: envoy_metadata, namespace: {JWT}, key: [p, {name}], filter: {JWT}, assurance: sourced}}"
@@ -93,23 +97,23 @@ fn stage(case: &Case, chosen: &[&str], values: &[Option<Value>]) -> Stage {
             }
             "words" => {
                 if let Some(text) = &text {
-                    words[name] = text.as_str().into();
+                    self.words[name] = text.as_str().into();
                 }
                 format!("{{kind: envoy_metadata, namespace: app, key: {name}, assurance: self_asserted}}")
             }
             "header" => {
-                headers.extend(text.map(|text| (format!("x-{name}"), text)));
+                self.headers.extend(text.map(|text| (format!("x-{name}"), text)));
                 format!("{{kind: header, header: x-{name}, assurance: self_asserted}}")
             }
             "route" => {
                 let quoted = if matches!(known.kind, "bool" | "long") { word } else { format!("\"{word}\"") };
-                let facts = if here { &mut facts } else { &mut other_facts };
+                let facts = if here { &mut self.facts } else { &mut self.other_facts };
                 write!(facts, "{name}: {quoted}, ").unwrap();
                 format!("{{kind: route, fact: {name}, assurance: authoritative}}")
             }
             "peer" | "peer_word" => {
                 let network = if here { "10.0.0.0/8" } else { "192.0.2.0/24" };
-                let assurance = if *source == "peer" { "sourced" } else { "self_asserted" };
+                let assurance = if source == "peer" { "sourced" } else { "self_asserted" };
                 format!("{{kind: peer, zones: {{{word}: [{network}]}}, assurance: {assurance}}}")
             }
             "time" => {
@@ -119,11 +123,29 @@ fn stage(case: &Case, chosen: &[&str], values: &[Option<Value>]) -> Stage {
                 format!("{{kind: time, zone: UTC, windows: {windows}, assurance: authoritative}}")
             }
             "derived" => {
-                seen_before |= here;
+                self.seen_before |= here;
                 "{kind: derived, measure: requests, window: 10s, assurance: derived}".to_owned()
             }
             other => panic!("{other}"),
-        };
+        }
+    }
+}
+
+/// One signal, its source and its value (`None`: nothing says it).
+fn stage(case: &Case, chosen: &[&str], values: &[Option<Value>]) -> Stage {
+    let mut signals = "signals:\n".to_owned();
+    let mut fed = Fed {
+        facts: String::new(),
+        other_facts: String::new(),
+        jwt: json!({}),
+        words: json!({}),
+        headers: vec![("content-type".to_owned(), "application/json".to_owned())],
+        published: Vec::new(),
+        seen_before: false,
+    };
+    for (((rule, known), source), value) in case.rules.iter().zip(VOCABULARY).zip(chosen).zip(values) {
+        let name = known.name;
+        let source = fed.source(known, source, value.as_ref());
         let (subject, age) = match () {
             () if source.starts_with("{kind: push") => ("principal", ", max_age: 5m"),
             () if source.starts_with("{kind: derived") => ("principal", ""),
@@ -146,9 +168,9 @@ fn stage(case: &Case, chosen: &[&str], values: &[Option<Value>]) -> Stage {
              args: {{body: {{amount: long}}}}, tier: runtime, sensitivity: low, facts: {{{facts}}}}}\n"
         )
     };
-    let routes = format!("routes:\n{}{}", route("/pay", &facts), route("/other", &other_facts));
+    let routes = format!("routes:\n{}{}", route("/pay", &fed.facts), route("/other", &fed.other_facts));
     let file = |name: &str, text: &str| (name.to_owned(), text.as_bytes().to_vec());
-    let entries = headers.into_iter().map(|(name, value)| HeaderEntry { name, value, is_utf8: true });
+    let entries = fed.headers.into_iter().map(|(name, value)| HeaderEntry { name, value, is_utf8: true });
     Stage {
         files: vec![
             file("routes.yaml", &routes),
@@ -157,15 +179,15 @@ fn stage(case: &Case, chosen: &[&str], values: &[Option<Value>]) -> Stage {
             file("entities.json", "[]"),
             file("policies/p.cedar", &case.policies.join("\n")),
         ],
-        published,
-        seen_before,
+        published: fed.published,
+        seen_before: fed.seen_before,
         request: Request {
             method: "POST".into(),
             path: "/pay".into(),
             host: "h".into(),
             headers: Headers::new(entries.collect()),
             body: Body::Forwarded { bytes: br#"{"amount": 10}"#.to_vec(), truncated: false },
-            metadata: BTreeMap::from([(JWT.to_owned(), json!({"p": jwt})), ("app".to_owned(), words)]),
+            metadata: BTreeMap::from([(JWT.to_owned(), json!({"p": fed.jwt})), ("app".to_owned(), fed.words)]),
             source: Peer { principal: PRINCIPAL.into(), address: "10.1.2.3:4".into(), ..Peer::default() },
             ..Request::default()
         },
@@ -265,33 +287,33 @@ fn fed() -> impl Strategy<Value = (Case, Vec<&'static str>, Vec<Option<Value>>)>
 
 /// What no contract names: headers, metadata, addresses within a zone, bytes of the body, and the rest.
 fn with_noise(request: &Request, noise: &[String], port: u16, host: u8) -> Request {
-    let mut noisy = request.clone();
+    let mut changed = request.clone();
     let entry = |name: &str, value: &String| HeaderEntry { name: name.into(), value: value.clone(), is_utf8: true };
     let named =
         ["x-other", "cookie", "x-signal", "x-forwarded-for", "x-risk"].iter().zip(noise).map(|(n, v)| entry(n, v));
-    noisy.headers = Headers::new(request.headers.iter().cloned().chain(named).collect());
+    changed.headers = Headers::new(request.headers.iter().cloned().chain(named).collect());
     let text = |at: usize| noise.get(at).cloned().unwrap_or_default();
-    if let Some(namespace) = noisy.metadata.get_mut(JWT) {
+    if let Some(namespace) = changed.metadata.get_mut(JWT) {
         namespace["other"] = text(0).into();
         namespace["p"]["never_named"] = text(1).into();
         // The names of signals one level too high.
         namespace["risk"] = 7.into();
         namespace["approved"] = true.into();
     }
-    if let Some(namespace) = noisy.metadata.get_mut("app") {
+    if let Some(namespace) = changed.metadata.get_mut("app") {
         namespace["posture"] = "ok".into();
         namespace["other"] = json!([text(2)]);
     }
-    noisy.metadata.insert(text(3), json!({"task": text(4), "p": {"approved": true}}));
-    noisy.route_metadata.insert(JWT.to_owned(), json!({"p": {"approved": true, "risk": 0, "posture": "ok"}}));
-    noisy.extensions.insert("approved".to_owned(), text(0));
-    noisy.body =
+    changed.metadata.insert(text(3), json!({"task": text(4), "p": {"approved": true}}));
+    changed.route_metadata.insert(JWT.to_owned(), json!({"p": {"approved": true, "risk": 0, "posture": "ok"}}));
+    changed.extensions.insert("approved".to_owned(), text(0));
+    changed.body =
         Body::Forwarded { bytes: json!({"amount": 10, "extra": noise}).to_string().into_bytes(), truncated: false };
-    noisy.source.address = format!("10.{host}.2.3:{port}");
-    noisy.source.service = text(1);
-    noisy.destination.address = format!("192.0.2.{host}:{port}");
-    noisy.sni = text(2);
-    noisy
+    changed.source.address = format!("10.{host}.2.3:{port}");
+    changed.source.service = text(1);
+    changed.destination.address = format!("192.0.2.{host}:{port}");
+    changed.sni = text(2);
+    changed
 }
 
 #[test]
@@ -303,8 +325,8 @@ fn nothing_but_what_contracts_name_of_a_request_changes_a_decision() {
         let stage = stage(&case, &chosen, &values);
         let Some(engine) = engine(&stage) else { return Ok(()) };
         compared.set(compared.get() + 1);
-        let noisy = with_noise(&stage.request, &noise, port, host);
-        prop_assert_eq!(decide(&engine, &stage.request), decide(&engine, &noisy));
+        let changed = with_noise(&stage.request, &noise, port, host);
+        prop_assert_eq!(decide(&engine, &stage.request), decide(&engine, &changed));
         Ok(())
     });
     println!("I1 over all sources: {} directories compared, of {CASES} cases", compared.get());

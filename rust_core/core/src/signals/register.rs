@@ -4,7 +4,7 @@ use super::combine::{self, Combination};
 use super::contract::{Contract, LogSensitivity};
 use super::derived;
 use super::feeds::Feeds;
-use super::sources::{self, Declared, Flow, Source};
+use super::sources::{self, Declared, Source};
 use crate::document::{self, Entry, Fields, Node};
 use crate::findings::{Findings, Place, did_you_mean};
 use crate::limits;
@@ -113,7 +113,7 @@ impl<'a> Reader<'a, '_> {
         let purpose = self.prose("purpose");
         let subject = self.fields.require_word("subject", SubjectKind::ALL, self.findings);
         let sources = self.sources(kind.as_ref(), subject);
-        let max_age = self.max_age(subject, sources.as_deref());
+        let max_age = self.max_age(subject);
         let influence = self.fields.require_word("influence", Influence::ALL, self.findings);
         let influence = self.bounded_influence(influence, sources.as_deref());
         let when_unavailable = self.when_unavailable(sources.as_deref());
@@ -245,8 +245,8 @@ impl<'a> Reader<'a, '_> {
 
     /// The outer option as everywhere; the inner one is empty for what has no age: a request, and what is counted.
     #[expect(clippy::option_option, reason = "two questions: could it be read, and is there one")]
-    fn max_age(&mut self, subject: Option<SubjectKind>, sources: Option<&[Source]>) -> Option<Option<Span>> {
-        let counted = |sources: &[Source]| sources.iter().all(|source| matches!(source.flow, Flow::Counted { .. }));
+    fn max_age(&mut self, subject: Option<SubjectKind>) -> Option<Option<Span>> {
+        let counted = self.is_counted();
         let node = self.fields.take("max_age");
         let place = self.fields.place_of("max_age");
         match (subject, node) {
@@ -256,8 +256,8 @@ impl<'a> Reader<'a, '_> {
                 self.error(place, "max_age_on_request", message);
                 None
             }
-            (_, None) if sources.is_some_and(counted) => Some(None),
-            (_, Some(_)) if sources.is_some_and(counted) => {
+            (_, None) if counted => Some(None),
+            (_, Some(_)) if counted => {
                 let message = "`max_age`: what is counted is as old as the decision, leave it out";
                 self.error(place, "max_age_on_derived", message);
                 None
@@ -274,6 +274,16 @@ impl<'a> Reader<'a, '_> {
             // Whether it is needed depends on sources or a subject that could not be read, and that has been told.
             (_, None) => None,
         }
+    }
+
+    /// Whether the core counts the signal itself: all its sources say so, whatever else is wrong with them.
+    fn is_counted(&mut self) -> bool {
+        let says_so = |source: &Node| {
+            let kind = source.as_map().and_then(|entries| entries.iter().find(|entry| entry.key == "kind"));
+            kind.and_then(|kind| kind.value.as_text()) == Some("derived")
+        };
+        let sources = self.fields.take("sources").and_then(Node::as_list).unwrap_or_default();
+        !sources.is_empty() && sources.iter().all(says_so)
     }
 
     fn span(&mut self, node: &Node) -> Option<Span> {

@@ -21,7 +21,6 @@ const SHORTEST: i64 = 1_000_000;
 /// A day: after a start there is no value for so long.
 const LONGEST: i64 = 24 * 3_600_000_000;
 
-#[expect(clippy::unnecessary_wraps, reason = "as all kinds are read")]
 fn read(reading: &mut Reading<'_, '_>, assurance: Assurance) -> Option<Source> {
     let measure = reading.fields.require_word("measure", Measure::ALL, reading.findings);
     let window = reading.parsed("window", "bad_span", |text| {
@@ -32,9 +31,7 @@ fn read(reading: &mut Reading<'_, '_>, assurance: Assurance) -> Option<Source> {
         let message = format!("a `derived` source counts: its contract's type is `long`, found `{kind}`");
         reading.error(reading.fields.place_of("kind"), "derived_type", message);
     }
-    // What is wrong is said. It is a counted source all the same, so that no age is asked for beside.
-    let measure = measure.unwrap_or(Measure::Requests);
-    let (text, window) = window.unwrap_or(("", Span::from_micros(SHORTEST)));
+    let (measure, (text, window)) = (measure?, window?);
     Some(Source {
         kind: KIND.word,
         assurance,
