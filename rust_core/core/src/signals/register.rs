@@ -263,7 +263,7 @@ impl<'a> Reader<'a, '_> {
                 None
             }
             (_, Some(node)) => self.span(node).map(Some),
-            (Some(_), None) if sources.is_some() => {
+            (Some(_), None) => {
                 self.error(
                     place,
                     "missing_key",
@@ -271,8 +271,7 @@ impl<'a> Reader<'a, '_> {
                 );
                 None
             }
-            // Whether it is needed depends on sources or a subject that could not be read, and that has been told.
-            (_, None) => None,
+            (None, None) => None,
         }
     }
 
