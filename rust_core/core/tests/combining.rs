@@ -24,7 +24,7 @@ use signalwarden_core::{
     snapshot::{CoreSettings, Snapshot},
     wire,
 };
-use std::{cell::Cell, collections::BTreeMap, sync::Arc};
+use std::{cell::Cell, collections::BTreeMap, fmt::Write as _, sync::Arc};
 
 const CASES: u32 = 1_500;
 const NOW: Timestamp = Timestamp::from_micros(1_790_000_000_000_000);
@@ -142,10 +142,11 @@ fn snapshot(case: &Case) -> Option<Arc<Snapshot>> {
         let sources =
             publishers.map(|id| format!("{{kind: push, publisher: \"{id}\", assurance: sourced}}")).join(", ");
         let company = if company.is_empty() { String::new() } else { format!("corroborate: {{{company}}}, ") };
-        register += &format!(
+        let _ = writeln!(
+            register,
             "  {name}: {{type: \"{kind}\", description: d, owner: o@x, purpose: p, subject: principal, max_age: 5m, \
              influence: {influence}, used_by: [pay], review_by: 2099-01-01, merge: {merge}, adverse: {{{adverse}}}, \
-             {company}sources: [{sources}]}}\n"
+             {company}sources: [{sources}]}}"
         );
     }
     let policies = case.policies.join("\n");
