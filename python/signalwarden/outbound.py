@@ -222,6 +222,9 @@ class _Target:
             raise FeedError(_EXPECTED_URL)
         if literal is None and not _HOST.fullmatch(host):
             raise FeedError(_EXPECTED_URL)
+        if parts.netloc.rfind("[") > 0:
+            # `https://a%40[::1]`: some read the brackets alone, others the whole.
+            raise FeedError(_EXPECTED_URL)
         if parts.scheme == "http" and not _is_loopback(host):
             raise FeedError(f"`http://{host}` is not on this machine, expected `https://`")
         query = f"?{parts.query}" if parts.query else ""

@@ -376,6 +376,7 @@ def test_these_are_urls(url: str) -> None:
         "https://[::1%25eth0]/",
         "https://[fe80::1%eth0]/",
         "https://[::1/",
+        "https://a%40[::1]",
         "https://[nonsense]/",
         "https://feed_example!/",
         "https://" + "a" * 3_000,
