@@ -10,20 +10,20 @@
 )]
 
 mod generated;
+mod stage;
 
 use generated::Oracle;
 use proptest::{prelude::*, test_runner::TestRunner};
 use serde_json::{Value as Json, json};
 use signalwarden_core::{
-    change::Change,
-    engine::{Engine, Options},
     error::Error,
     findings::Severity,
-    model::{Origin, Peer, Request, SignalType, Timestamp, Value},
-    record::{InfluenceMode, Rendering},
-    snapshot::{CoreSettings, Snapshot},
+    model::{Peer, Request, SignalType, Timestamp, Value},
+    record::InfluenceMode,
+    snapshot::Snapshot,
     wire,
 };
+use stage::Texts;
 use std::{cell::Cell, collections::BTreeMap, fmt::Write as _, sync::Arc};
 
 const CASES: u32 = 1_500;
@@ -150,16 +150,8 @@ fn snapshot(case: &Case) -> Option<Arc<Snapshot>> {
         );
     }
     let policies = case.policies.join("\n");
-    let file = |name: &str, text: &str| (name.to_owned(), text.as_bytes().to_vec());
-    let files = [
-        file("routes.yaml", ROUTES),
-        file("signals.yaml", &register),
-        file("entities.cedarschema", generated::SCHEMA),
-        file("entities.json", "[]"),
-        file("policies/all.cedar", &policies),
-    ];
-    let settings = CoreSettings { trust_domain: "t".into(), federates_with: vec![] };
-    match Snapshot::load(&files, &settings, NOW) {
+    let texts = Texts { routes: ROUTES, signals: &register, schema: generated::SCHEMA, policies: &policies };
+    match stage::load(&texts, "t", NOW) {
         Ok(snapshot) => Some(Arc::new(snapshot)),
         // A permit that needs a signal which may only restrict is refused; the register itself never is.
         Err(Error::Configuration(findings)) => {
@@ -172,14 +164,7 @@ fn snapshot(case: &Case) -> Option<Arc<Snapshot>> {
 
 /// The record of one decision over these parts.
 fn decide(snapshot: &Arc<Snapshot>, case: &Case, parts: &Parts) -> Json {
-    let engine = Engine::new(Options {
-        log_capacity: 8,
-        log_bytes: usize::MAX,
-        rendering: Rendering { influence: InfluenceMode::All, digest_key: vec![7; 32] },
-        seed: 1,
-        max_live: 100,
-    });
-    engine.swap(Arc::clone(snapshot));
+    let engine = stage::engine(Arc::clone(snapshot), 8, InfluenceMode::All);
     for (at, publisher) in publishers(case).iter().enumerate() {
         let items: Vec<Json> = SKETCHES
             .iter()
@@ -189,11 +174,7 @@ fn decide(snapshot: &Arc<Snapshot>, case: &Case, parts: &Parts) -> Json {
                 Some(json!({"name": sketch.name, "subject": AGENT, "value": value, "observed_at": NOW.to_rfc3339()}))
             })
             .collect();
-        let body = json!({"signals": items}).to_string();
-        let admission = engine.admit(body.as_bytes(), &Origin::parse(publisher).unwrap(), NOW).unwrap();
-        assert_eq!(admission.rejected, []);
-        let payloads: Vec<_> = admission.changes.iter().map(Change::to_payload).collect();
-        engine.apply(&payloads, NOW).unwrap();
+        assert_eq!(stage::publish(&engine, publisher, &items.into(), NOW).rejected, []);
     }
     let request = Request {
         method: "GET".into(),

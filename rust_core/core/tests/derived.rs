@@ -2,17 +2,20 @@
 //! the same through the core's door.
 #![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, clippy::print_stdout, missing_docs)]
 
+mod stage;
+
 use proptest::prelude::*;
 use serde_json::Value as Json;
 use signalwarden_core::{
-    engine::{Engine, Options},
+    engine::Engine,
     model::{Body, HeaderEntry, Headers, Peer, Request, Span, SpiffeId, Timestamp},
     reason::Reason,
-    record::{InfluenceMode, Rendering},
+    record::InfluenceMode,
     signals::derived::{Caller, MOST_DISTINCT, Measure, Series},
-    snapshot::{CoreSettings, Snapshot},
+    snapshot::Snapshot,
     wire,
 };
+use stage::Texts;
 use std::{collections::BTreeSet, net::IpAddr, sync::Arc, thread};
 
 const START: i64 = 1_790_000_000_000_000;
@@ -253,28 +256,13 @@ fn snapshot(measure: &str, window: &str) -> Arc<Snapshot> {
         "signals:\n  s: {{type: long, description: d, owner: o@x, purpose: p, subject: principal, influence: grant, used_by: [thing.read], \
          review_by: 2099-01-01, sources: [{{kind: derived, measure: {measure}, window: {window}, assurance: derived}}]}}\n"
     );
-    let file = |name: &str, text: &str| (name.to_owned(), text.as_bytes().to_vec());
-    let files = [
-        file("routes.yaml", ROUTES),
-        file("signals.yaml", &signals),
-        file("entities.cedarschema", "entity Workload; entity Thing;"),
-        file("entities.json", "[]"),
-        file("policies/all.cedar", POLICIES),
-    ];
-    let settings = CoreSettings { trust_domain: "prod.example".into(), federates_with: vec![] };
-    Arc::new(Snapshot::load(&files, &settings, at(0)).unwrap_or_else(|error| panic!("{error}")))
+    let texts =
+        Texts { routes: ROUTES, signals: &signals, schema: "entity Workload; entity Thing;", policies: POLICIES };
+    Arc::new(stage::load(&texts, "prod.example", at(0)).unwrap_or_else(|error| panic!("{error}")))
 }
 
 fn engine(measure: &str, window: &str) -> Engine {
-    let engine = Engine::new(Options {
-        log_capacity: 10,
-        log_bytes: usize::MAX,
-        rendering: Rendering { influence: InfluenceMode::All, digest_key: vec![7; 32] },
-        seed: 1,
-        max_live: 1_000,
-    });
-    engine.swap(snapshot(measure, window));
-    engine
+    stage::engine(snapshot(measure, window), 10, InfluenceMode::All)
 }
 
 fn request(path: &str, address: &str) -> Request {

@@ -9,17 +9,20 @@
     missing_docs
 )]
 
+mod stage;
+
 use proptest::{prelude::*, test_runner::TestRunner};
 use serde_json::Value as Json;
 use signalwarden_core::{
-    engine::{Engine, Options},
-    model::{Body, HeaderEntry, Headers, Origin, Peer, Request, SpiffeId, Timestamp},
+    engine::Engine,
+    model::{Body, HeaderEntry, Headers, Peer, Request, SpiffeId, Timestamp},
     policy::{EntityUnknown, PolicyEngine, PolicyInfo, Query, Slice},
     reason::Reason,
-    record::{InfluenceMode, Rendering},
-    snapshot::{CoreSettings, Snapshot},
+    record::InfluenceMode,
+    snapshot::Snapshot,
     wire,
 };
+use stage::Texts;
 use std::{collections::BTreeMap, sync::Arc};
 
 const CASES: u32 = 4_000;
@@ -66,42 +69,23 @@ const POLICIES: &str = r#"
 "#;
 
 fn snapshot() -> Snapshot {
-    let file = |name: &str, text: &str| (name.to_owned(), text.as_bytes().to_vec());
-    let files = [
-        file("routes.yaml", ROUTES),
-        file("signals.yaml", SIGNALS),
-        file("entities.cedarschema", "entity Workload; entity Account;"),
-        file("entities.json", "[]"),
-        file("policies/all.cedar", POLICIES),
-    ];
-    let settings = CoreSettings { trust_domain: "prod.example".into(), federates_with: vec![] };
-    Snapshot::load(&files, &settings, NOW).unwrap_or_else(|error| panic!("{error}"))
+    let texts =
+        Texts { routes: ROUTES, signals: SIGNALS, schema: "entity Workload; entity Account;", policies: POLICIES };
+    stage::load(&texts, "prod.example", NOW).unwrap_or_else(|error| panic!("{error}"))
 }
 
 fn engine(capacity: usize) -> Engine {
-    let engine = empty_engine(capacity);
-    engine.swap(Arc::new(snapshot()));
-    engine
+    stage::engine(Arc::new(snapshot()), capacity, InfluenceMode::All)
 }
 
 fn empty_engine(capacity: usize) -> Engine {
-    Engine::new(Options {
-        log_capacity: capacity,
-        log_bytes: usize::MAX,
-        rendering: Rendering { influence: InfluenceMode::All, digest_key: vec![7; 32] },
-        seed: 1,
-        max_live: 1_000,
-    })
+    stage::empty_engine(capacity, InfluenceMode::All)
 }
 
 fn publish(engine: &Engine, name: &str, value: Json) {
     let item = serde_json::json!({"name": name, "subject": AGENT, "value": value, "observed_at": NOW.to_rfc3339()});
-    let body = serde_json::json!({"signals": [item]}).to_string();
-    let publisher = Origin::parse(PUBLISHER).unwrap();
-    let admission = engine.admit(body.as_bytes(), &publisher, NOW).unwrap();
+    let admission = stage::publish(engine, PUBLISHER, &serde_json::json!([item]), NOW);
     assert_eq!(admission.accepted, 1, "{:?}", admission.rejected);
-    let payloads: Vec<_> = admission.changes.iter().map(signalwarden_core::change::Change::to_payload).collect();
-    engine.apply(&payloads, NOW).unwrap();
 }
 
 fn header(name: &str, value: &str) -> HeaderEntry {

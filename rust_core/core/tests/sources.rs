@@ -10,16 +10,16 @@
 )]
 
 mod generated;
+mod stage;
 
 use generated::{Case, Known, Oracle, PRINCIPAL, SCHEMA, VOCABULARY, case, possible_values};
 use proptest::{prelude::*, test_runner::TestRunner};
 use serde_json::{Value as Json, json};
 use signalwarden_core::{
-    change::Change,
-    engine::{Engine, Options},
-    model::{Body, HeaderEntry, Headers, Influence, Origin, Peer, Request, State, Timestamp, Value, WhenUnavailable},
-    record::{InfluenceMode, Rendering},
-    snapshot::{CoreSettings, Snapshot},
+    engine::Engine,
+    model::{Body, HeaderEntry, Headers, Influence, Peer, Request, State, Timestamp, Value, WhenUnavailable},
+    record::InfluenceMode,
+    snapshot::Snapshot,
     wire,
 };
 use std::{
@@ -196,8 +196,7 @@ fn stage(case: &Case, chosen: &[&str], values: &[Option<Value>]) -> Stage {
 
 /// A running core, fed; `None` if the loader refuses the policies.
 fn engine(stage: &Stage) -> Option<Engine> {
-    let settings = CoreSettings { trust_domain: "t".into(), federates_with: vec![] };
-    let snapshot = match Snapshot::load(&stage.files, &settings, now()) {
+    let snapshot = match Snapshot::load(&stage.files, &stage::settings("t"), now()) {
         Ok(snapshot) => snapshot,
         Err(error) => {
             let said = error.to_string();
@@ -206,19 +205,9 @@ fn engine(stage: &Stage) -> Option<Engine> {
             return None;
         }
     };
-    let engine = Engine::new(Options {
-        log_capacity: 100,
-        log_bytes: usize::MAX,
-        rendering: Rendering { influence: InfluenceMode::None, digest_key: vec![7; 32] },
-        seed: 1,
-        max_live: 1_000,
-    });
-    engine.swap(Arc::new(snapshot));
-    let body = json!({"signals": stage.published}).to_string();
-    let admission = engine.admit(body.as_bytes(), &Origin::parse(PUBLISHER).unwrap(), now()).unwrap();
+    let engine = stage::engine(Arc::new(snapshot), 100, InfluenceMode::None);
+    let admission = stage::publish(&engine, PUBLISHER, &Json::from(stage.published.clone()), now());
     assert_eq!(admission.accepted, stage.published.len(), "{:?}", admission.rejected);
-    let payloads: Vec<_> = admission.changes.iter().map(Change::to_payload).collect();
-    engine.apply(&payloads, now()).unwrap();
     if stage.seen_before {
         let before = Timestamp::from_micros(now().as_micros() - 100_000_000);
         engine.check(&wire::encode_request(&stage.request), before, [0; 10], &|| 0);

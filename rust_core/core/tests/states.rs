@@ -1,15 +1,17 @@
 //! Every state that a signal can have, from every kind of source that can have it: one table, through the core's door.
 #![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, missing_docs)]
 
+mod stage;
+
 use serde_json::{Value as Json, json};
 use signalwarden_core::{
     change::Change,
-    engine::{Engine, Options},
-    model::{HeaderEntry, Headers, Origin, Peer, Request, Timestamp},
-    record::{InfluenceMode, Rendering},
-    snapshot::{CoreSettings, Snapshot},
+    engine::Engine,
+    model::{HeaderEntry, Headers, Peer, Request, Timestamp},
+    record::InfluenceMode,
     wire,
 };
+use stage::Texts;
 use std::{collections::BTreeMap, sync::Arc};
 
 const AGENT: &str = "spiffe://t/agent";
@@ -48,35 +50,18 @@ fn at(seconds: i64) -> Timestamp {
 }
 
 fn engine() -> Engine {
-    let file = |name: &str, text: &str| (name.to_owned(), text.as_bytes().to_vec());
-    let files = [
-        file("routes.yaml", ROUTES),
-        file("signals.yaml", &SIGNALS.replace("REST", REST)),
-        file("entities.cedarschema", "entity Workload; entity A;"),
-        file("entities.json", "[]"),
-        file("policies/all.cedar", "permit(principal, action, resource);"),
-    ];
-    let settings = CoreSettings { trust_domain: "t".into(), federates_with: vec![] };
-    let snapshot = Snapshot::load(&files, &settings, at(0)).unwrap_or_else(|error| panic!("{error}"));
-    let engine = Engine::new(Options {
-        log_capacity: 64,
-        log_bytes: usize::MAX,
-        rendering: Rendering { influence: InfluenceMode::None, digest_key: vec![7; 32] },
-        seed: 1,
-        max_live: 100,
-    });
-    engine.swap(Arc::new(snapshot));
-    engine
+    let signals = SIGNALS.replace("REST", REST);
+    let policies = "permit(principal, action, resource);";
+    let texts = Texts { routes: ROUTES, signals: &signals, schema: "entity Workload; entity A;", policies };
+    let snapshot = stage::load(&texts, "t", at(0)).unwrap_or_else(|error| panic!("{error}"));
+    stage::engine(Arc::new(snapshot), 64, InfluenceMode::None)
 }
 
 fn say(engine: &Engine, value: i64, observed: i64, now: i64) {
     for (origin, name) in STORED {
         let item = json!({"name": name, "subject": AGENT, "value": value, "observed_at": at(observed).to_rfc3339()});
-        let body = json!({"signals": [item]}).to_string();
-        let admission = engine.admit(body.as_bytes(), &Origin::parse(origin).unwrap(), at(now)).unwrap();
+        let admission = stage::publish(engine, origin, &json!([item]), at(now));
         assert_eq!(admission.rejected, [], "{origin}");
-        let payloads: Vec<_> = admission.changes.iter().map(Change::to_payload).collect();
-        engine.apply(&payloads, at(now)).unwrap();
     }
 }
 
@@ -140,8 +125,7 @@ fn what_was_said_before_the_clock_was_set_back_is_from_the_future() {
     let mut kept = Vec::new();
     for (origin, name) in STORED {
         let item = json!({"name": name, "subject": AGENT, "value": 1, "observed_at": at(100).to_rfc3339()});
-        let body = json!({"signals": [item]}).to_string();
-        let admission = before.admit(body.as_bytes(), &Origin::parse(origin).unwrap(), at(100)).unwrap();
+        let admission = stage::publish(&before, origin, &json!([item]), at(100));
         kept.extend(admission.changes.iter().map(Change::to_payload));
     }
     let after = engine();

@@ -1,15 +1,17 @@
 //! What is counted of signals and publishers, through the core's door.
 #![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, missing_docs)]
 
+mod stage;
+
 use serde_json::{Value as Json, json};
 use signalwarden_core::{
-    change::Change,
-    engine::{Engine, Options},
-    model::{Headers, Origin, Peer, Request, Timestamp},
-    record::{InfluenceMode, Rendering},
-    snapshot::{CoreSettings, Snapshot},
+    engine::Engine,
+    model::{Headers, Peer, Request, Timestamp},
+    record::InfluenceMode,
+    snapshot::Snapshot,
     wire,
 };
+use stage::Texts;
 use std::sync::Arc;
 
 const START: i64 = 1_790_000_000_000_000;
@@ -43,36 +45,17 @@ fn snapshot(names: &[&str]) -> Arc<Snapshot> {
          (context.signals has word && context.signals.word == \"no\") }};",
         reads.join(" || ")
     );
-    let file = |name: &str, text: &str| (name.to_owned(), text.as_bytes().to_vec());
-    let files = [
-        file("routes.yaml", ROUTES),
-        file("signals.yaml", &signals),
-        file("entities.cedarschema", "entity Workload; entity Thing;"),
-        file("entities.json", "[]"),
-        file("policies/all.cedar", &policies),
-    ];
-    let settings = CoreSettings { trust_domain: "prod.example".into(), federates_with: vec![] };
-    Arc::new(Snapshot::load(&files, &settings, at(0)).unwrap_or_else(|error| panic!("{error}")))
+    let texts =
+        Texts { routes: ROUTES, signals: &signals, schema: "entity Workload; entity Thing;", policies: &policies };
+    Arc::new(stage::load(&texts, "prod.example", at(0)).unwrap_or_else(|error| panic!("{error}")))
 }
 
 fn engine() -> Engine {
-    let engine = Engine::new(Options {
-        log_capacity: 100,
-        log_bytes: usize::MAX,
-        rendering: Rendering { influence: InfluenceMode::None, digest_key: vec![7; 32] },
-        seed: 1,
-        max_live: 1_000,
-    });
-    engine.swap(snapshot(&["risk"]));
-    engine
+    stage::engine(snapshot(&["risk"]), 100, InfluenceMode::None)
 }
 
 fn publish(engine: &Engine, origin: &str, entries: &Json, seconds: i64) -> usize {
-    let body = json!({"signals": entries}).to_string();
-    let admission = engine.admit(body.as_bytes(), &Origin::parse(origin).unwrap(), at(seconds)).unwrap();
-    let payloads: Vec<_> = admission.changes.iter().map(Change::to_payload).collect();
-    engine.apply(&payloads, at(seconds)).unwrap();
-    admission.accepted
+    stage::publish(engine, origin, entries, at(seconds)).accepted
 }
 
 fn entry(name: &str, subject: &str, value: impl Into<Json>, seconds: i64) -> Json {

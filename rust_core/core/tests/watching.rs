@@ -9,20 +9,22 @@
 )]
 
 mod generated;
+mod stage;
 
 use generated::{Case, case, load, query};
 use proptest::{prelude::*, test_runner::TestRunner};
 use serde_json::{Value as Json, json};
 use signalwarden_core::{
-    engine::{Engine, Options},
+    engine::Engine,
     findings::Severity,
-    model::{Body, HeaderEntry, Headers, Origin, Peer, Request, Timestamp},
+    model::{Body, HeaderEntry, Headers, Peer, Request, Timestamp},
     policy::{Mode, PolicyEngine, Slice, influence::influence, observe::would, reasoning::evaluate},
     reason::Reason,
-    record::{InfluenceMode, Rendering},
-    snapshot::{CoreSettings, Snapshot},
+    record::InfluenceMode,
+    snapshot::Snapshot,
     wire,
 };
+use stage::Texts;
 use std::{cell::Cell, sync::Arc};
 
 const CASES: u32 = 2_000;
@@ -121,28 +123,13 @@ fn routes(more: &str) -> String {
 const UNENFORCED: &str = "    enforce: false\n";
 
 fn snapshot(routes: &str, policies: &str) -> Snapshot {
-    let file = |name: &str, text: &str| (name.to_owned(), text.as_bytes().to_vec());
-    let files = [
-        file("routes.yaml", routes),
-        file("signals.yaml", SIGNALS),
-        file("entities.cedarschema", "entity Role; entity Workload in [Role] = { owner?: String }; entity Account;"),
-        file("entities.json", "[]"),
-        file("policies/all.cedar", policies),
-    ];
-    let settings = CoreSettings { trust_domain: "prod.example".into(), federates_with: vec![] };
-    Snapshot::load(&files, &settings, NOW).unwrap_or_else(|error| panic!("{error}"))
+    let schema = "entity Role; entity Workload in [Role] = { owner?: String }; entity Account;";
+    let texts = Texts { routes, signals: SIGNALS, schema, policies };
+    stage::load(&texts, "prod.example", NOW).unwrap_or_else(|error| panic!("{error}"))
 }
 
 fn engine(routes: &str, policies: &str, capacity: usize) -> Engine {
-    let engine = Engine::new(Options {
-        log_capacity: capacity,
-        log_bytes: usize::MAX,
-        rendering: Rendering { influence: InfluenceMode::All, digest_key: vec![7; 32] },
-        seed: 1,
-        max_live: 1_000,
-    });
-    engine.swap(Arc::new(snapshot(routes, policies)));
-    engine
+    stage::engine(Arc::new(snapshot(routes, policies)), capacity, InfluenceMode::All)
 }
 
 fn publish(engine: &Engine, name: &str, value: i64) {
@@ -151,12 +138,8 @@ fn publish(engine: &Engine, name: &str, value: i64) {
 
 fn publish_at(engine: &Engine, name: &str, value: i64, at: Timestamp) {
     let item = json!({"name": name, "subject": AGENT, "value": value, "observed_at": at.to_rfc3339()});
-    let body = json!({"signals": [item]}).to_string();
-    let publisher = Origin::parse("spiffe://prod.example/publisher").unwrap();
-    let admission = engine.admit(body.as_bytes(), &publisher, at).unwrap();
+    let admission = stage::publish(engine, "spiffe://prod.example/publisher", &json!([item]), at);
     assert_eq!(admission.accepted, 1, "{:?}", admission.rejected);
-    let payloads: Vec<_> = admission.changes.iter().map(signalwarden_core::change::Change::to_payload).collect();
-    engine.apply(&payloads, at).unwrap();
 }
 
 fn call(method: &str) -> Request {
