@@ -135,6 +135,18 @@ class Stage:
         if answer.status_code != httpx.codes.OK or answer.json()["rejected"]:
             raise ServerError(f"the signals were refused: {answer.text}")
 
+    def switch_publisher(self, verb: str) -> None:
+        """The operator switches the publisher `disable` or `enable`, through the admin API."""
+        answer = httpx.post(
+            f"http://{LOOPBACK}:{self.admin_port}/v1/publishers/{verb}",
+            headers={"authorization": f"Bearer {self.made.operator_token}"},
+            json={"id": starter.PUBLISHER},
+            timeout=10,
+            trust_env=False,
+        )
+        if answer.status_code != httpx.codes.OK:
+            raise ServerError(f"the publisher could not be switched: {answer.text}")
+
     def refund(
         self, headers: dict[str, str] | None = None, *, client: httpx.Client | None = None
     ) -> httpx.Response:
@@ -162,6 +174,18 @@ def _silent(stage: Stage) -> None:
     """The sensor falls silent: its last word was good, and grows old."""
     stage.publish(device_trust=4, posture="ok")
     time.sleep(POSTURE_MAX_AGE + 0.3)
+
+
+def _switched_off(stage: Stage) -> None:
+    """All is well, but somebody doubts the publisher that says so."""
+    stage.publish(device_trust=4, posture="ok")
+    stage.switch_publisher("disable")
+
+
+def _switched_on(stage: Stage) -> None:
+    """What it said before does not count again: it has to say it anew."""
+    stage.switch_publisher("enable")
+    stage.publish(device_trust=4, posture="ok")
 
 
 def _overwritten(response: httpx.Response) -> str:
@@ -210,10 +234,16 @@ STORY = (
         _silent,
     ),
     Step(
+        "the same call, the publisher of all signals is switched off",
+        _expect(403, "signal_unavailable", "device_trust", "posture"),
+        lambda stage: stage.refund(),
+        _switched_off,
+    ),
+    Step(
         "the agent forges identity and decision headers: overwritten",
         _expect(200, "allowed", "device_trust"),
         lambda stage: stage.refund(_claiming(starter.OPERATOR)),
-        _healthy,
+        _switched_on,
         _overwritten,
     ),
     Step(
