@@ -492,6 +492,14 @@ fn any_allow() -> impl Strategy<Value = AllowAnswer> {
     )
 }
 
+#[test]
+fn a_header_may_be_added_to_twice_but_is_set_once() {
+    let twice = AllowAnswer { append_headers: pairs(&[("X-A", "v"), ("x-a", "w")]), ..AllowAnswer::default() };
+    assert!(allow(&twice).is_ok(), "what is added piles up");
+    let set = AllowAnswer { set_headers: pairs(&[("x-a", "v"), ("X-A", "w")]), ..AllowAnswer::default() };
+    assert!(allow(&set).is_err(), "of two that are set one would be lost");
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(1_000))]
 
