@@ -43,7 +43,7 @@ $(DEPENDENCIES): requirements.lock | $(BIN)/python
 
 $(EXTENSION): $(RUST_SOURCES) pyproject.toml $(DEPENDENCIES) | cargo
 	@echo "building the extension (minutes the first time, seconds after a change)"
-	@VIRTUAL_ENV="$(CURDIR)/$(VENV)" $(BIN)/maturin develop --quiet
+	@PIP_QUIET=1 VIRTUAL_ENV="$(CURDIR)/$(VENV)" $(BIN)/maturin develop --quiet
 	@touch $@
 
 # Beside the extension that tests use: as users install it.

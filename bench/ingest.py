@@ -330,9 +330,11 @@ def _timed(act: Callable[[], object]) -> float:
 
 def _percentiles(times: list[float]) -> tuple[float, float]:
     ordered = sorted(times)
-    return tuple(  # type: ignore[return-value]
-        ordered[min(len(ordered) - 1, round(share * len(ordered)))] * 1e3 for share in (0.5, 0.99)
-    )
+
+    def at(share: float) -> float:
+        return ordered[min(len(ordered) - 1, round(share * len(ordered)))] * 1e3
+
+    return at(0.5), at(0.99)
 
 
 # ---- protobuf by hand: building messages must cost the load's core less than reading them costs the server ----

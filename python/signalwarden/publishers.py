@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import orjson
 
 from signalwarden.errors import UnknownPublisherError
+from signalwarden.values import origin_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -28,9 +29,7 @@ def origins(description: bytes) -> dict[str, list[str]]:
     found: dict[str, list[str]] = {}
     for contract in orjson.loads(description)["signals"]:
         for source in contract["sources"]:
-            origin = source.get("publisher") or (
-                f"{source['kind']}:{source['feed']}" if source.get("feed") else None
-            )
+            origin = origin_of(source)
             if origin is not None and contract["name"] not in found.setdefault(origin, []):
                 found[origin].append(contract["name"])
     return found

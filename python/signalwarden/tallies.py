@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING, Any, Final
 import orjson
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 
+from signalwarden.values import origin_of
+
 if TYPE_CHECKING:
     from signalwarden import _core
 
@@ -84,11 +86,8 @@ class Reader:
 
 def _named(described: Mapping[str, Any]) -> frozenset[str]:
     """Origins as the core writes them: a SPIFFE ID, `poll:NAME`, `ssf:NAME`."""
-    sources = [source for contract in described["signals"] for source in contract["sources"]]
-    pushed = {source["publisher"] for source in sources if "publisher" in source}
-    return frozenset(
-        pushed | {f"{source['kind']}:{source['feed']}" for source in sources if "feed" in source}
-    )
+    sources = (source for contract in described["signals"] for source in contract["sources"])
+    return frozenset(origin for source in sources if (origin := origin_of(source)) is not None)
 
 
 # ---- as families ----------------------------------------------------------------------------------------

@@ -6,7 +6,7 @@ import ipaddress
 import re
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 from pydantic import AfterValidator, BeforeValidator, PlainSerializer, PlainValidator, WithJsonSchema
 from pydantic_core import PydanticCustomError
@@ -14,7 +14,7 @@ from pydantic_core import PydanticCustomError
 from signalwarden import _core
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
 MAX_SPIFFE_ID_BYTES = 2048
 """SPIFFE ID specification, section 2.3."""
@@ -98,6 +98,14 @@ _TRUST_DOMAIN = re.compile(r"[a-z0-9._-]{1,255}")
 _SEGMENT = re.compile(r"[A-Za-z0-9._-]+")
 _DIGEST = re.compile(r"[0-9a-f]{64}")
 _INSTANT = re.compile(r"\d{4}-\d\d-\d\d[Tt]\d\d:\d\d:\d\d(\.\d{1,9})?([Zz]|[+-]\d\d:\d\d)", re.ASCII)
+
+
+def origin_of(source: Mapping[str, Any]) -> str | None:
+    """Who brings the values of a source of `Configuration.describe()`, as the core writes origins: a SPIFFE ID,
+    `poll:FEED` or `ssf:FEED`; None where values come with the request."""
+    if "publisher" in source:
+        return str(source["publisher"])
+    return f"{source['kind']}:{source['feed']}" if "feed" in source else None
 
 
 def is_trust_domain(text: str) -> bool:

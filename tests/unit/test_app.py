@@ -33,6 +33,7 @@ from signalwarden.errors import (
 from signalwarden.server import CHECK_METHOD, MAX_REQUEST_BYTES
 from signalwarden.services import Client
 from signalwarden.state import SqliteStore
+from tests.serving import running
 
 TIMEOUT_S = 10.0
 PUBLISHER = "spiffe://prod.example/mdm"
@@ -74,16 +75,6 @@ def root(minimal_directory: Path) -> Path:
         file.write(CLIENTS)
     (minimal_directory / "signals.yaml").write_text(REGISTER)
     return minimal_directory
-
-
-@contextmanager
-def running(root: Path) -> Iterator[App]:
-    app = App(root)
-    app.start()
-    try:
-        yield app
-    finally:
-        app.stop()
 
 
 def records(root: Path) -> list[dict[str, Any]]:

@@ -7,8 +7,6 @@ import json
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +27,7 @@ from signalwarden.directory import Directory
 from signalwarden.errors import BadInputError, ConfigurationError, StateError, sentence
 from signalwarden.in_force import APPROVERS
 from signalwarden.state import SqliteStore
+from tests.serving import running
 
 ALICE, BOB, EVE = (Ed25519PrivateKey.from_private_bytes(bytes([n]) * 32) for n in (1, 2, 3))
 IDS = {"alice": ALICE, "bob": BOB, "eve": EVE}
@@ -103,16 +102,6 @@ def root(minimal_directory: Path) -> Path:
     with (minimal_directory / "signalwarden.yaml").open("a") as file:
         file.write("watch: false\n" + CLIENTS % ("0" * 64))
     return minimal_directory
-
-
-@contextmanager
-def running(root: Path) -> Iterator[App]:
-    app = App(root)
-    app.start()
-    try:
-        yield app
-    finally:
-        app.stop()
 
 
 # ---- what check and load say ------------------------------------------------------------------------------

@@ -9,8 +9,7 @@ import os
 import shutil
 import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +20,7 @@ from signalwarden.app import App
 from signalwarden.config import Loaded
 from signalwarden.directory import Directory
 from signalwarden.errors import ConfigurationError, StateError
+from tests.serving import running
 
 Eventually = Callable[..., None]
 PERMIT = 'permit (principal, action == Action::"page.read", resource);\n'
@@ -35,16 +35,6 @@ def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(watch, "INTERVAL_S", 0.01)
     monkeypatch.setattr(watch, "QUIET_S", QUIET_S)
     monkeypatch.setattr(reloads, "PAUSE_S", 0.01)
-
-
-@contextmanager
-def running(root: Path) -> Iterator[App]:
-    app = App(root)
-    app.start()
-    try:
-        yield app
-    finally:
-        app.stop()
 
 
 def changes(root: Path) -> list[dict[str, Any]]:

@@ -36,7 +36,7 @@ def diff(
 
     Approvals that are still missing are no error here: this is what approvers read before they sign.
 
-    Example: `git worktree add /tmp/main main && signalwarden diff /tmp/main/config config`
+    Example: `git worktree add ../main main && signalwarden diff ../main/config config`
     """
     from signalwarden.difference import Direction, differences, in_words, view
 

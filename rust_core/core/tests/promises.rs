@@ -11,21 +11,16 @@
 
 mod generated;
 
-use generated::{Case, Oracle, VOCABULARY, case, load, possible_values, query};
+use generated::{Case, Options, Oracle, VOCABULARY, case, every_world, load, possible_values, query};
 use proptest::{prelude::*, test_runner::TestRunner};
 use signalwarden_core::{
-    model::{Influence, State, Value, WhenUnavailable},
+    model::{Influence, State, WhenUnavailable},
     policy::{PolicyEngine, Slice, reasoning::evaluate},
     reason::Reason,
 };
-use std::{cell::Cell, collections::BTreeMap};
+use std::cell::Cell;
 
 const CASES: u32 = 4_000;
-/// Worlds tried a case at most; beyond, a case is tried in part.
-const MAX_WORLDS: usize = 3_000;
-
-/// What one signal could be: `None` is its absence.
-type Options = Vec<Option<Value>>;
 
 /// The worlds of a case, restated from DESIGN section 6 without the code under test. `withdraw`: words too.
 fn options(case: &Case, withdraw: bool) -> Vec<Options> {
@@ -51,26 +46,6 @@ fn options(case: &Case, withdraw: bool) -> Vec<Options> {
             options
         })
         .collect()
-}
-
-fn every_world(options: &[Options], mut visit: impl FnMut(&BTreeMap<&str, Value>) -> bool) -> usize {
-    let total = options.iter().map(Vec::len).fold(1_usize, usize::saturating_mul);
-    // A step that has no factor in common with small counts walks a large space evenly.
-    let (count, step) = if total <= MAX_WORLDS { (total, 1) } else { (MAX_WORLDS, (total / MAX_WORLDS) | 1) };
-    for nth in 0..count {
-        let mut rest = nth.saturating_mul(step) % total;
-        let mut world = BTreeMap::new();
-        for (known, options) in VOCABULARY.iter().zip(options) {
-            if let Some(value) = &options[rest % options.len()] {
-                world.insert(known.name, value.clone());
-            }
-            rest /= options.len();
-        }
-        if !visit(&world) {
-            return nth;
-        }
-    }
-    count
 }
 
 fn reason_of(case: &Case) -> Option<(Reason, bool)> {

@@ -12,7 +12,7 @@
 mod generated;
 mod stage;
 
-use generated::{Case, Known, Oracle, PRINCIPAL, SCHEMA, VOCABULARY, case, possible_values};
+use generated::{Case, Known, Oracle, PRINCIPAL, SCHEMA, VOCABULARY, case, every_world, possible_values};
 use proptest::{prelude::*, test_runner::TestRunner};
 use serde_json::{Value as Json, json};
 use signalwarden_core::{
@@ -30,7 +30,6 @@ use std::{
 };
 
 const CASES: u32 = 2_000;
-const MAX_WORLDS: usize = 2_000;
 const PUBLISHER: &str = "spiffe://t/publisher";
 const JWT: &str = "envoy.filters.http.jwt_authn";
 /// A Tuesday, 10:00 UTC.
@@ -242,25 +241,6 @@ fn options(case: &Case, record: &Json) -> Vec<Vec<Option<Value>>> {
         options
     });
     each.collect()
-}
-
-fn every_world(options: &[Vec<Option<Value>>], mut visit: impl FnMut(&BTreeMap<&str, Value>) -> bool) -> usize {
-    let total = options.iter().map(Vec::len).fold(1_usize, usize::saturating_mul);
-    let (count, step) = if total <= MAX_WORLDS { (total, 1) } else { (MAX_WORLDS, (total / MAX_WORLDS) | 1) };
-    for nth in 0..count {
-        let mut rest = nth.saturating_mul(step) % total;
-        let mut world = BTreeMap::new();
-        for (known, options) in VOCABULARY.iter().zip(options) {
-            if let Some(value) = &options[rest % options.len()] {
-                world.insert(known.name, value.clone());
-            }
-            rest /= options.len();
-        }
-        if !visit(&world) {
-            return nth;
-        }
-    }
-    count
 }
 
 /// A case, a source and a value for each of its signals.

@@ -4,7 +4,7 @@ use super::{BUILT_IN_FACTS, load::Reader};
 use crate::{
     document::{Kind, Node},
     limits::{MAX_ROUTE_FACTS, MAX_SIGNAL_VALUE_BYTES},
-    model::{SignalName, Value},
+    model::{SignalName, Value, names::NAME_FORM},
 };
 use std::{collections::BTreeMap, sync::Arc};
 
@@ -20,8 +20,7 @@ pub(super) fn facts(reader: &mut Reader<'_>, node: &Node) -> Option<BTreeMap<Arc
     for entry in entries {
         let key = &entry.key;
         let Some(name) = SignalName::parse(key) else {
-            let expected = "a lowercase letter, then lowercase letters, digits and `_`, at most 64";
-            reader.error(entry.place, "bad_name", format!("name of a fact: expected {expected}, found `{key}`"));
+            reader.error(entry.place, "bad_name", format!("name of a fact: expected {NAME_FORM}, found `{key}`"));
             continue;
         };
         if BUILT_IN_FACTS.contains(&name.as_str()) {

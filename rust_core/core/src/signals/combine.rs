@@ -197,7 +197,8 @@ impl<'a> Reader<'_, 'a> {
                     self.findings.error(self.file, node.place, "empty_list", message);
                     return None;
                 }
-                let values: Vec<Option<Value>> = items.iter().map(|item| self.value("one_of", item, kind)).collect();
+                let values: Vec<Option<Value>> =
+                    items.iter().map(|item| value_of(self.file, "one_of", item, kind, self.findings)).collect();
                 Adverse::OneOf(values.into_iter().collect::<Option<_>>()?)
             }
             _ => {
@@ -215,17 +216,7 @@ impl<'a> Reader<'_, 'a> {
             self.findings.error(self.file, node.place, "wrong_type", message);
             return None;
         }
-        self.value(key, node, kind)
-    }
-
-    fn value(&mut self, key: &str, node: &Node, kind: &SignalType) -> Option<Value> {
-        let value = kind.read_json(&node.to_json());
-        if value.is_none() {
-            let message =
-                format!("`{key}`: expected a value of the contract's type `{kind}`, found {}", node.describe());
-            self.findings.error(self.file, node.place, "wrong_type", message);
-        }
-        value
+        value_of(self.file, key, node, kind, self.findings)
     }
 
     #[expect(clippy::option_option, reason = "two questions: could it be read, and is there one")]
@@ -298,6 +289,22 @@ impl<'a> Reader<'_, 'a> {
         }
         Some(Approver { id: id.to_owned(), ed25519: key.to_owned() })
     }
+}
+
+/// A value of a contract's type, or a finding `wrong_type` about `key`.
+pub(super) fn value_of(
+    file: &str,
+    key: &str,
+    node: &Node,
+    kind: &SignalType,
+    findings: &mut Findings,
+) -> Option<Value> {
+    let value = kind.read_json(&node.to_json());
+    if value.is_none() {
+        let message = format!("`{key}`: expected a value of the contract's type `{kind}`, found {}", node.describe());
+        findings.error(file, node.place, "wrong_type", message);
+    }
+    value
 }
 
 /// A hint at the signal that was meant.

@@ -4,6 +4,7 @@
 use crate::document::{Entry, Fields, Node};
 use crate::findings::{Findings, Place, did_you_mean};
 use crate::limits;
+use crate::model::names::NAME_FORM;
 use crate::model::{FeedKind, FeedName, Span};
 use serde_json::{Map, Value as Json, json};
 
@@ -80,8 +81,7 @@ fn feed(file: &str, entry: &Entry, findings: &mut Findings) -> Option<Feed> {
     let mut reader = Reader { file, fields, findings, good: true, settings: Map::new() };
     let name = FeedName::parse(&entry.key);
     if name.is_none() {
-        let expected = "a lowercase letter, then lowercase letters, digits and `_`, at most 64";
-        reader.wrong(entry.place, "bad_name", format!("name of a feed: expected {expected}, found `{}`", entry.key));
+        reader.wrong(entry.place, "bad_name", format!("name of a feed: expected {NAME_FORM}, found `{}`", entry.key));
     }
     let kind = reader.fields.require_word("kind", FeedKind::ALL, reader.findings);
     let (interval, retention) = match kind? {

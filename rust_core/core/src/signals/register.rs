@@ -8,7 +8,7 @@ use super::sources::{self, Declared, Source};
 use crate::document::{self, Entry, Fields, Node};
 use crate::findings::{Findings, Place, did_you_mean};
 use crate::limits;
-use crate::model::names::{BUILT_IN_ACTIONS, SubjectKind};
+use crate::model::names::{BUILT_IN_ACTIONS, NAME_FORM, SubjectKind};
 use crate::model::{
     ActionId, Assurance, FeedKind, Influence, Origin, SignalName, SignalType, Span, Tier, Timestamp, WhenUnavailable,
 };
@@ -151,11 +151,10 @@ impl<'a> Reader<'a, '_> {
     fn name(&mut self, entry: &Entry) -> Option<SignalName> {
         let name = SignalName::parse(&entry.key);
         if name.is_none() {
-            let expected = "a lowercase letter, then lowercase letters, digits and `_`, at most 64";
             self.error(
                 entry.place,
                 "bad_name",
-                format!("name of a signal: expected {expected}, found `{}`", entry.key),
+                format!("name of a signal: expected {NAME_FORM}, found `{}`", entry.key),
             );
         }
         name

@@ -215,3 +215,30 @@ pub(crate) fn possible_values(at: usize, rule: &SignalRule) -> Vec<Value> {
     values.extend(rule.kind.read_text(if known.kind == "long" { "-7" } else { "never-named" }));
     values
 }
+
+/// Worlds tried a case at most; beyond, a case is tried in part.
+const MAX_WORLDS: usize = 3_000;
+
+/// What one signal could be: `None` is its absence.
+pub(crate) type Options = Vec<Option<Value>>;
+
+/// Visits the worlds that these possibilities of the vocabulary span, at most `MAX_WORLDS`; how many were visited.
+pub(crate) fn every_world(options: &[Options], mut visit: impl FnMut(&BTreeMap<&str, Value>) -> bool) -> usize {
+    let total = options.iter().map(Vec::len).fold(1_usize, usize::saturating_mul);
+    // A step that has no factor in common with small counts walks a large space evenly.
+    let (count, step) = if total <= MAX_WORLDS { (total, 1) } else { (MAX_WORLDS, (total / MAX_WORLDS) | 1) };
+    for nth in 0..count {
+        let mut rest = nth.saturating_mul(step) % total;
+        let mut world = BTreeMap::new();
+        for (known, options) in VOCABULARY.iter().zip(options) {
+            if let Some(value) = &options[rest % options.len()] {
+                world.insert(known.name, value.clone());
+            }
+            rest /= options.len();
+        }
+        if !visit(&world) {
+            return nth;
+        }
+    }
+    count
+}

@@ -1,6 +1,7 @@
 //! Source kind `ssf`: security events of a transmitter (`OpenID` Shared Signals, CAEP), from a feed of the register.
 //! Which event gives which value is declared here; the events themselves are read and verified in Python.
 
+use super::super::combine::value_of;
 use super::super::feeds::MEMBERS;
 use super::{Flow, Kind, Reading, Source};
 use crate::document::{Entry, Fields, Node};
@@ -65,13 +66,7 @@ fn resting(reading: &mut Reading<'_, '_>) -> Option<Option<Value>> {
 
 /// A value of the contract's type, or a finding.
 fn value(reading: &mut Reading<'_, '_>, key: &str, node: &Node) -> Option<Value> {
-    let kind = reading.declared.kind?;
-    let value = kind.read_json(&node.to_json());
-    if value.is_none() {
-        let message = format!("`{key}`: expected a value of the contract's type `{kind}`, found {}", node.describe());
-        reading.findings.error(reading.file, node.place, "wrong_type", message);
-    }
-    value
+    value_of(reading.file, key, node, reading.declared.kind?, reading.findings)
 }
 
 /// Which part of the event's subject is ours, and how it becomes one: `{member: device, as: "{id}"}`.
