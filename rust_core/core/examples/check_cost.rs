@@ -116,7 +116,7 @@ fn snapshot(policies: usize) -> Snapshot {
         file("entities.json", "[]".to_owned()),
         file("policies/all.cedar", text),
     ];
-    let settings = CoreSettings { trust_domain: "prod.example".into(), federates_with: vec![] };
+    let settings = CoreSettings { trust_domain: "prod.example".into(), federates_with: vec![], require_record: false };
     Snapshot::load(&files, &settings, NOW).unwrap()
 }
 

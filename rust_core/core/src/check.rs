@@ -1,11 +1,12 @@
-//! The way of a request, readable at a glance: decode, route, identify, admit the grant, gather facts, evaluate,
-//! decide, record, encode (DESIGN section 3). The first failing step gives the reason.
+//! The way of a request, readable at a glance: decode, route, identify, admit principal and grant, gather facts,
+//! evaluate, decide, record, encode (DESIGN section 3). The first failing step gives the reason.
 
 use crate::{
     decide::{self, Denial, Permit},
     identity::{Evidence, IdentityRefused},
-    model::{Request, Timestamp},
+    model::{PrincipalRecord, Request, Timestamp},
     policy::{EntityUnknown, IdentityView, Query, RequestView, SignalIndex, Slice, reasoning},
+    principals::NotAdmitted,
     reason::Reason,
     record::{self, Asked, DecisionId, Record, ring::Ring},
     route::{Resolved, Unresolved},
@@ -171,14 +172,15 @@ fn decide_on(
     record.route = Some(Arc::clone(&resolved.route));
     let evidence = record.evidence.insert(snapshot.identity.establish(&request)?);
     *counting = Counting::of(ground, evidence, &request);
+    let known = snapshot.policies.record_of(&evidence.principal);
+    snapshot.principals.admit(known, &resolved.route, ground.now)?;
     decide::admit_grant(&resolved.route)?;
-    let query = record.query.insert(query(resolved, evidence, &request.method));
+    let query = record.query.insert(query(resolved, evidence, known, &request.method));
     let slice = snapshot.policies.slice(query)?;
-    let device = snapshot.policies.device_of(&evidence.principal);
     let asker = Asker {
         principal: &evidence.principal,
         resource: &resolved.resource,
-        device: device.as_deref(),
+        device: known.and_then(|record| record.device.as_deref()),
         route: &resolved.route,
         derived: &ground.running.derived,
     };
@@ -210,7 +212,7 @@ fn wanted<'a>(running: &'a Running, query: &Query, slice: &dyn Slice) -> (Vec<Si
     signals.iter().filter_map(|s| running.cells.get(usize::from(s.0)).map(|cells| (*s, cells))).unzip()
 }
 
-fn query(resolved: &Resolved, evidence: &Evidence, method: &str) -> Query {
+fn query(resolved: &Resolved, evidence: &Evidence, known: Option<&PrincipalRecord>, method: &str) -> Query {
     Query {
         principal: evidence.principal.clone(),
         action: resolved.route.action.clone(),
@@ -228,6 +230,7 @@ fn query(resolved: &Resolved, evidence: &Evidence, method: &str) -> Query {
             bound: evidence.bound,
             age_seconds: evidence.age.map(|age| age.as_micros() / 1_000_000),
             actor: None,
+            legacy: known.is_some_and(PrincipalRecord::is_legacy),
         },
     }
 }
@@ -354,6 +357,12 @@ impl From<Unresolved> for Denial {
 
 impl From<IdentityRefused> for Denial {
     fn from(refused: IdentityRefused) -> Self {
+        Self::new(refused.reason, refused.detail)
+    }
+}
+
+impl From<NotAdmitted> for Denial {
+    fn from(refused: NotAdmitted) -> Self {
         Self::new(refused.reason, refused.detail)
     }
 }

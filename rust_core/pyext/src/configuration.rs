@@ -60,7 +60,7 @@ impl Configuration {
         now_us: i64,
     ) -> PyResult<Self> {
         let files: Vec<(String, Vec<u8>)> = files.into_iter().map(|(name, bytes)| (name, bytes.to_vec())).collect();
-        let settings = CoreSettings { trust_domain, federates_with };
+        let settings = CoreSettings { trust_domain, federates_with, require_record: false };
         let loaded = py.detach(|| Snapshot::load(&files, &settings, Timestamp::from_micros(now_us)));
         loaded.map(|snapshot| Self { snapshot: Arc::new(snapshot) }).map_err(|error| errors::to_python(py, error))
     }

@@ -3,7 +3,8 @@
 use super::Record;
 use crate::{
     decide,
-    model::{Fact, State},
+    identity::Evidence,
+    model::{Environment, Fact, PrincipalRecord, State},
     policy::{
         Effect, Observing, PolicyInfo, SignalIndex, Slice,
         influence::{Effected, influence},
@@ -113,6 +114,13 @@ struct PrincipalPart<'a> {
     bound: bool,
     #[serde(skip_serializing_if = "Option::is_none")]
     certificate_sha256: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    owner: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    environment: Option<&'a str>,
+    /// Only where it is true.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    legacy: bool,
 }
 
 #[derive(Serialize)]
@@ -213,14 +221,7 @@ pub fn render(record: &Record, rendering: &Rendering, shed: bool, out: &mut Vec<
         enforced: (!record.enforced).then_some(false),
         detail: &record.detail,
         request: request(record),
-        principal: record.evidence.as_ref().map(|evidence| PrincipalPart {
-            id: evidence.principal.as_str(),
-            source: evidence.source,
-            kind: evidence.kind,
-            trust_domain: evidence.principal.trust_domain(),
-            bound: evidence.bound,
-            certificate_sha256: evidence.certificate_sha256.as_deref(),
-        }),
+        principal: record.evidence.as_ref().map(|evidence| principal(evidence, snapshot)),
         signals: record
             .facts
             .iter()
@@ -299,6 +300,21 @@ fn request(record: &Record) -> RequestPart<'_> {
         envoy_id: &record.asked.envoy_id,
         trace_id: record.asked.trace.as_ref().map(|(trace, _)| trace.as_str()),
         span_id: record.asked.trace.as_ref().map(|(_, span)| span.as_str()),
+    }
+}
+
+fn principal<'a>(evidence: &'a Evidence, snapshot: Option<&'a Snapshot>) -> PrincipalPart<'a> {
+    let known = snapshot.and_then(|snapshot| snapshot.policies.record_of(&evidence.principal));
+    PrincipalPart {
+        id: evidence.principal.as_str(),
+        source: evidence.source,
+        kind: evidence.kind,
+        trust_domain: evidence.principal.trust_domain(),
+        bound: evidence.bound,
+        certificate_sha256: evidence.certificate_sha256.as_deref(),
+        owner: known.and_then(|known| known.owner.as_deref()),
+        environment: known.and_then(|known| known.environment.as_ref()).map(Environment::as_str),
+        legacy: known.is_some_and(PrincipalRecord::is_legacy),
     }
 }
 

@@ -36,7 +36,7 @@ pub(crate) fn load(texts: &Texts<'_>, trust_domain: &str, now: Timestamp) -> Res
 }
 
 pub(crate) fn settings(trust_domain: &str) -> CoreSettings {
-    CoreSettings { trust_domain: trust_domain.to_owned(), federates_with: vec![] }
+    CoreSettings { trust_domain: trust_domain.to_owned(), federates_with: vec![], require_record: false }
 }
 
 /// A core whose log holds so many records. It has no configuration yet.
