@@ -33,6 +33,7 @@ __all__ = [
     "KeySet",
     "PublicKey",
     "file_reader",
+    "public_key",
     "read_key_set",
     "revision_of",
     "url_reader",
@@ -168,11 +169,26 @@ def read_key_set(raw: bytes) -> tuple[PublicKey, ...]:
 
 
 def _read_key(entry: dict[str, Any]) -> PublicKey | None:
-    family = _family(entry)
-    if family is None or entry.get("use", "sig") != "sig":
+    if entry.get("use", "sig") != "sig":
         return None
     operations = entry.get("key_ops", ["verify"])
     if not isinstance(operations, list) or "verify" not in operations:
+        return None
+    try:
+        return public_key(entry)
+    except _Malformed:
+        return None
+
+
+class _Malformed(KeySetError):
+    """A key of a type that we know, without what makes it one."""
+
+
+def public_key(entry: Mapping[str, Any]) -> PublicKey | None:
+    """The key of one JWK, whatever its `use`; None for a type, algorithm or length that is no use to us. Raises
+    KeySetError for one that is private or not what its type needs."""
+    family = _family(entry)
+    if family is None:
         return None
     if any(part in entry for part in ("d", "p", "q", "k")):
         raise KeySetError("the key set holds a private key: it is no secret any more, and is not used")
@@ -185,9 +201,9 @@ def _read_key(entry: dict[str, Any]) -> PublicKey | None:
         return None
     any_of_family = next(name for name, of in ALGORITHMS.items() if of == family)
     try:
-        material = PyJWK.from_dict(entry, algorithm or any_of_family).key
-    except (PyJWTError, ValueError, TypeError, KeyError):
-        return None
+        material = PyJWK.from_dict(dict(entry), algorithm or any_of_family).key
+    except (PyJWTError, ValueError, TypeError, KeyError) as error:
+        raise _Malformed(f"a key of the type `{family[0]}` lacks what its type needs") from error
     if isinstance(material, rsa.RSAPublicKey) and not MIN_RSA_BITS <= material.key_size <= MAX_RSA_BITS:
         return None
     return PublicKey(kid, family, algorithm, material)
