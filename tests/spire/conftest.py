@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from signalwarden.demo_stage import Upstream
 from tests.spire.real import Agent, Programs, Server, Workload, program_selector
 
 # Set by `make test-spire`: `make test` is complete without these tests.
@@ -89,3 +90,10 @@ def new_workload(spire_agent: Agent) -> Callable[[str], Workload]:
 def python_selector() -> str:
     """Of this process, and of each `signalwarden` that tests start."""
     return program_selector(sys.executable)
+
+
+@pytest.fixture(scope="session")
+def upstream() -> Iterator[Upstream]:
+    service = Upstream()
+    yield service
+    service.close()
