@@ -163,7 +163,14 @@ pub(crate) fn query() -> Query {
         tier: Tier::Runtime,
         resource: ResourceId { kind: "Account".into(), id: "42".into() },
         request: RequestView { args: BTreeMap::from([("amount".into(), Value::Long(10))]), ..RequestView::default() },
-        identity: IdentityView { kind: "x509", trust_domain: "t".into(), bound: true, age_seconds: None, actor: None },
+        identity: IdentityView {
+            kind: "x509",
+            trust_domain: "t".into(),
+            bound: true,
+            age_seconds: None,
+            actor: None,
+            interactive: false,
+        },
     }
 }
 

@@ -57,7 +57,14 @@ fn query(action: &str) -> Query {
             args: BTreeMap::from([("amount".into(), crate::model::Value::Long(10))]),
             ..RequestView::default()
         },
-        identity: IdentityView { kind: "x509", trust_domain: "t".into(), bound: true, age_seconds: None, actor: None },
+        identity: IdentityView {
+            kind: "x509",
+            trust_domain: "t".into(),
+            bound: true,
+            age_seconds: None,
+            actor: None,
+            interactive: false,
+        },
     }
 }
 
