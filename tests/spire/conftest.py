@@ -1,18 +1,20 @@
-"""One SPIRE server and one agent for all tests here; only where `make test-spire` has built them."""
+"""SPIRE servers, agents, workloads and Envoys for all tests here; only where `make test-spire` has built SPIRE."""
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import sys
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import pytest
 
 from signalwarden.demo_stage import Upstream
-from tests.spire.real import Agent, Programs, Server, Workload, program_selector
+from tests.spire.real import Agent, Programs, Server, Workload
+from tests.spire.stage import Edge, Warden, start_edge
 
 # Set by `make test-spire`: `make test` is complete without these tests.
 PROGRAMS = os.environ.get("SIGNALWARDEN_SPIRE")
@@ -29,7 +31,7 @@ def programs() -> Programs:
 
 
 @pytest.fixture(scope="session")
-def spire_directory(request: pytest.FixtureRequest) -> Iterator[Path]:
+def base(request: pytest.FixtureRequest) -> Iterator[Path]:
     """Short, since a socket's path may have no more than 107 bytes. It stays, with all logs, if a test fails."""
     directory = Path(tempfile.mkdtemp(prefix="sw-spire-")).resolve()
     yield directory
@@ -40,44 +42,29 @@ def spire_directory(request: pytest.FixtureRequest) -> Iterator[Path]:
 
 
 @pytest.fixture(scope="session")
-def spire_server(programs: Programs, spire_directory: Path) -> Iterator[Server]:
-    server = Server(programs, TRUST_DOMAIN, spire_directory / "server")
-    try:
-        server.start()
-        yield server
-    finally:
-        server.stop()
+def new_domain(programs: Programs, base: Path) -> Iterator[Callable[[str], Agent]]:
+    """A trust domain of its own: a server that runs, and an agent that has joined it."""
+    with contextlib.ExitStack() as stack:
+        count = 0
+
+        def start(trust_domain: str) -> Agent:
+            nonlocal count
+            count += 1
+            server = Server(programs, trust_domain, base / f"server-{count}")
+            stack.callback(server.stop)
+            server.start()
+            agent = Agent(server, base / f"agent-{count}")
+            stack.callback(agent.stop)
+            agent.start()
+            return agent
+
+        yield start
 
 
 @pytest.fixture(scope="session")
-def partner_server(programs: Programs, spire_directory: Path) -> Iterator[Server]:
-    """The server of a second trust domain."""
-    server = Server(programs, PARTNER, spire_directory / "partner")
-    try:
-        server.start()
-        yield server
-    finally:
-        server.stop()
-
-
-@pytest.fixture(scope="session")
-def spire_agent(spire_server: Server, spire_directory: Path) -> Iterator[Agent]:
-    agent = Agent(spire_server, spire_directory / "agent")
-    try:
-        agent.start()
-        yield agent
-    finally:
-        agent.stop()
-
-
-@pytest.fixture(scope="session")
-def partner_agent(partner_server: Server, spire_directory: Path) -> Iterator[Agent]:
-    agent = Agent(partner_server, spire_directory / "pagent")
-    try:
-        agent.start()
-        yield agent
-    finally:
-        agent.stop()
+def spire_agent(new_domain: Callable[[str], Agent]) -> Agent:
+    """The domain that most tests share; whoever changes its federation or stops it starts another one."""
+    return new_domain(TRUST_DOMAIN)
 
 
 @pytest.fixture(scope="session")
@@ -87,13 +74,24 @@ def new_workload(spire_agent: Agent) -> Callable[[str], Workload]:
 
 
 @pytest.fixture(scope="session")
-def python_selector() -> str:
-    """Of this process, and of each `signalwarden` that tests start."""
-    return program_selector(sys.executable)
-
-
-@pytest.fixture(scope="session")
 def upstream() -> Iterator[Upstream]:
     service = Upstream()
     yield service
     service.close()
+
+
+@pytest.fixture(scope="session")
+def new_edge(base: Path, upstream: Upstream) -> Iterator[Callable[..., Edge]]:
+    """An Envoy in front of a warden, with an SVID of its own."""
+    with contextlib.ExitStack() as stack:
+        count = 0
+
+        def start(warden: Warden, agent: Agent, federates_with: Sequence[str] = ()) -> Edge:
+            nonlocal count
+            count += 1
+            directory = base / f"edge-{count}"
+            edge = start_edge(warden, agent, directory, upstream, federates_with=federates_with)
+            stack.callback(edge.process.stop)
+            return edge
+
+        yield start

@@ -8,9 +8,9 @@ them can run as one user.
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import subprocess
+import sys
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -166,6 +166,11 @@ class Server:
     def bundle(self) -> str:
         """The bundle of the trust domain, as a SPIFFE bundle document."""
         return self.run("bundle", "show", "-format", "spiffe")
+
+    def authorities(self, file: Path) -> Path:
+        """The X.509 authorities of the trust domain as PEM, in this file."""
+        file.write_text(self.authorities_pem())
+        return file
 
     def authorities_pem(self) -> str:
         return self.run("bundle", "show", "-format", "pem")
@@ -355,13 +360,7 @@ class Workload:
 
     @classmethod
     def create(cls, agent: Agent, name: str) -> Workload:
-        program = agent.directory / "workloads" / name
-        program.parent.mkdir(exist_ok=True)
-        try:
-            os.link(agent.server.programs.agent, program)
-        except OSError:
-            shutil.copy2(agent.server.programs.agent, program)
-        return cls(agent, program.resolve())
+        return cls(agent, link(agent.server.programs.agent, agent.directory / "workloads" / name))
 
     @property
     def selector(self) -> str:
@@ -410,9 +409,24 @@ class Workload:
         return _run([self.program, "api", "fetch", kind, "-socketPath", self.agent.socket, *options], ok)
 
 
+def link(program: Path, to: Path) -> Path:
+    """The same program under another path, which is what the agent looks at."""
+    to.parent.mkdir(exist_ok=True)
+    try:
+        to.hardlink_to(program.resolve())
+    except OSError:
+        shutil.copy2(program, to)
+    return to.resolve()
+
+
 def program_selector(program: str | Path) -> str:
     """The selector of processes that run this program."""
     return f"unix:path:{Path(program).resolve()}"
+
+
+def python_selector() -> str:
+    """Of this process, and of each `signalwarden` that tests start."""
+    return program_selector(sys.executable)
 
 
 def _sha256(certificate: x509.Certificate) -> str:

@@ -4,23 +4,36 @@ from __future__ import annotations
 
 import json
 import ssl
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import httpx
+import pytest
 import yaml
 
 from signalwarden import starter
-from signalwarden.demo_stage import LOOPBACK, Process, Upstream, free_port, start_server, wait_for
-from tests.spire.real import Identity
+from signalwarden.demo_stage import (
+    LOOPBACK,
+    Process,
+    Upstream,
+    envoy_binary,
+    free_port,
+    start_envoy,
+    start_server,
+    wait_for,
+)
+from signalwarden.envoy_config import Options, render
+from tests.spire.real import Agent, Identity, link, program_selector
 
 CLIENT = "spiffe://prod.example/agents/refunds"
 ENVOY = "spiffe://prod.example/envoy"
 WARDEN = "spiffe://prod.example/signalwarden"
+# A loaded test machine is no reason for a denial.
+PATIENT = timedelta(seconds=5)
 ACCOUNT = "/v1/accounts/42"
 
 _ROUTES = """\
@@ -173,13 +186,18 @@ class Edge:
     process: Process
     upstream: Upstream
 
-    def client(self, identity: Identity | None, bundle: Path, **options: Any) -> httpx.Client:
+    def client(self, identity: Identity | None, bundle: Path) -> httpx.Client:
         """A client with this SVID; the caller closes it."""
         context = ssl.create_default_context(cafile=str(bundle))
         if identity is not None:
             context.load_cert_chain(identity.certificate, identity.key)
         return httpx.Client(
-            base_url=f"https://localhost:{self.port}", verify=context, timeout=15, trust_env=False, **options
+            base_url=f"https://localhost:{self.port}",
+            verify=context,
+            timeout=15,
+            trust_env=False,
+            # One that is kept is kept: httpx would leave it after 5 s.
+            limits=httpx.Limits(keepalive_expiry=600),
         )
 
     def ask(
@@ -188,6 +206,40 @@ class Edge:
         """One request over a new connection with this SVID."""
         with self.client(identity, identity.bundle) as client:
             return client.get(path, headers=headers)
+
+
+def start_edge(
+    warden: Warden,
+    agent: Agent,
+    directory: Path,
+    upstream: Upstream,
+    *,
+    federates_with: Sequence[str] = (),
+) -> Edge:
+    """An Envoy that runs a program of its own path, so that the agent gives it an SVID of its own."""
+    directory.mkdir()
+    program = link(Path(envoy_binary()), directory / "envoy")
+    spiffe_id = f"{ENVOY}/{directory.name}"
+    agent.server.entry(
+        spiffe_id,
+        program_selector(program),
+        node=agent.node,
+        dns=["localhost"],
+        federates_with=[f"spiffe://{name}" for name in federates_with],
+    )
+    port, admin = free_port(), free_port()
+    options = Options(
+        listener=(LOOPBACK, port),
+        upstream=(LOOPBACK, upstream.port),
+        admin=(LOOPBACK, admin),
+        access_log=str(directory / "access.log"),
+        check_timeout=PATIENT,
+    )
+    bootstrap = with_sds(render(warden.directory, "gateway", options), agent.socket, spiffe_id)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("SIGNALWARDEN_ENVOY", str(program))
+        process = start_envoy(bootstrap, directory, admin)
+    return Edge(port, process, upstream)
 
 
 def decision_id(answer: httpx.Response) -> str:

@@ -9,10 +9,9 @@ from pathlib import Path
 import httpx
 import pytest
 
-from signalwarden.demo_stage import LOOPBACK, Upstream, envoy_binary, free_port, start_envoy
-from signalwarden.envoy_config import Options, render
-from tests.spire.real import Agent, Workload, program_selector
-from tests.spire.stage import ACCOUNT, CLIENT, ENVOY, EVERYBODY, Edge, Warden, decision_id, with_sds
+from signalwarden.demo_stage import wait_for
+from tests.spire.real import ENTRY_SECONDS, Agent, Workload, wait_out
+from tests.spire.stage import ACCOUNT, CLIENT, EVERYBODY, Edge, Warden, decision_id
 
 # SPIRE rotates at half-life, and counts the 10 s by which it backdates: 3 s after the issue.
 QUICK_SECONDS = 16
@@ -27,29 +26,14 @@ def caller(new_workload: Callable[[str], Workload]) -> Workload:
 
 
 @pytest.fixture(scope="module")
-def warden(spire_directory: Path) -> Iterator[Warden]:
-    with Warden.create(spire_directory / "plain").serving() as made:
+def warden(base: Path) -> Iterator[Warden]:
+    with Warden.create(base / "plain").serving() as made:
         yield made
 
 
 @pytest.fixture(scope="module")
-def edge(warden: Warden, spire_agent: Agent, spire_directory: Path, upstream: Upstream) -> Iterator[Edge]:
-    spire_agent.server.entry(
-        ENVOY, program_selector(envoy_binary()), node=spire_agent.node, dns=["localhost"]
-    )
-    directory = spire_directory / "edge"
-    directory.mkdir()
-    port, admin = free_port(), free_port()
-    options = Options(
-        listener=(LOOPBACK, port),
-        upstream=(LOOPBACK, upstream.port),
-        admin=(LOOPBACK, admin),
-        access_log=str(directory / "access.log"),
-    )
-    bootstrap = with_sds(render(warden.directory, "gateway", options), spire_agent.socket, ENVOY)
-    process = start_envoy(bootstrap, directory, admin)
-    yield Edge(port, process, upstream)
-    process.stop()
+def edge(warden: Warden, spire_agent: Agent, new_edge: Callable[..., Edge]) -> Edge:
+    return new_edge(warden, spire_agent)
 
 
 def test_the_record_names_who_asked_and_the_certificate(
@@ -101,3 +85,22 @@ def test_svids_rotate_under_steady_requests_and_none_is_lost(
     assert {answer.status_code for answer in answers} == {200}
     records = [warden.record(decision_id(answer)) for answer in answers]
     assert {record["principal"]["certificate_sha256"] for record in records} == {*used, kept.sha256}
+
+
+def test_a_deleted_entry_ends_the_identity_with_its_last_certificate(
+    edge: Edge, warden: Warden, new_workload: Callable[[str], Workload], tmp_path: Path
+) -> None:
+    caller = new_workload("leaving")
+    entry = caller.register("spiffe://prod.example/agents/leaving", x509_seconds=QUICK_SECONDS)
+    caller.agent.server.delete_entry(entry)
+    last = caller.x509(tmp_path / "last")
+    with edge.client(last, last.bundle) as client:
+        assert client.get(ACCOUNT).status_code == 200
+        wait_for("no identity", lambda: not caller.identities(), ENTRY_SECONDS)
+        wait_out(last)
+        with pytest.raises(httpx.HTTPError):
+            edge.ask(last)
+        # The connection was made while the certificate was good; each request on it is decided anew.
+        answer = client.get(ACCOUNT)
+    assert (answer.status_code, answer.json()["reason"]) == (401, "identity_invalid")
+    assert warden.record(decision_id(answer))["outcome"] == "deny"

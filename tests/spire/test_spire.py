@@ -16,7 +16,6 @@ from tests.spire.real import (
     ENTRY_SECONDS,
     X509_SVID_SECONDS,
     Agent,
-    Server,
     SpireError,
     Workload,
     seconds_left,
@@ -40,11 +39,13 @@ def test_a_registered_program_gets_an_svid_and_another_program_of_the_same_user_
         unknown.x509(tmp_path / "none")
 
 
-def test_a_jwt_svid_is_signed_by_a_key_of_the_bundle(new_workload: NewWorkload, spire_server: Server) -> None:
+def test_a_jwt_svid_is_signed_by_a_key_of_the_bundle(new_workload: NewWorkload, spire_agent: Agent) -> None:
     workload = new_workload("tokens")
     workload.register("spiffe://prod.example/smoke/tokens")
     token = workload.jwt("payments")
-    keys = {key["kid"]: key for key in json.loads(spire_server.bundle())["keys"] if key["use"] == "jwt-svid"}
+    keys = {
+        key["kid"]: key for key in json.loads(spire_agent.server.bundle())["keys"] if key["use"] == "jwt-svid"
+    }
     key = jwt.PyJWK(keys[jwt.get_unverified_header(token)["kid"]], algorithm="ES256").key
     assert isinstance(key, ec.EllipticCurvePublicKey)
     claims = jwt.decode(token, key, algorithms=["ES256"], audience="payments")
@@ -53,7 +54,7 @@ def test_a_jwt_svid_is_signed_by_a_key_of_the_bundle(new_workload: NewWorkload, 
 
 
 def test_an_svid_is_rotated_before_it_ends_and_a_deleted_entry_gives_none(
-    new_workload: NewWorkload, spire_server: Server, tmp_path: Path
+    new_workload: NewWorkload, spire_agent: Agent, tmp_path: Path
 ) -> None:
     workload = new_workload("rotated")
     entry = workload.register("spiffe://prod.example/smoke/rotated")
@@ -67,28 +68,28 @@ def test_an_svid_is_rotated_before_it_ends_and_a_deleted_entry_gives_none(
 
     wait_for("another serial number", another, X509_SVID_SECONDS)
     assert seconds_left(first) > 0
-    spire_server.delete_entry(entry)
+    spire_agent.server.delete_entry(entry)
     wait_for("no identity", lambda: not workload.identities(), ENTRY_SECONDS)
 
 
 def test_a_federated_bundle_comes_to_the_workload_and_goes_again(
-    new_workload: NewWorkload, spire_server: Server, partner_server: Server, tmp_path: Path
+    new_domain: Callable[[str], Agent],
 ) -> None:
-    spire_server.trust(partner_server)
-    workload = new_workload("federated")
+    ours, partner = new_domain("prod.example"), new_domain("partner.example")
+    ours.server.trust(partner.server)
+    workload = Workload.create(ours, "federated")
     workload.register("spiffe://prod.example/smoke/federated", federates_with=["spiffe://partner.example"])
     assert set(workload.jwt_bundles()) == {"spiffe://prod.example", "spiffe://partner.example"}
-    spire_server.distrust("partner.example")
+    ours.server.distrust("partner.example")
     wait_for("one bundle", lambda: len(workload.jwt_bundles()) == 1, ENTRY_SECONDS)
 
 
-def test_an_agent_that_is_started_again_serves_the_same_programs(
-    new_workload: NewWorkload, spire_agent: Agent
-) -> None:
-    workload = new_workload("patient")
+def test_an_agent_that_is_started_again_serves_the_same_programs(new_domain: Callable[[str], Agent]) -> None:
+    agent = new_domain("prod.example")
+    workload = Workload.create(agent, "patient")
     workload.register("spiffe://prod.example/smoke/patient")
-    spire_agent.stop()
+    agent.stop()
     with pytest.raises(SpireError):
         workload.jwt("payments")
-    spire_agent.start()
+    agent.start()
     wait_for("an identity", lambda: bool(workload.identities()), ENTRY_SECONDS)
