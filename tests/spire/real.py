@@ -154,10 +154,7 @@ class Server:
 
     def run(self, *arguments: str | Path, ok: Sequence[int] = (0,)) -> str:
         """A command of the server's own tool, over its private socket."""
-        words = 1 if arguments[0] == "healthcheck" else 2
-        return _run(
-            [self.programs.server, *arguments[:words], "-socketPath", self.socket, *arguments[words:]], ok
-        )
+        return _run([self.programs.server, *arguments, "-socketPath", self.socket], ok)
 
     def join_token(self, node: str) -> str:
         """A token for one agent, which then stands for `node`."""
@@ -203,9 +200,9 @@ class Server:
         *selectors: str,
         node: str,
         x509_seconds: int | None = None,
+        jwt_seconds: int | None = None,
         federates_with: Sequence[str] = (),
         dns: Sequence[str] = (),
-        hint: str | None = None,
     ) -> str:
         """A registration entry; returns its id."""
         options: list[str] = ["-spiffeID", spiffe_id, "-parentID", node, "-output", "json"]
@@ -214,8 +211,8 @@ class Server:
                 options += [name, value]
         if x509_seconds is not None:
             options += ["-x509SVIDTTL", str(x509_seconds)]
-        if hint is not None:
-            options += ["-hint", hint]
+        if jwt_seconds is not None:
+            options += ["-jwtSVIDTTL", str(jwt_seconds)]
         made = json.loads(self.run("entry", "create", *options))
         return str(made["results"][0]["entry"]["id"])
 
