@@ -240,27 +240,38 @@ def test_every_metric_has_its_line() -> None:
     assert {name: cells[0] for name, cells in shown.items()} == expected
 
 
+def definition(node: dict[str, Any], schema: dict[str, Any]) -> dict[str, Any] | None:
+    """What a `$ref` leads to."""
+    found: dict[str, Any] | None = (
+        schema["$defs"][node["$ref"].rsplit("/", 1)[-1]] if "$ref" in node else None
+    )
+    return found
+
+
 def keys_of(node: dict[str, Any], schema: dict[str, Any], path: str = "") -> Iterator[tuple[str, str]]:
     """Every key of the settings, with what stands in its column of defaults."""
     for key, declared in node.get("properties", {}).items():
-        inner = declared
-        if "$ref" in declared:
-            inner = schema["$defs"][declared["$ref"].rsplit("/", 1)[-1]]
-        items = inner.get("items", {})
-        if "$ref" in items:
-            yield path + key, json.dumps(declared["default"])
-            yield from keys_of(schema["$defs"][items["$ref"].rsplit("/", 1)[-1]], schema, f"{path}{key}[].")
+        inner = definition(declared, schema) or declared
+        default = json.dumps(declared["default"]) if "default" in declared else "required"
+        optional = next(filter(None, (definition(part, schema) for part in declared.get("anyOf", ()))), None)
+        item = definition(inner.get("items", {}), schema)
+        named = next(iter(inner.get("patternProperties", {}).values()), {})
+        entry = definition(named, schema)
+        if item or entry or optional:
+            yield path + key, default
+            mark = "[]" if item else ".*" if entry else ""
+            yield from keys_of(item or entry or optional or {}, schema, f"{path}{key}{mark}.")
         elif inner.get("properties"):
             yield from keys_of(inner, schema, f"{path}{key}.")
         else:
-            yield path + key, json.dumps(declared["default"]) if "default" in declared else "required"
+            yield path + key, default
 
 
 def test_every_setting_has_its_line_and_its_default() -> None:
     schema = json.loads(json_schema())
     assert text_of("docs/schema/signalwarden.schema.json") == json_schema().decode()
     shown = {
-        name: cells[0].split(",")[0].strip("`") for name, cells in table(text_of("docs/settings.md")).items()
+        name: cells[0].strip("`") for name, cells in table(text_of("docs/settings.md")).items()
     }
     assert shown == dict(keys_of(schema, schema))
 
