@@ -1,0 +1,250 @@
+"""signalwarden and the real Envoy in a SPIRE domain: a directory, `signalwarden serve`, Envoy with SDS of the agent."""
+
+from __future__ import annotations
+
+import json
+import ssl
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+import yaml
+
+from signalwarden import starter
+from signalwarden.demo_stage import (
+    LOOPBACK,
+    Process,
+    Upstream,
+    envoy_binary,
+    free_port,
+    start_envoy,
+    start_server,
+    wait_for,
+)
+from signalwarden.envoy_config import Options, render
+from tests.spire.real import Agent, Identity, link, program_selector
+
+CLIENT = "spiffe://prod.example/agents/refunds"
+ENVOY = "spiffe://prod.example/envoy"
+WARDEN = "spiffe://prod.example/signalwarden"
+# A loaded test machine is no reason for a denial.
+PATIENT = timedelta(seconds=5)
+ACCOUNT = "/v1/accounts/42"
+
+_ROUTES = """\
+routes:
+  - match: {host: "*", method: GET, path: "/v1/accounts/{account}"}
+    action: account.read
+    resource: {type: Account, id: "{account}"}
+    system: payments
+    tier: coarse
+    sensitivity: low
+default: deny
+"""
+EVERYBODY = 'permit (principal, action == Action::"account.read", resource);\n'
+
+
+@dataclass
+class Warden:
+    """`signalwarden serve` of a directory of its own."""
+
+    directory: Path
+    check_port: int
+    admin_port: int
+    operator_token: str
+    process: Process | None = None
+    starts: int = 0
+    seen: dict[str, dict[str, Any]] = field(default_factory=dict)
+
+    @classmethod
+    def create(cls, base: Path, settings: str = "") -> Warden:
+        """A directory in which whoever has an identity may read accounts. `settings` is added to its settings."""
+        made = Warden(base / "conf", free_port(), free_port(), "")
+        made.operator_token, digest = starter.new_token()
+        expires = (datetime.now(UTC) + starter.TOKEN_LIFE).strftime("%Y-%m-%dT%H:%M:%SZ")
+        common = (
+            "trust_domain: prod.example\n"
+            f'listen: {{check: "{LOOPBACK}:{made.check_port}", admin: "{LOOPBACK}:{made.admin_port}"}}\n'
+            'state: "sqlite:var/state.db"\n'
+            'decision_log: {path: "var/decisions.jsonl"}\n'
+            f'clients: [{{id: "{starter.OPERATOR}", may: [operate], token_sha256: "{digest}", expires: "{expires}"}}]\n'
+        )
+        files = {
+            "signalwarden.yaml": common + settings,
+            "routes.yaml": _ROUTES,
+            "signals.yaml": "signals: {}\n",
+            "entities.cedarschema": "entity Workload;\nentity Account;\n",
+            "entities.json": "[]\n",
+            "policies/accounts.cedar": EVERYBODY,
+        }
+        for name, text in files.items():
+            (made.directory / name).parent.mkdir(parents=True, exist_ok=True)
+            (made.directory / name).write_text(text)
+        return made
+
+    def start(self) -> None:
+        self.starts += 1
+        log = self.directory.parent / f"serve-{self.starts}.log"
+        self.process = start_server(self.directory, self.admin_port, log)
+
+    def stop(self) -> None:
+        if self.process is not None:
+            self.process.stop()
+            self.process = None
+
+    @contextmanager
+    def serving(self) -> Iterator[Warden]:
+        try:
+            self.start()
+            yield self
+        finally:
+            self.stop()
+
+    def policy(self, text: str) -> None:
+        """Other policies, in force when this returns."""
+        (self.directory / "policies" / "accounts.cedar").write_text(text)
+        self.reload()
+
+    def reload(self) -> None:
+        answer = httpx.post(
+            f"http://{LOOPBACK}:{self.admin_port}/v1/reload",
+            headers={"authorization": f"Bearer {self.operator_token}"},
+            timeout=30,
+            trust_env=False,
+        )
+        assert answer.status_code == 200, answer.text
+
+    def records(self) -> list[dict[str, Any]]:
+        """All decisions that are written by now."""
+        path = self.directory / "var" / "decisions.jsonl"
+        lines = path.read_text().splitlines() if path.exists() else []
+        return [record for record in map(json.loads, lines) if record["kind"] == "decision"]
+
+    def record(self, decision_id: str) -> dict[str, Any]:
+        """The record of one decision; waits for it."""
+
+        def written() -> bool:
+            self.seen.update((record["decision_id"], record) for record in self.records())
+            return decision_id in self.seen
+
+        if decision_id not in self.seen:
+            wait_for(f"the record of `{decision_id}`", written, 15)
+        return self.seen[decision_id]
+
+
+def with_sds(bootstrap: str, agent_socket: Path, spiffe_id: str) -> str:
+    """A bootstrap of ours whose listeners take certificate and bundles from the agent."""
+    envoy = yaml.safe_load(bootstrap)
+    source = {
+        "resource_api_version": "V3",
+        "api_config_source": {
+            "api_type": "GRPC",
+            "transport_api_version": "V3",
+            "set_node_on_first_message_only": True,
+            "grpc_services": [{"envoy_grpc": {"cluster_name": "spire_agent"}}],
+        },
+    }
+    for listener in envoy["static_resources"]["listeners"]:
+        for chain in listener["filter_chains"]:
+            common = chain["transport_socket"]["typed_config"]["common_tls_context"]
+            del common["tls_certificates"], common["validation_context"]
+            common["tls_certificate_sds_secret_configs"] = [{"name": spiffe_id, "sds_config": source}]
+            common["validation_context_sds_secret_config"] = {"name": "ALL", "sds_config": source}
+    envoy["static_resources"]["clusters"].append(
+        {
+            "name": "spire_agent",
+            "type": "STATIC",
+            "connect_timeout": "1s",
+            "load_assignment": {
+                "cluster_name": "spire_agent",
+                "endpoints": [
+                    {"lb_endpoints": [{"endpoint": {"address": {"pipe": {"path": str(agent_socket)}}}}]}
+                ],
+            },
+            "typed_extension_protocol_options": {
+                "envoy.extensions.upstreams.http.v3.HttpProtocolOptions": {
+                    "@type": "type.googleapis.com/envoy.extensions.upstreams.http.v3.HttpProtocolOptions",
+                    "explicit_http_config": {"http2_protocol_options": {}},
+                }
+            },
+        }
+    )
+    envoy["node"] = {"id": "edge", "cluster": "edges"}
+    return yaml.safe_dump(envoy)
+
+
+@dataclass
+class Edge:
+    """A running Envoy, and how to call it."""
+
+    port: int
+    process: Process
+    upstream: Upstream
+
+    def client(self, identity: Identity | None, bundle: Path) -> httpx.Client:
+        """A client with this SVID; the caller closes it."""
+        context = ssl.create_default_context(cafile=str(bundle))
+        if identity is not None:
+            context.load_cert_chain(identity.certificate, identity.key)
+        return httpx.Client(
+            base_url=f"https://localhost:{self.port}",
+            verify=context,
+            timeout=15,
+            trust_env=False,
+            # One that is kept is kept: httpx would leave it after 5 s.
+            limits=httpx.Limits(keepalive_expiry=600),
+        )
+
+    def ask(
+        self, identity: Identity, headers: Mapping[str, str] | None = None, path: str = ACCOUNT
+    ) -> httpx.Response:
+        """One request over a new connection with this SVID."""
+        with self.client(identity, identity.bundle) as client:
+            return client.get(path, headers=headers)
+
+
+def start_edge(
+    warden: Warden,
+    agent: Agent,
+    directory: Path,
+    upstream: Upstream,
+    *,
+    federates_with: Sequence[str] = (),
+) -> Edge:
+    """An Envoy that runs a program of its own path, so that the agent gives it an SVID of its own."""
+    directory.mkdir()
+    program = link(Path(envoy_binary()), directory / "envoy")
+    spiffe_id = f"{ENVOY}/{directory.name}"
+    agent.server.entry(
+        spiffe_id,
+        program_selector(program),
+        node=agent.node,
+        dns=["localhost"],
+        federates_with=[f"spiffe://{name}" for name in federates_with],
+    )
+    port, admin = free_port(), free_port()
+    options = Options(
+        listener=(LOOPBACK, port),
+        upstream=(LOOPBACK, upstream.port),
+        admin=(LOOPBACK, admin),
+        access_log=str(directory / "access.log"),
+        check_timeout=PATIENT,
+    )
+    bootstrap = with_sds(render(warden.directory, "gateway", options), agent.socket, spiffe_id)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("SIGNALWARDEN_ENVOY", str(program))
+        process = start_envoy(bootstrap, directory, admin)
+    return Edge(port, process, upstream)
+
+
+def decision_id(answer: httpx.Response) -> str:
+    """Of an allow, as the upstream saw it; of a denial, as the client did."""
+    body = answer.json()
+    if answer.status_code == 200:
+        return str(dict(body["headers"])["x-signalwarden-decision-id"])
+    return str(body["decision_id"])
