@@ -172,8 +172,11 @@ def tls_of(identity: Identity | None, bundle: Path) -> ssl.SSLContext:
     return context
 
 
-def with_sds(bootstrap: str, agent_socket: Path, spiffe_id: str, *, check_tls: bool) -> str:
-    """A bootstrap of ours whose listeners take certificate and bundles from the agent."""
+def with_sds(
+    bootstrap: str, agent_socket: Path, spiffe_id: str, *, check_tls: bool, also_without: bool
+) -> str:
+    """A bootstrap of ours whose listeners take certificate and bundles from the agent. `also_without`: clients need no
+    certificate. Envoy's validator for SPIFFE, which the agent asks for, refuses whoever has none."""
     envoy = yaml.safe_load(bootstrap)
     source = {
         "resource_api_version": "V3",
@@ -190,7 +193,9 @@ def with_sds(bootstrap: str, agent_socket: Path, spiffe_id: str, *, check_tls: b
             common = chain["transport_socket"]["typed_config"]["common_tls_context"]
             del common["tls_certificates"], common["validation_context"]
             common["tls_certificate_sds_secret_configs"] = own
-            common["validation_context_sds_secret_config"] = {"name": "ALL", "sds_config": source}
+            bundle = "spiffe://prod.example" if also_without else "ALL"
+            common["validation_context_sds_secret_config"] = {"name": bundle, "sds_config": source}
+            chain["transport_socket"]["typed_config"]["require_client_certificate"] = not also_without
     if check_tls:
         [cluster] = [c for c in envoy["static_resources"]["clusters"] if c["name"] == "signalwarden"]
         cluster["transport_socket"] = {
@@ -233,7 +238,8 @@ def with_sds(bootstrap: str, agent_socket: Path, spiffe_id: str, *, check_tls: b
             },
         }
     )
-    envoy["node"] = {"id": "edge", "cluster": "edges"}
+    metadata = {"disable_spiffe_cert_validation": also_without}
+    envoy["node"] = {"id": "edge", "cluster": "edges", "metadata": metadata}
     return yaml.safe_dump(envoy)
 
 
@@ -280,6 +286,7 @@ def start_edge(
     federates_with: Sequence[str] = (),
     x509_seconds: int | None = None,
     own_id: str | None = None,
+    also_without: bool = False,
 ) -> Edge:
     """An Envoy that runs a program of its own path, so that the agent gives it an SVID of its own."""
     directory.mkdir()
@@ -306,6 +313,7 @@ def start_edge(
         agent.socket,
         spiffe_id,
         check_tls=warden.operator is not None,
+        also_without=also_without,
     )
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("SIGNALWARDEN_ENVOY", str(program))

@@ -82,8 +82,8 @@ def check(port: int, identity: Identity | None, bundle: Path) -> grpc.StatusCode
     """An empty check at the check door: how the call ended."""
     credentials = grpc.ssl_channel_credentials(
         bundle.read_bytes(),
-        identity and identity.key.read_bytes(),
-        identity and identity.certificate.read_bytes(),
+        identity.key.read_bytes() if identity else None,
+        identity.certificate.read_bytes() if identity else None,
     )
     with grpc.secure_channel(f"localhost:{port}", credentials) as channel:
         try:
