@@ -286,6 +286,7 @@ class KeySet:
         self._wanted = False
         self._stopped = False
         self._fetches = 0
+        self._under_way = False
         self._keys: tuple[PublicKey, ...] = ()
         self._members: tuple[str, ...] = ()
         self._revision = revision_of(())
@@ -355,14 +356,17 @@ class KeySet:
                 logger.exception("a key set could not be tended")
 
     def _tend(self) -> None:
-        fetches = self._is_due()
-        if fetches:
-            self._fetch(wait=True)
-        if self._is_old(self._life_s):
-            self._tell(())
-        if fetches:
+        with self._moved:
+            self._under_way = self._is_due()
+        try:
+            if self._under_way:
+                self._fetch(wait=True)
+            if self._is_old(self._life_s):
+                self._tell(())
+        finally:
             with self._moved:
-                self._fetches += 1
+                self._fetches += self._under_way
+                self._under_way = False
                 self._moved.notify_all()
 
     def _pause_s(self) -> float:
@@ -387,10 +391,11 @@ class KeySet:
         """Has the keeper fetch; true if the set is newer than when this was called."""
         with self._moved:
             before, fetches = self._read_at, self._fetches
-            if not self._is_due():
-                return False
-            self._wanted = True
-            self._moved.notify_all()
+            if not self._under_way:
+                if not self._is_due():
+                    return False
+                self._wanted = True
+                self._moved.notify_all()
             if wait:
                 self._moved.wait_for(lambda: self._fetches != fetches, timeout=WAIT_S)
         return self._read_at != before

@@ -273,9 +273,7 @@ def keys_of(node: dict[str, Any], schema: dict[str, Any], path: str = "") -> Ite
 def test_every_setting_has_its_line_and_its_default() -> None:
     schema = json.loads(json_schema())
     assert text_of("docs/schema/signalwarden.schema.json") == json_schema().decode()
-    shown = {
-        name: cells[0].strip("`") for name, cells in table(text_of("docs/settings.md")).items()
-    }
+    shown = {name: cells[0].strip("`") for name, cells in table(text_of("docs/settings.md")).items()}
     assert shown == dict(keys_of(schema, schema))
 
 
