@@ -12,6 +12,8 @@ pub const MAX_DEPTH: usize = 32;
 pub const MAX_SPIFFE_ID_BYTES: usize = 2048;
 /// Longest trust domain name: 255 bytes (SPIFFE ID specification, section 2.1).
 pub const MAX_TRUST_DOMAIN_BYTES: usize = 255;
+/// Longest owner of a principal: it stands in each of its records. A mail address has at most 254 bytes (RFC 5321).
+pub const MAX_OWNER_BYTES: usize = 254;
 /// Largest file of a configuration directory. A thousand policies take about a tenth of this.
 pub const MAX_FILE_BYTES: usize = 8 * 1024 * 1024;
 /// Deepest nesting of a YAML file. The formats of DESIGN section 5 need six.

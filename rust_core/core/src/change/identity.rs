@@ -79,6 +79,9 @@ impl From<&Proof> for WrittenProof {
 
 impl WrittenProof {
     pub(super) fn into_proof(self) -> Result<Proof, Error> {
+        if self.v != VERSION {
+            return Err(Error::BadInput(format!("a proof has version {}, this build reads version {VERSION}", self.v)));
+        }
         if self.rests_on.is_empty() {
             return Err(Error::BadInput("a proof rests on no key, so nothing could end it".to_owned()));
         }
