@@ -7,8 +7,9 @@ import os
 import shutil
 import sys
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -86,11 +87,10 @@ def new_edge(base: Path, upstream: Upstream) -> Iterator[Callable[..., Edge]]:
     with contextlib.ExitStack() as stack:
         count = 0
 
-        def start(warden: Warden, agent: Agent, federates_with: Sequence[str] = ()) -> Edge:
+        def start(warden: Warden, agent: Agent, **options: Any) -> Edge:
             nonlocal count
             count += 1
-            directory = base / f"edge-{count}"
-            edge = start_edge(warden, agent, directory, upstream, federates_with=federates_with)
+            edge = start_edge(warden, agent, base / f"edge-{count}", upstream, **options)
             stack.callback(edge.process.stop)
             return edge
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import ssl
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -27,7 +28,7 @@ from signalwarden.demo_stage import (
     wait_for,
 )
 from signalwarden.envoy_config import Options, render
-from tests.spire.real import Agent, Identity, link, program_selector
+from tests.spire.real import Agent, Identity, Workload, link, program_selector
 
 CLIENT = "spiffe://prod.example/agents/refunds"
 ENVOY = "spiffe://prod.example/envoy"
@@ -57,14 +58,17 @@ class Warden:
     check_port: int
     admin_port: int
     operator_token: str
+    operator: Workload | None = None
+    """Operates by its SVID, over mutual TLS, in place of the token."""
     process: Process | None = None
     starts: int = 0
+    calls: int = 0
     seen: dict[str, dict[str, Any]] = field(default_factory=dict)
 
     @classmethod
-    def create(cls, base: Path, settings: str = "") -> Warden:
+    def create(cls, base: Path, settings: str = "", operator: Workload | None = None) -> Warden:
         """A directory in which whoever has an identity may read accounts. `settings` is added to its settings."""
-        made = Warden(base / "conf", free_port(), free_port(), "")
+        made = Warden(base / "conf", free_port(), free_port(), "", operator)
         made.operator_token, digest = starter.new_token()
         expires = (datetime.now(UTC) + starter.TOKEN_LIFE).strftime("%Y-%m-%dT%H:%M:%SZ")
         common = (
@@ -72,8 +76,9 @@ class Warden:
             f'listen: {{check: "{LOOPBACK}:{made.check_port}", admin: "{LOOPBACK}:{made.admin_port}"}}\n'
             'state: "sqlite:var/state.db"\n'
             'decision_log: {path: "var/decisions.jsonl"}\n'
-            f'clients: [{{id: "{starter.OPERATOR}", may: [operate], token_sha256: "{digest}", expires: "{expires}"}}]\n'
         )
+        proof = "" if operator else f', token_sha256: "{digest}", expires: "{expires}"'
+        common += f'clients: [{{id: "{starter.OPERATOR}", may: [operate]{proof}}}]\n'
         files = {
             "signalwarden.yaml": common + settings,
             "routes.yaml": _ROUTES,
@@ -90,7 +95,33 @@ class Warden:
     def start(self) -> None:
         self.starts += 1
         log = self.directory.parent / f"serve-{self.starts}.log"
-        self.process = start_server(self.directory, self.admin_port, log)
+        if self.operator is None:
+            self.process = start_server(self.directory, self.admin_port, log)
+            return
+        command = [sys.executable, "-m", "signalwarden.cli", "serve", "--config", str(self.directory)]
+        self.process = Process("signalwarden serve", command, log)
+        self.process.wait_until(self._ready)
+
+    def _ready(self) -> bool:
+        try:
+            with self.admin() as client:
+                return client.get("/readyz").status_code == 200
+        except httpx.HTTPError:
+            return False
+
+    def admin(self, identity: Identity | None = None) -> httpx.Client:
+        """A client of the admin API, the operator's unless an SVID is given; the caller closes it."""
+        if self.operator is None:
+            headers = {"authorization": f"Bearer {self.operator_token}"}
+            return httpx.Client(
+                base_url=f"http://{LOOPBACK}:{self.admin_port}", headers=headers, timeout=30, trust_env=False
+            )
+        self.calls += 1
+        known = identity or self.operator.x509(self.directory.parent / f"operator-{self.calls}")
+        base_url = f"https://localhost:{self.admin_port}"
+        return httpx.Client(
+            base_url=base_url, verify=tls_of(known, known.bundle), timeout=30, trust_env=False
+        )
 
     def stop(self) -> None:
         if self.process is not None:
@@ -111,12 +142,8 @@ class Warden:
         self.reload()
 
     def reload(self) -> None:
-        answer = httpx.post(
-            f"http://{LOOPBACK}:{self.admin_port}/v1/reload",
-            headers={"authorization": f"Bearer {self.operator_token}"},
-            timeout=30,
-            trust_env=False,
-        )
+        with self.admin() as client:
+            answer = client.post("/v1/reload")
         assert answer.status_code == 200, answer.text
 
     def records(self) -> list[dict[str, Any]]:
@@ -137,8 +164,19 @@ class Warden:
         return self.seen[decision_id]
 
 
-def with_sds(bootstrap: str, agent_socket: Path, spiffe_id: str) -> str:
-    """A bootstrap of ours whose listeners take certificate and bundles from the agent."""
+def tls_of(identity: Identity | None, bundle: Path) -> ssl.SSLContext:
+    """What a client of TLS needs: whose servers it believes, and its own SVID if it has one."""
+    context = ssl.create_default_context(cafile=str(bundle))
+    if identity is not None:
+        context.load_cert_chain(identity.certificate, identity.key)
+    return context
+
+
+def with_sds(
+    bootstrap: str, agent_socket: Path, spiffe_id: str, *, check_tls: bool, also_without: bool
+) -> str:
+    """A bootstrap of ours whose listeners take certificate and bundles from the agent. `also_without`: clients need no
+    certificate. Envoy's validator for SPIFFE, which the agent asks for, refuses whoever has none."""
     envoy = yaml.safe_load(bootstrap)
     source = {
         "resource_api_version": "V3",
@@ -149,12 +187,38 @@ def with_sds(bootstrap: str, agent_socket: Path, spiffe_id: str) -> str:
             "grpc_services": [{"envoy_grpc": {"cluster_name": "spire_agent"}}],
         },
     }
+    own = [{"name": spiffe_id, "sds_config": source}]
     for listener in envoy["static_resources"]["listeners"]:
         for chain in listener["filter_chains"]:
             common = chain["transport_socket"]["typed_config"]["common_tls_context"]
             del common["tls_certificates"], common["validation_context"]
-            common["tls_certificate_sds_secret_configs"] = [{"name": spiffe_id, "sds_config": source}]
-            common["validation_context_sds_secret_config"] = {"name": "ALL", "sds_config": source}
+            common["tls_certificate_sds_secret_configs"] = own
+            bundle = "spiffe://prod.example" if also_without else "ALL"
+            common["validation_context_sds_secret_config"] = {"name": bundle, "sds_config": source}
+            chain["transport_socket"]["typed_config"]["require_client_certificate"] = not also_without
+    if check_tls:
+        [cluster] = [c for c in envoy["static_resources"]["clusters"] if c["name"] == "signalwarden"]
+        cluster["transport_socket"] = {
+            "name": "envoy.transport_sockets.tls",
+            "typed_config": {
+                "@type": "type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.UpstreamTlsContext",
+                "common_tls_context": {
+                    "alpn_protocols": ["h2"],
+                    "tls_certificate_sds_secret_configs": own,
+                    "combined_validation_context": {
+                        "default_validation_context": {
+                            "match_typed_subject_alt_names": [
+                                {"san_type": "URI", "matcher": {"exact": WARDEN}}
+                            ]
+                        },
+                        "validation_context_sds_secret_config": {
+                            "name": "spiffe://prod.example",
+                            "sds_config": source,
+                        },
+                    },
+                },
+            },
+        }
     envoy["static_resources"]["clusters"].append(
         {
             "name": "spire_agent",
@@ -174,7 +238,8 @@ def with_sds(bootstrap: str, agent_socket: Path, spiffe_id: str) -> str:
             },
         }
     )
-    envoy["node"] = {"id": "edge", "cluster": "edges"}
+    metadata = {"disable_spiffe_cert_validation": also_without}
+    envoy["node"] = {"id": "edge", "cluster": "edges", "metadata": metadata}
     return yaml.safe_dump(envoy)
 
 
@@ -183,17 +248,21 @@ class Edge:
     """A running Envoy, and how to call it."""
 
     port: int
+    admin_port: int
     process: Process
     upstream: Upstream
 
+    def stat(self, name: str) -> int:
+        """A counter of Envoy."""
+        text = httpx.get(f"http://{LOOPBACK}:{self.admin_port}/stats", timeout=5, trust_env=False).text
+        [value] = [line.split(": ")[1] for line in text.splitlines() if line.startswith(f"{name}: ")]
+        return int(value)
+
     def client(self, identity: Identity | None, bundle: Path) -> httpx.Client:
         """A client with this SVID; the caller closes it."""
-        context = ssl.create_default_context(cafile=str(bundle))
-        if identity is not None:
-            context.load_cert_chain(identity.certificate, identity.key)
         return httpx.Client(
             base_url=f"https://localhost:{self.port}",
-            verify=context,
+            verify=tls_of(identity, bundle),
             timeout=15,
             trust_env=False,
             # One that is kept is kept: httpx would leave it after 5 s.
@@ -215,16 +284,20 @@ def start_edge(
     upstream: Upstream,
     *,
     federates_with: Sequence[str] = (),
+    x509_seconds: int | None = None,
+    own_id: str | None = None,
+    also_without: bool = False,
 ) -> Edge:
     """An Envoy that runs a program of its own path, so that the agent gives it an SVID of its own."""
     directory.mkdir()
     program = link(Path(envoy_binary()), directory / "envoy")
-    spiffe_id = f"{ENVOY}/{directory.name}"
+    spiffe_id = own_id or f"{ENVOY}/{directory.name}"
     agent.server.entry(
         spiffe_id,
         program_selector(program),
         node=agent.node,
         dns=["localhost"],
+        x509_seconds=x509_seconds,
         federates_with=[f"spiffe://{name}" for name in federates_with],
     )
     port, admin = free_port(), free_port()
@@ -235,11 +308,17 @@ def start_edge(
         access_log=str(directory / "access.log"),
         check_timeout=PATIENT,
     )
-    bootstrap = with_sds(render(warden.directory, "gateway", options), agent.socket, spiffe_id)
+    bootstrap = with_sds(
+        render(warden.directory, "gateway", options),
+        agent.socket,
+        spiffe_id,
+        check_tls=warden.operator is not None,
+        also_without=also_without,
+    )
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("SIGNALWARDEN_ENVOY", str(program))
         process = start_envoy(bootstrap, directory, admin)
-    return Edge(port, process, upstream)
+    return Edge(port, admin, process, upstream)
 
 
 def decision_id(answer: httpx.Response) -> str:

@@ -42,19 +42,16 @@ def caller(agent: Agent) -> Workload:
     return workload
 
 
+@pytest.fixture(scope="module")
+def edge(warden: Warden, agent: Agent, new_edge: Callable[..., Edge]) -> Edge:
+    return new_edge(warden, agent, also_without=True)
+
+
 @pytest.fixture
-def client(
-    warden: Warden, agent: Agent, new_edge: Callable[..., Edge], tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[httpx.Client]:
+def client(edge: Edge, agent: Agent, tmp_path: Path) -> Iterator[httpx.Client]:
     """Over TLS, without a certificate."""
-    edge = _edges.get(warden.check_port) or new_edge(warden, agent)
-    _edges[warden.check_port] = edge
-    bundle = agent.server.authorities(tmp_path_factory.mktemp("bundle") / "ours.pem")
-    with edge.client(None, bundle) as made:
+    with edge.client(None, agent.server.authorities(tmp_path / "ours.pem")) as made:
         yield made
-
-
-_edges: dict[int, Edge] = {}
 
 
 def ask(client: httpx.Client, token: str) -> httpx.Response:
@@ -97,17 +94,13 @@ def test_a_jwt_svid_with_another_signature_is_refused(client: httpx.Client, call
 
 
 def test_a_certificate_of_one_and_a_token_of_another_are_nobody(
-    client: httpx.Client,
-    warden: Warden,
-    agent: Agent,
-    caller: Workload,
-    tmp_path: Path,
+    edge: Edge, agent: Agent, caller: Workload, tmp_path: Path
 ) -> None:
     other = Workload.create(agent, "other")
     other.register("spiffe://prod.example/agents/other")
     identity = other.x509(tmp_path / "svid")
     header = {"authorization": f"Bearer {caller.jwt(AUDIENCE)}"}
-    assert reason(_edges[warden.check_port].ask(identity, header)) == "identity_invalid"
+    assert reason(edge.ask(identity, header)) == "identity_invalid"
 
 
 def test_a_token_ends_with_its_time(client: httpx.Client, agent: Agent) -> None:
