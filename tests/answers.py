@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import grpc
 
 from signalwarden import _core
+from signalwarden.answering import Answering
 from signalwarden.server import CHECK_METHOD, FrontDoor
 from tests.envoy_rules import check_answer
 
@@ -77,14 +78,19 @@ class _Interceptor(_Base):
 
 
 def start(watch: Watch) -> None:
-    """Listens at the engine's two ways out, and at gRPC clients."""
+    """Listens at the engine's ways out, and at gRPC clients."""
     doubles: set[str] = set()
     engine: Any = _core.Engine
     door: Any = FrontDoor
-    check, decide, make_door, open_channel = engine.check, engine.decide, door.__init__, grpc.insecure_channel
+    check, validated, decide = engine.check, engine.validated, engine.decide
+    make_door, open_channel = door.__init__, grpc.insecure_channel
 
-    def watched_check(self: _core.Engine, request: bytes) -> bytes:
-        return watch.note(check(self, request))
+    def watched_check(self: _core.Engine, request: bytes) -> bytes | _core.Pending:
+        answer = check(self, request)
+        return watch.note(answer) if isinstance(answer, bytes) else answer
+
+    def watched_validated(self: _core.Engine, request: bytes, **tokens: Any) -> bytes:
+        return watch.note(validated(self, request, **tokens))
 
     def watched_decide(self: _core.Engine, request: bytes, *, now_us: int) -> tuple[bytes, bytes]:
         answer, record = decide(self, request, now_us=now_us)
@@ -92,7 +98,7 @@ def start(watch: Watch) -> None:
 
     def watched_door(self: FrontDoor, answering: Any, *args: Any, **options: Any) -> None:
         make_door(self, answering, *args, **options)
-        if not isinstance(answering, _core.Engine):
+        if not isinstance(answering, Answering):
             doubles.add(_target(str(self.address)))
 
     def watched_channel(
@@ -103,7 +109,7 @@ def start(watch: Watch) -> None:
             return channel
         return grpc.intercept_channel(channel, _Interceptor(watch))
 
-    engine.check, engine.decide = watched_check, watched_decide
+    engine.check, engine.validated, engine.decide = watched_check, watched_validated, watched_decide
     door.__init__ = watched_door
     grpc.insecure_channel = watched_channel
 

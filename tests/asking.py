@@ -22,6 +22,7 @@ from envoy_data_plane.envoy.service.auth.v3 import (
 
 from signalwarden import _core
 from signalwarden.errors import ConfigurationError, FindingLike
+from signalwarden.settings import Settings
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -52,7 +53,22 @@ def vectors(name: str) -> list[Any]:
     return [json.loads((root / name).read_bytes()) for root in vector_roots() if (root / name).is_file()]
 
 
+def answered(engine: _core.Engine, request: bytes) -> bytes:
+    """The answer to a call whose tokens, if it has any, are known."""
+    answer = engine.check(request)
+    assert isinstance(answer, bytes), answer
+    return answer
+
+
 # ---- directories ------------------------------------------------------------------------------------------
+
+
+def core_settings(trust_domain: str = "prod.example", federates_with: Sequence[str] = ()) -> bytes:
+    """What the core is told of settings that say no more than this."""
+    return Settings.stand_in(trust_domain, tuple(federates_with)).for_core()
+
+
+CORE_SETTINGS = core_settings()
 
 
 def load(
@@ -60,6 +76,7 @@ def load(
     *,
     trust_domain: str = "prod.example",
     federates_with: Sequence[str] = (),
+    settings: bytes | None = None,
     now_us: int = NOW,
 ) -> _core.Configuration:
     """A directory from the texts of its files. What is left out is empty."""
@@ -67,8 +84,7 @@ def load(
     texts = {**empty, "entities.cedarschema": "entity Workload;\n", **files}
     return _core.Configuration.load(
         [(name, text.encode()) for name, text in texts.items()],
-        trust_domain=trust_domain,
-        federates_with=federates_with,
+        settings=settings or core_settings(trust_domain, federates_with),
         now_us=now_us,
     )
 

@@ -17,6 +17,7 @@ from signalwarden.signals.ssf.set import Verifier
 from signalwarden.signals.ssf.stream import Outcome, Stream
 from signalwarden.signals.ssf.subjects import Rules
 from signalwarden.state import SqliteStore
+from tests.asking import CORE_SETTINGS
 from tests.conftest import MINIMAL
 from tests.transmitter import AUDIENCE, ISSUER, Transmitter, key_set
 
@@ -81,9 +82,7 @@ class World:
     def up(self) -> None:
         files = [(name, text.encode()) for name, text in MINIMAL.items() if name != "signalwarden.yaml"]
         files = [pair for pair in files if pair[0] != "signals.yaml"] + [("signals.yaml", REGISTER.encode())]
-        configuration = _core.Configuration.load(
-            files, trust_domain="prod.example", federates_with=[], now_us=self.clock()
-        )
+        configuration = _core.Configuration.load(files, settings=CORE_SETTINGS, now_us=self.clock())
         self.engine = _core.Engine(max_live=self.max_live)
         self.store = SqliteStore(self.root / "state.db")
         self.engine.apply(list(self.store.read_all()), now_us=self.clock())

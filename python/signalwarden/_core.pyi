@@ -7,9 +7,11 @@ __all__ = [
     "BUILD_PROFILE",
     "Admission",
     "Configuration",
+    "Credential",
     "Document",
     "Engine",
     "Finding",
+    "Pending",
     "StoredChange",
     "__version__",
     "nearest_name",
@@ -83,13 +85,13 @@ class Configuration:
     def load(
         files: Sequence[tuple[str, bytes]],
         *,
-        trust_domain: str,
-        federates_with: Sequence[str],
+        settings: bytes,
         now_us: int,
     ) -> Configuration:
         """Loads `routes.yaml`, `signals.yaml`, `entities.cedarschema`, `entities.json`, `policies/**/*.cedar`.
 
-        `files` are pairs of path relative to the directory (with `/`) and content.
+        `files` are pairs of path relative to the directory (with `/`) and content; `settings` is the JSON of
+        `Settings.for_core()`.
         Raises signalwarden.errors.ConfigurationError with every finding.
         """
     @property
@@ -134,6 +136,31 @@ class StoredChange:
         """Versioned JSON."""
 
 @final
+class Credential:
+    """A token that was not seen before. Its repr does not hold it."""
+
+    @property
+    def digest(self) -> str:
+        """Hex SHA-256 of the token."""
+    @property
+    def source(self) -> str:
+        """Sources of identities whose tokens may stand in its header, joined by commas: `jwt_svid`, `oauth`."""
+    @property
+    def header(self) -> str: ...
+    @property
+    def token(self) -> bytes: ...
+
+@final
+class Pending:
+    """A call whose tokens have to be validated first."""
+
+    @property
+    def peer(self) -> str:
+        """Whom the work is charged to: the peer that Envoy verified, else its address without port."""
+    @property
+    def credentials(self) -> list[Credential]: ...
+
+@final
 class Engine:
     """The running core. Every method may be called from any thread; the interpreter is released inside."""
 
@@ -156,11 +183,45 @@ class Engine:
     @property
     def revision(self) -> str | None:
         """Revision in force."""
-    def check(self, request: bytes) -> bytes:
-        """Decides one serialised CheckRequest. Total: every input gives a CheckResponse.
+    def check(self, request: bytes) -> bytes | Pending:
+        """Decides one serialised CheckRequest. Total: every input gives a CheckResponse, or, where the settings name
+        sources of tokens, a `Pending` whose tokens have to be validated before `validated` is called.
 
-        The record has been accepted by the log when this returns, or the answer is `log_unavailable`.
+        The record has been accepted by the log when this returns an answer, or the answer is `log_unavailable`.
         """
+    def validated(
+        self, request: bytes, *, proofs: Sequence[bytes], refused: Sequence[tuple[str, str, str]]
+    ) -> bytes:
+        """The second look at a call that was pending: a CheckResponse, as from `check`. A token that is neither among
+        the proofs nor refused denies. `proofs`: JSON of each validated token's evidence; `refused`: digest, reason
+        and one sentence of each other. Raises BadInputError for a proof or a reason that can't be read."""
+    def set_authority(self, name: str, *, members: Sequence[str]) -> bool:
+        """Puts the state of what proofs rest on in place, whole: `keys:<issuer>` and `jwt:<trust domain>` hold
+        `"<kid> <thumbprint>"`, `trust:<trust domain>` holds `bundle`, `status:<address>` a digest. No member: it is
+        withdrawn. True if that changes anything."""
+    def authorities(self) -> bytes:
+        """JSON: [{"authority", "members": count}]."""
+    def revoke(
+        self,
+        *,
+        digest: str | None = None,
+        jti: str | None = None,
+        subject: str | None = None,
+        issuer: str | None = None,
+        issued_before_us: int | None = None,
+        now_us: int,
+    ) -> StoredChange:
+        """The change that revokes a token or certificate by its SHA-256, a token by `jti` (of one `issuer`, or any), or
+        whatever was issued up to a time (now, where only a `subject` is named). Raises BadInputError."""
+    def revocations(self, *, limit: int) -> bytes:
+        """JSON: {"revocations": [...], "count", "truncated"}."""
+    def prove(
+        self, proof: bytes, *, certificate_sha256: str | None, now_us: int
+    ) -> tuple[str | None, tuple[str, str] | None]:
+        """The principal of a token that was validated for another door than that of checks, or (reason, sentence)
+        why it does not count. Raises BadInputError."""
+    def is_certificate_revoked(self, *, subject: str, digest: str, issued_at_us: int) -> bool:
+        """Whether a certificate that was verified at another door is revoked. Raises BadInputError."""
     def close(self) -> None:
         """From now on `check` answers `not_ready`; what is accepted can still be drained."""
     def decide(self, request: bytes, *, now_us: int) -> tuple[bytes, bytes]:

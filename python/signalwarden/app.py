@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Final
 import orjson
 
 from signalwarden import __version__, _core, admin, register, tallies
+from signalwarden.answering import Answering
 from signalwarden.config import ClientSettings, Loaded, Right, Settings
 from signalwarden.decision_log import FileSink, LogWriter, Recorder, now_us, rfc3339
 from signalwarden.difference import view
@@ -161,7 +162,9 @@ class App:
         reloads.record_start()
         admin_door = HttpDoor(admin.build(self), settings.listen.admin)
         stack.callback(admin_door.stop, ADMIN_GRACE_S)
-        front = FrontDoor(engine, settings.listen.check, reflection_on=settings.listen.reflection)
+        front = FrontDoor(
+            Answering(engine, None), settings.listen.check, reflection_on=settings.listen.reflection
+        )
         stack.callback(front.stop, GRACE_S)
         signals = self._signals_door(stack, settings, root)
         self._running = _Running(

@@ -1,4 +1,4 @@
-"""The configuration directory: typed settings of `signalwarden.yaml`, and the load of the whole in one pass.
+"""The configuration directory: from the text of `signalwarden.yaml` to settings, and the load of the whole in one pass.
 
 Everything is strict. A mistake becomes a finding with file, line, key, what was expected and the nearest
 known key; a value whose feature is not built yet is a mistake that says so. What the core reads (routes,
@@ -10,37 +10,27 @@ from __future__ import annotations
 import sys
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Any, get_args, get_origin
 
 import orjson
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
-from pydantic_core import ErrorDetails, PydanticCustomError
+from pydantic import BaseModel, ValidationError
+from pydantic_core import ErrorDetails
 
 from signalwarden import _core, approvers
+from signalwarden.cross_checks import cross_checks
 from signalwarden.directory import SETTINGS_FILE, Directory
 from signalwarden.errors import ConfigurationError, FindingLike, Problem, is_error, sorted_findings
-from signalwarden.values import (
-    Address,
-    Digest,
-    DoorAddress,
-    FilePath,
-    Insecure,
-    Instant,
-    NotBuilt,
-    SpiffeId,
-    StatePath,
-    TlsAddress,
-    TrustDomain,
-    instant,
-    is_trust_domain,
-    kind_of,
-    one_of,
-    spiffe_trust_domain,
-    suggestion,
-    word,
+from signalwarden.settings import (
+    ClientSettings,
+    DecisionLogSettings,
+    Listen,
+    Right,
+    Settings,
+    SignalsSettings,
 )
+from signalwarden.slips import Slip, list_of
+from signalwarden.values import Address, is_trust_domain, kind_of, one_of, suggestion
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -63,168 +53,6 @@ __all__ = [
 ]
 
 SCHEMA_FILE = "docs/schema/signalwarden.schema.json"
-DEFAULT_CHECK = "127.0.0.1:9191"
-DEFAULT_ADMIN = "127.0.0.1:9292"
-TLS_FILES = ("cert", "key", "client_ca")
-DEFAULT_KEYS = "var/keys"
-DEFAULT_LOG = "var/decisions.jsonl"
-
-MIN_ROTATE_BYTES = 64 * 1024
-"""Below this a single batch would outgrow a file."""
-MAX_ROTATE_BYTES = 1 << 40
-"""1 TiB: larger is a slip of the keyboard."""
-
-MAX_RATE = 1_000_000
-"""More than any disk of one server keeps up with: larger is a slip of the keyboard."""
-MAX_LIVE = 100_000_000
-"""Tens of gigabytes of memory: larger is a slip of the keyboard."""
-
-
-# ---------------------------------------------------------------- the settings
-
-
-class Right(StrEnum):
-    """What a client of the admin API may do. Closed."""
-
-    PUBLISH = "publish"
-    READ = "read"
-    TASKS = "tasks"
-    OVERRIDE = "override"
-    WORKFLOWS = "workflows"
-    APPROVE = "approve"
-    EVALUATE = "evaluate"
-    OPERATE = "operate"
-
-
-BUILT_RIGHTS = (Right.PUBLISH, Right.READ, Right.OPERATE)
-LATER_RIGHTS = tuple(right for right in Right if right not in BUILT_RIGHTS)
-
-
-class _Strict(BaseModel):
-    model_config = ConfigDict(strict=True, extra="forbid", frozen=True)
-
-
-class Listen(_Strict):
-    """The doors. Loopback or a Unix socket, but for `signals`, which has TLS."""
-
-    check: DoorAddress = Field(
-        default=Address.parse(DEFAULT_CHECK),
-        description="gRPC, for Envoy",
-        json_schema_extra={"default": DEFAULT_CHECK},
-    )
-    admin: DoorAddress = Field(
-        default=Address.parse(DEFAULT_ADMIN),
-        description="HTTP, for publishers and operators",
-        json_schema_extra={"default": DEFAULT_ADMIN},
-    )
-    front: Annotated[Literal["grpcio"], word(["grpcio"], ["native"])] = Field(
-        default="grpcio", description="which front door serves `check`"
-    )
-    reflection: bool = Field(default=False, description="gRPC server reflection on the check address")
-    signals: TlsAddress = Field(default=None, description="gRPC over mutual TLS, for publishers")
-
-
-class Tls(_Strict):
-    """PEM files of `listen.signals`, relative to the directory. The other keys are known, and not built yet."""
-
-    model_config = ConfigDict(
-        json_schema_extra={
-            "dependentRequired": {key: [other for other in TLS_FILES if other != key] for key in TLS_FILES}
-        }
-    )
-
-    cert: FilePath | None = Field(default=None, description="our certificate, its chain behind it")
-    key: FilePath | None = Field(default=None, description="its private key")
-    client_ca: FilePath | None = Field(
-        default=None, description="the authorities whose word on a client's SPIFFE ID is good"
-    )
-    spire: NotBuilt = None
-    check_clients: NotBuilt = None
-
-
-IdentitySource = Annotated[Literal["envoy_peer"], word(["envoy_peer"], ["xfcc", "jwt_svid", "oauth"])]
-
-
-class IdentitySettings(_Strict):
-    """Where a principal's identity may come from."""
-
-    sources: Annotated[tuple[IdentitySource, ...], Field(min_length=1)] = ("envoy_peer",)
-
-
-class ClientSettings(_Strict):
-    """Who may call the admin API, to do what. One id may have two entries while its token is rotated."""
-
-    id: SpiffeId
-    may: Annotated[
-        tuple[Annotated[Right, word(BUILT_RIGHTS, LATER_RIGHTS)], ...],
-        Field(min_length=1, json_schema_extra={"items": {"enum": [*BUILT_RIGHTS]}}),
-    ]
-    token_sha256: Digest | None = Field(default=None, description="hex of SHA-256 over the token's bytes")
-    expires: Instant | None = Field(default=None, description="from this time on the token is refused")
-
-
-class DecisionLogSettings(_Strict):
-    """Where decision records go."""
-
-    path: FilePath = Field(default=DEFAULT_LOG, description="one JSON object a line")
-    on_full: Annotated[Literal["deny"], word(["deny"], ["block", "allow", "drop"])] = "deny"
-    ack: Annotated[Literal["accepted"], word(["accepted"], ["synced"])] = "accepted"
-    influence: Annotated[Literal["none", "default", "all"], word(["none", "default", "all"])] = "default"
-    rotate_bytes: Annotated[int, Field(ge=MIN_ROTATE_BYTES, le=MAX_ROTATE_BYTES)] = 100_000_000
-    keep_files: Annotated[int, Field(ge=1, le=10_000, description="rotated files kept")] = 20
-
-
-class SignalsSettings(_Strict):
-    """How much is taken from publishers."""
-
-    max_rate: Annotated[int, Field(ge=1, le=MAX_RATE, description="values a second from one publisher")] = (
-        20_000
-    )
-    max_live: Annotated[int, Field(ge=1, le=MAX_LIVE, description="values held at once")] = 2_000_000
-
-
-class Policies(_Strict):
-    """Engine options: none yet."""
-
-
-class Settings(_Strict):
-    """What `signalwarden.yaml` says."""
-
-    trust_domain: TrustDomain
-    federates_with: tuple[TrustDomain, ...] = Field(
-        default=(), description="other trust domains whose principals are accepted"
-    )
-    listen: Listen = Listen()
-    tls: Tls = Tls()
-    identity: IdentitySettings = IdentitySettings()
-    clients: tuple[ClientSettings, ...] = ()
-    state: StatePath = Field(default="sqlite:var/state.db", description="where live state is kept")
-    keys: FilePath = Field(default=DEFAULT_KEYS, description="directory of key files, made when missing")
-    decision_log: DecisionLogSettings = DecisionLogSettings()
-    signals: SignalsSettings = SignalsSettings()
-    policies: Policies = Policies()
-    watch: bool = Field(default=True, description="a change of the directory comes into force by itself")
-    principals: NotBuilt = None
-    insecure: Insecure = False
-
-    def state_path(self, directory: Path) -> Path:
-        """The SQLite file."""
-        return directory / self.state.removeprefix("sqlite:")
-
-    def keys_path(self, directory: Path) -> Path:
-        """The directory of key files."""
-        return directory / self.keys
-
-    def tls_paths(self, directory: Path) -> tuple[Path, Path, Path] | None:
-        """Certificate, key and authorities of the signals address; None if there is none."""
-        cert, key, client_ca = self.tls.cert, self.tls.key, self.tls.client_ca
-        if self.listen.signals is None or cert is None or key is None or client_ca is None:
-            return None
-        return directory / cert, directory / key, directory / client_ca
-
-    def log_path(self, directory: Path) -> Path:
-        """The decision log's current file."""
-        return directory / self.decision_log.path
 
 
 # ---------------------------------------------------------------- from text to settings
@@ -244,24 +72,14 @@ def read_settings(
     if not isinstance(raw, dict):
         message = f"expected a map with at least `trust_domain`, found {kind_of(raw)}"
         return None, [*findings, Problem("error", file, 0, 0, "wrong_type", message)]
-    slips = [*_model_slips(document.json), *_cross_checks(raw, now)]
+    slips = [*_model_slips(document.json), *cross_checks(raw, now)]
     findings += [_problem(slip, file, document.places) for slip in slips]
     if any(map(is_error, findings)):
         return None, findings
     return Settings.model_validate_json(document.json), findings
 
 
-@dataclass(frozen=True, slots=True)
-class _Slip:
-    """A mistake before its place is looked up."""
-
-    loc: tuple[str | int, ...]
-    code: str
-    message: str
-    severity: Literal["error", "warning"] = "error"
-
-
-def _problem(slip: _Slip, file: str, places: Mapping[str, tuple[int, int]]) -> Problem:
+def _problem(slip: Slip, file: str, places: Mapping[str, tuple[int, int]]) -> Problem:
     """Finds the nearest place that the file has: a missing key is placed at its map."""
     loc = slip.loc
     while loc and _pointer(loc) not in places:
@@ -281,7 +99,7 @@ def _dotted(loc: Sequence[str | int]) -> str:
     return text.removeprefix(".")
 
 
-def _model_slips(text: bytes) -> Iterator[_Slip]:
+def _model_slips(text: bytes) -> Iterator[Slip]:
     try:
         Settings.model_validate_json(text)
     except ValidationError as error:
@@ -290,31 +108,31 @@ def _model_slips(text: bytes) -> Iterator[_Slip]:
                 yield _slip(detail)
 
 
-def _slip(detail: ErrorDetails) -> _Slip:
+def _slip(detail: ErrorDetails) -> Slip:
     """One error of the models in the words of this house."""
     loc, kind, found = detail["loc"], detail["type"], detail.get("input")
     context = detail.get("ctx", {})
     match kind:
         case "bad_value" | "not_built":
-            return _Slip(loc, kind, detail["msg"])
+            return Slip(loc, kind, detail["msg"])
         case "extra_forbidden":
             known = _known_keys(loc[:-1])
             others = f", expected {one_of(known)}" if known else ", no key is known here"
-            return _Slip(loc, "unknown_key", f"unknown key{suggestion(str(loc[-1]), known) or others}")
+            return Slip(loc, "unknown_key", f"unknown key{suggestion(str(loc[-1]), known) or others}")
         case "missing":
-            return _Slip(loc, "missing_key", "missing, the key is required")
+            return Slip(loc, "missing_key", "missing, the key is required")
         case "too_short":
-            return _Slip(
+            return Slip(
                 loc, "bad_value", f"expected at least {context.get('min_length', 1)} entry, found none"
             )
         case "greater_than_equal":
-            return _Slip(loc, "bad_value", f"expected at least {context.get('ge')}, found {found}")
+            return Slip(loc, "bad_value", f"expected at least {context.get('ge')}, found {found}")
         case "less_than_equal":
-            return _Slip(loc, "bad_value", f"expected at most {context.get('le')}, found {found}")
+            return Slip(loc, "bad_value", f"expected at most {context.get('le')}, found {found}")
     expected = _EXPECTED.get(kind)
     if expected is None:
-        return _Slip(loc, "bad_value", detail["msg"].lower())
-    return _Slip(loc, "wrong_type", f"expected {expected}, found {kind_of(found)}")
+        return Slip(loc, "bad_value", detail["msg"].lower())
+    return Slip(loc, "wrong_type", f"expected {expected}, found {kind_of(found)}")
 
 
 _EXPECTED = {
@@ -332,111 +150,22 @@ _EXPECTED = {
 
 def _known_keys(loc: Sequence[str | int]) -> list[str]:
     """The keys that the map at this place may have."""
-    model: type[BaseModel] = Settings
-    for step in loc:
-        if isinstance(step, str):
-            model = _MODELS[step]
-    return list(model.model_fields)
+    found = _below(Settings, loc)
+    return list(found.model_fields) if found else []
 
 
-_MODELS: dict[str, type[BaseModel]] = {
-    "listen": Listen,
-    "tls": Tls,
-    "identity": IdentitySettings,
-    "clients": ClientSettings,
-    "decision_log": DecisionLogSettings,
-    "signals": SignalsSettings,
-    "policies": Policies,
-}
-
-
-# ---------------------------------------------------------------- checks over several keys
-
-
-def _cross_checks(raw: Mapping[str, Any], now: datetime) -> Iterator[_Slip]:
-    """Works on what was read, valid or not, so that all mistakes are found in one pass."""
-    yield from _trust_domains(raw)
-    yield from _clients(raw, now)
-    yield from _doors(raw)
-    log = raw.get("decision_log", {})
-    path, keys = (
-        log.get("path", DEFAULT_LOG) if isinstance(log, dict) else None,
-        raw.get("keys", DEFAULT_KEYS),
-    )
-    if isinstance(path, str) and isinstance(keys, str) and Path(path).parent == Path(keys):
-        yield _Slip(("keys",), "bad_value", f"`{keys}` holds the decision log, keys are kept apart from it")
-
-
-def _doors(raw: Mapping[str, Any]) -> Iterator[_Slip]:
-    listen, tls = (part if isinstance(part := raw.get(key, {}), dict) else {} for key in ("listen", "tls"))
-    seen: dict[str, str] = {}
-    for door, default in (("check", DEFAULT_CHECK), ("admin", DEFAULT_ADMIN), ("signals", None)):
-        address = listen.get(door, default)
-        if not isinstance(address, str) or address.endswith(":0"):
-            continue
-        if address in seen:
-            yield _Slip(("listen", door), "bad_value", f"`{address}` is already the {seen[address]} address")
-        seen.setdefault(address, door)
-    given = [key for key in TLS_FILES if tls.get(key) is not None]
-    wanted = listen.get("signals") is not None
-    if wanted or given:
-        for key in TLS_FILES:
-            if key not in given:
-                message = f"missing, {'`listen.signals`' if wanted else f'`tls.{given[0]}`'} needs it"
-                yield _Slip(("tls", key), "missing_key", message)
-    if len(given) == len(TLS_FILES) and not wanted:
-        message = "without effect: it serves `listen.signals`, which is not set"
-        yield _Slip(("tls", given[0]), "unused", message, "warning")
-
-
-def _trust_domains(raw: Mapping[str, Any]) -> Iterator[_Slip]:
-    seen = [raw.get("trust_domain")]
-    for at, domain in enumerate(_list(raw, "federates_with")):
-        if isinstance(domain, str) and domain in seen:
-            yield _Slip(("federates_with", at), "duplicate", f"`{domain}` is already accepted")
-        seen.append(domain)
-
-
-def _clients(raw: Mapping[str, Any], now: datetime) -> Iterator[_Slip]:
-    own = raw.get("trust_domain")
-    known = isinstance(own, str) and is_trust_domain(own)
-    accepted = [own, *_list(raw, "federates_with")]
-    tokens: list[object] = []
-    for at, client in enumerate(_list(raw, "clients")):
-        if not isinstance(client, dict):
-            continue
-        loc = ("clients", at)
-        token = client.get("token_sha256")
-        domain = spiffe_trust_domain(client["id"]) if isinstance(client.get("id"), str) else None
-        if domain is not None and known and domain not in accepted:
-            message = f"its trust domain `{domain}` is neither `trust_domain` nor in `federates_with`"
-            yield _Slip((*loc, "id"), "trust_domain_unknown", message)
-        if token is None:
-            message = "authentication by SVID is not built yet, expected `token_sha256` and `expires`"
-            yield _Slip(loc, "not_built", message)
-        elif client.get("expires") is None:
-            yield _Slip((*loc, "expires"), "missing_key", "missing, a client with `token_sha256` needs it")
-        if token is not None and token in tokens:
-            yield _Slip((*loc, "token_sha256"), "duplicate", "another client has the same token")
-        tokens.append(token)
-        yield from _expired(loc, client.get("expires"), now)
-
-
-def _expired(loc: tuple[str | int, ...], expires: object, now: datetime) -> Iterator[_Slip]:
-    if expires is None:
-        return
-    try:
-        passed = instant(expires) <= now
-    except PydanticCustomError:
-        return  # the model says so
-    if passed:
-        message = f"`{expires}` has passed, the client is refused"
-        yield _Slip((*loc, "expires"), "client_expired", message, "warning")
-
-
-def _list(raw: Mapping[str, Any], key: str) -> list[Any]:
-    value = raw.get(key)
-    return value if isinstance(value, list) else []
+def _below(annotation: object, loc: Sequence[str | int]) -> type[BaseModel] | None:
+    """The model at a place: through lists, maps and alternatives, in which a step may be a tag or an index."""
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        if not loc:
+            return annotation
+        field = annotation.model_fields.get(str(loc[0]))
+        return _below(field.annotation, loc[1:]) if field else None
+    origin, inner = get_origin(annotation), get_args(annotation)
+    if origin in (tuple, list, dict) and loc:
+        return _below(inner[-1] if origin is dict else inner[0], loc[1:])
+    found = (_below(part, loc) for part in inner)
+    return next((model for model in found if model is not None), None)
 
 
 # ---------------------------------------------------------------- the whole directory
@@ -482,11 +211,11 @@ def judge(directory: Directory, now_us: int, *, unapproved: bool = False) -> Loa
         findings += text
     if not directory.readable:
         raise ConfigurationError(sorted_findings(findings))
-    domain, federates = (settings.trust_domain, settings.federates_with) if settings else _domains(text)
+    for_core = settings or Settings.stand_in(*_domains(text))
     configuration: _core.Configuration | None = None
     try:
         configuration = _core.Configuration.load(
-            directory.core_files(), trust_domain=domain, federates_with=list(federates), now_us=now_us
+            directory.core_files(), settings=for_core.for_core(), now_us=now_us
         )
         findings += configuration.warnings
         contracts = orjson.loads(configuration.describe())["signals"]
@@ -540,7 +269,7 @@ def _domains(text: object) -> tuple[str, tuple[str, ...]]:
     domain = raw.get("trust_domain")
     good = isinstance(domain, str) and is_trust_domain(domain)
     others = [
-        name for name in _list(raw, "federates_with") if isinstance(name, str) and is_trust_domain(name)
+        name for name in list_of(raw, "federates_with") if isinstance(name, str) and is_trust_domain(name)
     ]
     return (domain if isinstance(domain, str) and good else UNKNOWN_TRUST_DOMAIN), tuple(others)
 

@@ -8,10 +8,20 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Annotated, Any
 
-from pydantic import AfterValidator, BeforeValidator, PlainSerializer, PlainValidator, WithJsonSchema
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    PlainSerializer,
+    PlainValidator,
+    WithJsonSchema,
+)
 from pydantic_core import PydanticCustomError
 
 from signalwarden import _core
+from signalwarden.errors import FeedError
+from signalwarden.outbound import check_url
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -202,6 +212,11 @@ class Address:
         return Address(bare, port)
 
     @staticmethod
+    def parse_optional(value: object) -> Address | None:
+        """The same, or nothing."""
+        return None if value is None else Address.parse(value)
+
+    @staticmethod
     def parse_with_tls(value: object) -> Address | None:
         """Reads an address that mutual TLS guards: any numeric one, or `localhost`."""
         if value is None or isinstance(value, Address):
@@ -250,7 +265,69 @@ def _is_numeric(host: str, *, bracketed: bool) -> bool:
     return bracketed == isinstance(address, ipaddress.IPv6Address)
 
 
+# ---------------------------------------------------------------- spans, headers, templates
+
+
+_SPAN = re.compile(r"([0-9]{1,9})(ms|s|m|h|d)")
+_UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86_400.0}
+MAX_SPAN_S = 366 * 86_400.0
+"""A year: what is longer is a slip of the keyboard, or no short-lived thing."""
+_HEADER = re.compile(r"[a-z0-9!#$%&'*+.^_`|~-]{1,128}")
+"""A name as Envoy writes it: a token of RFC 9110 section 5.6.2 in lower case."""
+_TEMPLATE = re.compile(
+    r"(spiffe://[a-z0-9._-]{1,255}(/[A-Za-z0-9._-]+)*/)?\{([A-Za-z0-9_]{1,64})\}((/[A-Za-z0-9._-]+)*)"
+)
+
+
+def span_s(value: object) -> float:
+    """A span such as `30s` or `5m`, in seconds; a number has been read already."""
+    if isinstance(value, float):
+        return value
+    found = _SPAN.fullmatch(value) if isinstance(value, str) else None
+    seconds = int(found[1]) * _UNITS[found[2]] if found else 0.0
+    if not 0 < seconds <= MAX_SPAN_S:
+        shown = f"`{value}`" if isinstance(value, str) else kind_of(value)
+        raise bad_value(f"expected a span such as `30s`, `5m` or `1h`, of a year at most, found {shown}")
+    return seconds
+
+
+def _header(text: str) -> str:
+    if _HEADER.fullmatch(text) is None:
+        raise bad_value(f"expected the name of a header in lower case, found `{text}`")
+    if text.startswith("x-signalwarden-") or text == "x-forwarded-client-cert":
+        raise bad_value(f"`{text}` has a meaning of its own, expected another header")
+    return text
+
+
+def _url(text: str) -> str:
+    try:
+        check_url(text)
+    except FeedError as error:
+        raise bad_value(str(error)) from error
+    return text
+
+
+def _template(text: str) -> str:
+    """One claim in braces, as a segment of a SPIFFE ID or alone."""
+    found = _TEMPLATE.fullmatch(text)
+    if (
+        found is None
+        or (found[1] is None and found[4])
+        or spiffe_trust_domain((found[1] or "spiffe://a/x").rstrip("/")) is None
+    ):
+        example = "`spiffe://prod.example/oauth/{client_id}` or `{sub}`"
+        raise bad_value(f"expected a SPIFFE ID with one claim in braces such as {example}, found `{text}`")
+    return text
+
+
 # ---------------------------------------------------------------- types of the models
+
+
+class Strict(BaseModel):
+    """A part of the settings: no unknown key, no conversion, no change."""
+
+    model_config = ConfigDict(strict=True, extra="forbid", frozen=True)
+
 
 # Each with its JSON Schema beside the validator, so that a wrong value gives one finding in our words, not two.
 
@@ -300,3 +377,28 @@ NotBuilt = Annotated[
 ]
 """The type of a key that is known, and whose feature is not built yet."""
 Insecure = Annotated[bool, BeforeValidator(_refuse_insecure), WithJsonSchema({"const": False})]
+Duration = Annotated[
+    float,
+    PlainValidator(span_s),
+    WithJsonSchema({"type": "string", "pattern": f"^{_SPAN.pattern}$"}),
+]
+"""In seconds; written as a number and a unit."""
+HeaderName = Annotated[
+    str, AfterValidator(_header), WithJsonSchema({"type": "string", "pattern": f"^{_HEADER.pattern}$"})
+]
+Url = Annotated[str, AfterValidator(_url), WithJsonSchema({"type": "string", "format": "uri"})]
+PrincipalTemplate = Annotated[
+    str, AfterValidator(_template), WithJsonSchema({"type": "string", "pattern": f"^{_TEMPLATE.pattern}$"})
+]
+SocketAddress = Annotated[
+    Address | None,
+    PlainValidator(Address.parse_optional),
+    PlainSerializer(lambda address: None if address is None else str(address), return_type=str | None),
+    WithJsonSchema(
+        {
+            "type": ["string", "null"],
+            "pattern": r"^(unix:///.+|127\.[0-9.]+:[0-9]+|\[::1\]:[0-9]+|localhost:[0-9]+)$",
+        }
+    ),
+]
+"""A socket of this machine, or none."""

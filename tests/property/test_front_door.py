@@ -10,6 +10,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from signalwarden import _core
+from signalwarden.answering import Answering
 from signalwarden.config import Address
 from signalwarden.server import CHECK_METHOD, FrontDoor
 from tests import asking
@@ -31,7 +32,7 @@ def engine() -> _core.Engine:
 
 @pytest.fixture(scope="module")
 def channel(engine: _core.Engine) -> Iterator[grpc.Channel]:
-    front = FrontDoor(engine, Address("127.0.0.1", 0))
+    front = FrontDoor(Answering(engine, None), Address("127.0.0.1", 0))
     front.start()
     try:
         with grpc.insecure_channel(str(front.address)) as opened:

@@ -288,7 +288,7 @@ def test_an_allow_has_a_record_and_a_full_log_allows_nothing() -> None:
         for step in order:
             full = engine.queued() >= capacity
             if step == "ask":
-                answer = engine.check(request)
+                answer = asking.answered(engine, request)
                 reason = asking.reason_of(answer)
                 assert reason == ("log_unavailable" if full else "allowed")
                 assert (asking.grpc_code(answer) == 0) == (not full)

@@ -10,8 +10,10 @@ from envoy_data_plane.envoy.service.auth.v3 import CheckResponse
 from envoy_data_plane.google.rpc import Status
 
 from signalwarden import _core
+from signalwarden.answering import Answering
 from signalwarden.config import Address
 from signalwarden.server import CHECK_METHOD, FrontDoor
+from tests import asking
 from tests.answers import Watch
 
 ANY = Address("127.0.0.1", 0)
@@ -36,7 +38,7 @@ def test_answers_that_differ_in_their_id_alone_are_checked_once() -> None:
     watch = Watch()
     engine = _core.Engine()
     for _ in range(10):
-        watch.note(engine.check(b""))
+        watch.note(asking.answered(engine, b""))
     watch.settle()
     assert (watch.seen, len(watch._good)) == (10, 1)
 
@@ -56,9 +58,9 @@ class Double:
         return bytes(CheckResponse(status=Status(code=0)))
 
 
-@pytest.mark.parametrize(("make", "noted"), [(_core.Engine, 2), (Double, 0)])
+@pytest.mark.parametrize(("make", "noted"), [(lambda: Answering(_core.Engine(), None), 2), (Double, 0)])
 def test_answers_of_a_real_decision_point_are_watched_at_the_client_too(
-    make: Callable[[], _core.Engine | Double],
+    make: Callable[[], Answering | Double],
     noted: int,
     every_answer_obeys_envoys_rules: Watch,
     eventually: Callable[..., None],

@@ -15,6 +15,7 @@ import pytest
 from bench import directory, load
 from signalwarden import _core, config, offline
 from signalwarden.decision_log import now_us
+from tests import asking
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -73,7 +74,7 @@ def test_a_check_through_the_engine_is_allowed_and_leaves_a_record(tmp_path: Pat
     admission = engine.admit(directory.signals_body(), publisher=directory.PUBLISHER, now_us=now_us())
     assert not admission.rejected
     engine.apply(admission.changes, now_us=now_us())
-    assert b"allowed" in engine.check(directory.allowed_request())
+    assert b"allowed" in asking.answered(engine, directory.allowed_request())
     records, count = engine.drain(max_records=10, wait_ms=1_000)
     assert count == 1
     assert orjson.loads(records)["outcome"] == "allow"

@@ -15,6 +15,7 @@ import yaml
 from signalwarden import _core
 from signalwarden.config import read_settings
 from signalwarden.difference import MAX_NAMES, Direction, View, Word, contracts, differences, in_words, parts
+from tests.asking import CORE_SETTINGS
 
 WIDENS, MAY_WIDEN, NARROWS, NEUTRAL = Direction
 KEYS = ("11qYAYKxCrfVS/7TyWQHOg7hcvPapiMlrwIaaPcHURo=", "PUAXw+hDiVqStwqnTRt+vJyYLM8uxJaMwM1V8Sr0Zgw=")
@@ -89,8 +90,7 @@ def view(said: Directory) -> View:
     }
     loaded = _core.Configuration.load(
         sorted((name, text.encode()) for name, text in files.items()),
-        trust_domain="prod.example",
-        federates_with=[],
+        settings=CORE_SETTINGS,
         now_us=time.time_ns() // 1000,
     )
     text = yaml.safe_dump(said["settings"])

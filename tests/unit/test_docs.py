@@ -19,6 +19,7 @@ from signalwarden.config import json_schema, read_settings
 from signalwarden.decision_log import Recorder
 from signalwarden.errors import ConfigurationError, sentence
 from signalwarden.services import Client
+from tests.asking import CORE_SETTINGS
 from tests.snippets import run_shell
 
 if TYPE_CHECKING:
@@ -129,7 +130,7 @@ def findings_of(file: str, text: str, folder: Path) -> list[str]:
     files[file] = text.encode()
     try:
         loaded = _core.Configuration.load(
-            sorted(files.items()), trust_domain="prod.example", federates_with=[], now_us=EXAMPLES_NOW_US
+            sorted(files.items()), settings=CORE_SETTINGS, now_us=EXAMPLES_NOW_US
         )
         findings = list(loaded.warnings)
     except ConfigurationError as error:
@@ -408,11 +409,7 @@ forbid(principal in Role::"none", action == Action::"group.do", resource);
 def engine_of(files: dict[str, str], **options: Any) -> _core.Engine:
     engine = _core.Engine(influence="all", **options)
     contents = sorted((name, text.encode()) for name, text in files.items())
-    engine.swap(
-        _core.Configuration.load(
-            contents, trust_domain="prod.example", federates_with=[], now_us=time.time_ns() // 1000
-        )
-    )
+    engine.swap(_core.Configuration.load(contents, settings=CORE_SETTINGS, now_us=time.time_ns() // 1000))
     return engine
 
 

@@ -11,6 +11,7 @@ import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from signalwarden import _core
+from signalwarden.answering import Answering
 from signalwarden.config import Address
 from signalwarden.health import Health
 from signalwarden.server import CHECK_METHOD, FrontDoor
@@ -89,7 +90,7 @@ def test_a_watcher_that_is_gone_before_it_is_known_is_forgotten() -> None:
 def test_watchers_that_come_and_go_while_the_state_changes_stop_nothing() -> None:
     engine = _core.Engine()
     for _ in range(10):
-        front = FrontDoor(engine, Address("127.0.0.1", 0))
+        front = FrontDoor(Answering(engine, None), Address("127.0.0.1", 0))
         front.start()
         with grpc.insecure_channel(str(front.address)) as channel:
             stub = health_pb2_grpc.HealthStub(channel)
@@ -106,7 +107,7 @@ def test_watchers_that_come_and_go_while_the_state_changes_stop_nothing() -> Non
 
 
 def test_an_unknown_service_is_not_found_and_may_be_watched() -> None:
-    front = FrontDoor(_core.Engine(), Address("127.0.0.1", 0))
+    front = FrontDoor(Answering(_core.Engine(), None), Address("127.0.0.1", 0))
     front.start()
     try:
         with grpc.insecure_channel(str(front.address)) as channel:

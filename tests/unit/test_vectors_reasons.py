@@ -75,7 +75,7 @@ def test_an_offline_decision_has_the_reason_of_its_vector(case: dict[str, Any]) 
 @pytest.mark.parametrize("case", CASES, ids=named)
 def test_a_checked_request_has_the_reason_of_its_vector(case: dict[str, Any]) -> None:
     engine = engine_for(case, time.time_ns() // 1_000)
-    asserted(engine.check(request_of(case)), case["reason"])
+    asserted(asking.answered(engine, request_of(case)), case["reason"])
     counters = engine.counters()
     assert counters[f"decisions_{case['reason']}"] == 1
     recorded = [record["reason"] for record in asking.drained(engine)]

@@ -14,6 +14,7 @@
 use signalwarden_core::{
     change::Change,
     engine::{Engine, Options},
+    identity::Validated,
     model::{HeaderEntry, Headers, Origin, Peer, Request, Timestamp},
     record::{InfluenceMode, Rendering},
     snapshot::{CoreSettings, Snapshot},
@@ -50,13 +51,19 @@ fn main() {
         publish(&engine, &format!("spiffe://prod.example/ns/other/sa/workload-{nth}"));
     }
     let bytes = wire::encode_request(&request());
-    let answer = engine.check(&bytes, NOW, [0; 10], &|| 0);
+    let answer = engine.check(&bytes, &Validated::default(), NOW, [0; 10], &|| 0);
     assert!(String::from_utf8_lossy(&engine.drain(1).0).contains("\"reason\":\"allowed\""), "{answer:?}");
     let mut times: Vec<u128> = (0..rounds)
         .map(|_| {
             let started = Instant::now();
             for _ in 0..*checks {
-                std::hint::black_box(engine.check(std::hint::black_box(&bytes), NOW, [0; 10], &|| 0));
+                std::hint::black_box(engine.check(
+                    std::hint::black_box(&bytes),
+                    &Validated::default(),
+                    NOW,
+                    [0; 10],
+                    &|| 0,
+                ));
             }
             let nanos = started.elapsed().as_nanos() / *checks as u128;
             drop(engine.drain(checks + 1));
@@ -116,7 +123,7 @@ fn snapshot(policies: usize) -> Snapshot {
         file("entities.json", "[]".to_owned()),
         file("policies/all.cedar", text),
     ];
-    let settings = CoreSettings { trust_domain: "prod.example".into(), federates_with: vec![], require_record: false };
+    let settings = CoreSettings::of("prod.example");
     Snapshot::load(&files, &settings, NOW).unwrap()
 }
 

@@ -3,8 +3,8 @@
 
 use crate::{
     decide::{self, Denial, Permit},
-    identity::{Evidence, IdentityRefused},
-    model::{PrincipalRecord, Request, Timestamp},
+    identity::{Evidence, IdentityRefused, Proofs, Unestablished, UnknownToken, Validated},
+    model::{Fingerprint, Peer, PrincipalRecord, Request, Timestamp},
     policy::{EntityUnknown, IdentityView, Query, RequestView, SignalIndex, Slice, reasoning},
     principals::NotAdmitted,
     reason::Reason,
@@ -43,6 +43,9 @@ const PRINCIPAL: &str = "x-signalwarden-principal";
 pub(crate) struct Ground<'a> {
     pub(crate) running: &'a Running,
     pub(crate) store: &'a Store,
+    pub(crate) proofs: &'a Proofs,
+    /// What was said of the tokens that were unknown when the call was first looked at; `None`: this is that look.
+    pub(crate) validated: Option<&'a Validated>,
     pub(crate) now: Timestamp,
     pub(crate) id: DecisionId,
     /// Nanoseconds of a stopwatch that never runs backwards; the core reads no clock.
@@ -55,6 +58,29 @@ pub struct Checked {
     record: Box<Record>,
     answer: Vec<u8>,
     counting: Option<Counting>,
+}
+
+/// What became of a call.
+pub(crate) enum Outcome {
+    /// A decision.
+    Decided(Checked),
+    /// Tokens have to be validated first. Nothing is decided, so there is no record: the second look makes it.
+    Pending(Pending),
+}
+
+/// A call whose tokens were not seen before.
+#[derive(Debug)]
+pub struct Pending {
+    /// Whom the work is charged to: the peer that Envoy verified, else the address that it saw.
+    pub peer: String,
+    /// The tokens.
+    pub tokens: Vec<UnknownToken>,
+}
+
+/// Why a call got no permit.
+enum Stop {
+    Denied(Denial),
+    Pending(Pending),
 }
 
 /// Whom to count, and where, once the answer is known.
@@ -71,7 +97,7 @@ impl Counting {
         let caller = Caller {
             principal: evidence.principal.clone(),
             address: peer::address_of(request),
-            certificate: evidence.certificate_sha256.clone(),
+            certificate: evidence.certificate.map(Fingerprint::to_hex),
         };
         Some(Self { derived: Arc::clone(derived), caller })
     }
@@ -113,8 +139,8 @@ impl Checked {
     }
 }
 
-/// Decides one serialised `CheckRequest`. Total: every input has a record and an answer.
-pub(crate) fn check(ground: &Ground<'_>, bytes: &[u8]) -> Checked {
+/// Decides one serialised `CheckRequest`. Total: every input has a record and an answer, or is pending and comes again.
+pub(crate) fn check(ground: &Ground<'_>, bytes: &[u8]) -> Outcome {
     let mut record = blank(ground.id, ground.now);
     record.snapshot = Some(Arc::clone(&ground.running.snapshot));
     let started = (ground.ticks)();
@@ -124,7 +150,8 @@ pub(crate) fn check(ground: &Ground<'_>, bytes: &[u8]) -> Checked {
     record.spent.evaluate = decided.saturating_sub(started).saturating_sub(record.spent.decode);
     let answer = match outcome {
         Ok(permit) => allow(&permit, &record),
-        Err(denial) => match record.route.as_ref().and_then(|route| decide::let_pass(route, &denial)) {
+        Err(Stop::Pending(pending)) => return Outcome::Pending(pending),
+        Err(Stop::Denied(denial)) => match record.route.as_ref().and_then(|route| decide::let_pass(route, &denial)) {
             Some(permit) => {
                 record.deny(denial);
                 record.enforced = false;
@@ -141,7 +168,7 @@ pub(crate) fn check(ground: &Ground<'_>, bytes: &[u8]) -> Checked {
     let finished = (ground.ticks)();
     record.spent.encode = finished.saturating_sub(decided);
     record.spent.total = finished.saturating_sub(started);
-    Checked { record, answer, counting }
+    Outcome::Decided(Checked { record, answer, counting })
 }
 
 /// The line of verbs.
@@ -150,7 +177,7 @@ fn decide_on(
     bytes: &[u8],
     record: &mut Record,
     counting: &mut Option<Counting>,
-) -> Result<Permit, Denial> {
+) -> Result<Permit, Stop> {
     let started = (ground.ticks)();
     let snapshot = &ground.running.snapshot;
     let request = wire::decode(bytes)?;
@@ -162,7 +189,7 @@ fn decide_on(
             record.route.clone_from(&unresolved.route);
             if !ground.running.derived.is_empty() {
                 // Who looks for routes that are none is counted, too.
-                let evidence = snapshot.identity.establish(&request).ok();
+                let evidence = snapshot.identity.establish(&request, ground.proofs, None, ground.now).ok();
                 *counting = evidence.and_then(|evidence| Counting::of(ground, &evidence, &request));
             }
             return Err(unresolved.into());
@@ -170,7 +197,8 @@ fn decide_on(
     };
     let resolved = record.resolved.insert(resolved);
     record.route = Some(Arc::clone(&resolved.route));
-    let evidence = record.evidence.insert(snapshot.identity.establish(&request)?);
+    let established = snapshot.identity.establish(&request, ground.proofs, ground.validated, ground.now);
+    let evidence = record.evidence.insert(established.map_err(|why| Stop::of(why, &request))?);
     *counting = Counting::of(ground, evidence, &request);
     let known = snapshot.policies.record_of(&evidence.principal);
     snapshot.principals.admit(known, &resolved.route, ground.now)?;
@@ -182,13 +210,14 @@ fn decide_on(
         resource: &resolved.resource,
         device: known.and_then(|record| record.device.as_deref()),
         route: &resolved.route,
+        proofs: &evidence.proofs,
         derived: &ground.running.derived,
     };
     let (signals, cells) = wanted(ground.running, query, &*slice);
     let facts = signals::gather(ground.store, &cells, &asker, &request, ground.now);
     record.facts = signals.into_iter().zip(facts).collect();
     let verdict = record.verdict.insert(reasoning::evaluate(&*slice, &snapshot.rules, &record.facts));
-    decide::decide(&resolved.route, verdict)
+    Ok(decide::decide(&resolved.route, verdict)?)
 }
 
 /// The signals of one decision, sorted: those that a policy in play mentions, their company, and those that the
@@ -225,11 +254,12 @@ fn query(resolved: &Resolved, evidence: &Evidence, known: Option<&PrincipalRecor
             args: resolved.args.clone(),
         },
         identity: IdentityView {
-            kind: evidence.kind,
+            kind: evidence.class.kind(),
             trust_domain: evidence.principal.trust_domain().into(),
             bound: evidence.bound,
             age_seconds: evidence.age.map(|age| age.as_micros() / 1_000_000),
-            actor: None,
+            actor: evidence.actor.clone(),
+            interactive: evidence.interactive,
             legacy: known.is_some_and(PrincipalRecord::is_legacy),
         },
     }
@@ -259,6 +289,7 @@ fn bare(reason: Reason, id: DecisionId) -> Vec<u8> {
 /// `application/problem+json` (RFC 9457), without any signal's value.
 fn answer_of(reason: Reason, id: DecisionId, metadata: Map<String, Json>) -> Vec<u8> {
     let id = id.to_string();
+    let challenge = challenge(reason);
     let body = json!({
         "type": "about:blank",
         "title": reason.sentence(),
@@ -269,14 +300,29 @@ fn answer_of(reason: Reason, id: DecisionId, metadata: Map<String, Json>) -> Vec
     wire::encode_deny(&DenyAnswer {
         reason,
         http_status: None,
-        headers: vec![
-            ("content-type".to_owned(), "application/problem+json".to_owned()),
-            ("cache-control".to_owned(), "no-store".to_owned()),
-            (DECISION_ID.to_owned(), id),
-        ],
+        headers: [
+            ("content-type", "application/problem+json".to_owned()),
+            ("cache-control", "no-store".to_owned()),
+            (DECISION_ID, id),
+        ]
+        .into_iter()
+        .chain(challenge.map(|challenge| ("www-authenticate", challenge.to_owned())))
+        .map(|(name, value)| (name.to_owned(), value))
+        .collect(),
         body: body.to_string(),
         metadata,
     })
+}
+
+/// How to come back after a 401 (RFC 9110 section 11.6.1, RFC 6750 section 3).
+fn challenge(reason: Reason) -> Option<&'static str> {
+    match reason {
+        Reason::TokenInvalid | Reason::TokenExpired | Reason::TokenTooLongLived => {
+            Some(r#"Bearer error="invalid_token""#)
+        }
+        reason if reason.http_status() == 401 => Some("Bearer"),
+        _ => None,
+    }
 }
 
 /// For Envoy's access log: namespace `envoy.filters.http.ext_authz`, key `signalwarden`.
@@ -343,6 +389,31 @@ fn blank(id: DecisionId, time: Timestamp) -> Box<Record> {
     })
 }
 
+impl<D: Into<Denial>> From<D> for Stop {
+    fn from(denial: D) -> Self {
+        Self::Denied(denial.into())
+    }
+}
+
+impl Stop {
+    fn of(unestablished: Unestablished, request: &Request) -> Self {
+        match unestablished {
+            Unestablished::Refused(IdentityRefused { reason, detail }) => Self::Denied(Denial::new(reason, detail)),
+            Unestablished::Pending(tokens) => Self::Pending(Pending { peer: charged(request), tokens }),
+        }
+    }
+}
+
+/// Whom the work on a request is charged to.
+fn charged(request: &Request) -> String {
+    let Peer { principal, address, .. } = &request.source;
+    if principal.is_empty() {
+        peer::address_of(request).map_or_else(|| address.clone(), |address| address.to_string())
+    } else {
+        principal.clone()
+    }
+}
+
 impl From<Malformed> for Denial {
     fn from(malformed: Malformed) -> Self {
         Self::new(Reason::MalformedRequest, malformed.detail)
@@ -352,12 +423,6 @@ impl From<Malformed> for Denial {
 impl From<Unresolved> for Denial {
     fn from(unresolved: Unresolved) -> Self {
         Self::new(unresolved.reason, unresolved.detail)
-    }
-}
-
-impl From<IdentityRefused> for Denial {
-    fn from(refused: IdentityRefused) -> Self {
-        Self::new(refused.reason, refused.detail)
     }
 }
 

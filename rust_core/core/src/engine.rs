@@ -2,18 +2,19 @@
 //! high-water mark of time. `apply` and `swap` change it; beside them only what `check` does itself.
 
 use crate::{
-    change::{Change, PublisherSwitched, StreamEvent, StreamMoved},
-    check::{self, Checked, Ground},
+    change::{self, AuthorityMoved, Change, PublisherSwitched, StreamEvent, StreamMoved},
+    check::{self, Checked, Ground, Outcome, Pending},
     error::Error,
+    identity::{IdentityRefused, Proofs, Validated},
     limits,
-    model::{FeedKind, FeedName, Origin, SignalName, Timestamp},
+    model::{FeedKind, FeedName, Fingerprint, Origin, SignalName, SpiffeId, Timestamp},
     reason::Reason,
     record::{
         self, DecisionId, Rendering,
         id::RANDOM_BYTES,
         ring::{Entry, Ring},
     },
-    signals::{Admission, Listing, RefusalReason, Store, judge::Pending, judge_next},
+    signals::{Admission, Listing, RefusalReason, Store, judge, judge_next},
     snapshot::{Running, Snapshot},
     tally::Tally,
 };
@@ -45,6 +46,7 @@ pub struct Options {
 pub struct Engine {
     running: ArcSwapOption<Running>,
     store: Store,
+    proofs: Proofs,
     ring: Ring,
     rendering: Rendering,
     mark: TimeMark,
@@ -68,6 +70,7 @@ impl Engine {
         Self {
             running: ArcSwapOption::empty(),
             store: Store::with_capacity(options.seed, options.max_live),
+            proofs: Proofs::new(options.seed),
             ring: Ring::new(options.log_capacity, options.log_bytes),
             rendering: options.rendering,
             seed: options.seed,
@@ -102,16 +105,51 @@ impl Engine {
         self.closed.store(true, Ordering::Release);
     }
 
-    /// Decides one serialised `CheckRequest`: its answer, after its record was accepted. Total.
+    /// A first look at one serialised `CheckRequest`: its answer, after its record was accepted, or the tokens that have
+    /// to be validated before `check`. Total.
     /// `ticks`: nanoseconds of a stopwatch; `random`: fresh random bits for the decision's id.
-    pub fn check(&self, bytes: &[u8], now: Timestamp, random: [u8; RANDOM_BYTES], ticks: &dyn Fn() -> u64) -> Vec<u8> {
+    pub fn look(&self, bytes: &[u8], now: Timestamp, random: [u8; RANDOM_BYTES], ticks: &dyn Fn() -> u64) -> Look {
+        match self.decided(bytes, None, now, random, ticks) {
+            (Outcome::Decided(checked), _) => Look::Answer(self.release(checked)),
+            (Outcome::Pending(pending), _) => Look::Pending(pending),
+        }
+    }
+
+    /// Decides one serialised `CheckRequest`: its answer, after its record was accepted. Total: a token that was neither
+    /// seen before nor refused here denies.
+    pub fn check(
+        &self,
+        bytes: &[u8],
+        validated: &Validated,
+        now: Timestamp,
+        random: [u8; RANDOM_BYTES],
+        ticks: &dyn Fn() -> u64,
+    ) -> Vec<u8> {
+        let (outcome, id) = self.decided(bytes, Some(validated), now, random, ticks);
+        let checked = finished(outcome, id, now);
+        self.release(checked)
+    }
+
+    fn decided(
+        &self,
+        bytes: &[u8],
+        validated: Option<&Validated>,
+        now: Timestamp,
+        random: [u8; RANDOM_BYTES],
+        ticks: &dyn Fn() -> u64,
+    ) -> (Outcome, DecisionId) {
         let now = self.mark.advance(now, ticks());
         let id = DecisionId::new(now, random);
         // INVARIANT I5: a panic is a deny with a record. State that a decision touches is never half changed.
-        let checked = catch_unwind(AssertUnwindSafe(|| self.checked(bytes, now, id, ticks))).unwrap_or_else(|_| {
+        let outcome = catch_unwind(AssertUnwindSafe(|| self.checked(bytes, validated, now, id, ticks)));
+        let outcome = outcome.unwrap_or_else(|_| {
             self.counts.panics.fetch_add(1, Ordering::Relaxed);
-            check::refused(Reason::EngineError, "the engine panicked", id, now)
+            Outcome::Decided(check::refused(Reason::EngineError, "the engine panicked", id, now))
         });
+        (outcome, id)
+    }
+
+    fn release(&self, checked: Checked) -> Vec<u8> {
         let released = checked.release(&self.ring);
         bump(&self.counts.decisions, Reason::ALL.iter().position(|r| *r == released.reason));
         if !released.enforced {
@@ -129,26 +167,99 @@ impl Engine {
         ticks: &dyn Fn() -> u64,
     ) -> (Vec<u8>, Vec<u8>) {
         let id = DecisionId::new(now, random);
-        let (record, answer) = self.checked(bytes, now, id, ticks).into_parts();
+        let outcome = self.checked(bytes, Some(&Validated::default()), now, id, ticks);
+        let (record, answer) = finished(outcome, id, now).into_parts();
         let mut line = Vec::new();
         let rendering = Rendering { influence: record::InfluenceMode::All, ..self.rendering.clone() };
         record::render(&record, &rendering, false, &mut line);
         (line, answer)
     }
 
-    fn checked(&self, bytes: &[u8], now: Timestamp, id: DecisionId, ticks: &dyn Fn() -> u64) -> Checked {
+    fn checked(
+        &self,
+        bytes: &[u8],
+        validated: Option<&Validated>,
+        now: Timestamp,
+        id: DecisionId,
+        ticks: &dyn Fn() -> u64,
+    ) -> Outcome {
+        let not_ready = |why| Outcome::Decided(check::refused(Reason::NotReady, why, id, now));
         if self.closed.load(Ordering::Acquire) {
-            return check::refused(Reason::NotReady, "the server is stopping", id, now);
+            return not_ready("the server is stopping");
         }
         match &*self.running.load() {
-            Some(running) => check::check(&Ground { running, store: &self.store, now, id, ticks }, bytes),
-            None => check::refused(Reason::NotReady, "no configuration is loaded", id, now),
+            Some(running) => {
+                let (store, proofs) = (&self.store, &self.proofs);
+                check::check(&Ground { running, store, proofs, validated, now, id, ticks }, bytes)
+            }
+            None => not_ready("no configuration is loaded"),
         }
+    }
+
+    /// The change that revokes what a caller names: what is issued later counts again, but for a digest or an id.
+    pub fn revoke(&self, what: &Revoking<'_>, now: Timestamp) -> Result<Change, Error> {
+        let Revoking { digest, token_id, subject, issuer, issued_before } = *what;
+        let now = self.mark.at_least(now);
+        match change::revocation(digest, token_id, subject, issuer, issued_before, now)? {
+            Change::Revoked(_) if !self.proofs.may_revoke() => Err(Error::BadInput(format!(
+                "{} revocations are in force: use `issued_before` with an issuer or a subject in place of many",
+                limits::MAX_REVOCATIONS
+            ))),
+            Change::Revoked(revoked) => Ok(Change::Revoked(self.proofs.never_earlier(revoked))),
+            other => Ok(other),
+        }
+    }
+
+    /// What is revoked.
+    pub fn revocations(&self, most: usize) -> Json {
+        self.proofs.revocations(most)
+    }
+
+    /// Admits the evidence of validated tokens, each one JSON object.
+    pub fn admit_proofs<'b>(&self, payloads: impl IntoIterator<Item = &'b [u8]>) -> Result<(), Error> {
+        for payload in payloads {
+            self.proofs.apply(Change::proof_from(payload)?);
+        }
+        Ok(())
+    }
+
+    /// Puts the state of an authority in place, whole; true if that changes anything.
+    pub fn set_authority(&self, name: &str, members: Vec<String>) -> bool {
+        self.proofs.set_authority(&AuthorityMoved { name: name.to_owned(), members })
+    }
+
+    /// The authorities and the count of their members, as JSON.
+    pub fn authorities(&self) -> Json {
+        self.proofs
+            .authorities()
+            .into_iter()
+            .map(|(name, members)| json!({"authority": name, "members": members}))
+            .collect()
+    }
+
+    /// Whether a token that was validated counts at another door than that of checks: the same look as a check takes.
+    /// Its principal, or why not.
+    pub fn proven(&self, digest: &str, certificate: Option<&str>, now: Timestamp) -> Result<SpiffeId, IdentityRefused> {
+        let unknown =
+            || IdentityRefused { reason: Reason::TokenInvalid, detail: "the token was not validated".to_owned() };
+        let snapshot = self.snapshot().ok_or_else(unknown)?;
+        let digest = Fingerprint::parse(digest).ok_or_else(unknown)?;
+        snapshot.identity.proven(
+            &self.proofs,
+            &digest,
+            certificate.and_then(Fingerprint::parse),
+            self.mark.at_least(now),
+        )
+    }
+
+    /// Whether a certificate that was verified at another door is revoked.
+    pub fn is_certificate_revoked(&self, subject: &SpiffeId, digest: Fingerprint, issued_at: Timestamp) -> bool {
+        self.proofs.is_certificate_revoked(subject, digest, issued_at)
     }
 
     /// Judges the body of one call; changes nothing but counters.
     pub fn admit(&self, body: &[u8], origin: &Origin, now: Timestamp) -> Result<Admission, Error> {
-        self.admit_next(body, origin, &mut Pending::new(), now)
+        self.admit_next(body, origin, &mut judge::Pending::new(), now)
     }
 
     /// Judges calls that are to be kept together: each sees what those before it bring. One that can't be read is
@@ -158,7 +269,7 @@ impl Engine {
         batches: impl IntoIterator<Item = (&'b [u8], &'b Origin)>,
         now: Timestamp,
     ) -> Vec<Result<Admission, Error>> {
-        let mut pending = Pending::new();
+        let mut pending = judge::Pending::new();
         batches.into_iter().map(|(body, origin)| self.admit_next(body, origin, &mut pending, now)).collect()
     }
 
@@ -166,7 +277,7 @@ impl Engine {
         &self,
         body: &[u8],
         origin: &Origin,
-        pending: &mut Pending,
+        pending: &mut judge::Pending,
         now: Timestamp,
     ) -> Result<Admission, Error> {
         let Some(snapshot) = self.snapshot() else {
@@ -252,7 +363,10 @@ impl Engine {
         for payload in payloads {
             match Change::from_payload(payload) {
                 Ok(Change::TimeMark { at }) => self.mark.restore(at, now),
-                Ok(change) => self.store.apply(&change),
+                Ok(change) => {
+                    self.store.apply(&change);
+                    self.proofs.apply(change);
+                }
                 Err(error) => first_error = first_error.or(Some(error)),
             }
         }
@@ -343,7 +457,40 @@ impl Engine {
         all.push(("log_refused".to_owned(), self.ring.refused()));
         all.push(("log_queued".to_owned(), self.ring.len() as u64));
         all.push(("live_signals".to_owned(), self.store.live() as u64));
+        all.push(("proofs".to_owned(), self.proofs.count() as u64));
         all
+    }
+}
+
+/// What `Engine::look` found.
+#[derive(Debug)]
+pub enum Look {
+    /// The `CheckResponse`.
+    Answer(Vec<u8>),
+    /// Tokens to validate first.
+    Pending(Pending),
+}
+
+/// What is to be revoked, as callers write it.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Revoking<'a> {
+    /// Hex SHA-256 of a token or a certificate.
+    pub digest: Option<&'a str>,
+    /// `jti`.
+    pub token_id: Option<&'a str>,
+    /// A SPIFFE ID or `sub`: whatever of it was issued up to `issued_before`, or now.
+    pub subject: Option<&'a str>,
+    /// An issuer or a trust domain.
+    pub issuer: Option<&'a str>,
+    /// Up to when.
+    pub issued_before: Option<Timestamp>,
+}
+
+/// INVARIANT: after validation nothing is pending any more; if it were, it denies.
+fn finished(outcome: Outcome, id: DecisionId, now: Timestamp) -> Checked {
+    match outcome {
+        Outcome::Decided(checked) => checked,
+        Outcome::Pending(_) => check::refused(Reason::TokenInvalid, "the token was not validated", id, now),
     }
 }
 

@@ -85,3 +85,18 @@ pub const MAX_CORROBORATION: usize = 8;
 pub const MAX_APPROVERS: usize = 16;
 /// Longest address of a feed. Common servers take 8 KiB for the whole request line.
 pub const MAX_URL_BYTES: usize = 2 * 1024;
+/// Longest token. Servers take some 8 to 16 KiB as all the headers of a request; a token of OAuth has one or two.
+pub const MAX_TOKEN_BYTES: usize = 16 * 1024;
+/// Most headers that may hold a token. Each is looked at in every request.
+pub const MAX_TOKEN_HEADERS: usize = 4;
+/// Longest name that a token gives: issuer, subject, `jti`. A SPIFFE ID is the longest that is usual.
+pub const MAX_CLAIM_BYTES: usize = MAX_SPIFFE_ID_BYTES;
+/// Most proofs of tokens held at once, some 1 KB each; beyond, the oldest give way and are validated again when they
+/// come back. A gateway with more live tokens than this has other troubles.
+pub const MAX_PROOFS: usize = 65_536;
+/// Most authorities whose state is held: issuers, trust domains, status lists.
+pub const MAX_AUTHORITIES: usize = 4_096;
+/// Most members of one authority. Key sets have a handful; the readers of sets refuse more.
+pub const MAX_AUTHORITY_MEMBERS: usize = 1_024;
+/// Most revocations in force. Beyond, `issued_before` of an issuer or a subject takes the place of thousands.
+pub const MAX_REVOCATIONS: usize = 1_000_000;

@@ -3,7 +3,7 @@
 use crate::{
     error::Error,
     findings::{Finding, Findings, Place},
-    identity::Identity,
+    identity::{Identity, IdentitySettings},
     idle, limits,
     model::{
         ActionId, Environment, Influence, SignalName, SpiffeIdError, Timestamp, TrustDomain, WhenUnavailable, hex,
@@ -16,6 +16,7 @@ use crate::{
     route::{ActionDecl, Routes},
     signals::{Cells, Contract, Flow, Register, Store, derived::Derived, feeds::Feed},
 };
+use serde::Deserialize;
 use serde_json::{Value as Json, json};
 use sha2::{Digest, Sha256};
 use std::{
@@ -25,14 +26,32 @@ use std::{
 };
 
 /// Settings of `signalwarden.yaml` that decide.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct CoreSettings {
     /// Our own trust domain.
     pub trust_domain: String,
     /// Others whose principals are accepted.
+    #[serde(default)]
     pub federates_with: Vec<String>,
     /// Whether a principal that `entities.json` does not list is denied.
+    #[serde(default)]
     pub require_record: bool,
+    /// Where identities come from.
+    #[serde(default)]
+    pub identity: IdentitySettings,
+}
+
+impl CoreSettings {
+    /// Those of a trust domain, and else nothing but what is so by itself.
+    pub fn of(trust_domain: &str) -> Self {
+        Self { trust_domain: trust_domain.to_owned(), ..Self::default() }
+    }
+
+    /// Reads the JSON that Python makes of the settings.
+    pub fn from_json(json: &[u8]) -> Result<Self, Error> {
+        serde_json::from_slice(json).map_err(|error| Error::BadInput(format!("the settings for the core: {error}")))
+    }
 }
 
 /// A configuration in force, or about to be.
@@ -101,7 +120,6 @@ impl Snapshot {
         let mut findings = Findings::default();
         let texts = texts(files, &mut findings);
         let text = |name: &str| texts.iter().find(|(file, _)| *file == name).map(|(_, text)| *text);
-        let identity = identity(settings, &mut findings);
         let missing = |name: &str, findings: &mut Findings| {
             findings.error(name, Place::default(), "missing_file", "the file is missing");
         };
@@ -117,6 +135,7 @@ impl Snapshot {
             missing("signals.yaml", &mut findings);
         }
         let register_is_whole = !findings.has_errors();
+        let identity = identity(settings, register.as_ref(), &mut findings);
         let actions: Vec<ActionRule> = declared.iter().map(action_rule).collect();
         let rules: Vec<SignalRule> =
             register.iter().flat_map(Register::contracts).map(|contract| signal_rule(contract)).collect();
@@ -244,7 +263,7 @@ fn texts<'a>(files: &'a [(String, Vec<u8>)], findings: &mut Findings) -> Vec<(&'
     texts
 }
 
-fn identity(settings: &CoreSettings, findings: &mut Findings) -> Option<Identity> {
+fn identity(settings: &CoreSettings, register: Option<&Register>, findings: &mut Findings) -> Option<Identity> {
     let mut parse = |key: &str, text: &str| match TrustDomain::parse(text) {
         Ok(domain) => Some(domain),
         Err(why) => {
@@ -255,7 +274,11 @@ fn identity(settings: &CoreSettings, findings: &mut Findings) -> Option<Identity
     };
     let own = parse("trust_domain", &settings.trust_domain);
     let federated: Vec<_> = settings.federates_with.iter().map(|name| parse("federates_with", name)).collect();
-    Some(Identity::new(own?, federated.into_iter().collect::<Option<Vec<_>>>()?))
+    let (own, federated) = (own?, federated.into_iter().collect::<Option<Vec<_>>>()?);
+    let claims = register.map(Register::claims).unwrap_or_default();
+    Identity::new(own, federated, settings.identity.clone(), claims)
+        .map_err(|why| findings.error("signalwarden.yaml", Place::default(), "bad_value", format!("`identity`: {why}")))
+        .ok()
 }
 
 fn action_rule(declared: &ActionDecl) -> ActionRule {
@@ -328,7 +351,7 @@ fn revision(files: &[(String, Vec<u8>)], settings: &CoreSettings) -> Arc<str> {
     };
     part(settings.trust_domain.as_bytes());
     part(settings.federates_with.join("\n").as_bytes());
-    part(&[u8::from(settings.require_record)]);
+    part(format!("{:?} {:?}", settings.require_record, settings.identity).as_bytes());
     let mut sorted: Vec<&(String, Vec<u8>)> = files.iter().collect();
     sorted.sort_unstable();
     for (name, content) in sorted {

@@ -18,6 +18,7 @@ use serde_json::{Value as Json, json};
 use signalwarden_core::{
     error::Error,
     findings::Severity,
+    identity::Validated,
     model::{Peer, Request, SignalType, Timestamp, Value},
     record::InfluenceMode,
     snapshot::Snapshot,
@@ -183,7 +184,7 @@ fn decide(snapshot: &Arc<Snapshot>, case: &Case, parts: &Parts) -> Json {
         source: Peer { principal: AGENT.into(), ..Peer::default() },
         ..Request::default()
     };
-    let answer = engine.check(&wire::encode_request(&request), NOW, [0; 10], &|| 0);
+    let answer = engine.check(&wire::encode_request(&request), &Validated::default(), NOW, [0; 10], &|| 0);
     wire::rules::check(&answer).unwrap();
     let (line, count) = engine.drain(8);
     assert_eq!(count, 1);

@@ -8,6 +8,7 @@ use proptest::prelude::*;
 use serde_json::Value as Json;
 use signalwarden_core::{
     engine::Engine,
+    identity::Validated,
     model::{Body, HeaderEntry, Headers, Peer, Request, Span, SpiffeId, Timestamp},
     reason::Reason,
     record::InfluenceMode,
@@ -279,7 +280,7 @@ fn request(path: &str, address: &str) -> Request {
 
 fn ask(engine: &Engine, request: &Request, seconds: i64) -> (String, Json) {
     let ticks = u64::try_from(seconds).unwrap() * 1_000_000_000;
-    engine.check(&wire::encode_request(request), at(seconds * SECOND), [0; 10], &|| ticks);
+    engine.check(&wire::encode_request(request), &Validated::default(), at(seconds * SECOND), [0; 10], &|| ticks);
     let record: Json = serde_json::from_slice(&engine.drain(10).0).unwrap();
     (record["reason"].as_str().unwrap().to_owned(), record["signals"][0].clone())
 }

@@ -15,6 +15,7 @@ use proptest::{prelude::*, test_runner::TestRunner};
 use serde_json::Value as Json;
 use signalwarden_core::{
     engine::Engine,
+    identity::Validated,
     model::{Body, HeaderEntry, Headers, Peer, PrincipalRecord, Request, SpiffeId, Timestamp},
     policy::{EntityUnknown, PolicyEngine, PolicyInfo, Query, Slice},
     reason::Reason,
@@ -107,7 +108,7 @@ fn transfer() -> Request {
 }
 
 fn ask(engine: &Engine, bytes: &[u8]) -> Vec<u8> {
-    let answer = engine.check(bytes, NOW, [0; 10], &|| 0);
+    let answer = engine.check(bytes, &Validated::default(), NOW, [0; 10], &|| 0);
     wire::rules::check(&answer).unwrap_or_else(|broken| panic!("Envoy's rules are broken: {broken:?}"));
     answer
 }
@@ -187,7 +188,7 @@ fn a_value_that_is_too_old_or_from_the_future_is_no_fact() {
     publish(&engine, "device_trust", 4.into());
     let bytes = wire::encode_request(&transfer());
     let state = |micros: i64| {
-        engine.check(&bytes, Timestamp::from_micros(NOW.as_micros() + micros), [0; 10], &|| 0);
+        engine.check(&bytes, &Validated::default(), Timestamp::from_micros(NOW.as_micros() + micros), [0; 10], &|| 0);
         let record: Json = serde_json::from_slice(&engine.drain(1).0).unwrap();
         (record["reason"].as_str().unwrap().to_owned(), record["signals"][0]["state"].as_str().unwrap().to_owned())
     };

@@ -9,6 +9,7 @@ use serde_json::{Value as Json, json};
 use signalwarden_core::{
     error::Error,
     findings::{Finding, Severity},
+    identity::Validated,
     model::{Peer, Request, Timestamp},
     record::InfluenceMode,
     snapshot::{CoreSettings, Snapshot},
@@ -77,7 +78,7 @@ impl Directory {
             source: Peer { principal: AGENT.into(), ..Peer::default() },
             ..Request::default()
         };
-        let answer = engine.check(&wire::encode_request(&request), NOW, [0; 10], &|| 0);
+        let answer = engine.check(&wire::encode_request(&request), &Validated::default(), NOW, [0; 10], &|| 0);
         wire::rules::check(&answer).unwrap_or_else(|broken| panic!("Envoy's rules are broken: {broken:?}"));
         serde_json::from_slice(&engine.drain(4).0).unwrap()
     }

@@ -295,6 +295,7 @@ fn a_request_finds_its_own_subjects_and_no_others() {
             resource: &resource,
             device,
             route: &routes.all()[0],
+            proofs: &[],
             derived: &derived,
         };
         let facts = gather(&store, &cells, &asker, &request, at(1));

@@ -124,6 +124,7 @@ fn slices_and_unsliced_cedar_agree_on_decision_and_determining_policies() {
                 bound: true,
                 age_seconds: None,
                 actor: None,
+                interactive: false,
                 legacy: false,
             },
         };

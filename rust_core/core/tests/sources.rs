@@ -17,6 +17,7 @@ use proptest::{prelude::*, test_runner::TestRunner};
 use serde_json::{Value as Json, json};
 use signalwarden_core::{
     engine::Engine,
+    identity::Validated,
     model::{Body, HeaderEntry, Headers, Influence, Peer, Request, State, Timestamp, Value, WhenUnavailable},
     record::InfluenceMode,
     snapshot::Snapshot,
@@ -209,7 +210,7 @@ fn engine(stage: &Stage) -> Option<Engine> {
     assert_eq!(admission.accepted, stage.published.len(), "{:?}", admission.rejected);
     if stage.seen_before {
         let before = Timestamp::from_micros(now().as_micros() - 100_000_000);
-        engine.check(&wire::encode_request(&stage.request), before, [0; 10], &|| 0);
+        engine.check(&wire::encode_request(&stage.request), &Validated::default(), before, [0; 10], &|| 0);
     }
     Some(engine)
 }

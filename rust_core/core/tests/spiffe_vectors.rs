@@ -2,8 +2,8 @@
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, clippy::panic)]
 
 use serde_json::Value as Json;
-use signalwarden_core::identity::Identity;
-use signalwarden_core::model::{Peer, Request, SpiffeId, TrustDomain};
+use signalwarden_core::identity::{Identity, IdentitySettings, Proofs, Unestablished};
+use signalwarden_core::model::{Peer, Request, SpiffeId, Timestamp, TrustDomain};
 use signalwarden_core::reason::Reason;
 
 fn vectors(name: &str) -> Json {
@@ -12,9 +12,14 @@ fn vectors(name: &str) -> Json {
 }
 
 fn refusal(principal: &str) -> Option<Reason> {
-    let identity = Identity::new(TrustDomain::parse("prod.example").unwrap(), []);
+    let domain = TrustDomain::parse("prod.example").unwrap();
+    let identity = Identity::new(domain, [], IdentitySettings::default(), vec![]).unwrap();
     let source = Peer { principal: principal.to_owned(), ..Peer::default() };
-    identity.establish(&Request { source, ..Request::default() }).err().map(|refused| refused.reason)
+    let request = Request { source, ..Request::default() };
+    match identity.establish(&request, &Proofs::new(1), None, Timestamp::from_micros(0)) {
+        Err(Unestablished::Refused(refused)) => Some(refused.reason),
+        _ => None,
+    }
 }
 
 #[test]

@@ -7,6 +7,7 @@ use serde_json::{Value as Json, json};
 use signalwarden_core::{
     change::Change,
     engine::Engine,
+    identity::Validated,
     model::{HeaderEntry, Headers, Peer, Request, Timestamp},
     record::InfluenceMode,
     wire,
@@ -83,7 +84,7 @@ fn states(engine: &Engine, path: &str, headers: &[(&str, &str)], address: &str, 
     if path == "/facts" {
         request.metadata = BTreeMap::from([("app".to_owned(), json!({"word": "x"}))]);
     }
-    let answer = engine.check(&wire::encode_request(&request), at(now), [0; 10], &|| 0);
+    let answer = engine.check(&wire::encode_request(&request), &Validated::default(), at(now), [0; 10], &|| 0);
     wire::rules::check(&answer).unwrap();
     let (line, _) = engine.drain(64);
     let last = line.split(|byte| *byte == b'\n').rev().find(|line| !line.is_empty()).unwrap();

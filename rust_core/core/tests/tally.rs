@@ -6,6 +6,7 @@ mod stage;
 use serde_json::{Value as Json, json};
 use signalwarden_core::{
     engine::Engine,
+    identity::Validated,
     model::{Headers, Peer, Request, Timestamp},
     record::InfluenceMode,
     snapshot::Snapshot,
@@ -73,7 +74,7 @@ fn ask(engine: &Engine, seconds: i64) {
         ..Request::default()
     };
     let ticks = u64::try_from(seconds).unwrap() * 1_000_000_000;
-    engine.check(&wire::encode_request(&request), at(seconds), [0; 10], &|| ticks);
+    engine.check(&wire::encode_request(&request), &Validated::default(), at(seconds), [0; 10], &|| ticks);
 }
 
 fn of_signal(engine: &Engine, name: &str, seconds: i64, scan: bool) -> Json {

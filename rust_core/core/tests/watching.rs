@@ -17,6 +17,7 @@ use serde_json::{Value as Json, json};
 use signalwarden_core::{
     engine::Engine,
     findings::Severity,
+    identity::Validated,
     model::{Body, HeaderEntry, Headers, Peer, Request, Timestamp},
     policy::{Mode, PolicyEngine, Slice, influence::influence, observe::would, reasoning::evaluate},
     reason::Reason,
@@ -167,7 +168,7 @@ fn decide(engine: &Engine, request: &Request) -> (Vec<u8>, Json) {
 }
 
 fn ask(engine: &Engine, request: &Request) -> Vec<u8> {
-    let answer = engine.check(&wire::encode_request(request), NOW, [0; 10], &|| 0);
+    let answer = engine.check(&wire::encode_request(request), &Validated::default(), NOW, [0; 10], &|| 0);
     wire::rules::check(&answer).unwrap_or_else(|broken| panic!("Envoy's rules are broken: {broken:?}"));
     answer
 }

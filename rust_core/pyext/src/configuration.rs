@@ -51,16 +51,15 @@ pub(crate) struct Configuration {
 #[pymethods]
 impl Configuration {
     #[staticmethod]
-    #[pyo3(signature = (files, *, trust_domain, federates_with, now_us))]
+    #[pyo3(signature = (files, *, settings, now_us))]
     fn load(
         py: Python<'_>,
         files: Vec<(String, PyBackedBytes)>,
-        trust_domain: String,
-        federates_with: Vec<String>,
+        settings: PyBackedBytes,
         now_us: i64,
     ) -> PyResult<Self> {
         let files: Vec<(String, Vec<u8>)> = files.into_iter().map(|(name, bytes)| (name, bytes.to_vec())).collect();
-        let settings = CoreSettings { trust_domain, federates_with, require_record: false };
+        let settings = CoreSettings::from_json(&settings).map_err(|error| errors::to_python(py, error))?;
         let loaded = py.detach(|| Snapshot::load(&files, &settings, Timestamp::from_micros(now_us)));
         loaded.map(|snapshot| Self { snapshot: Arc::new(snapshot) }).map_err(|error| errors::to_python(py, error))
     }

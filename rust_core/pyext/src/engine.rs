@@ -1,6 +1,6 @@
 //! The running core for Python: clock, stopwatch and random bits are read here and handed in.
 
-use crate::{configuration::Configuration, errors};
+use crate::{configuration::Configuration, errors, identity::Pending};
 use pyo3::{
     exceptions::PyValueError,
     prelude::*,
@@ -9,10 +9,12 @@ use pyo3::{
 };
 use signalwarden_core::{
     change::Change,
-    engine::{self, Options},
+    engine::{self, Look, Options, Revoking},
     error::Error,
+    identity::Validated,
     limits::MAX_LIVE_SIGNALS,
-    model::{Origin, Timestamp},
+    model::{Fingerprint, Origin, SpiffeId, Timestamp},
+    reason::Reason,
     record::{InfluenceMode, Rendering, id::RANDOM_BYTES},
 };
 use std::{
@@ -123,6 +125,15 @@ fn origin(text: &str) -> Result<Origin, Error> {
     Origin::parse(text).map_err(|why| Error::BadInput(format!("the publisher: {why}")))
 }
 
+/// What Python says of a token that does not count. A reason that no token can have is a mistake of ours.
+fn refusal((digest, reason, detail): (String, String, String)) -> Result<(Fingerprint, Reason, String), Error> {
+    let known = Reason::ALL.iter().find(|known| known.code() == reason && **known != Reason::Allowed);
+    match (Fingerprint::parse(&digest), known) {
+        (Some(digest), Some(reason)) => Ok((digest, *reason, detail)),
+        _ => Err(Error::BadInput(format!("a refused token needs its digest and a reason, found `{reason}`"))),
+    }
+}
+
 /// The wall clock. Before 1970 counts as 1970: everything is then from the future, and denies.
 fn now() -> Timestamp {
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
@@ -184,9 +195,84 @@ impl Engine {
         self.core.snapshot().map(|snapshot| snapshot.revision.to_string())
     }
 
-    fn check<'py>(&self, py: Python<'py>, request: PyBackedBytes) -> Bound<'py, PyBytes> {
-        let answer = py.detach(|| self.core.check(&request, now(), self.id_bits(), &|| self.ticks()));
-        PyBytes::new(py, &answer)
+    fn check<'py>(&self, py: Python<'py>, request: PyBackedBytes) -> PyResult<Bound<'py, PyAny>> {
+        match py.detach(|| self.core.look(&request, now(), self.id_bits(), &|| self.ticks())) {
+            Look::Answer(answer) => Ok(PyBytes::new(py, &answer).into_any()),
+            Look::Pending(pending) => Ok(Bound::new(py, Pending(pending))?.into_any()),
+        }
+    }
+
+    #[pyo3(signature = (request, *, proofs, refused))]
+    fn validated<'py>(
+        &self,
+        py: Python<'py>,
+        request: PyBackedBytes,
+        proofs: Vec<PyBackedBytes>,
+        refused: Vec<(String, String, String)>,
+    ) -> PyResult<Bound<'py, PyBytes>> {
+        let checked = py.detach(|| {
+            let refused = refused.into_iter().map(refusal).collect::<Result<Vec<_>, _>>()?;
+            self.core.admit_proofs(proofs.iter().map(|proof| &**proof))?;
+            Ok(self.core.check(&request, &Validated { refused }, now(), self.id_bits(), &|| self.ticks()))
+        });
+        checked.map(|answer| PyBytes::new(py, &answer)).map_err(|error| errors::to_python(py, error))
+    }
+
+    #[pyo3(signature = (name, *, members))]
+    fn set_authority(&self, py: Python<'_>, name: &str, members: Vec<String>) -> bool {
+        py.detach(|| self.core.set_authority(name, members))
+    }
+
+    fn authorities<'py>(&self, py: Python<'py>) -> Bound<'py, PyBytes> {
+        PyBytes::new(py, self.core.authorities().to_string().as_bytes())
+    }
+
+    #[pyo3(signature = (*, digest = None, jti = None, subject = None, issuer = None, issued_before_us = None, now_us))]
+    #[expect(clippy::too_many_arguments, reason = "each is a way to name what is revoked, by keyword")]
+    fn revoke(
+        &self,
+        py: Python<'_>,
+        digest: Option<&str>,
+        jti: Option<&str>,
+        subject: Option<&str>,
+        issuer: Option<&str>,
+        issued_before_us: Option<i64>,
+        now_us: i64,
+    ) -> PyResult<StoredChange> {
+        let issued_before = issued_before_us.map(Timestamp::from_micros);
+        let what = Revoking { digest, token_id: jti, subject, issuer, issued_before };
+        let change = self.core.revoke(&what, Timestamp::from_micros(now_us));
+        change.map(|change| StoredChange::from(&change)).map_err(|error| errors::to_python(py, error))
+    }
+
+    #[pyo3(signature = (*, limit))]
+    fn revocations<'py>(&self, py: Python<'py>, limit: usize) -> Bound<'py, PyBytes> {
+        let listed = py.detach(|| self.core.revocations(limit).to_string());
+        PyBytes::new(py, listed.as_bytes())
+    }
+
+    #[pyo3(signature = (proof, *, certificate_sha256, now_us))]
+    fn prove(
+        &self,
+        py: Python<'_>,
+        proof: PyBackedBytes,
+        certificate_sha256: Option<&str>,
+        now_us: i64,
+    ) -> PyResult<(Option<String>, Option<(&'static str, String)>)> {
+        let admitted = self.core.admit_proofs([&*proof]).map_err(|error| errors::to_python(py, error));
+        let digest = admitted.and_then(|()| Change::digest_of(&proof).map_err(|error| errors::to_python(py, error)))?;
+        Ok(match self.core.proven(&digest, certificate_sha256, Timestamp::from_micros(now_us)) {
+            Ok(principal) => (Some(principal.to_string()), None),
+            Err(refused) => (None, Some((refused.reason.code(), refused.detail))),
+        })
+    }
+
+    #[pyo3(signature = (*, subject, digest, issued_at_us))]
+    fn is_certificate_revoked(&self, py: Python<'_>, subject: &str, digest: &str, issued_at_us: i64) -> PyResult<bool> {
+        let bad = |what: &str| errors::to_python(py, Error::BadInput(format!("{what} of a certificate")));
+        let subject = SpiffeId::parse(subject).map_err(|_| bad("the SPIFFE ID"))?;
+        let digest = Fingerprint::parse(digest).ok_or_else(|| bad("the digest"))?;
+        Ok(self.core.is_certificate_revoked(&subject, digest, Timestamp::from_micros(issued_at_us)))
     }
 
     fn close(&self) {

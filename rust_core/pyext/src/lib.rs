@@ -6,6 +6,7 @@ mod configuration;
 mod document;
 mod engine;
 mod errors;
+mod identity;
 mod publish;
 
 use pyo3::prelude::*;
@@ -19,6 +20,8 @@ mod _core {
     use crate::document::{Document, nearest_name, parse_yaml};
     #[pymodule_export]
     use crate::engine::{Admission, Engine, StoredChange};
+    #[pymodule_export]
+    use crate::identity::{Credential, Pending};
     #[pymodule_export]
     use crate::publish::{publish_answer, publish_to_json};
     use pyo3::prelude::*;

@@ -94,6 +94,8 @@ pub struct IdentityView {
     pub age_seconds: Option<i64>,
     /// The current actor, where another acts for the principal.
     pub actor: Option<Arc<str>>,
+    /// Whether a human stands at the origin of the credential, as far as it can be told.
+    pub interactive: bool,
     /// Whether the principal stands for somebody who has nothing but a long-lived secret.
     pub legacy: bool,
 }

@@ -4,7 +4,7 @@ use super::Record;
 use crate::{
     decide,
     identity::Evidence,
-    model::{Environment, Fact, PrincipalRecord, State},
+    model::{Environment, Fact, Fingerprint, PrincipalRecord, Proof, State, Timestamp},
     policy::{
         Effect, Observing, PolicyInfo, SignalIndex, Slice,
         influence::{Effected, influence},
@@ -112,8 +112,17 @@ struct PrincipalPart<'a> {
     kind: &'static str,
     trust_domain: &'a str,
     bound: bool,
+    class: &'static str,
     #[serde(skip_serializing_if = "Option::is_none")]
-    certificate_sha256: Option<&'a str>,
+    expires_at: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    certificate_sha256: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    serial: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    actor: Option<&'a str>,
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    interactive: bool,
     #[serde(skip_serializing_if = "Option::is_none")]
     owner: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -121,6 +130,37 @@ struct PrincipalPart<'a> {
     /// Only where it is true.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     legacy: bool,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    tokens: Vec<TokenPart<'a>>,
+}
+
+/// A token that counted. Never the token: its digest.
+#[derive(Serialize)]
+struct TokenPart<'a> {
+    sha256: String,
+    class: &'static str,
+    issuer: &'a str,
+    key_id: &'a str,
+    key_set: &'a str,
+    subject: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    token_id: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    issued_at: Option<String>,
+    expires_at: String,
+    bound: bool,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    actor: Option<&'a str>,
+    #[serde(skip_serializing_if = "<[_]>::is_empty")]
+    earlier_actors: &'a [Box<str>],
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    interactive: bool,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    transaction: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    scope: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    requester: Option<&'a str>,
 }
 
 #[derive(Serialize)]
@@ -253,6 +293,48 @@ pub fn render(record: &Record, rendering: &Rendering, shed: bool, out: &mut Vec<
     }
 }
 
+fn principal<'a>(evidence: &'a Evidence, snapshot: Option<&'a Snapshot>) -> PrincipalPart<'a> {
+    let known = snapshot.and_then(|snapshot| snapshot.policies.record_of(&evidence.principal));
+    PrincipalPart {
+        id: evidence.principal.as_str(),
+        source: evidence.source,
+        kind: evidence.class.kind(),
+        trust_domain: evidence.principal.trust_domain(),
+        bound: evidence.bound,
+        class: evidence.class.as_str(),
+        expires_at: evidence.expires_at.map(Timestamp::to_rfc3339),
+        certificate_sha256: evidence.certificate.map(Fingerprint::to_hex),
+        serial: evidence.serial.as_deref(),
+        actor: evidence.actor.as_deref(),
+        interactive: evidence.interactive,
+        owner: known.and_then(|known| known.owner.as_deref()),
+        environment: known.and_then(|known| known.environment.as_ref()).map(Environment::as_str),
+        legacy: known.is_some_and(PrincipalRecord::is_legacy),
+        tokens: evidence.proofs.iter().map(|proof| token(proof)).collect(),
+    }
+}
+
+fn token(proof: &Proof) -> TokenPart<'_> {
+    TokenPart {
+        sha256: proof.digest.to_hex(),
+        class: proof.class.as_str(),
+        issuer: &proof.issuer,
+        key_id: &proof.key_id,
+        key_set: &proof.key_set,
+        subject: &proof.subject,
+        token_id: proof.token_id.as_deref(),
+        issued_at: proof.issued_at.map(Timestamp::to_rfc3339),
+        expires_at: proof.expires_at.to_rfc3339(),
+        bound: proof.certificate.is_some(),
+        actor: proof.actor.as_deref(),
+        earlier_actors: &proof.earlier_actors,
+        interactive: proof.interactive,
+        transaction: proof.transaction.as_deref(),
+        scope: proof.scope.as_deref(),
+        requester: proof.requester.as_deref(),
+    }
+}
+
 /// The least that a decision's line says: used where the whole of it can't be made.
 pub fn render_bare(record: &Record, out: &mut Vec<u8>) {
     let mut line = serde_json::json!({
@@ -300,21 +382,6 @@ fn request(record: &Record) -> RequestPart<'_> {
         envoy_id: &record.asked.envoy_id,
         trace_id: record.asked.trace.as_ref().map(|(trace, _)| trace.as_str()),
         span_id: record.asked.trace.as_ref().map(|(_, span)| span.as_str()),
-    }
-}
-
-fn principal<'a>(evidence: &'a Evidence, snapshot: Option<&'a Snapshot>) -> PrincipalPart<'a> {
-    let known = snapshot.and_then(|snapshot| snapshot.policies.record_of(&evidence.principal));
-    PrincipalPart {
-        id: evidence.principal.as_str(),
-        source: evidence.source,
-        kind: evidence.kind,
-        trust_domain: evidence.principal.trust_domain(),
-        bound: evidence.bound,
-        certificate_sha256: evidence.certificate_sha256.as_deref(),
-        owner: known.and_then(|known| known.owner.as_deref()),
-        environment: known.and_then(|known| known.environment.as_ref()).map(Environment::as_str),
-        legacy: known.is_some_and(PrincipalRecord::is_legacy),
     }
 }
 

@@ -6,7 +6,7 @@ use super::sources::Circumstances;
 use super::store::{Cells, Reading, Store};
 use crate::model::fact::{Member, Stand};
 use crate::model::names::SubjectKind;
-use crate::model::{Fact, Request, ResourceId, SpiffeId, Subject, Timestamp};
+use crate::model::{Fact, Proof, Request, ResourceId, SpiffeId, Subject, Timestamp};
 use crate::route::Route;
 use std::borrow::Borrow;
 use std::sync::Arc;
@@ -22,6 +22,8 @@ pub struct Asker<'a> {
     pub device: Option<&'a str>,
     /// The route that the request took.
     pub route: &'a Route,
+    /// The tokens of the request that count.
+    pub proofs: &'a [Arc<Proof>],
     /// What was counted of callers before.
     pub derived: &'a Derived,
 }
@@ -42,7 +44,8 @@ pub fn gather<C: Borrow<Cells>>(
 ) -> Vec<Fact> {
     let vouched = store.vouching().load();
     let principal = asker.principal;
-    let circumstances = Circumstances { request, route: asker.route, now, principal, derived: asker.derived };
+    let Asker { route, proofs, derived, .. } = *asker;
+    let circumstances = Circumstances { request, route, now, principal, proofs, derived };
     let reading =
         Reading { store, vouched: &vouched, principal: Some(principal), circumstances: Some(&circumstances), now };
     let mut facts: Vec<Fact> = Vec::with_capacity(cells.len());

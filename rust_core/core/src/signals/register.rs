@@ -4,7 +4,7 @@ use super::combine::{self, Combination};
 use super::contract::{Contract, LogSensitivity};
 use super::derived;
 use super::feeds::Feeds;
-use super::sources::{self, Declared, Source};
+use super::sources::{self, Declared, Flow, Source};
 use crate::document::{self, Entry, Fields, Node};
 use crate::findings::{Findings, Place, did_you_mean};
 use crate::limits;
@@ -74,6 +74,17 @@ impl Register {
     /// Whether a review that is past stops a load.
     pub const fn strict_reviews(&self) -> bool {
         self.strict_reviews
+    }
+
+    /// The claims of tokens that sources read, as issuer and way: a token is asked for these and no others.
+    pub fn claims(&self) -> Vec<(Box<str>, Vec<Box<str>>)> {
+        let sources = self.contracts().iter().flat_map(|contract| &contract.sources);
+        sources
+            .filter_map(|source| match &source.flow {
+                Flow::OnRequest(reader) => reader.claim(),
+                _ => None,
+            })
+            .collect()
     }
 
     /// Every contract, sorted by name.

@@ -169,6 +169,7 @@ pub(crate) fn query() -> Query {
             bound: true,
             age_seconds: None,
             actor: None,
+            interactive: false,
             legacy: false,
         },
     }

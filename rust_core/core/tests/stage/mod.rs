@@ -24,6 +24,11 @@ pub(crate) struct Texts<'a> {
 
 /// A directory without entities, through the loader with all its checks.
 pub(crate) fn load(texts: &Texts<'_>, trust_domain: &str, now: Timestamp) -> Result<Snapshot, Error> {
+    load_with(texts, &settings(trust_domain), now)
+}
+
+/// The same with settings of one's own.
+pub(crate) fn load_with(texts: &Texts<'_>, settings: &CoreSettings, now: Timestamp) -> Result<Snapshot, Error> {
     let file = |name: &str, text: &str| (name.to_owned(), text.as_bytes().to_vec());
     let files = [
         file("routes.yaml", texts.routes),
@@ -32,11 +37,11 @@ pub(crate) fn load(texts: &Texts<'_>, trust_domain: &str, now: Timestamp) -> Res
         file("entities.json", "[]"),
         file("policies/all.cedar", texts.policies),
     ];
-    Snapshot::load(&files, &settings(trust_domain), now)
+    Snapshot::load(&files, settings, now)
 }
 
 pub(crate) fn settings(trust_domain: &str) -> CoreSettings {
-    CoreSettings { trust_domain: trust_domain.to_owned(), federates_with: vec![], require_record: false }
+    CoreSettings::of(trust_domain)
 }
 
 /// A core whose log holds so many records. It has no configuration yet.

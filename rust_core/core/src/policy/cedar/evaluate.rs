@@ -200,6 +200,7 @@ impl<'e> CedarSlice<'e> {
             if let Some(actor) = &self.identity.actor {
                 identity.insert(SmolStr::new_static("actor"), text(actor));
             }
+            identity.insert(SmolStr::new_static("interactive"), ast::Value::from(self.identity.interactive));
             parts.push((SmolStr::new_static("identity"), record(identity)));
         }
         if reads.approval && self.tier == Tier::Approval {

@@ -63,6 +63,7 @@ fn query(action: &str) -> Query {
             bound: true,
             age_seconds: None,
             actor: None,
+            interactive: false,
             legacy: false,
         },
     }

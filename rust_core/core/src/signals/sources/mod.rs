@@ -15,7 +15,7 @@ use super::feeds::Feeds;
 use crate::document::{Fields, Node};
 use crate::findings::{Findings, Place, did_you_mean};
 use crate::model::names::SubjectKind;
-use crate::model::{Assurance, FeedKind, Origin, Request, SignalType, Span, SpiffeId, State, Timestamp, Value};
+use crate::model::{Assurance, FeedKind, Origin, Proof, Request, SignalType, Span, SpiffeId, State, Timestamp, Value};
 use crate::route::{ActionDecl, Route};
 use serde_json::{Map, Value as Json};
 use std::{fmt, sync::Arc};
@@ -235,6 +235,8 @@ pub struct Circumstances<'a> {
     pub now: Timestamp,
     /// The verified identity of who asks.
     pub principal: &'a SpiffeId,
+    /// The tokens of the request that count.
+    pub proofs: &'a [Arc<Proof>],
     /// What was counted of callers before.
     pub derived: &'a Derived,
 }
@@ -244,6 +246,11 @@ pub trait ReadRequest: fmt::Debug + Send + Sync {
     /// State and value, as a value of this type.
     // INVARIANT I1: a source reads what its contract names of the circumstances, and nothing else.
     fn read(&self, circumstances: &Circumstances<'_>, kind: &SignalType) -> (State, Option<Value>);
+
+    /// The claim of a token that it reads, as issuer and way.
+    fn claim(&self) -> Option<(Box<str>, Vec<Box<str>>)> {
+        None
+    }
 }
 
 /// The one subject of what rides on the request.
@@ -331,7 +338,8 @@ pub(crate) mod testing {
         let now = Timestamp::parse_rfc3339(now).unwrap();
         let read = |route: &Arc<Route>| {
             let derived = &Derived::default();
-            reader.read(&Circumstances { request, route, now, principal: &principal, derived }, &contract.kind)
+            let proofs = &[];
+            reader.read(&Circumstances { request, route, now, principal: &principal, proofs, derived }, &contract.kind)
         };
         routes.all().iter().map(read).collect()
     }

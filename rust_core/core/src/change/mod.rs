@@ -1,9 +1,13 @@
 //! What a running core learns beside its configuration: one ordered stream of small, versioned changes.
 //! Persistence is that stream written down; a restart is it read back.
 
+mod identity;
+
+pub use identity::revocation;
+
 use crate::error::Error;
 use crate::model::names::{EVERYONE, SubjectKind};
-use crate::model::{FeedName, Origin, SignalName, SignalType, Subject, Timestamp, Value};
+use crate::model::{FeedName, Origin, Proof, Revoked, SignalName, SignalType, Subject, Timestamp, Value};
 use serde::{Deserialize, Serialize};
 use serde_json::Value as Json;
 
@@ -19,11 +23,26 @@ pub enum Change {
     PublisherSwitched(PublisherSwitched),
     /// Something was learnt about a stream of events.
     StreamMoved(StreamMoved),
+    /// A token was validated. Not kept: after a restart it is validated again.
+    ProofAdmitted(Box<Proof>),
+    /// The state of an authority, whole. Not kept: who brings it brings it again.
+    AuthorityMoved(AuthorityMoved),
+    /// Something does not count any more.
+    Revoked(Revoked),
     /// Time was seen to be at least this: ages and expiries never run backwards, restarts included.
     TimeMark {
         /// The high-water mark.
         at: Timestamp,
     },
+}
+
+/// A named set of members that proofs rest on: the keys of an issuer, a trust domain's bundle, a status list.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AuthorityMoved {
+    /// `keys:<issuer>`, `jwt:<trust domain>`, `trust:<trust domain>`, `status:<address>`.
+    pub name: String,
+    /// All of its members; none: it is withdrawn.
+    pub members: Vec<String>,
 }
 
 /// An origin, or one of its signals, switched on or off.
@@ -111,6 +130,9 @@ impl Change {
             // Being heard and being in sync are two things: the newest word on each is kept.
             Self::StreamMoved(m) if m.event == StreamEvent::Verified => format!("stream_verified {}", m.feed),
             Self::StreamMoved(m) => format!("stream_sync {}", m.feed),
+            Self::ProofAdmitted(proof) => format!("proof {:?}", proof.digest),
+            Self::AuthorityMoved(moved) => format!("authority {}", moved.name),
+            Self::Revoked(revoked) => key_of(revoked),
             Self::TimeMark { .. } => "time".to_owned(),
         }
     }
@@ -119,7 +141,12 @@ impl Change {
     pub fn replaces(&self) -> bool {
         match self {
             Self::SignalPublished(published) => !published.disputes,
-            Self::PublisherSwitched(_) | Self::StreamMoved(_) | Self::TimeMark { .. } => true,
+            Self::PublisherSwitched(_)
+            | Self::StreamMoved(_)
+            | Self::ProofAdmitted(_)
+            | Self::AuthorityMoved(_)
+            | Self::Revoked(_)
+            | Self::TimeMark { .. } => true,
         }
     }
 
@@ -143,6 +170,14 @@ impl Change {
                 at_us: moved.at.as_micros(),
                 detail: moved.detail.clone(),
             }),
+            Self::ProofAdmitted(proof) => serde_json::to_vec(&identity::WrittenProof::from(&**proof)),
+            Self::AuthorityMoved(moved) => serde_json::to_vec(&identity::WrittenAuthority {
+                v: VERSION,
+                change: Kind::AuthorityMoved,
+                authority: moved.name.clone(),
+                members: moved.members.clone(),
+            }),
+            Self::Revoked(revoked) => serde_json::to_vec(&identity::WrittenRevocation::from(revoked)),
             Self::TimeMark { at } => {
                 serde_json::to_vec(&WrittenTimeMark { v: VERSION, change: Kind::TimeMark, at_us: at.as_micros() })
             }
@@ -165,6 +200,12 @@ impl Change {
             "signal_published" => read::<WrittenPublication>(payload, &head.change)?.into_change(),
             "publisher_switched" => read::<WrittenSwitch>(payload, &head.change)?.into_change(),
             "stream_moved" => read::<WrittenMove>(payload, &head.change)?.into_change(),
+            "proof_admitted" => Self::proof_from(payload),
+            "authority_moved" => {
+                let written = read::<identity::WrittenAuthority>(payload, &head.change)?;
+                Ok(Self::AuthorityMoved(AuthorityMoved { name: written.authority, members: written.members }))
+            }
+            "revoked" => read::<identity::WrittenRevocation>(payload, &head.change)?.into_change(),
             "time_mark" => {
                 let written: WrittenTimeMark = read(payload, &head.change)?;
                 Ok(Self::TimeMark { at: Timestamp::from_micros(written.at_us) })
@@ -173,6 +214,31 @@ impl Change {
                 Err(Error::BadInput(format!("a kept change is of a kind that this build does not know: `{other}`")))
             }
         }
+    }
+}
+
+impl Change {
+    /// The digest of the token that a proof is about, in hex.
+    pub fn digest_of(proof: &[u8]) -> Result<String, Error> {
+        match Self::proof_from(proof)? {
+            Self::ProofAdmitted(proof) => Ok(proof.digest.to_hex()),
+            _ => Err(bad("proof", "another change")),
+        }
+    }
+
+    /// Reads the evidence of a validated token, which need not say that it is a change.
+    pub fn proof_from(payload: &[u8]) -> Result<Self, Error> {
+        let proof = read::<identity::WrittenProof>(payload, "proof_admitted")?.into_proof()?;
+        Ok(Self::ProofAdmitted(Box::new(proof)))
+    }
+}
+
+/// A later time of the same scope takes the place of an earlier one; `IssuedBefore` never moves back (see `apply`).
+fn key_of(revoked: &Revoked) -> String {
+    match revoked {
+        Revoked::Digest(digest) => format!("revoked_digest {digest:?}"),
+        Revoked::TokenId { id, issuer } => format!("revoked_id {issuer:?} {id:?}"),
+        Revoked::IssuedBefore { subject, issuer, .. } => format!("revoked_before {issuer:?} {subject:?}"),
     }
 }
 
@@ -189,6 +255,9 @@ enum Kind {
     SignalPublished,
     PublisherSwitched,
     StreamMoved,
+    ProofAdmitted,
+    AuthorityMoved,
+    Revoked,
     TimeMark,
 }
 
