@@ -19,7 +19,7 @@ BENCH_SECONDS ?= 60
 # Arguments for pytest: make test PYTEST_ARGS="-k admin -x"
 PYTEST_ARGS ?=
 
-.PHONY: help demo test test-rust test-python lint bench bench-quick bench-reload bench-ingest bench-core fuzz format lock clean cargo
+.PHONY: help demo test test-rust test-python test-spire lint bench bench-quick bench-reload bench-ingest bench-core fuzz format lock clean cargo
 
 help: ## what each verb does
 	@awk -F':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -68,6 +68,15 @@ test-rust: | cargo
 
 test-python: $(EXTENSION)
 	$(BIN)/python -m pytest $(PYTEST_ARGS)
+
+# Not in `make test`: it builds two programs of Go. Where that can't be, it says so in a line, and that is no failure.
+test-spire: $(EXTENSION) ## a real SPIRE server and agent, real SVIDs; builds both the first time (needs Go)
+	@built=0; tests/spire/build.sh target/spire/bin || built=$$?; \
+	case $$built in \
+	  0) SIGNALWARDEN_SPIRE=target/spire/bin $(BIN)/python -m pytest tests/spire $(PYTEST_ARGS) ;; \
+	  3) ;; \
+	  *) exit $$built ;; \
+	esac
 
 lint: $(EXTENSION) ## formatting, clippy, ruff, mypy --strict, and the stub against the binary
 	cargo fmt --all --check

@@ -24,6 +24,7 @@ from signalwarden.errors import (
     ConfigurationError,
     FindingLike,
     RateLimitedError,
+    RevocationsFullError,
     StateError,
     UnknownPublisherError,
 )
@@ -67,6 +68,7 @@ class AdminReason(Enum):
     )
     PUBLISHER_UNKNOWN = ("publisher_unknown", 404, "no contract names this publisher")
     NOT_KEPT = ("not_kept", 503, "the signals can't be kept, so none was taken")
+    REVOCATIONS_FULL = ("revocations_full", 409, "as many revocations are in force as are held")
     INTERNAL = ("internal", 500, "the server failed, its log says how")
     RATE_LIMITED = ("rate_limited", 429, "too much at once, so none of it was taken")
     TASK_UNKNOWN = ("task_unknown", 404, "there is no such task")
@@ -152,7 +154,8 @@ CALLS: Final = (
     Call("POST", "/v1/publishers/disable", Right.OPERATE, built=True),
     Call("POST", "/v1/publishers/enable", Right.OPERATE, built=True),
     Call("POST", "/v1/ssf/resynchronise", Right.OPERATE, built=True),
-    Call("POST", "/v1/revocations", Right.OPERATE),
+    Call("POST", "/v1/revocations", Right.OPERATE, built=True),
+    Call("GET", "/v1/revocations", Right.READ, built=True),
     Call("GET", "/healthz", None, built=True),
     Call("GET", "/readyz", None, built=True),
     Call("GET", "/.well-known/jwks.json", None),
@@ -182,7 +185,11 @@ def build(services: Services) -> FastAPI:
     app = FastAPI(
         title="signalwarden admin", docs_url=None, redoc_url=None, openapi_url=None, redirect_slashes=False
     )
-    endpoints = {**_endpoints(services, PushSource(services.publish)), **_publisher_endpoints(services)}
+    endpoints = {
+        **_endpoints(services, PushSource(services.publish)),
+        **_publisher_endpoints(services),
+        **_revocation_endpoints(services),
+    }
     for call in CALLS:
         endpoint = endpoints.get((call.method, call.path), _not_built)
         guards = [Depends(_guard(services, call))] if call.built and call.right else []
@@ -307,6 +314,26 @@ def _publisher_endpoints(services: Services) -> dict[tuple[str, str], Callable[.
         ("POST", "/v1/publishers/disable"): disable,
         ("POST", "/v1/publishers/enable"): enable,
     }
+
+
+def _revocation_endpoints(services: Services) -> dict[tuple[str, str], Callable[..., Any]]:
+    def revoke(request: Request, body: Annotated[bytes, Depends(_bounded_body)]) -> Response:
+        try:
+            return _json(services.revoke(_client(request).id, body))
+        except BadInputError as error:
+            raise Refused(AdminReason.MALFORMED, str(error)) from error
+        except RevocationsFullError as error:
+            raise Refused(AdminReason.REVOCATIONS_FULL, str(error)) from error
+        except StateError as error:
+            raise Refused(AdminReason.NOT_KEPT, str(error), headers={"retry-after": "1"}) from error
+
+    def listing(
+        request: Request, limit: Annotated[int, Query(ge=1, le=MAX_LISTED)] = DEFAULT_LISTED
+    ) -> Response:
+        _only(request, "limit")
+        return _json(services.revocations(limit))
+
+    return {("POST", "/v1/revocations"): revoke, ("GET", "/v1/revocations"): listing}
 
 
 def _switched(body: bytes) -> tuple[str, str | None]:

@@ -35,6 +35,7 @@ from signalwarden.mtls import Certificates
 from signalwarden.publish_door import PublishDoor
 from signalwarden.publishers import Publishers
 from signalwarden.reloads import Reloads, load_still
+from signalwarden.revocations import Revocations
 from signalwarden.server import FrontDoor
 from signalwarden.services import Client, Readiness
 from signalwarden.signals import Seams
@@ -407,6 +408,18 @@ class App:
             description=running.loaded.configuration.describe,
             clock=self._clock,
         )
+
+    def revoke(self, actor: str, body: bytes) -> bytes:
+        """See Services."""
+        return self._revocations().revoke(actor, body)
+
+    def revocations(self, limit: int) -> bytes:
+        """See Services."""
+        return self._revocations().listing(limit)
+
+    def _revocations(self) -> Revocations:
+        running = self._up()
+        return Revocations(running.engine, running.intake, running.recorder, clock=self._clock)
 
     def ssf_push(
         self, feed: str, content_type: str | None, body: bytes

@@ -82,6 +82,13 @@ class Services(Protocol):
         """JSON of GET /v1/publishers: `{"publishers": [{"publisher", "disabled", "disabled_signals", "signals",
         "last_seen", "accepted", "rejected"}]}`."""
 
+    def revoke(self, actor: str, body: bytes) -> bytes:
+        """Body of POST /v1/revocations in, JSON `{"revoked": {…}}` of what is in force out, after the durable write.
+        Raises BadInputError (400), RevocationsFullError (409), StateError (503)."""
+
+    def revocations(self, limit: int) -> bytes:
+        """JSON of GET /v1/revocations: `{"revocations": [{…}], "count", "truncated"}`."""
+
     def register(self) -> bytes:
         """JSON of GET /v1/register: the configuration in force, as `Configuration.describe()`, each signal with
         `live`: its subjects, ages, states and refusals as `Engine.signal_stats()` counts them; and `time`."""

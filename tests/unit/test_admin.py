@@ -18,6 +18,7 @@ from signalwarden.errors import (
     ConfigurationError,
     Problem,
     RateLimitedError,
+    RevocationsFullError,
     StateError,
     UnknownPublisherError,
 )
@@ -40,6 +41,7 @@ class FakeServices:
         self.published: list[tuple[bytes, str]] = []
         self.asked: list[tuple[str | None, int]] = []
         self.switched: list[tuple[str, str, str | None, bool]] = []
+        self.revoked: list[tuple[str, bytes]] = []
         self.pushed: list[tuple[str, str | None, bytes]] = []
         self.vouched: list[tuple[str, str]] = []
 
@@ -81,6 +83,15 @@ class FakeServices:
     def publishers(self) -> bytes:
         self._fail()
         return b'{"publishers":[]}'
+
+    def revoke(self, actor: str, body: bytes) -> bytes:
+        self._fail()
+        self.revoked.append((actor, body))
+        return b'{"revoked":{}}'
+
+    def revocations(self, limit: int) -> bytes:
+        self._fail()
+        return b'{"revocations":[],"count":%d,"truncated":false}' % limit
 
     def register(self) -> bytes:
         self._fail()
@@ -328,6 +339,25 @@ def test_a_switch_that_fails_says_why(http: TestClient, services: FakeServices) 
     problem(http.post("/v1/publishers/disable", content=SWITCH), AdminReason.NOT_KEPT)
     services.fault = BadInputError("expected a SPIFFE ID")
     problem(http.post("/v1/publishers/disable", content=SWITCH), AdminReason.MALFORMED)
+
+
+def test_a_revocation_goes_to_the_app_with_who_asked(http: TestClient, services: FakeServices) -> None:
+    body = b'{"jti":"a","reason":"leaked"}'
+    assert http.post("/v1/revocations", content=body).json() == {"revoked": {}}
+    assert services.revoked == [("spiffe://prod.example/client", body)]
+    assert http.get("/v1/revocations").json()["count"] == 100
+    assert http.get("/v1/revocations", params={"limit": 7}).json()["count"] == 7
+    problem(http.get("/v1/revocations?limt=7"), AdminReason.MALFORMED)
+
+
+def test_a_revocation_that_fails_says_why(http: TestClient, services: FakeServices) -> None:
+    services.fault = BadInputError("`digest`: expected 64 lower-case hex digits")
+    body = problem(http.post("/v1/revocations", content=b"{}"), AdminReason.MALFORMED)
+    assert body["detail"] == "`digest`: expected 64 lower-case hex digits"
+    services.fault = RevocationsFullError("3 revocations are in force and no more are held")
+    problem(http.post("/v1/revocations", content=b"{}"), AdminReason.REVOCATIONS_FULL)
+    services.fault = StateError("the disk is full")
+    problem(http.post("/v1/revocations", content=b"{}"), AdminReason.NOT_KEPT)
 
 
 def test_listing_passes_subject_and_limit(http: TestClient, services: FakeServices) -> None:

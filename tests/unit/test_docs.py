@@ -153,8 +153,11 @@ def test_examples_of_files_are_found_as_the_page_says(page: str, tmp_path: Path)
         assert findings_of(EXAMPLE_FILES[kind], text, tmp_path) == expected.splitlines(), text
 
 
-def test_examples_of_settings_are_good() -> None:
-    shown = blocks(text_of("docs/settings.md"), "yaml")
+@pytest.mark.parametrize(
+    ("page", "info"), [("docs/settings.md", "yaml"), ("docs/identity.md", "yaml settings")]
+)
+def test_examples_of_settings_are_good(page: str, info: str) -> None:
+    shown = blocks(text_of(page), info)
     assert shown
     for text in shown:
         settings, findings = read_settings(text, now=starter_now())
@@ -240,27 +243,38 @@ def test_every_metric_has_its_line() -> None:
     assert {name: cells[0] for name, cells in shown.items()} == expected
 
 
+def definition(node: dict[str, Any], schema: dict[str, Any]) -> dict[str, Any] | None:
+    """What a `$ref` leads to."""
+    found: dict[str, Any] | None = (
+        schema["$defs"][node["$ref"].rsplit("/", 1)[-1]] if "$ref" in node else None
+    )
+    return found
+
+
 def keys_of(node: dict[str, Any], schema: dict[str, Any], path: str = "") -> Iterator[tuple[str, str]]:
     """Every key of the settings, with what stands in its column of defaults."""
     for key, declared in node.get("properties", {}).items():
-        inner = declared
-        if "$ref" in declared:
-            inner = schema["$defs"][declared["$ref"].rsplit("/", 1)[-1]]
-        items = inner.get("items", {})
-        if "$ref" in items:
-            yield path + key, json.dumps(declared["default"])
-            yield from keys_of(schema["$defs"][items["$ref"].rsplit("/", 1)[-1]], schema, f"{path}{key}[].")
+        inner = definition(declared, schema) or declared
+        default = json.dumps(declared["default"]) if "default" in declared else "required"
+        optional = next(filter(None, (definition(part, schema) for part in declared.get("anyOf", ()))), None)
+        item = definition(inner.get("items", {}), schema)
+        named = next(iter(inner.get("patternProperties", {}).values()), {})
+        entry = definition(named, schema)
+        if item or entry or optional:
+            yield path + key, default
+            mark = "[]" if item else ".*" if entry else ""
+            yield from keys_of(item or entry or optional or {}, schema, f"{path}{key}{mark}.")
         elif inner.get("properties"):
             yield from keys_of(inner, schema, f"{path}{key}.")
         else:
-            yield path + key, json.dumps(declared["default"]) if "default" in declared else "required"
+            yield path + key, default
 
 
 def test_every_setting_has_its_line_and_its_default() -> None:
     schema = json.loads(json_schema())
     assert text_of("docs/schema/signalwarden.schema.json") == json_schema().decode()
     shown = {
-        name: cells[0].split(",")[0].strip("`") for name, cells in table(text_of("docs/settings.md")).items()
+        name: cells[0].strip("`") for name, cells in table(text_of("docs/settings.md")).items()
     }
     assert shown == dict(keys_of(schema, schema))
 
@@ -279,15 +293,24 @@ def test_every_key_of_a_contract_and_of_a_route_has_its_line() -> None:
     assert set(table(section(text_of("docs/routes.md"), "## Keys of a route"))) == known
 
 
-def test_every_bound_is_as_the_threat_model_says() -> None:
-    rust = text_of("rust_core/core/src/limits.rs")
-    for name, cells in table(section(text_of("docs/threat-model.md"), "## Bounds")).items():
-        found = re.search(rf"pub const {name}: \w+ = ([\d_* ]+);", rust)
-        assert found, name
-        product = 1
-        for factor in found[1].split("*"):
-            product *= int(factor)
-        assert cells[0] == str(product), name
+@pytest.mark.parametrize(
+    ("page", "heading"), [("docs/threat-model.md", "## Bounds"), ("docs/identity.md", "## Limits")]
+)
+def test_every_bound_is_as_the_page_says(page: str, heading: str) -> None:
+    bounds = table(section(text_of(page), heading))
+    assert bounds
+    for name, cells in bounds.items():
+        assert cells[0] == str(bound(name)), name
+
+
+def bound(name: str) -> int:
+    """A bound of the core; one may be given by another."""
+    found = re.search(rf"pub const {name}: \w+ = ([\w* ]+);", text_of("rust_core/core/src/limits.rs"))
+    assert found, name
+    product = 1
+    for factor in found[1].split("*"):
+        product *= bound(factor) if factor.startswith("MAX") else int(factor)
+    return product
 
 
 def test_every_test_that_the_readme_names_exists() -> None:
@@ -519,6 +542,8 @@ def test_every_change_and_transport_record_is_as_its_schema_says(minimal_directo
             app.switch_publisher(
                 "spiffe://prod.example/ops", "spiffe://prod.example/feed", None, enabled=enabled
             )
+        app.revoke("spiffe://prod.example/ops", b'{"jti": "a", "issuer": "https://b", "reason": "c"}')
+        app.revoke("spiffe://prod.example/ops", b'{"subject": "a", "reason": "c"}')
         app._up().recorder.change("stream_suspended", feed="idp", detail="nothing was heard")
         app._up().recorder.change("stream_resynchronised", actor="spiffe://prod.example/ops", feed="idp")
         app._up().recorder.transport("undelivered", count=1)

@@ -75,12 +75,12 @@ reasons! {
     EntityUnknown "entity_unknown" 403 PermissionDenied Denies Live "The principal or resource is not listed, and a policy or the settings ask for it.";
     EnvironmentMismatch "environment_mismatch" 403 PermissionDenied Denies Live "Principal and resource belong to different environments.";
     IdentityMissing "identity_missing" 401 Unauthenticated Denies Live "The caller has no verified identity.";
-    IdentityInvalid "identity_invalid" 401 Unauthenticated Denies Live "The caller's identity is not a valid SPIFFE ID.";
+    IdentityInvalid "identity_invalid" 401 Unauthenticated Denies Live "The caller's identity is not a valid SPIFFE ID, or its proofs disagree.";
     TrustDomainUnknown "trust_domain_unknown" 403 PermissionDenied Denies Live "The caller's trust domain is neither ours nor federated.";
     PrincipalRetired "principal_retired" 403 PermissionDenied Denies Live "The principal has been retired.";
-    TokenInvalid "token_invalid" 401 Unauthenticated Denies Reserved "The token does not verify.";
-    TokenExpired "token_expired" 401 Unauthenticated Denies Reserved "The token has expired.";
-    TokenTooLongLived "token_too_long_lived" 401 Unauthenticated Denies Reserved "The token lives longer than its class may.";
+    TokenInvalid "token_invalid" 401 Unauthenticated Denies Live "The token does not verify, or does not count any more.";
+    TokenExpired "token_expired" 401 Unauthenticated Denies Live "The token has expired.";
+    TokenTooLongLived "token_too_long_lived" 401 Unauthenticated Denies Live "The credential lives longer than its class may.";
     CredentialRefused "credential_refused" 403 PermissionDenied Denies Live "This class of credential is not accepted here.";
     GrantRequired "grant_required" 403 PermissionDenied Passes Live "The action needs a live grant of a task.";
     GrantInvalid "grant_invalid" 403 PermissionDenied Denies Reserved "The grant does not verify, or is not this caller's own.";
