@@ -62,13 +62,18 @@ class Issuers:
         for lists in self._lists:
             lists.start()
 
-    def stop(self) -> None:
-        """Ends what `start` began, and withdraws the keys: nobody keeps them fresh any more."""
+    def authorities(self) -> frozenset[str]:
+        """The names of what its tokens rest on; status lists have names of their own."""
+        return frozenset(self._key_sets)
+
+    def stop(self, *, but: frozenset[str] = frozenset()) -> None:
+        """Ends what `start` began, and withdraws the keys, `but` for those that others keep fresh from now on."""
         for lists in self._lists:
             lists.stop()
         for authority, (_, keys) in self._key_sets.items():
             keys.stop()
-            self._tell(authority, ())
+            if authority not in but:
+                self._tell(authority, ())
 
     def faults(self) -> dict[str, str]:
         """Why key sets and status lists can't be had, by authority."""
