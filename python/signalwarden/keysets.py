@@ -282,7 +282,8 @@ class KeySet:
         """Notified after each fetch of the keeper, and to wake it."""
         self._keeper: threading.Thread | None = None
         self._listener: Listener | None = None
-        self._told: tuple[str, ...] = ()
+        self._told: tuple[str, ...] | None = None
+        """None: nothing yet. Then even a set that can't be had is told: another may have spoken for its owner before."""
         self._wanted = False
         self._stopped = False
         self._fetches = 0
@@ -336,7 +337,7 @@ class KeySet:
         self._keeper.start()
 
     def stop(self) -> None:
-        """Ends the thread. What the listener was told last stands."""
+        """Ends the thread, and tells the listener nothing any more. What it was told last stands."""
         with self._moved:
             self._stopped = True
             self._moved.notify_all()
@@ -447,6 +448,7 @@ class KeySet:
         return True
 
     def _tell(self, members: tuple[str, ...]) -> None:
-        if self._listener is not None and members != self._told:
+        # Once stopped, another set may speak for the same owner: a fetch that ends late says nothing any more.
+        if self._listener is not None and not self._stopped and members != self._told:
             self._listener(members)
             self._told = members

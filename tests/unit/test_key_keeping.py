@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -165,4 +166,32 @@ def test_a_listener_that_fails_does_not_end_the_keeper(server: KeyServer) -> Non
     keys.keep(listen)
     assert until(lambda: len(told) == 2)
     assert until(lambda: bool(keys.members()))
+    keys.stop()
+
+
+def test_a_set_that_was_stopped_in_the_middle_of_a_fetch_says_nothing_any_more(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(keysets, "STOP_S", 0.05)
+    go, told = threading.Event(), list[tuple[str, ...]]()
+
+    def read() -> bytes:
+        go.wait(5)
+        return key_set(Key.make("ES256", "a"))
+
+    keys = KeySet(read, refresh_s=600)
+    keys.keep(lambda members: told.append(tuple(members)))
+    assert until(lambda: keys._under_way)
+    keys.stop()
+    go.set()
+    assert until(lambda: not keys._under_way)
+    assert told == []
+
+
+def test_a_set_that_can_not_be_had_from_the_start_is_told_as_empty(server: KeyServer) -> None:
+    server.mode = "down"
+    told = list[tuple[str, ...]]()
+    keys = KeySet(url_reader(f"{server.address}/jwks", fetch), refresh_s=600)
+    keys.keep(lambda members: told.append(tuple(members)))
+    assert until(lambda: told == [()])
     keys.stop()

@@ -294,3 +294,9 @@ def test_keys_that_cannot_be_had_refuse_a_list() -> None:
 
     with pytest.raises(KeySetError):
         read_list(a_list(), URI, KeySet(nobody, refresh_s=600), ES256, NOW_US)
+
+
+def test_lists_that_nobody_keeps_any_more_are_withdrawn(world: World) -> None:
+    name, _ = world.support(0)[0]
+    world.lists.stop()
+    assert world.told[name] == ()
