@@ -67,7 +67,9 @@ class Identity:
             issuers = settings.identity.oauth if "oauth" in settings.identity.sources else ()
             limits = settings.identity.limits
             entries = {
-                (of.issuer, TokenClass(of.token_class)): self._entry(of, _limits(getattr(limits, of.token_class)))
+                (of.issuer, TokenClass(of.token_class)): self._entry(
+                    of, _limits(getattr(limits, of.token_class))
+                )
                 for of in issuers
             }
             self._forget(issuers)
