@@ -143,7 +143,7 @@ class _WithPeer(H11Protocol):
 
 
 def _chain(connection: Any) -> bytes:
-    if connection is None:
+    if connection is None or connection.getpeercert(binary_form=True) is None:
         return b""
     if hasattr(connection, "get_unverified_chain"):  # Python 3.13
         chain: list[bytes] = connection.get_unverified_chain() or []
