@@ -15,12 +15,13 @@ import pytest
 
 from signalwarden import doors
 from signalwarden.admin import build
+from signalwarden.admin_client import AdminClient, ClientTls
 from signalwarden.config import Address
 from signalwarden.demo_stage import Credential
 from signalwarden.doors import HttpDoor
 from signalwarden.errors import ServerError
 from signalwarden.mtls import Certificates, Spire
-from tests.trust import Domains
+from tests.trust import WARDEN, Domains
 from tests.unit.test_admin import SECRET, FakeServices
 
 TIMEOUT_S = 10.0
@@ -181,3 +182,56 @@ def test_a_client_told_to_go_comes_again(stage: Stage) -> None:
     answer = connection.getresponse()
     assert (answer.status, answer.getheader("connection")) == (401, "close")
     connection.close()
+
+
+# ---- the client of the command line -------------------------------------------------------------------------
+
+
+def tls_of(
+    stage: Stage, tmp_path: Path, *, who: str | None = None, server_id: str | None = WARDEN
+) -> ClientTls:
+    roots = tmp_path / "roots.pem"
+    roots.write_bytes(stage.domains.bundles.roots_pem())
+    credential = stage.domains.prod.issue(who) if who is not None else None
+    return ClientTls(roots, (credential.certificate, credential.key) if credential else None, server_id)
+
+
+def test_the_client_calls_with_a_certificate_in_place_of_a_token(stage: Stage, tmp_path: Path) -> None:
+    with AdminClient(stage.door.address, None, tls_of(stage, tmp_path, who=WHO)) as client:
+        assert client.signals(None, 1)["signals"] == []
+    with AdminClient(stage.door.address, SECRET, tls_of(stage, tmp_path)) as client:
+        assert client.signals(None, 1)["signals"] == []
+    assert [bool(chain) for chain in stage.services.chains] == [True, False]
+
+
+def test_the_client_tells_no_token_to_a_server_that_is_another(stage: Stage, tmp_path: Path) -> None:
+    other = "spiffe://prod.example/other"
+    with (
+        AdminClient(stage.door.address, SECRET, tls_of(stage, tmp_path, server_id=other)) as client,
+        pytest.raises(ServerError, match=f"its certificate does not count, it is not `{other}`"),
+    ):
+        client.signals(None, 1)
+    with (
+        AdminClient(stage.door.address, SECRET, tls_of(stage, tmp_path, server_id=None)) as client,
+        pytest.raises(ServerError, match=r"its certificate does not count, IP address mismatch"),
+    ):
+        client.signals(None, 1)  # its certificate names `localhost`, not the address
+    named = Address("localhost", stage.door.address.port)
+    with AdminClient(named, SECRET, tls_of(stage, tmp_path, server_id=None)) as client:
+        client.signals(None, 1)
+    strange = Domains(tmp_path / "elsewhere").prod.bundle
+    with (
+        AdminClient(stage.door.address, SECRET, ClientTls(strange, None, WARDEN)) as client,
+        pytest.raises(ServerError, match="its certificate does not count"),
+    ):
+        client.signals(None, 1)
+    assert len(stage.services.chains) == 1
+
+
+def test_files_of_the_client_that_are_no_good_are_one_sentence(tmp_path: Path) -> None:
+    bad = tmp_path / "bad.pem"
+    bad.write_text("no certificate")
+    good = Domains(tmp_path / "good").prod
+    for tls in (ClientTls(bad), ClientTls(tmp_path / "gone"), ClientTls(good.bundle, (bad, bad))):
+        with pytest.raises(ServerError, match="in PEM"):
+            AdminClient(Address("127.0.0.1", 1), SECRET, tls)
