@@ -155,6 +155,13 @@ def _route_changed(old: Entry, new: Entry) -> Said:
             yield MAY_WIDEN, f"`{match}` is held to be {what} sensitive: {said}"
         elif key == "action":
             yield MAY_WIDEN, f"requests `{match}` are decided by policies of another action: {said}"
+        elif key == "environment":
+            if before is None:
+                yield NARROWS, f"`{match}` denies principals of other environments: {said}"
+            elif after is None:
+                yield WIDENS, f"`{match}` takes principals of every environment: {said}"
+            else:
+                yield MAY_WIDEN, f"`{match}` takes principals of another environment: {said}"
         elif key == "facts":
             yield MAY_WIDEN, f"`{match}` tells policies other facts: {said}"
         else:
@@ -362,6 +369,11 @@ def settings(old: dict[str, Any], new: dict[str, Any]) -> Told:
                 yield key, WIDENS, f"principals of {named(more)} are accepted"
             if less := domains[0] - domains[1]:
                 yield key, NARROWS, f"principals of {named(less)} are no longer accepted"
+        elif key == "principals.require_record":
+            if now:
+                yield key, NARROWS, "principals that `entities.json` does not list are denied"
+            else:
+                yield key, WIDENS, "principals that `entities.json` does not list are no longer denied for that"
         elif key == "trust_domain":
             yield key, MAY_WIDEN, f"principals of another trust domain are accepted: it {was_is(was, now)}"
         else:
