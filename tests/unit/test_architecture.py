@@ -99,6 +99,7 @@ LAYERS: tuple[set[str], ...] = (
     {"config"},
     {"mtls", "services", "keys", "doors", "state", "decision_log", "metrics", "rates", "register", "tallies"}
     | {"difference", "watch", "keysets"},
+    {"jose"},
     {"signals", "intake", "tokens", "tasks", "approvals", "in_force"},
     {"publish_door", "publishers", "reloads", "revocations"},
     {
@@ -133,8 +134,11 @@ IMPORTS: Edges = {
     "watch": {"directory", "errors"},
     "reloads": {"config", "decision_log", "difference", "errors", "in_force"},
     "keysets": {"errors", "files"},
+    "jose": {"errors", "keysets"},
+    "tokens": {"errors", "identity_settings", "jose", "keysets", "values"},
     "signals": {
-        *("_core", "decision_log", "errors", "files", "keysets", "outbound", "rates", "services", "values"),
+        *("_core", "decision_log", "errors", "files", "jose", "keysets", "outbound", "rates", "services"),
+        "values",
     },
     "mtls": {"errors", "files", "values"},
     "publish_door": {"_core", "doors", "errors", "mtls", "values"},
