@@ -35,8 +35,9 @@ MAX_CALL_S: Final = 2.0
 and a place to compute, each for a second at most; Envoy's own timeout is mostly below that."""
 PEER_BURST: Final = 32
 """Bad tokens in a row that a peer is looked at for: a restart of many clients with old tokens behind one address."""
-PEER_A_SECOND: Final = 2.0
-"""Bad tokens of one peer that are looked at once the burst is used up. Good ones cost nothing."""
+PEER_A_SECOND: Final = 10.0
+"""Bad tokens of one peer that are looked at once the burst is used up, some 0.5% of a core. Good ones cost nothing; but
+while a peer floods, its new ones are mostly not looked at either: nobody can tell them apart without a look."""
 STRANGERS_BURST: Final = 256
 STRANGERS_A_SECOND: Final = 100.0
 """Bad tokens that are looked at of all peers together that have brought no good one lately: some 5% of a core. A flood
