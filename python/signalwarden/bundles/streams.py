@@ -76,6 +76,8 @@ class Stream:
         self._lost_at: float | None = time.monotonic()
         self._error: str | None = "not connected yet"
         self.failures = 0
+        self.heard = False
+        """Whether it has said anything yet: a message, or a refusal."""
         self._thread = threading.Thread(target=self._run, name=f"workload API {self._name}", daemon=True)
 
     @property
@@ -135,11 +137,14 @@ class Stream:
             code: grpc.StatusCode | None = told.code()
             if code is grpc.StatusCode.INVALID_ARGUMENT:
                 self._lose("the agent refuses the call (INVALID_ARGUMENT); it is not tried again")
+                self.heard = True
                 return taken, False
             if code is grpc.StatusCode.PERMISSION_DENIED:
                 self._taker.denied()
+                self.heard = True
                 self._lose("the agent knows no identity of ours (PERMISSION_DENIED)")
             else:
+                self.heard = self.heard or code is not grpc.StatusCode.UNAVAILABLE
                 self._lose(f"no connection ({'UNKNOWN' if code is None else code.name})")
         finally:
             self._call.cancel()
@@ -153,7 +158,7 @@ class Stream:
             return False
         if self._error is not None:
             logger.info("%s of the workload API: connected", self._name)
-        self._lost_at, self._error = None, None
+        self._lost_at, self._error, self.heard = None, None, True
         return True
 
     def _lose(self, reason: str) -> None:

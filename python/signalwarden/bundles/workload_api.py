@@ -226,6 +226,11 @@ class WorkloadApi:
         return self._live.get(trust_domain)
 
     @property
+    def heard(self) -> bool:
+        """Whether authorities of both kinds were told of, or refused: one of the two alone is half a bundle."""
+        return all(stream.heard for stream, part in self._streams if part is not self._svids)
+
+    @property
     def failures(self) -> int:
         """Lost connections and messages that were not used."""
         return sum(stream.failures for stream, _ in self._streams)
