@@ -19,11 +19,13 @@ from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from signalwarden.config import Right
+from signalwarden.doors import PEER_CHAIN
 from signalwarden.errors import (
     BadInputError,
     ConfigurationError,
     FindingLike,
     RateLimitedError,
+    RevocationsFullError,
     StateError,
     UnknownPublisherError,
 )
@@ -40,8 +42,8 @@ MAX_BODY_BYTES: Final = 2 * 1024 * 1024
 # Most signals in one answer of GET /v1/signals, and how many without `limit`.
 MAX_LISTED: Final = 1_000
 DEFAULT_LISTED: Final = 100
-# A token of ours has 43 characters; RFC 6750 sets no bound.
-MAX_TOKEN_BYTES: Final = 1_024
+# A token of ours has 43 characters, a JWT-SVID some hundreds; RFC 6750 sets no bound.
+MAX_TOKEN_BYTES: Final = 8_192
 
 
 class AdminReason(Enum):
@@ -52,8 +54,9 @@ class AdminReason(Enum):
     """
 
     # Of a whole call.
-    TOKEN_MISSING = ("token_missing", 401, "this call needs a bearer token")
-    TOKEN_REFUSED = ("token_refused", 401, "the token is unknown or has expired")
+    TOKEN_MISSING = ("token_missing", 401, "this call needs a bearer token or a client certificate")
+    TOKEN_REFUSED = ("token_refused", 401, "the token is unknown, has expired, or is not this certificate's")
+    CERTIFICATE_REFUSED = ("certificate_refused", 401, "the certificate is no client's, or no longer good")
     RIGHT_MISSING = ("right_missing", 403, "the client may not make this call")
     MALFORMED = ("malformed", 400, "the request can't be read")
     TOO_LARGE = ("too_large", 413, "the body is too large")
@@ -67,6 +70,7 @@ class AdminReason(Enum):
     )
     PUBLISHER_UNKNOWN = ("publisher_unknown", 404, "no contract names this publisher")
     NOT_KEPT = ("not_kept", 503, "the signals can't be kept, so none was taken")
+    REVOCATIONS_FULL = ("revocations_full", 409, "as many revocations are in force as are held")
     INTERNAL = ("internal", 500, "the server failed, its log says how")
     RATE_LIMITED = ("rate_limited", 429, "too much at once, so none of it was taken")
     TASK_UNKNOWN = ("task_unknown", 404, "there is no such task")
@@ -152,7 +156,8 @@ CALLS: Final = (
     Call("POST", "/v1/publishers/disable", Right.OPERATE, built=True),
     Call("POST", "/v1/publishers/enable", Right.OPERATE, built=True),
     Call("POST", "/v1/ssf/resynchronise", Right.OPERATE, built=True),
-    Call("POST", "/v1/revocations", Right.OPERATE),
+    Call("POST", "/v1/revocations", Right.OPERATE, built=True),
+    Call("GET", "/v1/revocations", Right.READ, built=True),
     Call("GET", "/healthz", None, built=True),
     Call("GET", "/readyz", None, built=True),
     Call("GET", "/.well-known/jwks.json", None),
@@ -182,7 +187,11 @@ def build(services: Services) -> FastAPI:
     app = FastAPI(
         title="signalwarden admin", docs_url=None, redoc_url=None, openapi_url=None, redirect_slashes=False
     )
-    endpoints = {**_endpoints(services, PushSource(services.publish)), **_publisher_endpoints(services)}
+    endpoints = {
+        **_endpoints(services, PushSource(services.publish)),
+        **_publisher_endpoints(services),
+        **_revocation_endpoints(services),
+    }
     for call in CALLS:
         endpoint = endpoints.get((call.method, call.path), _not_built)
         guards = [Depends(_guard(services, call))] if call.built and call.right else []
@@ -309,6 +318,26 @@ def _publisher_endpoints(services: Services) -> dict[tuple[str, str], Callable[.
     }
 
 
+def _revocation_endpoints(services: Services) -> dict[tuple[str, str], Callable[..., Any]]:
+    def revoke(request: Request, body: Annotated[bytes, Depends(_bounded_body)]) -> Response:
+        try:
+            return _json(services.revoke(_client(request).id, body))
+        except BadInputError as error:
+            raise Refused(AdminReason.MALFORMED, str(error)) from error
+        except RevocationsFullError as error:
+            raise Refused(AdminReason.REVOCATIONS_FULL, str(error)) from error
+        except StateError as error:
+            raise Refused(AdminReason.NOT_KEPT, str(error), headers={"retry-after": "1"}) from error
+
+    def listing(
+        request: Request, limit: Annotated[int, Query(ge=1, le=MAX_LISTED)] = DEFAULT_LISTED
+    ) -> Response:
+        _only(request, "limit")
+        return _json(services.revocations(limit))
+
+    return {("POST", "/v1/revocations"): revoke, ("GET", "/v1/revocations"): listing}
+
+
 def _switched(body: bytes) -> tuple[str, str | None]:
     """Of `{"id", "signal"?}`: which publisher, and which of its signals or all."""
     try:
@@ -369,20 +398,11 @@ _TOKEN = re.compile(rb"[A-Za-z0-9._~+/-]+=*")
 
 
 def _guard(services: Services, call: Call) -> Callable[[Request], None]:
-    """Lets a request through that carries the token of a client with the call's right. Runs before any body is read."""
+    """Lets a request through that is of a client with the call's right. Runs before any body is read."""
     right = cast("Right", call.right)
 
     def guard(request: Request) -> None:
-        token = _bearer(request.scope)
-        if token is None:
-            services.refused(None, right, "no bearer token")
-            raise Refused(
-                AdminReason.TOKEN_MISSING, headers={"www-authenticate": 'Bearer realm="signalwarden"'}
-            )
-        client = services.authenticate(token)
-        if client is None:
-            challenge = 'Bearer realm="signalwarden", error="invalid_token"'
-            raise Refused(AdminReason.TOKEN_REFUSED, headers={"www-authenticate": challenge})
+        client = _authenticated(services, right, request)
         if not client.has(right):
             services.refused(client, right, f"the right `{right}` is not in its `may`")
             challenge = f'Bearer realm="signalwarden", error="insufficient_scope", scope="{right}"'
@@ -394,6 +414,30 @@ def _guard(services: Services, call: Call) -> Callable[[Request], None]:
         request.state.client = client
 
     return guard
+
+
+CHALLENGE: Final = 'Bearer realm="signalwarden"'
+
+
+def _authenticated(services: Services, right: Right, request: Request) -> Client:
+    """By its token if it shows one, whatever that is: a bad token is no reason to look at the certificate alone."""
+    chain: bytes = getattr(request.state, PEER_CHAIN, b"")
+    if chain and "authorization" not in request.headers:
+        client = services.authenticate_peer(chain)
+        if client is None:
+            # The next connection may come with a newer certificate.
+            headers = {"www-authenticate": CHALLENGE, "connection": "close"}
+            raise Refused(AdminReason.CERTIFICATE_REFUSED, headers=headers)
+        return client
+    token = _bearer(request.scope)
+    if token is None:
+        services.refused(None, right, "no bearer token")
+        raise Refused(AdminReason.TOKEN_MISSING, headers={"www-authenticate": CHALLENGE})
+    client = services.authenticate(token, chain)
+    if client is None:
+        challenge = f'{CHALLENGE}, error="invalid_token"'
+        raise Refused(AdminReason.TOKEN_REFUSED, headers={"www-authenticate": challenge})
+    return client
 
 
 def _bearer(scope: Scope) -> bytes | None:
@@ -455,6 +499,7 @@ async def _on_refused(request: Request, error: Exception) -> Response:
 _RFC_8935: Final = {
     AdminReason.TOKEN_MISSING: "authentication_failed",
     AdminReason.TOKEN_REFUSED: "authentication_failed",
+    AdminReason.CERTIFICATE_REFUSED: "authentication_failed",
     AdminReason.RIGHT_MISSING: "access_denied",
     AdminReason.MALFORMED: "invalid_request",
 }

@@ -62,6 +62,14 @@ class AdminClient:
         body = {"id": publisher, **({"signal": signal} if signal is not None else {})}
         return self._call("POST", f"/v1/publishers/{'enable' if enabled else 'disable'}", json=body)
 
+    def revoke(self, what: Mapping[str, str]) -> dict[str, Any]:
+        """POST /v1/revocations."""
+        return self._call("POST", "/v1/revocations", json=what)
+
+    def revocations(self, limit: int) -> dict[str, Any]:
+        """GET /v1/revocations."""
+        return self._call("GET", "/v1/revocations", params={"limit": limit})
+
     def register(self) -> dict[str, Any]:
         """GET /v1/register."""
         return self._call("GET", "/v1/register")

@@ -21,6 +21,7 @@ __all__ = [
     "LogError",
     "Problem",
     "RateLimitedError",
+    "RevocationsFullError",
     "ServerError",
     "SignalwardenError",
     "StateError",
@@ -119,6 +120,10 @@ class RateLimitedError(SignalwardenError):
     def __init__(self, sentence: str, retry_after_s: int = 1) -> None:
         super().__init__(sentence)
         self.retry_after_s = retry_after_s
+
+
+class RevocationsFullError(SignalwardenError):
+    """As many revocations as are held: nothing more is taken, and none of those is forgotten."""
 
 
 class StateError(SignalwardenError):

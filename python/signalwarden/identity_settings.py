@@ -8,7 +8,17 @@ from typing import Annotated, Any, Literal, get_args
 
 from pydantic import Field
 
-from signalwarden.values import Duration, FilePath, HeaderName, PrincipalTemplate, SpiffeId, Strict, Url, word
+from signalwarden.values import (
+    Duration,
+    FilePath,
+    HeaderName,
+    PrincipalTemplate,
+    SpiffeId,
+    Strict,
+    Url,
+    span_s,
+    word,
+)
 
 __all__ = [
     "BundleSettings",
@@ -33,6 +43,10 @@ HEADERS: Mapping[TokenClass, str] = {"access_token": "authorization", "transacti
 Algorithm = Literal["RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "EdDSA"]
 Audience = Annotated[str, Field(min_length=1, max_length=512)]
 Audiences = Annotated[tuple[Audience, ...], Field(min_length=1, max_length=MAX_AUDIENCES)]
+
+
+def _span(default: str, description: str) -> Any:
+    return Field(default=span_s(default), description=description, json_schema_extra={"default": default})
 
 
 class XfccSettings(Strict):
@@ -62,7 +76,7 @@ class KeySource(Strict):
     file: FilePath | None = None
     url: Url | None = None
     ca_file: FilePath | None = Field(default=None, description="the only authorities trusted for `url`")
-    refresh: Duration = Field(default=300.0, description="how often it is read again")
+    refresh: Duration = _span("5m", "how often it is read again")
 
 
 class StatusListSettings(Strict):
@@ -111,20 +125,17 @@ class IssuerSettings(Strict):
         return self.header or HEADERS[self.token_class]
 
 
-HOUR = 3600.0
-
-
 class X509Limit(Strict):
     """How long a certificate may live, and how old it may be. What is not forwarded can't be looked at."""
 
-    max_lifetime: Duration = Field(default=25 * HOUR, description="from `notBefore` to `notAfter`")
+    max_lifetime: Duration = _span("25h", "from `notBefore` to `notAfter`")
     max_age: Duration | None = Field(default=None, description="since `notBefore`")
 
 
 class JwtSvidLimit(Strict):
     """How long a JWT-SVID may live, and how old it may be."""
 
-    max_lifetime: Duration = Field(default=HOUR, description="from `iat` to `exp`; without `iat`, from now")
+    max_lifetime: Duration = _span("1h", "from `iat` to `exp`; without `iat`, from now")
     max_age: Duration | None = Field(default=None, description="since `iat`, which it then needs")
 
 
@@ -135,7 +146,7 @@ class AccessTokenLimit(JwtSvidLimit):
 class TransactionTokenLimit(JwtSvidLimit):
     """How long a transaction token may live, and how old it may be."""
 
-    max_lifetime: Duration = Field(default=HOUR / 12, description="from `iat` to `exp`")
+    max_lifetime: Duration = _span("5m", "from `iat` to `exp`")
 
 
 class LimitSettings(Strict):
@@ -163,6 +174,11 @@ class IdentitySettings(Strict):
     admin_audience: Audience | None = Field(
         default=None, description="audience of the JWT-SVIDs of clients of the admin API"
     )
+
+    @property
+    def takes_tokens(self) -> bool:
+        """Whether tokens are looked at in checks."""
+        return "jwt_svid" in self.sources or "oauth" in self.sources
 
     def for_core(self, *, bundled: Sequence[str]) -> dict[str, Any]:
         """What the core rechecks at each use of an identity."""

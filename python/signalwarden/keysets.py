@@ -1,21 +1,27 @@
 """Sets of public keys (RFC 7517) of those whose signatures we check: from a file or an address, bounded.
 
 A set is fetched when it has grown old, or when a signature names a key that is not in it, and then no more often
-than once in `MIN_REFETCH_S`: whoever invents names of keys makes no traffic.
+than once in `MIN_REFETCH_S`: whoever invents names of keys makes no traffic. A set that is kept (`KeySet.keep`) is
+fetched by a thread of its own, whether or not anybody asks, and tells a listener what it holds.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
+import logging
+import random
 import threading
 import time
-from collections.abc import Callable, Mapping
+from base64 import urlsafe_b64encode
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, Protocol
 
 from cryptography.hazmat.primitives.asymmetric import rsa
 from jwt import PyJWK
+from jwt.algorithms import ECAlgorithm, OKPAlgorithm, RSAAlgorithm
 from jwt.exceptions import PyJWTError
 
 from signalwarden.errors import FeedError, KeySetError
@@ -29,8 +35,11 @@ __all__ = [
     "file_reader",
     "public_key",
     "read_key_set",
+    "revision_of",
     "url_reader",
 ]
+
+logger = logging.getLogger(__name__)
 
 ALGORITHMS: Final[Mapping[str, tuple[str, str | None]]] = {
     "RS256": ("RSA", None),
@@ -46,6 +55,13 @@ ALGORITHMS: Final[Mapping[str, tuple[str, str | None]]] = {
 }
 """Every algorithm of ours, with the type and curve of its keys: signatures only. With `none` nobody signs, and a key
 for HMAC is known to all who check, so that each of them could sign."""
+
+THUMBPRINT_MEMBERS: Final[Mapping[str, tuple[str, ...]]] = {
+    "RSA": ("e", "kty", "n"),
+    "EC": ("crv", "kty", "x", "y"),
+    "OKP": ("crv", "kty", "x"),
+}
+"""RFC 7638 section 3.2, RFC 8037 section 2."""
 
 MAX_KEY_SET_BYTES: Final = 256 * 1024
 """A set of 64 keys of 4,096 bits with their certificates has 200 KB; those in use have 2 to 10."""
@@ -67,6 +83,11 @@ MAX_UNKNOWN: Final = 64
 FETCH_TIMEOUT_S: Final = 10.0
 WAIT_S: Final = 1.0
 """For another one's fetch: whoever waits holds a thread of the door, and may come again."""
+JITTER: Final = 0.2
+"""Up to which part of its age a kept set is fetched early: many servers that were started together do not ask at
+once."""
+STOP_S: Final = 2.0
+"""For the thread that keeps a set; one in the middle of a fetch ends when that does."""
 
 
 class Fetch(Protocol):
@@ -100,6 +121,25 @@ class PublicKey:
     def is_for(self, algorithm: str) -> bool:
         """True if signatures of that algorithm can be checked with it."""
         return ALGORITHMS.get(algorithm) == self.family and self.algorithm in (None, algorithm)
+
+    @property
+    def thumbprint(self) -> str:
+        """RFC 7638: SHA-256 over the members that make the key, in base64url."""
+        kind: Any = {"RSA": RSAAlgorithm, "EC": ECAlgorithm, "OKP": OKPAlgorithm}[self.family[0]]
+        jwk = kind.to_jwk(self.material, as_dict=True)
+        members = {name: jwk[name] for name in THUMBPRINT_MEMBERS[self.family[0]]}
+        written = json.dumps(members, separators=(",", ":"), sort_keys=True).encode()
+        return urlsafe_b64encode(hashlib.sha256(written).digest()).rstrip(b"=").decode()
+
+    @property
+    def member(self) -> str:
+        """What a proof that this key made rests on: its name and what it is."""
+        return f"{self.kid or '-'} {self.thumbprint}"
+
+
+def revision_of(members: Sequence[str]) -> str:
+    """Names a state of a set: hex SHA-256 over its members in order."""
+    return hashlib.sha256("\n".join(sorted(members)).encode()).hexdigest()
 
 
 # ---------------------------------------------------------------- from bytes to keys
@@ -217,8 +257,12 @@ def url_reader(url: str, fetch: Fetch, *, ca_file: Path | None = None) -> Callab
 # ---------------------------------------------------------------- the set, kept fresh
 
 
+Listener = Callable[[Sequence[str]], None]
+"""Told the members of a set whenever they change; none when it can't be had any more."""
+
+
 class KeySet:
-    """The keys of one owner. Thread-safe; `find` may take as long as one fetch."""
+    """The keys of one owner. Thread-safe; `find` may take as long as one fetch, of a kept set `WAIT_S` at most."""
 
     def __init__(
         self,
@@ -230,10 +274,21 @@ class KeySet:
         self._read = read
         self._refresh_s = refresh_s
         self._life_s = max(MIN_LIFE_S, refresh_s * MAX_AGE_FACTOR)
+        self._refetch_s = min(MIN_REFETCH_S, refresh_s)
         self._clock = clock
         self._fetching = threading.Lock()
         """Held by the one who fetches."""
+        self._moved = threading.Condition()
+        """Notified after each fetch of the keeper, and to wake it."""
+        self._keeper: threading.Thread | None = None
+        self._listener: Listener | None = None
+        self._told: tuple[str, ...] = ()
+        self._wanted = False
+        self._stopped = False
+        self._fetches = 0
         self._keys: tuple[PublicKey, ...] = ()
+        self._members: tuple[str, ...] = ()
+        self._revision = revision_of(())
         self._read_at: float | None = None
         self._tried_at: float | None = None
         self._unknown: set[str] = set()
@@ -262,6 +317,86 @@ class KeySet:
         """Why the last fetch failed; None if it didn't."""
         return self._last_error
 
+    @property
+    def revision(self) -> str:
+        """Names the state of the set: hex SHA-256."""
+        return self._revision
+
+    def members(self) -> tuple[str, ...]:
+        """What proofs may rest on now: `PublicKey.member` of each key; none if the set is older than its life."""
+        return () if self._is_old(self._life_s) else self._members
+
+    # ---- kept fresh without being asked
+
+    def keep(self, listener: Listener, *, name: str = "keys") -> None:
+        """Fetches from now on in a thread, and tells the listener each new state before `find` gives any of it."""
+        self._listener = listener
+        self._keeper = threading.Thread(target=self._keep, name=f"keep-{name}"[:64], daemon=True)
+        self._keeper.start()
+
+    def stop(self) -> None:
+        """Ends the thread. What the listener was told last stands."""
+        with self._moved:
+            self._stopped = True
+            self._moved.notify_all()
+        if self._keeper is not None:
+            self._keeper.join(STOP_S)
+
+    def _keep(self) -> None:
+        while True:
+            with self._moved:
+                self._moved.wait_for(lambda: self._stopped or self._wanted, timeout=self._pause_s())
+                if self._stopped:
+                    return
+                self._wanted = False
+            try:
+                self._tend()
+            except Exception:  # what ends this thread would freeze the set, good or bad
+                logger.exception("a key set could not be tended")
+
+    def _tend(self) -> None:
+        fetches = self._is_due()
+        if fetches:
+            self._fetch(wait=True)
+        if self._is_old(self._life_s):
+            self._tell(())
+        if fetches:
+            with self._moved:
+                self._fetches += 1
+                self._moved.notify_all()
+
+    def _pause_s(self) -> float:
+        """Until the next fetch, or the end of the set's life if that comes first."""
+        if self._tried_at is None:
+            return 0.0
+        now = self._clock()
+        if self._last_error is not None:
+            next_s = self._tried_at + self._refetch_s - now
+            if self._read_at is not None and not self._is_old(self._life_s):
+                next_s = min(next_s, self._read_at + self._life_s - now)
+        else:
+            early = self._refresh_s * random.uniform(1 - JITTER, 1)  # noqa: S311
+            next_s = self._tried_at + max(early, self._refetch_s) - now
+        return max(next_s, 0.01)
+
+    def _is_due(self) -> bool:
+        """Not more often than `_refetch_s`, whoever asked."""
+        return self._tried_at is None or self._clock() - self._tried_at >= self._refetch_s
+
+    def _ask(self, *, wait: bool) -> bool:
+        """Has the keeper fetch; true if the set is newer than when this was called."""
+        with self._moved:
+            before, fetches = self._read_at, self._fetches
+            if not self._is_due():
+                return False
+            self._wanted = True
+            self._moved.notify_all()
+            if wait:
+                self._moved.wait_for(lambda: self._fetches != fetches, timeout=WAIT_S)
+        return self._read_at != before
+
+    # ---- one fetch
+
     def _has(self, kid: str) -> bool:
         return any(key.kid == kid for key in self._keys)
 
@@ -275,6 +410,9 @@ class KeySet:
 
     def _refresh(self, *, wait: bool) -> bool:
         """Fetches, unless that was tried just now. True if the set is newer than when this was called."""
+        return self._ask(wait=wait) if self._keeper is not None else self._fetch(wait=wait)
+
+    def _fetch(self, *, wait: bool) -> bool:
         before = self._read_at
         if not self._fetching.acquire(blocking=wait, timeout=WAIT_S if wait else -1):
             return False
@@ -282,7 +420,7 @@ class KeySet:
             if self._read_at != before:
                 return True  # another one fetched while this one waited
             now = self._clock()
-            if self._tried_at is not None and now - self._tried_at < MIN_REFETCH_S:
+            if not self._is_due():
                 return False
             self._tried_at = now
             return self._replace(now)
@@ -295,6 +433,15 @@ class KeySet:
         except KeySetError as error:
             self._last_error = str(error)
             return False
+        members = tuple(key.member for key in keys)
+        # First told, then found: a proof never rests on a key that its authority does not have yet.
+        self._tell(members)
         self._keys, self._read_at, self._last_error = keys, now, None
+        self._members, self._revision = members, revision_of(members)
         self._unknown = set()
         return True
+
+    def _tell(self, members: tuple[str, ...]) -> None:
+        if self._listener is not None and members != self._told:
+            self._listener(members)
+            self._told = members

@@ -11,6 +11,7 @@ import logging
 import threading
 import time
 from dataclasses import dataclass
+from operator import attrgetter
 from typing import TYPE_CHECKING, Any, Final
 
 from signalwarden import config
@@ -39,8 +40,13 @@ MAX_WARNINGS: Final = 20
 
 # What a reload can't change: these are bound when the server starts.
 FIXED: Final = (
-    *("listen", "tls", "identity", "state", "keys", "decision_log", "signals", "policies", "insecure"),
+    *("listen", "tls.cert", "tls.key", "tls.client_ca", "tls.spire", "tls.doors", "workload_api"),
+    *("state", "keys", "decision_log", "signals", "policies", "insecure"),
+    # A first or last source of tokens: the front door has threads for first sight, or has none.
+    "identity.takes_tokens",
 )
+SAID: Final = {"identity.takes_tokens": "identity.sources"}
+"""How it is called in the settings."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -229,9 +235,16 @@ def _say_new_warnings(before: Loaded, after: Loaded) -> None:
 def _refuse_fixed(before: Settings, after: Settings) -> None:
     """A changed setting that a reload can't bring into force is a mistake, not something to ignore."""
     findings = [
-        Problem("error", "signalwarden.yaml", 0, 0, "needs_restart", f"`{name}` changes only with a restart")
+        Problem(
+            "error",
+            "signalwarden.yaml",
+            0,
+            0,
+            "needs_restart",
+            f"`{SAID.get(name, name)}` changes only with a restart",
+        )
         for name in FIXED
-        if getattr(before, name) != getattr(after, name)
+        if attrgetter(name)(before) != attrgetter(name)(after)
     ]
     if findings:
         raise ConfigurationError(findings)

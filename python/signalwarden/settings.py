@@ -7,7 +7,7 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import ConfigDict, Field
 
 from signalwarden.identity_settings import BundleSettings, IdentitySettings
 from signalwarden.values import (
@@ -105,6 +105,12 @@ DOORS: tuple[Door, ...] = ("signals", "check", "admin")
 
 class Tls(Strict):
     """Our own certificate, whose clients' certificates are good, and which doors ask for them."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "dependentRequired": {key: [other for other in TLS_FILES if other != key] for key in TLS_FILES}
+        }
+    )
 
     cert: FilePath | None = Field(default=None, description="our certificate, its chain behind it")
     key: FilePath | None = Field(default=None, description="its private key")

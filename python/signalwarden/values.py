@@ -291,6 +291,14 @@ def span_s(value: object) -> float:
     return seconds
 
 
+def span_text(seconds: float) -> str:
+    """A span as it is written: a whole number of the largest unit."""
+    for unit, size in reversed(_UNITS.items()):
+        if seconds >= size and seconds % size == 0:
+            return f"{seconds / size:.0f}{unit}"
+    return f"{seconds * 1000:.0f}ms"
+
+
 def _header(text: str) -> str:
     if _HEADER.fullmatch(text) is None:
         raise bad_value(f"expected the name of a header in lower case, found `{text}`")
@@ -380,6 +388,7 @@ Insecure = Annotated[bool, BeforeValidator(_refuse_insecure), WithJsonSchema({"c
 Duration = Annotated[
     float,
     PlainValidator(span_s),
+    PlainSerializer(span_text, return_type=str),
     WithJsonSchema({"type": "string", "pattern": f"^{_SPAN.pattern}$"}),
 ]
 """In seconds; written as a number and a unit."""

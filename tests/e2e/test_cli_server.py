@@ -216,3 +216,51 @@ def test_an_edit_comes_into_force_by_itself_and_its_record_says_what_it_widens(s
             "sentence": "`everyone-reads` is new and allows what it permits",
         }
     ]
+
+
+def test_a_revocation_counts_at_the_next_request_and_after_a_kill(server: Server) -> None:
+    publisher, operator = server.made.publisher_token, server.made.operator_token
+
+    def asked() -> tuple[object, object]:
+        server.asked += 1
+        server.ask()
+        record = records(server, server.asked)[-1]
+        return record["reason"], record.get("detail")
+
+    server.run("signals", "publish", "device_trust", starter.AGENT, "4", token=publisher)
+    server.run("signals", "publish", "posture", starter.AGENT, "ok", token=publisher)
+    assert server.run("revocations", token=operator) == "nothing is revoked\n"
+    assert asked()[0] == "allowed"
+    other = "spiffe://prod.example/ns/agents/sa/other"
+    server.run("revoke", "--subject", other, "--reason", "not this one", token=operator)
+    assert asked()[0] == "allowed"
+    said = server.run(
+        "revoke", "--subject", starter.AGENT, "--reason", "INC-7: its key leaked", token=operator
+    )
+    server.process.kill()
+    assert re.fullmatch(rf"revoked: subject {starter.AGENT}, issued before \S+Z\n", said)
+    server.restart()
+    assert asked() == ("identity_invalid", "the certificate has been revoked")
+    listed = json.loads(server.run("revocations", "--json", token=operator))
+    assert [entry["subject"] for entry in listed["revocations"]] == [other, starter.AGENT]
+    assert (listed["count"], listed["truncated"]) == (2, False)
+    assert re.search(
+        rf"^- +- +{starter.AGENT} +any +\S+Z", server.run("revocations", token=operator), re.MULTILINE
+    )
+
+
+def test_a_slip_at_revoking_is_told_and_revokes_nothing(server: Server) -> None:
+    publisher, operator = server.made.publisher_token, server.made.operator_token
+    why = ("--reason", "a slip")
+    assert "`right_missing`" in server.run("revoke", "--jti", "a", *why, token=publisher, status=2)
+    assert "64 lower-case hex digits" in server.run(
+        "revoke", "--digest", "secret-of-somebody", *why, token=operator, status=2
+    )
+    assert 'one of "jti", "digest"' in server.run(
+        "revoke", "--jti", "a", "--subject", "b", *why, token=operator, status=2
+    )
+    early = ("revoke", "--issued-before", "2026-11-01T00:00:00Z", *why)
+    assert "say `--everyone`" in server.run(*early, token=operator, status=2)
+    assert "missing option '--reason'" in server.run("revoke", "--jti", "a", token=operator, status=2).lower()
+    assert server.run("revocations", token=operator) == "nothing is revoked\n"
+    assert "revoked: issued before 2026-11-01" in server.run(*early, "--everyone", token=operator)

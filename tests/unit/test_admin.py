@@ -13,11 +13,13 @@ from fastapi.testclient import TestClient
 
 from signalwarden.admin import CALLS, MAX_BODY_BYTES, RESERVED, SSF_PUSH, AdminReason, Call, build
 from signalwarden.config import Right
+from signalwarden.doors import PEER_CHAIN
 from signalwarden.errors import (
     BadInputError,
     ConfigurationError,
     Problem,
     RateLimitedError,
+    RevocationsFullError,
     StateError,
     UnknownPublisherError,
 )
@@ -36,15 +38,23 @@ class FakeServices:
         self.may: frozenset[Right] = frozenset(Right)
         self.fault: Exception | None = None
         self.is_ready = True
+        self.knows_certificates = True
+        self.chains: list[bytes] = []
         self.refusals: list[tuple[str | None, Right | None, str]] = []
         self.published: list[tuple[bytes, str]] = []
         self.asked: list[tuple[str | None, int]] = []
         self.switched: list[tuple[str, str, str | None, bool]] = []
+        self.revoked: list[tuple[str, bytes]] = []
         self.pushed: list[tuple[str, str | None, bytes]] = []
         self.vouched: list[tuple[str, str]] = []
 
-    def authenticate(self, token: bytes) -> Client | None:
+    def authenticate(self, token: bytes, chain: bytes = b"") -> Client | None:
+        self.chains.append(chain)
         return Client("spiffe://prod.example/client", self.may) if token == SECRET.encode() else None
+
+    def authenticate_peer(self, chain: bytes) -> Client | None:
+        self.chains.append(chain)
+        return Client("spiffe://prod.example/svid", self.may) if self.knows_certificates else None
 
     def refused(self, client: Client | None, right: Right | None, detail: str) -> None:
         self.refusals.append((client.id if client else None, right, detail))
@@ -81,6 +91,15 @@ class FakeServices:
     def publishers(self) -> bytes:
         self._fail()
         return b'{"publishers":[]}'
+
+    def revoke(self, actor: str, body: bytes) -> bytes:
+        self._fail()
+        self.revoked.append((actor, body))
+        return b'{"revoked":{}}'
+
+    def revocations(self, limit: int) -> bytes:
+        self._fail()
+        return b'{"revocations":[],"count":%d,"truncated":false}' % limit
 
     def register(self) -> bytes:
         self._fail()
@@ -207,6 +226,48 @@ def test_a_call_with_an_unknown_token_is_refused(http: TestClient, row: Call) ->
     assert 'error="invalid_token"' in answer.headers["www-authenticate"]
 
 
+@pytest.fixture
+def over_tls(services: FakeServices) -> TestClient:
+    """The API as a client with a certificate calls it."""
+    app = build(services)
+
+    async def with_peer(scope: Any, receive: Any, send: Any) -> None:
+        scope.setdefault("state", {})[PEER_CHAIN] = b"chain"
+        await app(scope, receive, send)
+
+    return TestClient(with_peer, raise_server_exceptions=False)
+
+
+def test_a_client_may_come_with_a_certificate_alone(over_tls: TestClient, services: FakeServices) -> None:
+    assert over_tls.get("/v1/signals").status_code == 200
+    assert services.chains == [b"chain"]
+
+
+def test_a_certificate_of_no_client_is_refused_and_its_connection_ended(
+    over_tls: TestClient, services: FakeServices
+) -> None:
+    services.knows_certificates = False
+    answer = over_tls.get("/v1/signals")
+    problem(answer, AdminReason.CERTIFICATE_REFUSED)
+    assert answer.headers["connection"] == "close"
+    assert answer.headers["www-authenticate"] == 'Bearer realm="signalwarden"'
+    assert over_tls.get("/healthz").status_code == 200
+
+
+@pytest.mark.parametrize("header", ["", "Bearer unknown", "Basic eDp5", "Bearer a b"])
+def test_a_bad_token_is_no_reason_to_look_at_the_certificate_alone(over_tls: TestClient, header: str) -> None:
+    answer = over_tls.get("/v1/signals", headers={"authorization": header})
+    assert answer.json()["reason"] in ("token_missing", "token_refused")
+
+
+def test_a_token_comes_with_the_certificate_of_its_connection(
+    over_tls: TestClient, services: FakeServices
+) -> None:
+    headers = {"authorization": f"Bearer {SECRET}"}
+    assert over_tls.get("/v1/signals", headers=headers).status_code == 200
+    assert services.chains == [b"chain"]
+
+
 @pytest.mark.parametrize("row", GUARDED, ids=row_id)
 def test_a_right_opens_its_own_calls_and_no_others(
     http: TestClient, services: FakeServices, row: Call
@@ -328,6 +389,25 @@ def test_a_switch_that_fails_says_why(http: TestClient, services: FakeServices) 
     problem(http.post("/v1/publishers/disable", content=SWITCH), AdminReason.NOT_KEPT)
     services.fault = BadInputError("expected a SPIFFE ID")
     problem(http.post("/v1/publishers/disable", content=SWITCH), AdminReason.MALFORMED)
+
+
+def test_a_revocation_goes_to_the_app_with_who_asked(http: TestClient, services: FakeServices) -> None:
+    body = b'{"jti":"a","reason":"leaked"}'
+    assert http.post("/v1/revocations", content=body).json() == {"revoked": {}}
+    assert services.revoked == [("spiffe://prod.example/client", body)]
+    assert http.get("/v1/revocations").json()["count"] == 100
+    assert http.get("/v1/revocations", params={"limit": 7}).json()["count"] == 7
+    problem(http.get("/v1/revocations?limt=7"), AdminReason.MALFORMED)
+
+
+def test_a_revocation_that_fails_says_why(http: TestClient, services: FakeServices) -> None:
+    services.fault = BadInputError("`digest`: expected 64 lower-case hex digits")
+    body = problem(http.post("/v1/revocations", content=b"{}"), AdminReason.MALFORMED)
+    assert body["detail"] == "`digest`: expected 64 lower-case hex digits"
+    services.fault = RevocationsFullError("3 revocations are in force and no more are held")
+    problem(http.post("/v1/revocations", content=b"{}"), AdminReason.REVOCATIONS_FULL)
+    services.fault = StateError("the disk is full")
+    problem(http.post("/v1/revocations", content=b"{}"), AdminReason.NOT_KEPT)
 
 
 def test_listing_passes_subject_and_limit(http: TestClient, services: FakeServices) -> None:

@@ -100,7 +100,7 @@ LAYERS: tuple[set[str], ...] = (
     {"mtls", "services", "keys", "doors", "state", "decision_log", "metrics", "rates", "register", "tallies"}
     | {"difference", "watch", "keysets"},
     {"signals", "intake", "tokens", "tasks", "approvals", "in_force"},
-    {"publish_door", "publishers", "reloads"},
+    {"publish_door", "publishers", "reloads", "revocations"},
     {
         *("server", "admin", "offline", "starter", "admin_client", "terminal", "reports", "envoy_config"),
         *("register_document", "register_view", "approve"),
@@ -139,6 +139,7 @@ IMPORTS: Edges = {
     "mtls": {"errors", "files", "values"},
     "publish_door": {"_core", "doors", "errors", "mtls", "values"},
     "publishers": {"_core", "decision_log", "errors", "intake", "values"},
+    "revocations": {"_core", "decision_log", "errors", "intake", "values"},
     "health": set(),
     "server": {"config", "doors", "errors", "health"},
     "admin": {"config", "errors", "services", "signals"},
@@ -162,6 +163,7 @@ IMPORTS: Edges = {
             "publishers",
             "register",
             "reloads",
+            "revocations",
             "server",
             "services",
             "signals",

@@ -119,7 +119,6 @@ state: "redis://x"
         (2, "unknown_key"),
         (3, "bad_value"),
         (3, "not_built"),
-        (4, "not_built"),
         (4, "bad_value"),
         (6, "not_built"),
         (6, "bad_value"),
@@ -134,21 +133,14 @@ state: "redis://x"
 @pytest.mark.parametrize(
     "line",
     [
-        "tls: {spire: a}",
-        "tls: {check_clients: []}",
-        "identity: {sources: [xfcc]}",
-        "identity: {sources: [envoy_peer, jwt_svid]}",
-        "identity: {sources: [oauth]}",
         "listen: {front: native}",
         "decision_log: {ack: synced}",
         "decision_log: {on_full: allow}",
-        "principals: []",
         "insecure: true",
         *(
             f'clients: [{{id: "spiffe://prod.example/x", may: [{right}], {WITH_TOKEN}}}]'
             for right in ("tasks", "override", "workflows", "approve", "evaluate")
         ),
-        'clients: [{id: "spiffe://prod.example/x", may: [read]}]',
     ],
 )
 def test_what_is_not_built_yet_is_an_error_that_says_so(line: str) -> None:

@@ -9,6 +9,8 @@ from typing import Any
 import pytest
 
 from signalwarden import _core
+from signalwarden.identity_settings import IdentitySettings
+from signalwarden.settings import Settings
 from tests import asking
 
 VECTORS: dict[str, Any] = asking.vectors("reasons.json")[0]
@@ -28,12 +30,22 @@ def request_of(case: dict[str, Any]) -> bytes:
     return bytes(asking.check_request(host="pay.prod.example", headers=headers, body=body, **sent))
 
 
+def request_token(case: dict[str, Any]) -> str:
+    token: str = case["request"]["headers"]["authorization"]
+    return token.removeprefix("Bearer ")
+
+
 def engine_for(case: dict[str, Any], now_us: int) -> _core.Engine:
     """The decision point of a case; signals are as fresh as can be."""
     engine = _core.Engine(log_capacity=0 if case.get("log") == "full" else 10)
     if case.get("engine") == "empty":
         return engine
-    engine.swap(asking.load(VECTORS["directory"], now_us=now_us))
+    identity = IdentitySettings.model_validate_json(json.dumps(VECTORS["identity"]))
+    settings = Settings(trust_domain="prod.example", identity=identity) if "token" in case else None
+    core_settings = settings.for_core() if settings else None
+    engine.swap(asking.load(VECTORS["directory"], settings=core_settings, now_us=now_us))
+    if settings and case["token"] is not None:
+        asking.prove(engine, settings, request_token(case), now_us=now_us, **case["token"])
     for signal in case.get("signals", VECTORS["signals"]):
         asking.publish(engine, signal["name"], signal["value"], observed_us=now_us)
     if case.get("engine") == "closed":
@@ -85,7 +97,7 @@ def test_a_checked_request_has_the_reason_of_its_vector(case: dict[str, Any]) ->
 def test_each_live_reason_has_a_vector_and_no_reserved_one() -> None:
     live = {code for code, (_, _, is_live, _) in TABLE.items() if is_live}
     assert {case["reason"] for case in CASES} == live
-    assert (len(TABLE), len(live)) == (31, 16)
+    assert (len(TABLE), len(live)) == (31, 22)
 
 
 def test_no_case_is_lost() -> None:

@@ -22,6 +22,7 @@ from signalwarden.cli import (
     log,
     publishers,
     register,
+    revocations,
     server,
     signals,
     streams,
@@ -32,7 +33,19 @@ from signalwarden.terminal import count, say
 
 __all__ = ["app", "main"]
 
-GROUPS: Final = (directory, diff, server, signals, register, approve, publishers, streams, log, envoy)
+GROUPS: Final = (
+    directory,
+    diff,
+    server,
+    signals,
+    register,
+    approve,
+    publishers,
+    streams,
+    revocations,
+    log,
+    envoy,
+)
 """In the order of `--help`. Each adds its verbs with `add(app)`."""
 
 app = typer.Typer(

@@ -1,11 +1,12 @@
-//! The way of a request, readable at a glance: decode, route, identify, admit the grant, gather facts, evaluate,
-//! decide, record, encode (DESIGN section 3). The first failing step gives the reason.
+//! The way of a request, readable at a glance: decode, route, identify, admit principal and grant, gather facts,
+//! evaluate, decide, record, encode (DESIGN section 3). The first failing step gives the reason.
 
 use crate::{
     decide::{self, Denial, Permit},
     identity::{Evidence, IdentityRefused, Proofs, Unestablished, UnknownToken, Validated},
-    model::{Fingerprint, Peer, Request, Timestamp},
+    model::{Fingerprint, Peer, PrincipalRecord, Request, Timestamp},
     policy::{EntityUnknown, IdentityView, Query, RequestView, SignalIndex, Slice, reasoning},
+    principals::NotAdmitted,
     reason::Reason,
     record::{self, Asked, DecisionId, Record, ring::Ring},
     route::{Resolved, Unresolved},
@@ -199,14 +200,15 @@ fn decide_on(
     let established = snapshot.identity.establish(&request, ground.proofs, ground.validated, ground.now);
     let evidence = record.evidence.insert(established.map_err(|why| Stop::of(why, &request))?);
     *counting = Counting::of(ground, evidence, &request);
+    let known = snapshot.policies.record_of(&evidence.principal);
+    snapshot.principals.admit(known, &resolved.route, ground.now)?;
     decide::admit_grant(&resolved.route)?;
-    let query = record.query.insert(query(resolved, evidence, &request.method));
+    let query = record.query.insert(query(resolved, evidence, known, &request.method));
     let slice = snapshot.policies.slice(query)?;
-    let device = snapshot.policies.device_of(&evidence.principal);
     let asker = Asker {
         principal: &evidence.principal,
         resource: &resolved.resource,
-        device: device.as_deref(),
+        device: known.and_then(|record| record.device.as_deref()),
         route: &resolved.route,
         proofs: &evidence.proofs,
         derived: &ground.running.derived,
@@ -239,7 +241,7 @@ fn wanted<'a>(running: &'a Running, query: &Query, slice: &dyn Slice) -> (Vec<Si
     signals.iter().filter_map(|s| running.cells.get(usize::from(s.0)).map(|cells| (*s, cells))).unzip()
 }
 
-fn query(resolved: &Resolved, evidence: &Evidence, method: &str) -> Query {
+fn query(resolved: &Resolved, evidence: &Evidence, known: Option<&PrincipalRecord>, method: &str) -> Query {
     Query {
         principal: evidence.principal.clone(),
         action: resolved.route.action.clone(),
@@ -258,6 +260,7 @@ fn query(resolved: &Resolved, evidence: &Evidence, method: &str) -> Query {
             age_seconds: evidence.age.map(|age| age.as_micros() / 1_000_000),
             actor: evidence.actor.clone(),
             interactive: evidence.interactive,
+            legacy: known.is_some_and(PrincipalRecord::is_legacy),
         },
     }
 }
@@ -420,6 +423,12 @@ impl From<Malformed> for Denial {
 impl From<Unresolved> for Denial {
     fn from(unresolved: Unresolved) -> Self {
         Self::new(unresolved.reason, unresolved.detail)
+    }
+}
+
+impl From<NotAdmitted> for Denial {
+    fn from(refused: NotAdmitted) -> Self {
+        Self::new(refused.reason, refused.detail)
     }
 }
 

@@ -18,6 +18,7 @@ mod idle;
 pub mod limits;
 pub mod model;
 pub mod policy;
+pub mod principals;
 pub mod reason;
 pub mod record;
 pub mod route;

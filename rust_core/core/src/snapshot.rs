@@ -5,11 +5,14 @@ use crate::{
     findings::{Finding, Findings, Place},
     identity::{Identity, IdentitySettings},
     idle, limits,
-    model::{ActionId, Influence, SignalName, SpiffeIdError, Timestamp, TrustDomain, WhenUnavailable, hex},
+    model::{
+        ActionId, Environment, Influence, SignalName, SpiffeIdError, Timestamp, TrustDomain, WhenUnavailable, hex,
+    },
     policy::{
         ActionRule, PolicyEngine, SignalIndex, SignalRule,
         cedar::{CedarEngine, CedarFiles},
     },
+    principals::{self, Principals},
     route::{ActionDecl, Routes},
     signals::{Cells, Contract, Flow, Register, Store, derived::Derived, feeds::Feed},
 };
@@ -65,6 +68,8 @@ pub struct Snapshot {
     pub rules: Vec<SignalRule>,
     /// The policies.
     pub policies: Box<dyn PolicyEngine>,
+    /// What stands against a principal before any policy.
+    pub principals: Principals,
     /// Signals that are read for the record alone: those that an action only observes, and those of observing policies.
     pub observed: HashMap<ActionId, Vec<SignalIndex>>,
     /// What was said at load and did not stop it.
@@ -140,6 +145,7 @@ impl Snapshot {
         let engine = CedarEngine::load(files_of_cedar, &actions, &rules, &mut findings);
         if let (Some(register), Some(engine)) = (&register, &engine) {
             idle::warn(&actions, register, engine, &mut findings);
+            principals::warn(&engine.records(), now, &mut findings);
         }
         if !routes_are_whole {
             // A route with a mistake declares no action, and what uses the action is not to blame.
@@ -160,6 +166,7 @@ impl Snapshot {
                 register,
                 rules,
                 policies: Box::new(engine),
+                principals: Principals::new(settings.require_record),
                 warnings: findings,
                 files: files.iter().map(|(name, content)| (name.clone(), hex(&Sha256::digest(content)))).collect(),
             }),
@@ -201,10 +208,12 @@ impl Snapshot {
             "signals": signals.collect::<Vec<_>>(),
             "routes": self.routes.all().iter().map(|route| json!({
                 "route": &*route.label, "match": route.describe_match(), "definition_sha256": route.digest(), "action": route.action.as_str(), "resource_type": &*route.resource_type,
-                "system": route.system.as_deref(), "tier": route.tier.as_str(), "sensitivity": route.sensitivity.as_str(),
+                "system": route.system.as_deref(), "environment": route.environment.as_ref().map(Environment::as_str), "tier": route.tier.as_str(), "sensitivity": route.sensitivity.as_str(),
                 "facts": route.facts.iter().map(|(name, value)| (name.to_string(), value.to_json())).collect::<serde_json::Map<_, _>>(),
                 "enforce": route.enforce, "line": route.place.line,
             })).collect::<Vec<_>>(),
+            "principals": self.policies.records().iter().filter(|listed| listed.record.restricts())
+                .map(principals::describe).collect::<Vec<_>>(),
             "actions": self.routes.actions().iter().map(|action| json!({
                 "action": action.id.as_str(), "tier": action.tier.as_str(),
             })).collect::<Vec<_>>(),

@@ -16,7 +16,7 @@ use serde_json::Value as Json;
 use signalwarden_core::{
     engine::Engine,
     identity::Validated,
-    model::{Body, HeaderEntry, Headers, Peer, Request, SpiffeId, Timestamp},
+    model::{Body, HeaderEntry, Headers, Peer, PrincipalRecord, Request, SpiffeId, Timestamp},
     policy::{EntityUnknown, PolicyEngine, PolicyInfo, Query, Slice},
     reason::Reason,
     record::InfluenceMode,
@@ -260,7 +260,7 @@ impl PolicyEngine for Panics {
     fn policies(&self) -> &[Arc<PolicyInfo>] {
         &[]
     }
-    fn device_of(&self, _: &SpiffeId) -> Option<Arc<str>> {
+    fn record_of(&self, _: &SpiffeId) -> Option<&PrincipalRecord> {
         None
     }
     fn slice<'e>(&'e self, _: &Query) -> Result<Box<dyn Slice + 'e>, EntityUnknown> {

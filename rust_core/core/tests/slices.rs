@@ -125,6 +125,7 @@ fn slices_and_unsliced_cedar_agree_on_decision_and_determining_policies() {
                 age_seconds: None,
                 actor: None,
                 interactive: false,
+                legacy: false,
             },
         };
         let slice = engine.slice(&query).unwrap();

@@ -10,7 +10,8 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Final
 
-from signalwarden.signals.ssf.set import SecurityEventToken, microseconds
+from signalwarden.jose import microseconds
+from signalwarden.signals.ssf.set import SecurityEventToken
 from signalwarden.signals.ssf.subjects import Aim, InexpressibleError, Rules, Subject, read_subject
 
 __all__ = [

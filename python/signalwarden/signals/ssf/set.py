@@ -4,19 +4,14 @@ Signals asks of it (SSF 1.0, section 4.1). Nothing here knows what an event mean
 
 from __future__ import annotations
 
-import json
-import math
-import re
-from base64 import urlsafe_b64decode
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any, Final, Protocol
 
-from jwt import PyJWS
-from jwt.exceptions import PyJWTError
-
+from signalwarden import jose
 from signalwarden.errors import SignalwardenError
+from signalwarden.jose import microseconds
 from signalwarden.keysets import ALGORITHMS, PublicKey
 
 __all__ = ["ErrorCode", "KeyFinder", "SecurityEventToken", "SetRefusedError", "Verifier"]
@@ -30,14 +25,10 @@ MAX_JTI_BYTES: Final = 256
 MAX_AUDIENCES: Final = 64
 MAX_SKEW_US: Final = 5_000_000
 """How far ahead of our clock a transmitter's may be; as for published values."""
-MAX_SECONDS: Final = 253_402_300_800
-"""The year 10000: what lies beyond is no time, but milliseconds or nonsense."""
 TYPES: Final = ("secevent+jwt", "application/secevent+jwt")
 """RFC 8417 section 2.3, and the same with the prefix that RFC 7515 section 4.1.9 lets out. Compared in lower case."""
 TOP_LEVEL_REFUSED: Final = ("sub", "exp")
 """SSF 1.0, sections 4.1.2 and 4.1.7: what has them is another kind of token."""
-
-_COMPACT = re.compile(rb"([A-Za-z0-9_-]+)\.([A-Za-z0-9_-]+)\.([A-Za-z0-9_-]+)")
 
 
 class ErrorCode(StrEnum):
@@ -90,7 +81,11 @@ class Verifier:
 
     def verify(self, raw: bytes, now_us: int) -> SecurityEventToken:
         """Raises SetRefusedError for what is no SET of this feed, KeySetError while its key can't be had."""
-        claims = _object(self._payload(raw), "the claims")
+        payload = self._payload(raw)
+        try:
+            claims = jose.read_object(payload, "the claims of the SET")
+        except jose.MalformedError as error:
+            raise _malformed(str(error)) from error
         if claims.get("iss") != self.issuer:
             raise SetRefusedError(ErrorCode.INVALID_ISSUER, "`iss` is not the issuer of this feed")
         if self.audience not in _audiences(claims):
@@ -103,25 +98,19 @@ class Verifier:
 
     def _payload(self, raw: bytes) -> bytes:
         """The signed bytes. The algorithm is judged before anything is done with it."""
-        if len(raw) > MAX_SET_BYTES:
-            raise _malformed(f"a SET has at most {MAX_SET_BYTES} bytes")
-        segments = _COMPACT.fullmatch(raw)
-        if segments is None:
-            raise _malformed("expected a signed JWT in compact form")
-        header = _object(_decoded(segments[1]), "the header")
-        algorithm = _algorithm(header)
-        key = self.keys.find(_kid(header), algorithm)
+        try:
+            signed = jose.read(raw, max_bytes=MAX_SET_BYTES, what="the SET")
+        except jose.MalformedError as error:
+            raise _malformed(str(error)) from error
+        algorithm = _algorithm(signed.header)
+        key = self.keys.find(_kid(signed.header), algorithm)
         if key is None:
             raise SetRefusedError(
                 ErrorCode.INVALID_KEY, "the key that the SET names is not one of the transmitter's"
             )
-        try:
-            payload: bytes = PyJWS(algorithms=[algorithm]).decode(
-                raw, key=key.material, algorithms=[algorithm]
-            )
-        except PyJWTError as error:
-            raise SetRefusedError(ErrorCode.AUTHENTICATION_FAILED, "the signature does not hold") from error
-        return payload
+        if not signed.is_signed_by(key, algorithm):
+            raise SetRefusedError(ErrorCode.AUTHENTICATION_FAILED, "the signature does not hold")
+        return signed.payload
 
 
 def _malformed(description: str, *, genuine: bool = False) -> SetRefusedError:
@@ -188,53 +177,3 @@ def _token(claims: Mapping[str, Any], now_us: int) -> SecurityEventToken:
     if not all(isinstance(payload, dict) for payload in events.values()):
         raise _malformed("the payload of an event is no object", genuine=True)
     return SecurityEventToken(jti, issued_at, claims.get("sub_id"), events)
-
-
-def microseconds(value: object) -> int | None:
-    """A NumericDate (RFC 7519 section 2) in microseconds; None if it is none."""
-    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < MAX_SECONDS:
-        return None
-    return round(value * 1_000_000)
-
-
-# ---------------------------------------------------------------- JSON
-
-
-def _decoded(segment: bytes) -> bytes:
-    try:
-        return urlsafe_b64decode(segment + b"=" * (-len(segment) % 4))
-    except ValueError as error:
-        raise _malformed("a part of the SET is not base64url") from error
-
-
-def _object(text: bytes, what: str) -> dict[str, Any]:
-    """One object, of which nobody can read two meanings: no key twice, no text that can't be written."""
-    try:
-        content = json.loads(
-            text.decode("utf-8"), object_pairs_hook=_once, parse_constant=_refuse, parse_float=_finite
-        )
-        # Half of a surrogate pair is read by the parser, and written by nobody.
-        json.dumps(content, ensure_ascii=False).encode()
-    except (ValueError, RecursionError) as error:
-        raise _malformed(f"{what} of the SET can't be read as JSON") from error
-    if not isinstance(content, dict):
-        raise _malformed(f"{what} of the SET is no JSON object")
-    return content
-
-
-def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    content = dict(pairs)
-    if len(content) != len(pairs):
-        raise ValueError("a key stands twice")
-    return content
-
-
-def _refuse(word: str) -> object:
-    raise ValueError(word)
-
-
-def _finite(text: str) -> float:
-    number = float(text)
-    if not math.isfinite(number):
-        raise ValueError(text)
-    return number

@@ -4,6 +4,7 @@ pub mod fact;
 mod hex;
 pub mod names;
 pub mod origin;
+pub mod principal;
 pub mod proof;
 pub mod request;
 pub mod spiffe;
@@ -12,8 +13,9 @@ pub mod value;
 
 pub use fact::{Assurance, Fact, Influence, State, WhenUnavailable};
 pub use hex::hex;
-pub use names::{ActionId, FeedName, ResourceId, Sensitivity, SignalName, Subject, Tier};
+pub use names::{ActionId, Environment, FeedName, ResourceId, Sensitivity, SignalName, Subject, Tier};
 pub use origin::{FeedKind, Origin};
+pub use principal::PrincipalRecord;
 pub use proof::{CredentialClass, Fingerprint, Proof, Revoked, Support};
 pub use request::{Body, HeaderEntry, Headers, Peer, Request};
 pub use spiffe::{SpiffeId, SpiffeIdError, TrustDomain};

@@ -16,6 +16,10 @@ pub struct ActionId(Arc<str>);
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct FeedName(Arc<str>);
 
+/// Name of an environment, such as `prod`: visible ascii, at most 128 bytes.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Environment(Arc<str>);
+
 /// How a name of a signal, a fact or a feed is written, for messages.
 pub const NAME_FORM: &str = "a lowercase letter, then lowercase letters, digits and `_`, at most 64";
 
@@ -63,6 +67,22 @@ impl ActionId {
     }
 }
 
+impl Environment {
+    /// How one is written, for messages.
+    pub const FORM: &'static str = "a name of at most 128 visible ascii characters";
+
+    /// Parses a name.
+    pub fn parse(text: &str) -> Option<Self> {
+        let good = !text.is_empty() && text.len() <= 128 && text.bytes().all(|b| b.is_ascii_graphic());
+        good.then(|| Self(text.into()))
+    }
+
+    /// The name as written.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
 fn name(text: &str, longest: usize, also: &str) -> Option<Arc<str>> {
     let good = text.len() <= longest
         && text.starts_with(|c: char| c.is_ascii_lowercase())
@@ -77,6 +97,12 @@ impl fmt::Display for SignalName {
 }
 
 impl fmt::Display for FeedName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl fmt::Display for Environment {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.0)
     }

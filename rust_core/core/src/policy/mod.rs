@@ -8,8 +8,8 @@ pub mod reasoning;
 
 use crate::findings::Place;
 use crate::model::{
-    ActionId, Assurance, Fact, Influence, ResourceId, SignalName, SignalType, SpiffeId, State, Tier, Value,
-    WhenUnavailable,
+    ActionId, Assurance, Fact, Influence, PrincipalRecord, ResourceId, SignalName, SignalType, SpiffeId, State, Tier,
+    Value, WhenUnavailable,
 };
 use std::{collections::BTreeMap, collections::BTreeSet, sync::Arc};
 
@@ -96,6 +96,8 @@ pub struct IdentityView {
     pub actor: Option<Arc<str>>,
     /// Whether a human stands at the origin of the credential, as far as it can be told.
     pub interactive: bool,
+    /// Whether the principal stands for somebody who has nothing but a long-lived secret.
+    pub legacy: bool,
 }
 
 /// Whether a policy permits or forbids.
@@ -190,8 +192,13 @@ pub trait PolicyEngine: Send + Sync {
     /// Every policy, in a stable order.
     fn policies(&self) -> &[Arc<PolicyInfo>];
 
-    /// Text of the principal's attribute `device`, if it is listed and has one.
-    fn device_of(&self, principal: &SpiffeId) -> Option<Arc<str>>;
+    /// What is said of a principal; `None` if it is not listed. Asked once for each request.
+    fn record_of(&self, principal: &SpiffeId) -> Option<&PrincipalRecord>;
+
+    /// What is said of every listed principal, by name, with its place in the file of entities.
+    fn records(&self) -> Vec<Listed<'_>> {
+        Vec::new()
+    }
 
     /// Picks the enforcing policies whose scope can match, and fixes what does not vary between evaluations.
     /// `Err`: principal or resource is not listed although a policy of this action asks for it.
@@ -212,6 +219,17 @@ pub trait PolicyEngine: Send + Sync {
     fn slice_observing<'e>(&'e self, _query: &Query) -> Option<Observing<'e>> {
         None
     }
+}
+
+/// A workload that the directory lists.
+#[derive(Clone, Copy, Debug)]
+pub struct Listed<'a> {
+    /// Which one.
+    pub principal: &'a SpiffeId,
+    /// What is said of it.
+    pub record: &'a PrincipalRecord,
+    /// Where; the file as a whole unless the record is one of a legacy principal, of which there is more to say.
+    pub place: Place,
 }
 
 /// What there is to judge for the record, beside the decision.

@@ -1,10 +1,9 @@
 //! A record as one line of JSON (schema in `docs/schema/decision-record.schema.json`).
 
-use super::Record;
+use super::{Record, principal::PrincipalPart};
 use crate::{
     decide,
-    identity::Evidence,
-    model::{Fact, Fingerprint, Proof, State, Timestamp},
+    model::{Fact, State},
     policy::{
         Effect, Observing, PolicyInfo, SignalIndex, Slice,
         influence::{Effected, influence},
@@ -106,57 +105,6 @@ struct RequestPart<'a> {
 }
 
 #[derive(Serialize)]
-struct PrincipalPart<'a> {
-    id: &'a str,
-    source: &'static str,
-    kind: &'static str,
-    trust_domain: &'a str,
-    bound: bool,
-    class: &'static str,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    expires_at: Option<String>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    certificate_sha256: Option<String>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    serial: Option<&'a str>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    actor: Option<&'a str>,
-    #[serde(skip_serializing_if = "std::ops::Not::not")]
-    interactive: bool,
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    tokens: Vec<TokenPart<'a>>,
-}
-
-/// A token that counted. Never the token: its digest.
-#[derive(Serialize)]
-struct TokenPart<'a> {
-    sha256: String,
-    class: &'static str,
-    issuer: &'a str,
-    key_id: &'a str,
-    key_set: &'a str,
-    subject: &'a str,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    token_id: Option<&'a str>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    issued_at: Option<String>,
-    expires_at: String,
-    bound: bool,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    actor: Option<&'a str>,
-    #[serde(skip_serializing_if = "<[_]>::is_empty")]
-    earlier_actors: &'a [Box<str>],
-    #[serde(skip_serializing_if = "std::ops::Not::not")]
-    interactive: bool,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    transaction: Option<&'a str>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    scope: Option<&'a str>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    requester: Option<&'a str>,
-}
-
-#[derive(Serialize)]
 struct SignalPart<'a> {
     name: &'a str,
     subject: Option<&'a str>,
@@ -254,7 +202,7 @@ pub fn render(record: &Record, rendering: &Rendering, shed: bool, out: &mut Vec<
         enforced: (!record.enforced).then_some(false),
         detail: &record.detail,
         request: request(record),
-        principal: record.evidence.as_ref().map(principal),
+        principal: record.evidence.as_ref().map(|evidence| PrincipalPart::of(evidence, snapshot)),
         signals: record
             .facts
             .iter()
@@ -283,44 +231,6 @@ pub fn render(record: &Record, rendering: &Rendering, shed: bool, out: &mut Vec<
         // Strings, numbers and maps with string keys always serialise; a record is never half written all the same.
         out.truncate(start);
         render_bare(record, out);
-    }
-}
-
-fn principal(evidence: &Evidence) -> PrincipalPart<'_> {
-    PrincipalPart {
-        id: evidence.principal.as_str(),
-        source: evidence.source,
-        kind: evidence.class.kind(),
-        trust_domain: evidence.principal.trust_domain(),
-        bound: evidence.bound,
-        class: evidence.class.as_str(),
-        expires_at: evidence.expires_at.map(Timestamp::to_rfc3339),
-        certificate_sha256: evidence.certificate.map(Fingerprint::to_hex),
-        serial: evidence.serial.as_deref(),
-        actor: evidence.actor.as_deref(),
-        interactive: evidence.interactive,
-        tokens: evidence.proofs.iter().map(|proof| token(proof)).collect(),
-    }
-}
-
-fn token(proof: &Proof) -> TokenPart<'_> {
-    TokenPart {
-        sha256: proof.digest.to_hex(),
-        class: proof.class.as_str(),
-        issuer: &proof.issuer,
-        key_id: &proof.key_id,
-        key_set: &proof.key_set,
-        subject: &proof.subject,
-        token_id: proof.token_id.as_deref(),
-        issued_at: proof.issued_at.map(Timestamp::to_rfc3339),
-        expires_at: proof.expires_at.to_rfc3339(),
-        bound: proof.certificate.is_some(),
-        actor: proof.actor.as_deref(),
-        earlier_actors: &proof.earlier_actors,
-        interactive: proof.interactive,
-        transaction: proof.transaction.as_deref(),
-        scope: proof.scope.as_deref(),
-        requester: proof.requester.as_deref(),
     }
 }
 

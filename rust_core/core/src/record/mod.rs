@@ -2,6 +2,7 @@
 
 pub mod id;
 mod json;
+mod principal;
 pub mod ring;
 
 pub use id::DecisionId;

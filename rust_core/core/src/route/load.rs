@@ -14,7 +14,7 @@ use crate::{
     findings::{Findings, Place},
     limits,
     model::{
-        ActionId, Sensitivity, Tier,
+        ActionId, Environment, Sensitivity, Tier,
         names::{BUILT_IN_ACTIONS, is_entity_type},
     },
 };
@@ -79,7 +79,7 @@ impl Reader<'_> {
         let tier = fields.require_word("tier", Tier::ALL, self.findings);
         let sensitivity = fields.require_word("sensitivity", Sensitivity::ALL, self.findings);
         let facts = fields.take("facts").map_or_else(|| Some(BTreeMap::new()), |node| load_facts::facts(self, node));
-        fields.not_built("environment", self.findings);
+        let environment = fields.take("environment").map(|node| self.environment(node));
         self.grant(&mut fields, tier);
         let enforce = fields.flag("enforce", self.findings).unwrap_or(true);
         if !enforce {
@@ -99,7 +99,11 @@ impl Reader<'_> {
             sensitivity: sensitivity?,
             facts: facts?,
             enforce,
-            environment: None,
+            environment: match environment {
+                // What can't be read is no route without one: that would be open to every environment.
+                Some(read) => Some(read?),
+                None => None,
+            },
             place: node.place,
             host: host?,
             path: path?,
@@ -273,6 +277,16 @@ impl Reader<'_> {
             self.error(node.place, "bad_name", message);
         }
         good.then(|| Arc::from(text))
+    }
+
+    fn environment(&mut self, node: &Node) -> Option<Environment> {
+        let text = node.text(self.file, "environment", self.findings)?;
+        let name = Environment::parse(text);
+        if name.is_none() {
+            let message = format!("`environment`: expected {}, found `{text}`", Environment::FORM);
+            self.error(node.place, "bad_name", message);
+        }
+        name
     }
 
     fn grant(&mut self, fields: &mut Fields<'_>, tier: Option<Tier>) {

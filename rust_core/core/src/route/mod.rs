@@ -20,7 +20,7 @@ pub use actions::{ActionDecl, ArgDecl};
 
 use crate::{
     findings::{Findings, Place},
-    model::{ActionId, Request, ResourceId, Sensitivity, Tier, Value, hex},
+    model::{ActionId, Environment, Request, ResourceId, Sensitivity, Tier, Value, hex},
     reason::Reason,
 };
 use sha2::{Digest, Sha256};
@@ -53,8 +53,8 @@ pub struct Route {
     pub facts: BTreeMap<Arc<str>, Value>,
     /// False: what policies, signals and tier deny is recorded, and let pass.
     pub enforce: bool,
-    /// Environment of the resource. Not built yet: always `None`.
-    pub environment: Option<Arc<str>>,
+    /// Environment of the resource.
+    pub environment: Option<Environment>,
     /// Where the route begins in the file.
     pub place: Place,
     host: hosts::HostPattern,
@@ -172,7 +172,7 @@ impl Route {
     pub fn digest(&self) -> String {
         let said = (&self.methods, &self.host, &self.path.text, &self.further, &self.resource_id, &self.args);
         let means = (&self.action, &self.resource_type, &self.system, self.tier, self.sensitivity);
-        let adds = (self.enforce, &self.facts);
+        let adds = (self.enforce, &self.facts, &self.environment);
         hex(&Sha256::digest(format!("{said:?} {means:?} {adds:?}")))
     }
 

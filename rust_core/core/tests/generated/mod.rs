@@ -170,6 +170,7 @@ pub(crate) fn query() -> Query {
             age_seconds: None,
             actor: None,
             interactive: false,
+            legacy: false,
         },
     }
 }

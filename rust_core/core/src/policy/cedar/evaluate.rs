@@ -193,6 +193,7 @@ impl<'e> CedarSlice<'e> {
             identity.insert(SmolStr::new_static("kind"), text(self.identity.kind));
             identity.insert(SmolStr::new_static("trust_domain"), text(&self.identity.trust_domain));
             identity.insert(SmolStr::new_static("bound"), ast::Value::from(self.identity.bound));
+            identity.insert(SmolStr::new_static("legacy"), ast::Value::from(self.identity.legacy));
             if let Some(age) = self.identity.age_seconds {
                 identity.insert(SmolStr::new_static("age_seconds"), ast::Value::from(age));
             }

@@ -4,6 +4,7 @@
 mod checks;
 mod entities;
 mod evaluate;
+mod records;
 mod schema;
 mod slices;
 mod values;
@@ -13,11 +14,11 @@ mod walk;
 mod tests;
 
 use super::{
-    ActionRule, EntityUnknown, Mode, Observing, PolicyEngine, PolicyInfo, Query, SignalIndex, SignalRule, Slice,
+    ActionRule, EntityUnknown, Listed, Mode, Observing, PolicyEngine, PolicyInfo, Query, SignalIndex, SignalRule, Slice,
 };
 use crate::{
     findings::Findings,
-    model::{ActionId, SpiffeId},
+    model::{ActionId, PrincipalRecord, SpiffeId},
 };
 use cedar_policy_core::ast::{Effect, EntityType, EntityUID, Expr, SlotEnv};
 use slices::ActionSlice;
@@ -69,6 +70,7 @@ struct Reads {
 /// The compiled policies of one directory.
 pub struct CedarEngine {
     entities: cedar_policy::Entities,
+    records: records::Records,
     compiled: Vec<Compiled>,
     infos: Vec<Arc<PolicyInfo>>,
     signal_names: Vec<smol_str::SmolStr>,
@@ -96,13 +98,14 @@ impl CedarEngine {
         let known = checks::Vocabulary::new(actions, signals);
         let checked = checks::check(&parsed, &known, findings);
         let schemas = schemas?;
-        let entities = entities::load(files.entities, &schemas.enforcing, findings);
+        let listing = entities::load(files.entities, &schemas.enforcing, findings);
+        records::warn_of_permits(&parsed, &known, &listing.records, findings);
         let idle = checks::validate(&parsed, &checked, &schemas, findings);
         if findings.has_errors() {
             return None;
         }
         let readings: Vec<walk::Reading> = checked.into_iter().map(|checked| checked.reading).collect();
-        let mut engine = Self::assemble(&parsed, &readings, entities, actions, signals)?;
+        let mut engine = Self::assemble(&parsed, &readings, listing, actions, signals)?;
         engine.note_permits(&parsed, &idle, &checks::Vocabulary::new(actions, signals));
         Some(engine)
     }
@@ -111,12 +114,13 @@ impl CedarEngine {
     fn assemble(
         parsed: &[checks::Parsed],
         readings: &[walk::Reading],
-        entities: cedar_policy::Entities,
+        listing: entities::Listing,
         actions: &[ActionRule],
         signals: &[SignalRule],
     ) -> Option<Self> {
         let mut engine = Self {
-            entities,
+            entities: listing.entities,
+            records: listing.records,
             compiled: Vec::with_capacity(parsed.len()),
             infos: Vec::with_capacity(parsed.len()),
             signal_names: signals.iter().map(|s| smol_str::SmolStr::new(s.name.as_str())).collect(),
@@ -199,17 +203,15 @@ impl PolicyEngine for CedarEngine {
         &self.infos
     }
 
-    fn device_of(&self, principal: &SpiffeId) -> Option<Arc<str>> {
-        let uid = values::entity(&self.workload, principal.as_str());
-        match self.listed(&uid)?.get("device")? {
-            cedar_policy_core::ast::PartialValue::Value(value) => match value.value_kind() {
-                cedar_policy_core::ast::ValueKind::Lit(cedar_policy_core::ast::Literal::String(text)) => {
-                    Some(Arc::from(text.as_str()))
-                }
-                _ => None,
-            },
-            cedar_policy_core::ast::PartialValue::Residual(_) => None,
-        }
+    fn record_of(&self, principal: &SpiffeId) -> Option<&PrincipalRecord> {
+        self.records.get(principal).map(|(record, _)| record)
+    }
+
+    fn records(&self) -> Vec<Listed<'_>> {
+        let all = self.records.iter().map(|(principal, (record, place))| Listed { principal, record, place: *place });
+        let mut all: Vec<Listed<'_>> = all.collect();
+        all.sort_unstable_by_key(|listed| listed.principal.as_str());
+        all
     }
 
     fn slice<'e>(&'e self, query: &Query) -> Result<Box<dyn Slice + 'e>, EntityUnknown> {

@@ -171,7 +171,8 @@ fn context(action: &ActionRule, signals: &[SignalRule], mode: Mode) -> String {
         format!("\"signals\": {readable}"),
         format!(
             "\"identity\": {{ \"kind\": {string}, \"trust_domain\": {string}, \"bound\": __cedar::Bool, \
-             \"age_seconds\"?: __cedar::Long, \"actor\"?: {string}, \"interactive\": __cedar::Bool }}"
+             \"age_seconds\"?: __cedar::Long, \"actor\"?: {string}, \"interactive\": __cedar::Bool, \
+             \"legacy\": __cedar::Bool }}"
         ),
     ];
     if action.tier == Tier::Jit {

@@ -64,6 +64,7 @@ fn query(action: &str) -> Query {
             age_seconds: None,
             actor: None,
             interactive: false,
+            legacy: false,
         },
     }
 }

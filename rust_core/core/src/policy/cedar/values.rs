@@ -38,6 +38,19 @@ static DECIMAL: LazyLock<Option<ast::Name>> = LazyLock::new(|| ast::Name::from_s
 static DATETIME: LazyLock<Option<ast::Name>> = LazyLock::new(|| ast::Name::from_str("datetime").ok());
 static IP: LazyLock<Option<ast::Name>> = LazyLock::new(|| ast::Name::from_str("ip").ok());
 
+/// Milliseconds since the Unix epoch of a `datetime`; `None` of any other value.
+pub(super) fn millis_of(value: &ast::Value) -> Option<i64> {
+    let name = |text: &str| ast::Name::from_str(text).ok();
+    let epoch = RestrictedExpr::call_extension_fn(name("datetime")?, [RestrictedExpr::val("1970-01-01")]);
+    let since = RestrictedExpr::call_extension_fn(name("durationSince")?, [value.clone().into(), epoch]);
+    let millis = RestrictedExpr::call_extension_fn(name("toMilliseconds")?, [since]);
+    let evaluator = RestrictedEvaluator::new(Extensions::all_available());
+    match evaluator.interpret(millis.as_borrowed()).ok()?.value_kind() {
+        ast::ValueKind::Lit(Literal::Long(millis)) => Some(*millis),
+        _ => None,
+    }
+}
+
 fn extension(function: &LazyLock<Option<ast::Name>>, argument: &str) -> Result<ast::Value, String> {
     let name = LazyLock::force(function).clone().ok_or_else(|| "Cedar does not know the constructor".to_owned())?;
     let call = RestrictedExpr::call_extension_fn(name, [RestrictedExpr::val(argument)]);
