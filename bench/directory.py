@@ -15,10 +15,13 @@ import re
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from signalwarden import request_json, starter
 from signalwarden.decision_log import now_us, rfc3339
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 __all__ = [
     "IN_PLAY",
@@ -123,9 +126,13 @@ def signals_body(subject: str = PRINCIPAL) -> bytes:
     return json.dumps({"signals": signals}).encode()
 
 
-def allowed_request(principal: str = PRINCIPAL) -> bytes:
-    """A serialised CheckRequest as Envoy sends it: 12 headers, about 660 bytes. Its answer is `allowed`."""
-    return _request(amount=1_250, principal=principal)
+def allowed_request(
+    principal: str = PRINCIPAL, *, authorization: str | None = None, address: str = "10.1.2.3"
+) -> bytes:
+    """A serialised CheckRequest as Envoy sends it: 12 headers, about 660 bytes. Its answer is `allowed`. With
+    `authorization` it has one header more."""
+    more = {} if authorization is None else {"authorization": authorization}
+    return _request(amount=1_250, principal=principal, more=more, source=address)
 
 
 def denied_request() -> bytes:
@@ -133,7 +140,9 @@ def denied_request() -> bytes:
     return _request(amount=FORBIDDEN_AMOUNT + 1, principal=PRINCIPAL)
 
 
-def _request(amount: int, principal: str) -> bytes:
+def _request(
+    amount: int, principal: str, more: Mapping[str, str] | None = None, source: str = "10.1.2.3"
+) -> bytes:
     path = f"/v1/accounts/42/transfers?amount={amount}"
     headers = {
         ":method": "POST",
@@ -148,8 +157,9 @@ def _request(amount: int, principal: str) -> bytes:
         "x-forwarded-for": "10.1.2.3",
         "traceparent": "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01",
         "idempotency-key": "7a1f",
+        **(more or {}),
     }
-    address = {"socketAddress": {"address": "10.1.2.3", "portValue": 41234}}
+    address = {"socketAddress": {"address": source, "portValue": 41234}}
     peer = {"socketAddress": {"address": "10.1.2.4", "portValue": 8443}}
     http = {
         "id": "9214873650197341",

@@ -11,6 +11,7 @@ import logging
 import threading
 import time
 from dataclasses import dataclass
+from operator import attrgetter
 from typing import TYPE_CHECKING, Any, Final
 
 from signalwarden import config
@@ -39,7 +40,8 @@ MAX_WARNINGS: Final = 20
 
 # What a reload can't change: these are bound when the server starts.
 FIXED: Final = (
-    *("listen", "tls", "identity", "state", "keys", "decision_log", "signals", "policies", "insecure"),
+    *("listen", "tls.cert", "tls.key", "tls.client_ca", "tls.spire", "tls.doors", "workload_api"),
+    *("state", "keys", "decision_log", "signals", "policies", "insecure"),
 )
 
 
@@ -231,7 +233,7 @@ def _refuse_fixed(before: Settings, after: Settings) -> None:
     findings = [
         Problem("error", "signalwarden.yaml", 0, 0, "needs_restart", f"`{name}` changes only with a restart")
         for name in FIXED
-        if getattr(before, name) != getattr(after, name)
+        if attrgetter(name)(before) != attrgetter(name)(after)
     ]
     if findings:
         raise ConfigurationError(findings)

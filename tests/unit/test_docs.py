@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -12,73 +11,29 @@ import pytest
 import yaml
 from jsonschema import Draft202012Validator
 
-from signalwarden import _core, metrics, request_json, starter, tallies
+from signalwarden import _core, metrics, starter, tallies
 from signalwarden.admin import CALLS, AdminReason
-from signalwarden.app import App
 from signalwarden.config import json_schema, read_settings
-from signalwarden.decision_log import Recorder
 from signalwarden.errors import ConfigurationError, sentence
-from signalwarden.services import Client
 from tests.asking import CORE_SETTINGS
 from tests.snippets import run_shell
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
-
-ROOT: Final = Path(__file__).resolve().parents[2]
-DOCS: Final = ROOT / "docs"
-PAGES: Final = sorted(
-    {
-        *ROOT.glob("*.md"),
-        *DOCS.rglob("*.md"),
-        *(ROOT / "envoy").glob("*.md"),
-        *(ROOT / "bench").glob("*.md"),
-    }
+    from collections.abc import Iterator
+from tests.pages import (
+    EXAMPLES_NOW_US,
+    GRPC,
+    PAGES,
+    ROOT,
+    blocks,
+    hold,
+    name_of,
+    rows,
+    section,
+    squeezed,
+    table,
+    text_of,
 )
-RECORD_SCHEMA: Final = json.loads((DOCS / "schema" / "decision-record.schema.json").read_text())
-# The day of the examples: which reviews are due depends on it.
-EXAMPLES_NOW_US: Final = 1_795_514_400_000_000
-GRPC: Final = {
-    0: "OK", 3: "INVALID_ARGUMENT", 7: "PERMISSION_DENIED", 13: "INTERNAL", 14: "UNAVAILABLE", 16: "UNAUTHENTICATED",
-}  # fmt: skip
-
-
-def name_of(page: Path) -> str:
-    return str(page.relative_to(ROOT))
-
-
-def text_of(page: str) -> str:
-    return (ROOT / page).read_text(encoding="utf-8")
-
-
-def blocks(text: str, info: str) -> list[str]:
-    """The fenced blocks with this info string."""
-    return re.findall(rf"^```{re.escape(info)}\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
-
-
-def section(text: str, heading: str) -> str:
-    """What stands below a heading, down to the next of its level."""
-    level = heading.split(" ")[0]
-    return text.split(f"\n{heading}\n")[1].split(f"\n{level} ")[0]
-
-
-def rows(text: str) -> list[list[str]]:
-    """The cells of every row of every table, without the rows of dashes."""
-    lines = [line for line in text.splitlines() if line.startswith("|")]
-    cells = [[cell.strip() for cell in re.split(r"(?<!\\)\|", line)[1:-1]] for line in lines]
-    return [row for row in cells if not set("".join(row)) <= set("-: ")]
-
-
-def table(text: str) -> dict[str, list[str]]:
-    """Rows whose first cell is code, by that code."""
-    return {row[0].strip("`"): row[1:] for row in rows(text) if row[0].startswith("`")}
-
-
-def squeezed(text: str) -> str:
-    return re.sub(r"\s+", " ", text).replace("permit (", "permit(").replace("forbid (", "forbid(").strip()
-
-
-# ---- what is shown runs ---------------------------------------------------------------------------------
 
 
 def test_the_snippets_of_the_readme_run_as_they_stand(tmp_path: Path) -> None:
@@ -273,9 +228,7 @@ def keys_of(node: dict[str, Any], schema: dict[str, Any], path: str = "") -> Ite
 def test_every_setting_has_its_line_and_its_default() -> None:
     schema = json.loads(json_schema())
     assert text_of("docs/schema/signalwarden.schema.json") == json_schema().decode()
-    shown = {
-        name: cells[0].strip("`") for name, cells in table(text_of("docs/settings.md")).items()
-    }
+    shown = {name: cells[0].strip("`") for name, cells in table(text_of("docs/settings.md")).items()}
     assert shown == dict(keys_of(schema, schema))
 
 
@@ -329,256 +282,6 @@ def test_every_test_that_the_readme_names_exists() -> None:
         names = re.findall(r"`(\w+)`", row[3])
         assert names, row
         assert [name for name in names if not re.search(rf"\b(?:fn|def) {name}\b", sources)] == []
-
-
-# ---- records ------------------------------------------------------------------------------------------------
-
-
-def hold(lines: Iterable[dict[str, Any]]) -> None:
-    """Every line is as its JSON Schema says."""
-    for line in lines:
-        one_kind = {**RECORD_SCHEMA, "oneOf": [{"$ref": f"#/$defs/{line['kind']}"}]}
-        errors = [
-            f"{error.json_path}: {error.message}"
-            for error in Draft202012Validator(one_kind).iter_errors(line)
-        ]
-        assert errors == [], line
-
-
-def test_the_schema_of_records_is_a_schema_and_names_every_reason() -> None:
-    Draft202012Validator.check_schema(RECORD_SCHEMA)
-    enumerated = RECORD_SCHEMA["$defs"]["decision"]["properties"]["reason"]["enum"]
-    assert enumerated == [code for code, *_ in _core.reasons()]
-
-
-def test_every_kind_of_change_and_transport_record_is_in_the_schema_and_on_its_page() -> None:
-    sources = "\n".join(path.read_text() for path in (ROOT / "python" / "signalwarden").rglob("*.py"))
-    written = set(re.findall(r'(?:\.change|change_record)\(\s*"(\w+)"', sources))
-    assert written == set(RECORD_SCHEMA["$defs"]["change"]["properties"]["change"]["enum"])
-    page = text_of("docs/decision-record.md")
-    assert set(table(section(page, "## `change`"))) == written
-    events = re.search(r"for event, .* in zip\(\(([^)]*)\)", sources)
-    assert events
-    names = set(re.findall(r'"(\w+)"', events[1]))
-    assert names == set(RECORD_SCHEMA["$defs"]["transport"]["properties"]["transport"]["enum"])
-    assert set(table(section(page, "## `transport`"))) == names
-
-
-def test_every_key_of_a_record_is_on_its_page() -> None:
-    page = text_of("docs/decision-record.md")
-    definitions = RECORD_SCHEMA["$defs"]
-    for part in ("decision", "request", "principal", "signal", "policies", "change", "transport"):
-        for key in definitions[part]["properties"]:
-            assert f"`{key}`" in page, f"{part}: {key}"
-
-
-CONTRACT: Final = (
-    "description: d, owner: o@x, purpose: p, review_by: 2099-01-01, "
-    'sources: [{kind: push, publisher: "spiffe://prod.example/feed", assurance: sourced}]'
-)
-HEADER: Final = CONTRACT.split("sources")[0] + (
-    "sources: [{kind: header, header: x-task-type, assurance: self_asserted}]"
-)
-EVERYTHING: Final = {
-    "routes.yaml": "routes:\n"
-    + "".join(
-        f"  - {{match: {{host: '*', method: POST, path: '/{name}/{{id}}'}}, action: {name}.do,"
-        f" resource: {{type: Thing, id: '{{id}}'}}, tier: {tier}, sensitivity: {sensitivity}}}\n"
-        for name, tier, sensitivity in [
-            ("open", "runtime", "low"),
-            ("word", "runtime", "high"),
-            ("sum", "runtime", "low"),
-            ("group", "coarse", "low"),
-            ("task", "jit", "low"),
-            ("yes", "approval", "medium"),
-        ]
-    )
-    + "  - {match: {host: '*', method: GET, path: '/open/{id}'}, action: open.get, resource: {type: Thing, id: '{id}'},"
-    " args: {query: {n: long}}, system: things, tier: coarse, sensitivity: low}\n",
-    "signals.yaml": f"""\
-signals:
-  score: {{type: long, subject: principal, max_age: 5m, influence: grant, used_by: [open.do], {CONTRACT}}}
-  alarm: {{type: "enum[on, off]", subject: global, max_age: 5m, influence: grant, used_by: [open.do], sensitivity: secret, {CONTRACT}}}
-  task: {{type: string, subject: request, influence: restrict, used_by: [word.do], {HEADER}}}
-  risk: {{type: long, subject: global, max_age: 5m, influence: grant, used_by: [sum.do], {CONTRACT}}}
-  tags: {{type: set, subject: resource, max_age: 5m, influence: observe, used_by: [open.do], {CONTRACT}}}
-  ratio: {{type: decimal, subject: device, max_age: 5m, influence: observe, used_by: [open.do], {CONTRACT}}}
-  since: {{type: datetime, subject: global, max_age: 5m, influence: observe, used_by: [open.do], {CONTRACT}}}
-  from: {{type: ip, subject: principal, max_age: 5m, influence: observe, used_by: [open.do], {CONTRACT}}}
-  shut: {{type: bool, subject: task, max_age: 5m, influence: observe, used_by: [open.do], {CONTRACT}}}
-""",
-    "entities.cedarschema": "entity Role; entity Workload in [Role] = {device: String}; entity Thing;\n",
-    "entities.json": json.dumps(
-        [
-            {
-                "uid": {"type": "Workload", "id": "spiffe://prod.example/a"},
-                "attrs": {"device": "d1"},
-                "parents": [],
-            }
-        ]
-    ),
-    "policies/all.cedar": """
-permit(principal, action, resource);
-forbid(principal, action == Action::"open.do", resource) unless { context.signals has score && context.signals.score > 2 };
-forbid(principal, action == Action::"open.do", resource) when { context.signals has alarm && context.signals.alarm == "on" };
-forbid(principal, action == Action::"word.do", resource) unless { context.signals has task && context.signals.task == "x" };
-forbid(principal, action == Action::"sum.do", resource)
-  when { context.signals has risk && context.signals.risk * 9223372036854775807 > 5 };
-forbid(principal in Role::"none", action == Action::"group.do", resource);
-""",
-}
-
-
-def engine_of(files: dict[str, str], **options: Any) -> _core.Engine:
-    engine = _core.Engine(influence="all", **options)
-    contents = sorted((name, text.encode()) for name, text in files.items())
-    engine.swap(_core.Configuration.load(contents, settings=CORE_SETTINGS, now_us=time.time_ns() // 1000))
-    return engine
-
-
-def tell(engine: _core.Engine, *signals: tuple[str, str, Any]) -> None:
-    now_us = time.time_ns() // 1000
-    observed = starter_time(now_us)
-    body = [{"name": n, "subject": s, "value": v, "observed_at": observed} for n, s, v in signals]
-    admission = engine.admit(
-        json.dumps({"signals": body}).encode(), publisher="spiffe://prod.example/feed", now_us=now_us
-    )
-    assert admission.rejected == []
-    engine.apply(admission.changes, now_us=now_us)
-
-
-def starter_time(micros: int) -> str:
-    from signalwarden.decision_log import rfc3339
-
-    return rfc3339(micros)
-
-
-def ask(
-    path: str, *, method: str = "POST", principal: str = "spiffe://prod.example/a", **headers: str
-) -> bytes:
-    http = {"id": "7", "method": method, "host": "h", "path": path, "headers": headers}
-    return request_json.to_bytes(
-        json.dumps({"attributes": {"source": {"principal": principal}, "request": {"http": http}}})
-    )
-
-
-def drained(engine: _core.Engine) -> list[dict[str, Any]]:
-    lines, _ = engine.drain(max_records=100, wait_ms=0)
-    return [json.loads(line) for line in lines.splitlines()]
-
-
-def test_a_decision_for_every_reason_is_as_its_schema_says() -> None:
-    unloaded = _core.Engine()
-    unloaded.check(ask("/open/1"))
-    records = drained(unloaded)
-    engine = engine_of(EVERYTHING)
-    engine.check(ask("/open/1"))  # nothing is known yet
-    agent = "spiffe://prod.example/a"
-    tell(
-        engine, ("score", agent, 1), ("alarm", "*", "off"), ("risk", "*", 9), ("tags", 'Thing::"1"', ["a", "b"]),
-        ("ratio", "d1", "1.25"), ("since", "*", "2026-11-24T10:00:00Z"), ("from", agent, "::1"),
-    )  # fmt: skip
-    engine.check(ask("/open/1"))
-    time.sleep(0.001)
-    tell(engine, ("score", agent, 4))
-    trace = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
-    for request in [
-        b"\xff", ask("/open/1", traceparent=trace), ask("/open/1?x=1"), ask("/open/1?n=4", method="GET"),
-        ask("/open/1?n=x", method="GET"), ask("/nowhere"), ask("/open/1%2f"), ask("/word/1", **{"x-task-type": "x"}),
-        ask("/word/1", **{"x-task-type": "y"}), ask("/sum/1"), ask("/group/1", principal="spiffe://prod.example/unlisted"),
-        ask("/task/1"), ask("/yes/1"), ask("/open/1", principal=""), ask("/open/1", principal="CN=a"),
-        ask("/open/1", principal="spiffe://other.example/a"),
-    ]:  # fmt: skip
-        engine.check(request)
-    records += drained(engine)
-    nothing = engine_of({**EVERYTHING, "policies/all.cedar": ""})
-    nothing.check(ask("/group/1"))
-    records += drained(nothing)
-    small = engine_of(EVERYTHING, log_capacity=1)
-    for _ in range(3):
-        small.check(ask("/group/1"))
-    records += drained(small)
-    small.check(ask("/group/1"))
-    records += drained(small)
-    hold(records)
-    assert records[-1]["refused_before"] == 2
-    live = {code for code, _, _, live, _ in _core.reasons() if live}
-    assert {record["reason"] for record in records} == live - {"log_unavailable"}
-    seen = {signal["name"]: signal for record in records for signal in record["signals"]}
-    assert set(seen) == set(yaml.safe_load(EVERYTHING["signals.yaml"])["signals"])
-    assert "digest" in seen["alarm"]
-
-
-def test_every_change_and_transport_record_is_as_its_schema_says(minimal_directory: Path) -> None:
-    settings = minimal_directory / "signalwarden.yaml"
-    log = minimal_directory / "var" / "decisions.jsonl"
-    log.parent.mkdir()
-    log.write_bytes(b'{"half')
-    routes = minimal_directory / "routes.yaml"
-    good = routes.read_text()
-    (minimal_directory / "signals.yaml").write_text(
-        "signals:\n  open: {type: bool, subject: global, max_age: 1h, influence: grant, used_by: [page.read], "
-        f"{CONTRACT}}}\n"
-    )
-    client = (
-        f'id: "spiffe://prod.example/feed", may: [publish], token_sha256: "{"0" * 64}", '
-        'expires: "2099-01-01T00:00:00Z"'
-    )
-    settings.write_text(f"{settings.read_text()}clients: [{{{client}}}]\n")
-    app = App(minimal_directory)
-    app.start()
-    try:
-        app.reload("SIGHUP")
-        routes.write_text(good + "more: 1\n")
-        with pytest.raises(ConfigurationError):
-            app.reload("spiffe://prod.example/ops")
-        routes.write_text(good)
-        assert app.authenticate(b"nobody's") is None
-        reader = Client("spiffe://prod.example/reader", frozenset())
-        for call in CALLS:
-            if call.built and call.right:
-                app.refused(reader, call.right, "the right is not in its `may`")
-        for enabled in (False, True):
-            app.switch_publisher(
-                "spiffe://prod.example/ops", "spiffe://prod.example/feed", None, enabled=enabled
-            )
-        app.revoke("spiffe://prod.example/ops", b'{"jti": "a", "issuer": "https://b", "reason": "c"}')
-        app.revoke("spiffe://prod.example/ops", b'{"subject": "a", "reason": "c"}')
-        app._up().recorder.change("stream_suspended", feed="idp", detail="nothing was heard")
-        app._up().recorder.change("stream_resynchronised", actor="spiffe://prod.example/ops", feed="idp")
-        app._up().recorder.transport("undelivered", count=1)
-        app._up().recorder.transport("unknown_method", count=2)
-    finally:
-        app.stop()
-    assert settings.exists()
-    lines = [json.loads(line) for line in log.read_bytes().splitlines()]
-    lines += [json.loads(line) for line in lost()]
-    hold(lines)
-    changes = {line["change"] for line in lines if line["kind"] == "change"}
-    assert changes == set(RECORD_SCHEMA["$defs"]["change"]["properties"]["change"]["enum"])
-    assert {line["transport"] for line in lines if line["kind"] == "transport"} == {
-        "undelivered",
-        "unknown_method",
-    }
-
-
-def lost() -> list[bytes]:
-    """What a recorder says after a log that was full for long."""
-    taken: list[bytes] = []
-    full = True
-
-    class Log:
-        def note(self, line: bytes) -> bool:
-            if not full:
-                taken.append(line)
-            return not full
-
-    recorder = Recorder(Log())
-    for _ in range(1_030):
-        recorder.transport("undelivered", count=1)
-    full = False
-    recorder.retry()
-    return taken[-1:]
 
 
 # ---- links and words ------------------------------------------------------------------------------------------

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator
 from typing import Any, Final
 
 from signalwarden.difference.words import Direction, Entry, Said, named, quoted, span, was_is
+from signalwarden.values import span_s
 
 __all__ = ["clients", "entities", "feeds", "policies", "register", "routes", "settings"]
 
@@ -349,6 +350,18 @@ HARMLESS: Final = frozenset(
 """Settings that change nobody's access."""
 
 
+MEMBERS: Final = ("tls.check_clients",)
+"""Lists of those who may do something."""
+STRICTER_ON: Final = ("principals.require_record", "identity.require_certificate")
+"""Switches that deny more when they are on."""
+LIMITS: Final = "identity.limits."
+
+
+def _longer(was: Any, now: Any) -> bool:
+    """Whether a limit lets more through; none at all lets everything."""
+    return now is None or (was is not None and span_s(now) > span_s(was))
+
+
 def settings(old: dict[str, Any], new: dict[str, Any]) -> Told:
     """The rest of `signalwarden.yaml`. A setting that is not known here is never taken for harmless."""
     before, after = dict(_flat(old)), dict(_flat(new))
@@ -362,6 +375,16 @@ def settings(old: dict[str, Any], new: dict[str, Any]) -> Told:
                 yield key, WIDENS, f"principals of {named(more)} are accepted"
             if less := domains[0] - domains[1]:
                 yield key, NARROWS, f"principals of {named(less)} are no longer accepted"
+        elif key in MEMBERS:
+            members = [set(value or ()) for value in (was, now)]
+            if more := members[1] - members[0]:
+                yield key, WIDENS, f"`{key}` names {named(more)} as well"
+            if less := members[0] - members[1]:
+                yield key, NARROWS, f"`{key}` no longer names {named(less)}"
+        elif key in STRICTER_ON:
+            yield key, NARROWS if now else WIDENS, f"the setting `{key}` {was_is(was, now)}"
+        elif key.startswith(LIMITS):
+            yield key, WIDENS if _longer(was, now) else NARROWS, f"the limit `{key}` {was_is(was, now)}"
         elif key == "trust_domain":
             yield key, MAY_WIDEN, f"principals of another trust domain are accepted: it {was_is(was, now)}"
         else:

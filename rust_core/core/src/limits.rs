@@ -100,3 +100,16 @@ pub const MAX_AUTHORITIES: usize = 4_096;
 pub const MAX_AUTHORITY_MEMBERS: usize = 1_024;
 /// Most revocations in force. Beyond, `issued_before` of an issuer or a subject takes the place of thousands.
 pub const MAX_REVOCATIONS: usize = 1_000_000;
+/// Largest certificate, as DER. An X.509-SVID has about 1 KiB; keys and signatures that withstand quantum computers
+/// (ML-DSA) add some 7 KiB.
+pub const MAX_CERTIFICATE_BYTES: usize = 16 * 1024;
+/// Longest certificate as URL-encoded PEM. Envoy's default for all headers of a request together is 60 KiB, and
+/// Envoy forwards the same text there.
+pub const MAX_CERTIFICATE_TEXT_BYTES: usize = 64 * 1024;
+/// Longest `x-forwarded-client-cert`, its lines taken together. Envoy's default limit for all request headers together
+/// is 60 KiB.
+pub const MAX_XFCC_BYTES: usize = 64 * 1024;
+/// Most elements of it. Each proxy on the way adds one.
+pub const MAX_XFCC_ELEMENTS: usize = 64;
+/// Most pairs of one element. A certificate has a handful of names; public ones up to a hundred.
+pub const MAX_XFCC_PAIRS: usize = 256;

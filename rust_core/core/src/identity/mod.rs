@@ -7,6 +7,8 @@ mod peer;
 mod proofs;
 mod settings;
 mod tokens;
+pub mod x509;
+pub mod xfcc;
 
 pub use proofs::Proofs;
 pub use settings::{ClassLimits, IdentitySettings, IdentitySource, IssuerTerms, Limit, TokenPlace};
