@@ -137,6 +137,25 @@ def test_permission_denied_takes_everything_back_and_is_asked_again(
     until(lambda: client.live(OWN) and client.api.current())
 
 
+def test_what_was_denied_comes_back_whole_and_not_stream_by_stream(
+    client: Client, endpoint: WorkloadEndpoint, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The first stream that is let in again ends the backoff of the others, however long that has become."""
+    monkeypatch.setattr(streams_module, "BACKOFF_S", 60.0)
+    monkeypatch.setattr(streams_module, "MAX_BACKOFF_S", 60.0)
+    endpoint.x509({f"spiffe://{OWN}": ROOT.der})
+    endpoint.jwt({f"spiffe://{OWN}": keys("a")})
+    endpoint.svids([(ME, ROOT.issue(ME))])
+    until(lambda: client.api.heard)
+    endpoint.say("FetchJWTBundles", grpc.StatusCode.PERMISSION_DENIED)
+    until(lambda: not client.api.heard)
+    endpoint.jwt({f"spiffe://{OWN}": keys("a")})
+    endpoint.say("FetchX509Bundles", b"\x10\x01")
+    until(lambda: any("trust domains" in error for error in client.api.detail()["errors"]))
+    endpoint.x509({f"spiffe://{OWN}": ROOT.der})
+    until(lambda: client.api.heard and client.live(OWN) and client.live(OWN).jwt)  # type: ignore[union-attr]
+
+
 def test_an_agent_that_dies_takes_nothing_back_and_is_found_again(
     client: Client, endpoint: WorkloadEndpoint, caplog: pytest.LogCaptureFixture
 ) -> None:
