@@ -8,24 +8,25 @@ from __future__ import annotations
 import contextlib
 import functools
 import logging
-import signal
 import threading
 from dataclasses import dataclass
 from pathlib import Path
-from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING, Final
 
 import orjson
 
 from signalwarden import __version__, _core, admin, register, tallies
 from signalwarden.answering import Answering
+from signalwarden.bundles import Bundles
 from signalwarden.clients import Clients
 from signalwarden.config import Loaded, Right, Settings
 from signalwarden.decision_log import FileSink, LogWriter, Recorder, now_us, rfc3339
 from signalwarden.difference import view
 from signalwarden.door_tls import DoorTls
 from signalwarden.doors import HttpDoor
-from signalwarden.errors import ConfigurationError, SignalwardenError, StateError, sentence
+from signalwarden.errors import SignalwardenError, StateError, sentence
+from signalwarden.foreground import Foreground
+from signalwarden.identity import AdminTokens, Identity, await_svid
 from signalwarden.in_force import InForce
 from signalwarden.intake import Intake
 from signalwarden.keys import digest_key
@@ -35,17 +36,17 @@ from signalwarden.publishers import Publishers
 from signalwarden.rates import Sampled
 from signalwarden.reloads import Reloads, load_still
 from signalwarden.revocations import Revocations
-from signalwarden.server import CheckTls, FrontDoor
+from signalwarden.server import CheckTls, FrontDoor, default_workers
 from signalwarden.services import Client, Readiness
 from signalwarden.signals import Seams
 from signalwarden.signals.feeds import Feeds
 from signalwarden.signals.ssf import Desk
 from signalwarden.state import SqliteStore, Store
+from signalwarden.tokens import MAX_WAITING
 from signalwarden.watch import Watch
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
-    from types import FrameType
 
     from prometheus_client.core import Metric
 
@@ -85,6 +86,7 @@ class _Running:
     front: FrontDoor
     signals: PublishDoor | None
     clients: Clients
+    identity: Identity
 
     @property
     def loaded(self) -> Loaded:
@@ -107,11 +109,6 @@ class App:
         self._refusals = Sampled(REFUSALS_A_SECOND)
         self._stop_ticks = threading.Event()
         self._ticker = threading.Thread(target=self._tick_forever, name="ticker", daemon=True)
-        # A handler runs in the midst of whatever the main thread does, the wait itself included: an Event's lock
-        # may be held just then, and the handler would wait for it for good. This queue's `put` is made for that.
-        self._wake: SimpleQueue[None] = SimpleQueue()
-        self._end = False
-        self._hup = False
         self._transport = (0, 0)
         self._clients_turned_away = 0
         self._ticks = 0
@@ -149,6 +146,7 @@ class App:
         recorder = Recorder(engine, self._clock)
         writer = self._open_log(stack, settings, root, engine, recorder)
         recorder.change("server_started", actor="server", version=__version__)
+        bundles, identity = self._identity(stack, loaded, engine, recorder)
         feeds = self._feeds(loaded.root, store, engine, intake, recorder)
         stack.callback(feeds.stop)
         reloads = Reloads(
@@ -156,17 +154,19 @@ class App:
             loaded,
             in_force=in_force,
             clock=self._clock,
-            swap=functools.partial(self._swap, intake, engine, feeds),
+            swap=functools.partial(self._swap, intake, engine, feeds, bundles, identity),
             recorder=recorder,
             count=self._count,
             on_swapped=[lambda loaded: feeds.adopt(loaded.configuration.describe())],
         )
         reloads.record_start()
-        tls = DoorTls.of(lambda: reloads.loaded.settings, root, bundles=None, svids=None, revoking=engine)
+        tls = DoorTls.of(
+            lambda: reloads.loaded.settings, root, bundles=bundles, svids=bundles.svids, revoking=engine
+        )
         clients = Clients(
             lambda: reloads.loaded.settings.clients,
             peers=tls.peers if tls else None,
-            tokens=None,
+            tokens=AdminTokens(identity, engine, clock=self._clock),
             refused=lambda who, why: self.refused(Client(who, frozenset()) if who else None, None, why),
             clock=self._clock,
         )
@@ -175,15 +175,17 @@ class App:
         )
         stack.callback(admin_door.stop, ADMIN_GRACE_S)
         front = FrontDoor(
-            Answering(engine, None),
+            Answering(engine, identity.desk),
             settings.listen.check,
             reflection_on=settings.listen.reflection,
+            workers=default_workers() + (MAX_WAITING if settings.identity.takes_tokens else 0),
             tls=CheckTls.of(tls.certificates("check"), tls.peers, self._may_ask) if tls else None,
         )
         stack.callback(front.stop, GRACE_S)
         signals = self._signals_door(stack, settings, tls)
         self._running = _Running(
-            reloads, store, engine, intake, recorder, writer, feeds, admin_door, front, signals, clients
+            *(reloads, store, engine, intake, recorder, writer, feeds, admin_door, front, signals, clients),
+            identity,
         )
         feeds.adopt(loaded.configuration.describe())
         admin_door.start()
@@ -198,9 +200,34 @@ class App:
         stack.callback(watch.stop)
         watch.start()
 
-    def _swap(self, intake: Intake, engine: _core.Engine, feeds: Feeds, loaded: Loaded) -> None:
+    def _swap(
+        self,
+        intake: Intake,
+        engine: _core.Engine,
+        feeds: Feeds,
+        bundles: Bundles,
+        identity: Identity,
+        loaded: Loaded,
+    ) -> None:
         feeds.prepare(loaded.configuration.describe())
         intake.undisturbed(lambda: engine.swap(loaded.configuration))
+        # After the swap: until then nothing counts that only the new settings take.
+        bundles.adopt(loaded.settings)
+        identity.adopt(loaded)
+
+    def _identity(
+        self, stack: contextlib.ExitStack, loaded: Loaded, engine: _core.Engine, recorder: Recorder
+    ) -> tuple[Bundles, Identity]:
+        """Bundles and issuers, and our own SVID where doors need it."""
+        bundles = Bundles(loaded.root, loaded.settings)
+        identity = Identity(loaded.root, engine, bundles, recorder, self._clock)
+        stack.callback(identity.stop)
+        stack.callback(bundles.stop)
+        bundles.start()
+        identity.adopt(loaded)
+        if loaded.settings.tls.spire:
+            await_svid(bundles)
+        return bundles, identity
 
     def _feeds(
         self, root: Path, store: Store, engine: _core.Engine, intake: Intake, recorder: Recorder
@@ -290,38 +317,10 @@ class App:
 
     def run_forever(self) -> None:
         """Serves until SIGTERM or SIGINT; SIGHUP reloads. For the main thread."""
-        handlers = {signal.SIGTERM: self._on_end, signal.SIGINT: self._on_end, signal.SIGHUP: self._on_hup}
-        before = {number: signal.signal(number, handler) for number, handler in handlers.items()}
-        try:
-            self.start()
-            self._say_started()
-            self._serve()
-        finally:
-            try:
-                self.stop()
-            finally:
-                for number, handler in before.items():
-                    signal.signal(number, handler)
+        Foreground(self).run()
 
-    def _serve(self) -> None:
-        while not self._end:
-            # The system may hand a signal to any thread, and then this wait is not interrupted: it ends by itself.
-            with contextlib.suppress(Empty):
-                self._wake.get(timeout=TICK_S)
-            if self._hup:
-                self._hup = False
-                with contextlib.suppress(ConfigurationError, StateError):  # recorded and logged
-                    self.reload("SIGHUP")
-
-    def _on_end(self, _number: int, _frame: FrameType | None) -> None:
-        self._end = True
-        self._wake.put(None)
-
-    def _on_hup(self, _number: int, _frame: FrameType | None) -> None:
-        self._hup = True
-        self._wake.put(None)
-
-    def _say_started(self) -> None:
+    def say_started(self) -> None:
+        """To the server's own log: what the directory warns of, and where the doors are."""
         running = self._up()
         for warning in running.loaded.warnings:
             _log.warning("%s", sentence(warning))
@@ -537,6 +536,7 @@ class App:
             "doors": doors,
             "log": log,
             "feeds": running.feeds.detail(),
+            "identity": running.identity.detail(),
             "last_reload_refused": running.reloads.refused,
             "warnings": len(running.loaded.warnings),
             "unenforced": [f"{w.file}:{w.line}" for w in running.loaded.warnings if w.code == UNENFORCED],
@@ -555,6 +555,7 @@ class App:
         return {
             **running.engine.counters(),
             **running.intake.counters(),
+            **running.identity.numbers(),
             **counts,
             **running.feeds.numbers(),
             **self._desk().numbers(),

@@ -1,16 +1,20 @@
-"""Who is asking, beside the core: keeps the keys and bundles that tokens are checked by, hands their state to the core, and
-validates tokens on first sight. Nothing here knows what anyone may do (I7)."""
+"""Who is asking, beside the core: what tokens are checked by, its state handed to the core, and tokens on first sight.
+Nothing here knows what anyone may do (I7)."""
 
 from __future__ import annotations
 
+import hashlib
 import logging
 import threading
+import time
 from typing import TYPE_CHECKING, Any, Final
 
 import orjson
 
 from signalwarden import outbound
-from signalwarden.tokens import Desk, Issuers, Validator
+from signalwarden.errors import BadInputError, KeysError
+from signalwarden.tokens import Desk, Issuers, TokenRefused, Validator
+from signalwarden.tokens.issuers import svid_terms
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -22,7 +26,7 @@ if TYPE_CHECKING:
     from signalwarden.decision_log import Recorder
     from signalwarden.identity_settings import IdentitySettings
 
-__all__ = ["Identity"]
+__all__ = ["AdminTokens", "Identity", "await_svid"]
 
 _log = logging.getLogger("signalwarden")
 
@@ -49,6 +53,7 @@ class Identity:
         """Held while a configuration is followed."""
         self._settings: IdentitySettings | None = None
         self._issuers: Issuers | None = None
+        self._admin: Validator | None = None
         self.desk = Desk(engine, Validator(), now_us=clock)
         bundles.on_change(self._bundle_moved)
 
@@ -67,8 +72,16 @@ class Identity:
             issuers = self._issuers
             assert issuers is not None  # noqa: S101  # for the type checker
             accepted = frozenset((loaded.settings.trust_domain, *loaded.settings.federates_with))
+            self._admin = None
+            if settings.admin_audience is not None:
+                terms = svid_terms(settings, (settings.admin_audience,))
+                self._admin = Validator(svids=terms, bundles=self._bundles, accepted=accepted)
             contracts = orjson.loads(loaded.configuration.describe())["signals"]
             self.desk.use(issuers.validator(claims_of(contracts), accepted))
+
+    def for_admin(self) -> Validator | None:
+        """What JWT-SVIDs of clients of the admin API are validated by; None: they are not taken."""
+        return self._admin
 
     def stop(self) -> None:
         """Ends every thread. May be called twice."""
@@ -98,8 +111,53 @@ class Identity:
         return {"bundles": self._bundles.detail(), "faults": issuers.faults() if issuers else {}}
 
     def numbers(self) -> dict[str, float]:
-        """For `/metrics`: what became of tokens on first sight."""
-        return {f"tokens_{name}": count for name, count in self.desk.counters().items()}
+        """For `/metrics`: what became of tokens on first sight, and of bundles."""
+        first_sights = {f"tokens_{name}": float(count) for name, count in self.desk.counters().items()}
+        return {**first_sights, **self._bundles.counts()}
+
+
+class AdminTokens:
+    """JWT-SVIDs of clients of the admin API. Implements `clients.TokenClients`."""
+
+    def __init__(self, identity: Identity, engine: _core.Engine, *, clock: Callable[[], int]) -> None:
+        self._identity = identity
+        self._engine = engine
+        self._clock = clock
+
+    def authenticate(self, token: bytes) -> str | None:
+        """See TokenClients. The core looks at the proof as it does in checks: keys, lifetime, revocation."""
+        validator = self._identity.for_admin()
+        if validator is None:
+            return None
+        now = self._clock()
+        try:
+            digest = hashlib.sha256(token).hexdigest()
+            proof = validator.validate("jwt_svid", token, digest=digest, now_us=now)
+            principal, refused = self._engine.prove(proof.to_json(), certificate_sha256=None, now_us=now)
+        except (TokenRefused, BadInputError) as error:
+            _log.info("a client's JWT-SVID does not count: %s", error)
+            return None
+        if refused is not None:
+            _log.info("a client's JWT-SVID does not count: %s", refused[1])
+        return principal
+
+
+SVID_WAIT_S: Final = 30.0
+"""An agent that has just attested brings the first SVID within seconds."""
+LOOK_S: Final = 0.05
+
+
+def await_svid(bundles: Bundles) -> None:
+    """Waits for our own SVID and the bundle beside it, which doors need to open. Raises KeysError."""
+    end = time.monotonic() + SVID_WAIT_S
+    while bundles.svids.current() is None or not bundles.roots_pem():
+        if time.monotonic() >= end:
+            missing = "SVID of our own" if bundles.svids.current() is None else "trust bundle"
+            raise KeysError(
+                f"no {missing} came from `workload_api` within {SVID_WAIT_S:.0f} s: is the agent there, and has it an "
+                "entry for this process?"
+            )
+        time.sleep(LOOK_S)
 
 
 def claims_of(contracts: Sequence[Mapping[str, Any]]) -> dict[str, tuple[tuple[str, ...], ...]]:
