@@ -125,10 +125,16 @@ class Bundles:
         return found
 
     def missing(self) -> tuple[str, ...]:
-        """Trust domains whose bundle should be here, and is not."""
+        """Trust domains whose bundle should be here, and is not, or may be half a one yet."""
         with self._mutex:
-            expected = self._accepted if self._api is not None else tuple(self._sources)
-            return tuple(domain for domain in expected if domain not in self._live)
+            api = None if self._api is None else self._api[1]
+            expected = self._accepted if api is not None else tuple(self._sources)
+            half = api is not None and not api.heard
+            return tuple(
+                domain
+                for domain in expected
+                if domain not in self._live or (half and domain not in self._sources)
+            )
 
     def counts(self) -> dict[str, float]:
         """For metrics: counters, and how many bundles are live."""
