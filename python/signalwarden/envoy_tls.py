@@ -1,5 +1,5 @@
-"""TLS of the Envoy that `envoy_config` makes: its listener's and that to the decision point, from files, or by SDS from the
-agent of SPIRE, whose certificates and bundles rotate without a restart."""
+"""TLS of the Envoy that `envoy_config` makes: its listener's and that to the decision point. From files, or by SDS from
+SPIRE's agent, whose certificates and bundles rotate without a restart."""
 
 from __future__ import annotations
 
