@@ -364,11 +364,8 @@ def test_a_check_door_with_files_is_asked_with_envoys_own(directory: Path, tmp_p
 
 
 def test_the_headers_of_identities_are_sent_to_the_check(directory: Path, tmp_path: Path) -> None:
-    identity = (
-        "identity:\n  sources: [envoy_peer, xfcc, jwt_svid]\n"
-        "  jwt_svid: {audience: [payments], header: x-svid}"
-    )
-    copy = edited(directory, tmp_path, "signalwarden.yaml", "identity: {sources: [envoy_peer]}", identity)
+    sources = "sources: [envoy_peer, xfcc, jwt_svid]\n  jwt_svid: {audience: [payments], header: x-svid}"
+    copy = edited(directory, tmp_path, "signalwarden.yaml", "sources: [envoy_peer]", sources)
     manager = manager_of(parsed(render(copy, "sidecar")))
     allowed = authz_of(manager).allowed_headers
     assert allowed is not None

@@ -200,6 +200,24 @@ def test_envoy_asks_no_decision_point_of_another_name(
     assert place.records("decision") == []
 
 
+def test_an_envoy_that_is_not_listed_lets_nobody_through(
+    place: Place, run_envoy: Callable[..., RunningEnvoy]
+) -> None:
+    settings = place.root / "signalwarden.yaml"
+    settings.write_text(settings.read_text().replace(ENVOY, "spiffe://prod.example/ns/edge/sa/other"))
+    with running(place.root) as app:
+        port = app.check_address.rpartition(":")[2]
+        settings.write_text(settings.read_text().replace("127.0.0.1:0", f"127.0.0.1:{port}", 1))
+        (place.authority.bundle.parent / "partner.example.pem").write_bytes(place.partner.bundle.read_bytes())
+        envoy = run_envoy(place.root)
+        with envoy.client(envoy.stage.agent, headers={"host": "pages.example"}) as client:
+            assert client.get("/home").status_code == 503
+        last = app._up().front.counts.refusals
+        assert last is not None
+        assert last.client == ENVOY
+    assert place.records("decision") == []
+
+
 def test_a_client_of_the_admin_api_comes_with_its_certificate(
     place: Place, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
