@@ -192,7 +192,7 @@ def _validated(
 ) -> dict[str, float]:
     """From the token's bytes to the evidence as JSON."""
     del engine
-    signed = [issuer.token(algorithm).encode() for _ in range(INSIDE // 4)]
+    signed = [issuer.token(algorithm).encode() for _ in range(INSIDE)]
     took = []
     for token in signed:
         begun = time.perf_counter()
