@@ -37,9 +37,8 @@ from signalwarden.server import CHECK_METHOD
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from signalwarden.tokens import Validator
-
     from signalwarden.keysets import PublicKey
+    from signalwarden.tokens import Validator
 
 COUNT: Final = 400
 """Tokens of each algorithm that are asked with one after the other, and requests of each other kind."""

@@ -19,6 +19,7 @@ from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from signalwarden.config import Right
+from signalwarden.doors import PEER_CHAIN
 from signalwarden.errors import (
     BadInputError,
     ConfigurationError,
@@ -41,8 +42,8 @@ MAX_BODY_BYTES: Final = 2 * 1024 * 1024
 # Most signals in one answer of GET /v1/signals, and how many without `limit`.
 MAX_LISTED: Final = 1_000
 DEFAULT_LISTED: Final = 100
-# A token of ours has 43 characters; RFC 6750 sets no bound.
-MAX_TOKEN_BYTES: Final = 1_024
+# A token of ours has 43 characters, a JWT-SVID some hundreds; RFC 6750 sets no bound.
+MAX_TOKEN_BYTES: Final = 8_192
 
 
 class AdminReason(Enum):
@@ -53,8 +54,9 @@ class AdminReason(Enum):
     """
 
     # Of a whole call.
-    TOKEN_MISSING = ("token_missing", 401, "this call needs a bearer token")
-    TOKEN_REFUSED = ("token_refused", 401, "the token is unknown or has expired")
+    TOKEN_MISSING = ("token_missing", 401, "this call needs a bearer token or a client certificate")
+    TOKEN_REFUSED = ("token_refused", 401, "the token is unknown, has expired, or is not this certificate's")
+    CERTIFICATE_REFUSED = ("certificate_refused", 401, "the certificate is no client's, or no longer good")
     RIGHT_MISSING = ("right_missing", 403, "the client may not make this call")
     MALFORMED = ("malformed", 400, "the request can't be read")
     TOO_LARGE = ("too_large", 413, "the body is too large")
@@ -396,20 +398,11 @@ _TOKEN = re.compile(rb"[A-Za-z0-9._~+/-]+=*")
 
 
 def _guard(services: Services, call: Call) -> Callable[[Request], None]:
-    """Lets a request through that carries the token of a client with the call's right. Runs before any body is read."""
+    """Lets a request through that is of a client with the call's right. Runs before any body is read."""
     right = cast("Right", call.right)
 
     def guard(request: Request) -> None:
-        token = _bearer(request.scope)
-        if token is None:
-            services.refused(None, right, "no bearer token")
-            raise Refused(
-                AdminReason.TOKEN_MISSING, headers={"www-authenticate": 'Bearer realm="signalwarden"'}
-            )
-        client = services.authenticate(token)
-        if client is None:
-            challenge = 'Bearer realm="signalwarden", error="invalid_token"'
-            raise Refused(AdminReason.TOKEN_REFUSED, headers={"www-authenticate": challenge})
+        client = _authenticated(services, right, request)
         if not client.has(right):
             services.refused(client, right, f"the right `{right}` is not in its `may`")
             challenge = f'Bearer realm="signalwarden", error="insufficient_scope", scope="{right}"'
@@ -421,6 +414,30 @@ def _guard(services: Services, call: Call) -> Callable[[Request], None]:
         request.state.client = client
 
     return guard
+
+
+CHALLENGE: Final = 'Bearer realm="signalwarden"'
+
+
+def _authenticated(services: Services, right: Right, request: Request) -> Client:
+    """By its token if it shows one, whatever that is: a bad token is no reason to look at the certificate alone."""
+    chain: bytes = getattr(request.state, PEER_CHAIN, b"")
+    if chain and "authorization" not in request.headers:
+        client = services.authenticate_peer(chain)
+        if client is None:
+            # The next connection may come with a newer certificate.
+            headers = {"www-authenticate": CHALLENGE, "connection": "close"}
+            raise Refused(AdminReason.CERTIFICATE_REFUSED, headers=headers)
+        return client
+    token = _bearer(request.scope)
+    if token is None:
+        services.refused(None, right, "no bearer token")
+        raise Refused(AdminReason.TOKEN_MISSING, headers={"www-authenticate": CHALLENGE})
+    client = services.authenticate(token, chain)
+    if client is None:
+        challenge = f'{CHALLENGE}, error="invalid_token"'
+        raise Refused(AdminReason.TOKEN_REFUSED, headers={"www-authenticate": challenge})
+    return client
 
 
 def _bearer(scope: Scope) -> bytes | None:
@@ -482,6 +499,7 @@ async def _on_refused(request: Request, error: Exception) -> Response:
 _RFC_8935: Final = {
     AdminReason.TOKEN_MISSING: "authentication_failed",
     AdminReason.TOKEN_REFUSED: "authentication_failed",
+    AdminReason.CERTIFICATE_REFUSED: "authentication_failed",
     AdminReason.RIGHT_MISSING: "access_denied",
     AdminReason.MALFORMED: "invalid_request",
 }

@@ -7,46 +7,46 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import hashlib
-import hmac
 import logging
-import signal
 import threading
-import time
 from dataclasses import dataclass
 from pathlib import Path
-from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING, Final
 
 import orjson
 
 from signalwarden import __version__, _core, admin, register, tallies
 from signalwarden.answering import Answering
-from signalwarden.config import ClientSettings, Loaded, Right, Settings
+from signalwarden.bundles import Bundles
+from signalwarden.clients import Clients
+from signalwarden.config import Loaded, Right, Settings
 from signalwarden.decision_log import FileSink, LogWriter, Recorder, now_us, rfc3339
 from signalwarden.difference import view
+from signalwarden.door_tls import DoorTls
 from signalwarden.doors import HttpDoor
-from signalwarden.errors import ConfigurationError, SignalwardenError, StateError, sentence
+from signalwarden.errors import SignalwardenError, StateError, sentence
+from signalwarden.foreground import Foreground
+from signalwarden.identity import AdminTokens, Identity, await_svid
 from signalwarden.in_force import InForce
 from signalwarden.intake import Intake
 from signalwarden.keys import digest_key
 from signalwarden.metrics import Metrics
-from signalwarden.mtls import Certificates
 from signalwarden.publish_door import PublishDoor
 from signalwarden.publishers import Publishers
+from signalwarden.rates import Sampled
 from signalwarden.reloads import Reloads, load_still
 from signalwarden.revocations import Revocations
-from signalwarden.server import FrontDoor
+from signalwarden.server import CheckTls, FrontDoor, default_workers
 from signalwarden.services import Client, Readiness
 from signalwarden.signals import Seams
 from signalwarden.signals.feeds import Feeds
 from signalwarden.signals.ssf import Desk
 from signalwarden.state import SqliteStore, Store
+from signalwarden.tokens import MAX_WAITING
 from signalwarden.watch import Watch
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
-    from types import FrameType
 
     from prometheus_client.core import Metric
 
@@ -85,6 +85,8 @@ class _Running:
     admin: HttpDoor
     front: FrontDoor
     signals: PublishDoor | None
+    clients: Clients
+    identity: Identity
 
     @property
     def loaded(self) -> Loaded:
@@ -104,15 +106,11 @@ class App:
         )
         self._running: _Running | None = None
         self._stack = contextlib.ExitStack()
-        self._refusals = _RateLimit(REFUSALS_A_SECOND)
+        self._refusals = Sampled(REFUSALS_A_SECOND)
         self._stop_ticks = threading.Event()
         self._ticker = threading.Thread(target=self._tick_forever, name="ticker", daemon=True)
-        # A handler runs in the midst of whatever the main thread does, the wait itself included: an Event's lock
-        # may be held just then, and the handler would wait for it for good. This queue's `put` is made for that.
-        self._wake: SimpleQueue[None] = SimpleQueue()
-        self._end = False
-        self._hup = False
         self._transport = (0, 0)
+        self._clients_turned_away = 0
         self._ticks = 0
         self._tallies = tallies.Reader()
         self._metrics = Metrics(self._numbers, lambda: self._up().engine.revision, self._tallied)
@@ -148,6 +146,7 @@ class App:
         recorder = Recorder(engine, self._clock)
         writer = self._open_log(stack, settings, root, engine, recorder)
         recorder.change("server_started", actor="server", version=__version__)
+        bundles, identity = self._identity(stack, loaded, engine, recorder)
         feeds = self._feeds(loaded.root, store, engine, intake, recorder)
         stack.callback(feeds.stop)
         reloads = Reloads(
@@ -155,21 +154,38 @@ class App:
             loaded,
             in_force=in_force,
             clock=self._clock,
-            swap=functools.partial(self._swap, intake, engine, feeds),
+            swap=functools.partial(self._swap, intake, engine, feeds, bundles, identity),
             recorder=recorder,
             count=self._count,
             on_swapped=[lambda loaded: feeds.adopt(loaded.configuration.describe())],
         )
         reloads.record_start()
-        admin_door = HttpDoor(admin.build(self), settings.listen.admin)
+        tls = DoorTls.of(
+            lambda: reloads.loaded.settings, root, bundles=bundles, svids=bundles.svids, revoking=engine
+        )
+        clients = Clients(
+            lambda: reloads.loaded.settings.clients,
+            peers=tls.peers if tls else None,
+            tokens=AdminTokens(identity, engine, clock=self._clock),
+            refused=lambda who, why: self.refused(Client(who, frozenset()) if who else None, None, why),
+            clock=self._clock,
+        )
+        admin_door = HttpDoor(
+            admin.build(self), settings.listen.admin, tls.certificates("admin") if tls else None
+        )
         stack.callback(admin_door.stop, ADMIN_GRACE_S)
         front = FrontDoor(
-            Answering(engine, None), settings.listen.check, reflection_on=settings.listen.reflection
+            Answering(engine, identity.desk),
+            settings.listen.check,
+            reflection_on=settings.listen.reflection,
+            workers=default_workers() + (MAX_WAITING if settings.identity.takes_tokens else 0),
+            tls=CheckTls.of(tls.certificates("check"), tls.peers, self._may_ask) if tls else None,
         )
         stack.callback(front.stop, GRACE_S)
-        signals = self._signals_door(stack, settings, root)
+        signals = self._signals_door(stack, settings, tls)
         self._running = _Running(
-            reloads, store, engine, intake, recorder, writer, feeds, admin_door, front, signals
+            *(reloads, store, engine, intake, recorder, writer, feeds, admin_door, front, signals, clients),
+            identity,
         )
         feeds.adopt(loaded.configuration.describe())
         admin_door.start()
@@ -184,9 +200,34 @@ class App:
         stack.callback(watch.stop)
         watch.start()
 
-    def _swap(self, intake: Intake, engine: _core.Engine, feeds: Feeds, loaded: Loaded) -> None:
+    def _swap(
+        self,
+        intake: Intake,
+        engine: _core.Engine,
+        feeds: Feeds,
+        bundles: Bundles,
+        identity: Identity,
+        loaded: Loaded,
+    ) -> None:
         feeds.prepare(loaded.configuration.describe())
         intake.undisturbed(lambda: engine.swap(loaded.configuration))
+        # After the swap: until then nothing counts that only the new settings take.
+        bundles.adopt(loaded.settings)
+        identity.adopt(loaded)
+
+    def _identity(
+        self, stack: contextlib.ExitStack, loaded: Loaded, engine: _core.Engine, recorder: Recorder
+    ) -> tuple[Bundles, Identity]:
+        """Bundles and issuers, and our own SVID where doors need it."""
+        bundles = Bundles(loaded.root, loaded.settings)
+        identity = Identity(loaded.root, engine, bundles, recorder, self._clock)
+        stack.callback(identity.stop)
+        stack.callback(bundles.stop)
+        bundles.start()
+        identity.adopt(loaded)
+        if loaded.settings.tls.spire:
+            await_svid(bundles)
+        return bundles, identity
 
     def _feeds(
         self, root: Path, store: Store, engine: _core.Engine, intake: Intake, recorder: Recorder
@@ -213,14 +254,17 @@ class App:
         )
 
     def _signals_door(
-        self, stack: contextlib.ExitStack, settings: Settings, root: Path
+        self, stack: contextlib.ExitStack, settings: Settings, tls: DoorTls | None
     ) -> PublishDoor | None:
-        files = settings.tls_paths(root)
-        if files is None or settings.listen.signals is None:
+        certificates = tls.certificates("signals") if tls else None
+        if tls is None or certificates is None or settings.listen.signals is None:
             return None
-        door = PublishDoor(self, settings.listen.signals, Certificates(*files))
+        door = PublishDoor(self, settings.listen.signals, certificates, tls.peers)
         stack.callback(door.stop, GRACE_S)
         return door
+
+    def _may_ask(self, spiffe_id: str) -> bool:
+        return spiffe_id in self._up().loaded.settings.tls.check_clients
 
     def _replay(self, store: Store, engine: _core.Engine) -> None:
         """Takes in what the store has kept."""
@@ -273,38 +317,10 @@ class App:
 
     def run_forever(self) -> None:
         """Serves until SIGTERM or SIGINT; SIGHUP reloads. For the main thread."""
-        handlers = {signal.SIGTERM: self._on_end, signal.SIGINT: self._on_end, signal.SIGHUP: self._on_hup}
-        before = {number: signal.signal(number, handler) for number, handler in handlers.items()}
-        try:
-            self.start()
-            self._say_started()
-            self._serve()
-        finally:
-            try:
-                self.stop()
-            finally:
-                for number, handler in before.items():
-                    signal.signal(number, handler)
+        Foreground(self).run()
 
-    def _serve(self) -> None:
-        while not self._end:
-            # The system may hand a signal to any thread, and then this wait is not interrupted: it ends by itself.
-            with contextlib.suppress(Empty):
-                self._wake.get(timeout=TICK_S)
-            if self._hup:
-                self._hup = False
-                with contextlib.suppress(ConfigurationError, StateError):  # recorded and logged
-                    self.reload("SIGHUP")
-
-    def _on_end(self, _number: int, _frame: FrameType | None) -> None:
-        self._end = True
-        self._wake.put(None)
-
-    def _on_hup(self, _number: int, _frame: FrameType | None) -> None:
-        self._hup = True
-        self._wake.put(None)
-
-    def _say_started(self) -> None:
+    def say_started(self) -> None:
+        """To the server's own log: what the directory warns of, and where the doors are."""
         running = self._up()
         for warning in running.loaded.warnings:
             _log.warning("%s", sentence(warning))
@@ -371,6 +387,13 @@ class App:
             if count > before:
                 running.recorder.transport(event, count=count - before)
         self._transport = now
+        refusal = running.front.counts.refusals
+        if refusal is not None and refusal.count > self._clients_turned_away:
+            count = refusal.count - self._clients_turned_away
+            self._clients_turned_away = refusal.count
+            running.recorder.transport(
+                "refused_client", count=count, client=refusal.client, detail=refusal.detail
+            )
 
     # ------------------------------------------------------------ services: changes
 
@@ -449,21 +472,13 @@ class App:
 
     # ------------------------------------------------------------ services: clients
 
-    def authenticate(self, token: bytes) -> Client | None:
-        """See Services. Every client is compared, in constant time, whichever matches."""
-        digest = hashlib.sha256(token).hexdigest()
-        found: ClientSettings | None = None
-        for client in self._up().loaded.settings.clients:
-            if hmac.compare_digest(digest, client.token_sha256 or ""):
-                found = client
-        if found is None:
-            self.refused(None, None, "unknown token")
-            return None
-        client_of = Client(found.id, frozenset(found.may))
-        if found.expires is None or found.expires.timestamp() * 1e6 <= self._clock():
-            self.refused(client_of, None, "the token has expired")
-            return None
-        return client_of
+    def authenticate(self, token: bytes, chain: bytes = b"") -> Client | None:
+        """See Services."""
+        return self._up().clients.by_token(token, chain)
+
+    def authenticate_peer(self, chain: bytes) -> Client | None:
+        """See Services."""
+        return self._up().clients.by_certificate(chain)
 
     def refused(self, client: Client | None, right: Right | None, detail: str) -> None:
         """See Services."""
@@ -521,6 +536,7 @@ class App:
             "doors": doors,
             "log": log,
             "feeds": running.feeds.detail(),
+            "identity": running.identity.detail(),
             "last_reload_refused": running.reloads.refused,
             "warnings": len(running.loaded.warnings),
             "unenforced": [f"{w.file}:{w.line}" for w in running.loaded.warnings if w.code == UNENFORCED],
@@ -539,6 +555,7 @@ class App:
         return {
             **running.engine.counters(),
             **running.intake.counters(),
+            **running.identity.numbers(),
             **counts,
             **running.feeds.numbers(),
             **self._desk().numbers(),
@@ -550,6 +567,7 @@ class App:
             "log_notes_lost": running.recorder.lost,
             "transport_undelivered": self._transport[0],
             "transport_unknown_method": self._transport[1],
+            "transport_refused_client": self._clients_turned_away,
             "publish_streams": running.signals.open_streams() if running.signals else 0,
             "directory_refused": int(running.reloads.refused is not None),
             "ready": int(self.readiness().ready),
@@ -563,26 +581,3 @@ class App:
     def _count(self, name: str) -> None:
         with self._tally:
             self._counts[name] += 1
-
-
-class _RateLimit:
-    """So many a second; `take` says how many were held back before this one, or None for one held back."""
-
-    def __init__(self, a_second: int) -> None:
-        self._a_second = a_second
-        self._mutex = threading.Lock()
-        self._second = -1
-        self._taken = 0
-        self._held = 0
-
-    def take(self) -> int | None:
-        with self._mutex:
-            second = int(time.monotonic())
-            if second != self._second:
-                self._second, self._taken = second, 0
-            if self._taken >= self._a_second:
-                self._held += 1
-                return None
-            self._taken += 1
-            held, self._held = self._held, 0
-            return held

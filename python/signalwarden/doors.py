@@ -1,18 +1,23 @@
-"""What both doors share: binding an address so that a port in use or a foreign socket is one clear sentence."""
+"""What the doors share: binding an address, so that a port in use or a foreign socket is one clear sentence; and the
+door of HTTP, in plain text on this machine or over TLS."""
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import errno
+import ipaddress
 import os
 import socket
+import ssl
 import stat
 import threading
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
 import uvicorn
+from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from signalwarden.config import Address
 from signalwarden.errors import ServerError
@@ -21,16 +26,26 @@ from signalwarden.files import make_private_directory, why
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-__all__ = ["HttpDoor", "bound", "numeric", "private_socket"]
+__all__ = ["PEER_CHAIN", "HttpDoor", "HttpTls", "bound", "is_local", "numeric", "private_socket"]
 
 CONNECT_TIMEOUT_S: Final = 1.0
 START_TIMEOUT_S: Final = 10.0
 BACKLOG: Final = 128
+HANDSHAKE_S: Final = 10.0
+"""For the TLS of a client that does not get on."""
+PEER_CHAIN: Final = "peer_chain"
+"""Where an application finds the certificates of a request's client in `request.state`: PEM, leaf first, as TLS let
+them through; empty if it showed none."""
 
 
 def numeric(address: Address) -> Address:
     """`localhost` is 127.0.0.1: with two addresses behind one name, one could be ours and one another's."""
     return Address("127.0.0.1", address.port) if address.host == "localhost" else address
+
+
+def is_local(address: Address) -> bool:
+    """Whether only this machine can reach it: there is plain text, and nowhere else."""
+    return address.path is not None or ipaddress.ip_address(numeric(address).host).is_loopback
 
 
 @contextlib.contextmanager
@@ -118,10 +133,47 @@ def bound(address: Address) -> socket.socket:
     return listener
 
 
+class HttpTls(Protocol):
+    """What the door needs to serve TLS."""
+
+    def context(self) -> ssl.SSLContext:
+        """The context of the listener, which looks for itself for what is newest at each handshake."""
+
+
+class _WithPeer(H11Protocol):
+    """Tells the application which certificates the client of a connection showed."""
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        super().connection_made(transport)
+        self.app_state = {**self.app_state, PEER_CHAIN: _chain(transport.get_extra_info("ssl_object"))}
+
+
+def _chain(connection: Any) -> bytes:
+    if connection is None:
+        return b""
+    if hasattr(connection, "get_unverified_chain"):  # Python 3.13
+        chain: list[bytes] = connection.get_unverified_chain() or []
+        return "".join(map(ssl.DER_cert_to_PEM_cert, chain)).encode()
+    found = connection._sslobj.get_unverified_chain() or []  # noqa: SLF001  # the same, before it had a name
+    return "".join(each.public_bytes() for each in found).encode()
+
+
+class _Loop(asyncio.SelectorEventLoop):
+    """Bounds the time of a handshake, for which uvicorn has no setting."""
+
+    async def create_server(self, *args: Any, **options: Any) -> asyncio.Server:
+        if options.get("ssl") is not None:
+            options["ssl_handshake_timeout"] = HANDSHAKE_S
+        return await super().create_server(*args, **options)
+
+
 class HttpDoor:
     """An ASGI application behind uvicorn in a thread of its own."""
 
-    def __init__(self, application: Any, address: Address) -> None:
+    def __init__(self, application: Any, address: Address, tls: HttpTls | None = None) -> None:
+        if tls is None and not is_local(address):
+            raise ServerError(f"the address `{address}` is not of this machine, it needs TLS")
+        context = tls.context() if tls is not None else None
         self._listener = bound(address)
         self.address = _name_of(self._listener, address)
         config = uvicorn.Config(
@@ -133,7 +185,9 @@ class HttpDoor:
             proxy_headers=False,  # nobody's word about where a caller comes from
             lifespan="off",
             ws="none",
-            http="h11",
+            http=_WithPeer,
+            loop=f"{__name__}:_Loop",
+            ssl_context_factory=(lambda *_: context) if context is not None else None,
             limit_concurrency=256,  # more callers than a control plane has
             timeout_keep_alive=15,
             timeout_graceful_shutdown=3,  # event streams never end by themselves

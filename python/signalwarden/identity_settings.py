@@ -175,6 +175,11 @@ class IdentitySettings(Strict):
         default=None, description="audience of the JWT-SVIDs of clients of the admin API"
     )
 
+    @property
+    def takes_tokens(self) -> bool:
+        """Whether tokens are looked at in checks."""
+        return "jwt_svid" in self.sources or "oauth" in self.sources
+
     def for_core(self, *, bundled: Sequence[str]) -> dict[str, Any]:
         """What the core rechecks at each use of an identity."""
         headers: dict[str, list[str]] = {}

@@ -287,6 +287,7 @@ class KeySet:
         self._stopped = False
         self._fetches = 0
         self._keys: tuple[PublicKey, ...] = ()
+        self._members: tuple[str, ...] = ()
         self._revision = revision_of(())
         self._read_at: float | None = None
         self._tried_at: float | None = None
@@ -323,7 +324,7 @@ class KeySet:
 
     def members(self) -> tuple[str, ...]:
         """What proofs may rest on now: `PublicKey.member` of each key; none if the set is older than its life."""
-        return () if self._is_old(self._life_s) else tuple(key.member for key in self._keys)
+        return () if self._is_old(self._life_s) else self._members
 
     # ---- kept fresh without being asked
 
@@ -436,7 +437,7 @@ class KeySet:
         # First told, then found: a proof never rests on a key that its authority does not have yet.
         self._tell(members)
         self._keys, self._read_at, self._last_error = keys, now, None
-        self._revision = revision_of(members)
+        self._members, self._revision = members, revision_of(members)
         self._unknown = set()
         return True
 

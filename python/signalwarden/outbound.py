@@ -15,7 +15,7 @@ import socket
 import ssl
 import threading
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from queue import Empty, SimpleQueue
@@ -28,7 +28,7 @@ from signalwarden import __version__
 from signalwarden.errors import FeedError
 from signalwarden.files import read_regular, why
 
-__all__ = ["MAX_URL_BYTES", "Fetched", "bearer", "check_url", "fetch"]
+__all__ = ["MAX_URL_BYTES", "Fetched", "Server", "bearer", "check_url", "fetch"]
 
 MAX_URL_BYTES: Final = 2048
 """As the longest SPIFFE ID; what servers take without being asked twice."""
@@ -64,6 +64,16 @@ class Fetched:
     """By name in lower case; several of one name are joined by a comma."""
 
 
+@dataclass(frozen=True, slots=True)
+class Server:
+    """Who the server must be, where its host name says nothing: the name is not compared then."""
+
+    authorities: str
+    """In PEM; each is an end of the chain, whoever signed it."""
+    accept: Callable[[bytes], None]
+    """Judges the leaf, in DER, of a chain that is good. Raises FeedError; nothing of the request has been sent yet."""
+
+
 def fetch(
     url: str,
     *,
@@ -73,18 +83,24 @@ def fetch(
     ca_file: Path | None = None,
     method: str = "GET",
     body: bytes | None = None,
+    server: Server | None = None,
 ) -> Fetched:
     """One request and its whole answer. Raises FeedError of one sentence, without what was sent or received.
 
-    `ca_file` holds the only authorities that are trusted, in PEM; without it the system's are."""
+    `ca_file` holds the only authorities that are trusted, in PEM; without it the system's are. `server` says instead
+    who it must be, whatever its name."""
     target = _Target.parse(url)
     deadline = _Deadline(timeout_s)
     with _saying(target, timeout_s):
-        context = _tls(ca_file) if target.scheme == "https" else None
+        if server is not None and target.scheme != "https":
+            raise FeedError(f"{target} can't prove who it is, expected `https://`")
+        context = None
+        if target.scheme == "https":
+            context = _tls(ca_file) if server is None else _tls_of(server)
         connection = httpcore.HTTPConnection(
             httpcore.Origin(target.scheme.encode(), target.host.encode(), target.port),
             ssl_context=context,
-            network_backend=_Backend(deadline),
+            network_backend=_Backend(deadline, None if server is None else server.accept),
         )
         with contextlib.closing(connection):
             return _exchange(connection, target, method, _request_headers(target, headers), body, max_bytes)
@@ -275,8 +291,9 @@ class _Deadline:
 class _Backend(httpcore.NetworkBackend):
     """Connects within the deadline, whatever timeout httpcore would give a single step."""
 
-    def __init__(self, deadline: _Deadline) -> None:
+    def __init__(self, deadline: _Deadline, accept: Callable[[bytes], None] | None = None) -> None:
         self._deadline = deadline
+        self._accept = accept
 
     def connect_tcp(
         self,
@@ -299,16 +316,19 @@ class _Backend(httpcore.NetworkBackend):
                 opened.close()
                 failed = error
             else:
-                return _Stream(opened, self._deadline)
+                return _Stream(opened, self._deadline, self._accept)
         raise failed
 
 
 class _Stream(httpcore.NetworkStream):
     """A socket of which no wait outlives the deadline."""
 
-    def __init__(self, opened: socket.socket, deadline: _Deadline) -> None:
+    def __init__(
+        self, opened: socket.socket, deadline: _Deadline, accept: Callable[[bytes], None] | None = None
+    ) -> None:
         self._socket = opened
         self._deadline = deadline
+        self._accept = accept
 
     def read(self, max_bytes: int, timeout: float | None = None) -> bytes:  # noqa: ARG002
         self._socket.settimeout(self._deadline.left())
@@ -338,6 +358,12 @@ class _Stream(httpcore.NetworkStream):
         except BaseException:
             self._socket.close()
             raise
+        if self._accept is not None:
+            try:
+                self._accept(wrapped.getpeercert(binary_form=True) or b"")
+            except BaseException:
+                wrapped.close()
+                raise
         return _Stream(wrapped, self._deadline)
 
     def get_extra_info(self, info: str) -> Any:
@@ -359,6 +385,18 @@ def _tls(ca_file: Path | None) -> ssl.SSLContext:
         context.load_verify_locations(cadata=pem.decode("ascii"))
     except (ValueError, ssl.SSLError):
         raise FeedError(f"the CA file `{ca_file}` holds no certificates in PEM") from None
+    return context
+
+
+def _tls_of(server: Server) -> ssl.SSLContext:
+    """Verifies the chain alone: who the leaf is, is for `accept` to judge."""
+    context = _verifying()
+    context.check_hostname = False
+    context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN
+    try:
+        context.load_verify_locations(cadata=server.authorities)
+    except (ValueError, ssl.SSLError):
+        raise FeedError("the authorities of the server are no certificates in PEM") from None
     return context
 
 

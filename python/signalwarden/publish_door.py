@@ -17,7 +17,7 @@ import grpc
 from signalwarden import _core
 from signalwarden.doors import bound, numeric
 from signalwarden.errors import BadInputError, RateLimitedError, ServerError, StateError
-from signalwarden.mtls import Certificates, Peer, PeerRefused, expired, peer_of
+from signalwarden.mtls import Certificates, Peer, PeerRefused, Peers
 from signalwarden.values import Address
 
 if TYPE_CHECKING:
@@ -198,8 +198,9 @@ else:
 class _PublishHandler(_Handler):
     """Finds the handler of Publish; messages stay bytes."""
 
-    def __init__(self, host: Hosting, streams: _Streams) -> None:
+    def __init__(self, host: Hosting, peers: Peers, streams: _Streams) -> None:
         self._host = host
+        self._peers = peers
         self._streams = streams
         self._handler: grpc.RpcMethodHandler[bytes, bytes] = grpc.stream_stream_rpc_method_handler(
             self._publish
@@ -220,7 +221,9 @@ class _PublishHandler(_Handler):
             _abort(context, code, full)
         for request in requests:
             stream.working()
-            self._still_welcome(peer, context)
+            self._peer(
+                context
+            )  # for each message: a stream outlives its handshake, and much may have come between
             answer = self._answer(request, peer, context)
             stream.sending()
             yield answer
@@ -229,24 +232,17 @@ class _PublishHandler(_Handler):
                 _abort(context, Code.UNAVAILABLE, "the server is stopping")
 
     def _peer(self, context: grpc.ServicerContext) -> Peer:
+        """Who is there, and still welcome."""
         try:
-            peer = peer_of(cast("Mapping[str, Sequence[bytes]]", context.auth_context()))
+            peer = self._peers.of_context(cast("Mapping[str, Sequence[bytes]]", context.auth_context()))
         except PeerRefused as refused:
-            self._host.refused_peer(None, str(refused))
+            self._host.refused_peer(refused.claimed, str(refused))
             _abort(context, Code.UNAUTHENTICATED, str(refused))
-        self._still_welcome(peer, context)
-        return peer
-
-    def _still_welcome(self, peer: Peer, context: grpc.ServicerContext) -> None:
-        """Asked for each message: a stream outlives its handshake, and a reload may have come between."""
         if not self._host.welcomes(peer.trust_domain):
             detail = f"the trust domain `{peer.trust_domain}` is neither ours nor federated"
             self._host.refused_peer(peer.id, detail)
             _abort(context, Code.PERMISSION_DENIED, detail)
-        if expired(peer):
-            detail = "the client certificate has run out"
-            self._host.refused_peer(peer.id, detail)
-            _abort(context, Code.UNAUTHENTICATED, detail)
+        return peer
 
     def _answer(self, request: bytes, peer: Peer, context: grpc.ServicerContext) -> bytes:
         try:
@@ -273,12 +269,14 @@ def _abort(context: grpc.ServicerContext, code: grpc.StatusCode, detail: str) ->
 class PublishDoor:
     """The signals address."""
 
-    def __init__(self, host: Hosting, address: Address, certificates: Certificates) -> None:
+    def __init__(
+        self, host: Hosting, address: Address, certificates: Certificates, peers: Peers | None = None
+    ) -> None:
         self.serving = False
         self._streams = _Streams()
         self._pool = ThreadPoolExecutor(max_workers=MAX_STREAMS + SPARE, thread_name_prefix="signals")
         self._server = grpc.server(self._pool, options=OPTIONS, maximum_concurrent_rpcs=MAX_STREAMS + SPARE)
-        self._server.add_generic_rpc_handlers((_PublishHandler(host, self._streams),))
+        self._server.add_generic_rpc_handlers((_PublishHandler(host, peers or Peers(), self._streams),))
         try:
             self.address = self._bind(numeric(address), certificates)
         except BaseException:

@@ -1,4 +1,5 @@
-"""How fast one publisher may publish: a bucket of values for each, refilled at a rate."""
+"""How fast one publisher may publish, a bucket of values for each, refilled at a rate; and how many records are made of
+what anyone can do."""
 
 from __future__ import annotations
 
@@ -13,7 +14,7 @@ from signalwarden.errors import RateLimitedError
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-__all__ = ["Rates"]
+__all__ = ["Rates", "Sampled"]
 
 MIN_BURST: Final = 1_000
 """One full call passes at any rate: it is the most that the core takes at once."""
@@ -62,3 +63,27 @@ class Rates:
         self._buckets.move_to_end(publisher)
         if len(self._buckets) > MAX_BUCKETS:
             self._buckets.popitem(last=False)
+
+
+class Sampled:
+    """So many a second; `take` says how many were held back before this one, or None for one held back."""
+
+    def __init__(self, a_second: int) -> None:
+        self._a_second = a_second
+        self._mutex = threading.Lock()
+        self._second = -1
+        self._taken = 0
+        self._held = 0
+
+    def take(self) -> int | None:
+        """See above. Thread-safe."""
+        with self._mutex:
+            second = int(time.monotonic())
+            if second != self._second:
+                self._second, self._taken = second, 0
+            if self._taken >= self._a_second:
+                self._held += 1
+                return None
+            self._taken += 1
+            held, self._held = self._held, 0
+            return held

@@ -42,7 +42,11 @@ MAX_WARNINGS: Final = 20
 FIXED: Final = (
     *("listen", "tls.cert", "tls.key", "tls.client_ca", "tls.spire", "tls.doors", "workload_api"),
     *("state", "keys", "decision_log", "signals", "policies", "insecure"),
+    # A first or last source of tokens: the front door has threads for first sight, or has none.
+    "identity.takes_tokens",
 )
+SAID: Final = {"identity.takes_tokens": "identity.sources"}
+"""How it is called in the settings."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -231,7 +235,14 @@ def _say_new_warnings(before: Loaded, after: Loaded) -> None:
 def _refuse_fixed(before: Settings, after: Settings) -> None:
     """A changed setting that a reload can't bring into force is a mistake, not something to ignore."""
     findings = [
-        Problem("error", "signalwarden.yaml", 0, 0, "needs_restart", f"`{name}` changes only with a restart")
+        Problem(
+            "error",
+            "signalwarden.yaml",
+            0,
+            0,
+            "needs_restart",
+            f"`{SAID.get(name, name)}` changes only with a restart",
+        )
         for name in FIXED
         if attrgetter(name)(before) != attrgetter(name)(after)
     ]

@@ -7,6 +7,9 @@ there, before its message, so a call whose message never comes (larger than MAX_
 sent) or that is one too many (MAX_CALLS) is counted as *undelivered*, and a call of an unknown method as *unknown*.
 Why it was not delivered is not told. What the C core refuses before that (bad HTTP/2, too many streams) shows only
 in the client's status: Envoy then denies, by `failure_mode_allow: false`.
+
+With mutual TLS, only the listed SPIFFE IDs may ask, each verified at each call. Who may not is counted as *refused
+client*, told PERMISSION_DENIED, and nothing of the request is looked at.
 """
 
 from __future__ import annotations
@@ -14,8 +17,9 @@ from __future__ import annotations
 import os
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, Protocol
+from typing import TYPE_CHECKING, Any, Final, Protocol, cast
 
 import grpc
 from grpc_health.v1.health import SERVICE_NAME as HEALTH_SERVICE
@@ -23,11 +27,15 @@ from grpc_health.v1.health_pb2_grpc import add_HealthServicer_to_server
 from grpc_reflection.v1alpha import reflection
 
 from signalwarden.config import Address
-from signalwarden.doors import bound, numeric, private_socket
+from signalwarden.doors import bound, is_local, numeric, private_socket
 from signalwarden.errors import ServerError
 from signalwarden.health import Health
+from signalwarden.mtls import Certificates, PeerRefused, Peers
 
-__all__ = ["CHECK_SERVICE", "FrontDoor", "TransportCounts"]
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
+__all__ = ["CHECK_SERVICE", "CheckTls", "FrontDoor", "TransportCounts"]
 
 CHECK_SERVICE: Final = "envoy.service.auth.v3.Authorization"
 CHECK_METHOD: Final = f"/{CHECK_SERVICE}/Check"
@@ -68,6 +76,20 @@ OPTIONS: Final[tuple[tuple[str, Any], ...]] = (
     ("grpc.keepalive_permit_without_calls", 1),
 )
 
+MAX_CONNECTIONS: Final = 1_024
+"""With TLS, those of strangers in their handshake included: Envoy opens one for each of its workers."""
+HANDSHAKE_MS: Final = 10_000
+MAX_AGE_MS: Final = 60_000
+"""Then a connection is asked to end, gracefully, and the next comes with the client's newest certificate. Envoy keeps a
+connection for good, past the end of the certificate that it was opened with; SPIRE brings a new one halfway."""
+MAX_AGE_GRACE_MS: Final = 60_000
+
+TLS_OPTIONS: Final[tuple[tuple[str, Any], ...]] = (
+    ("grpc.max_allowed_incoming_connections", MAX_CONNECTIONS),
+    ("grpc.server_handshake_timeout_ms", HANDSHAKE_MS),
+    ("grpc.max_connection_age_ms", MAX_AGE_MS),
+    ("grpc.max_connection_age_grace_ms", MAX_AGE_GRACE_MS),
+)
 
 MIN_WORKERS: Final = 2
 """Measured on a busy machine, server on one core, 16 calls in flight, processor time a check with 1, 2, 4 and 8
@@ -87,6 +109,34 @@ class Deciding(Protocol):
         """Total: every input gives a CheckResponse."""
 
 
+@dataclass(frozen=True, slots=True)
+class CheckTls:
+    """What the door needs to serve mutual TLS."""
+
+    certificates: Certificates
+    peers: Peers
+    may_ask: Callable[[str], bool]
+    """Whether this SPIFFE ID is one of `tls.check_clients`, as they are now."""
+
+    @staticmethod
+    def of(
+        certificates: Certificates | None, peers: Peers, may_ask: Callable[[str], bool]
+    ) -> CheckTls | None:
+        """None: this door serves no TLS."""
+        return CheckTls(certificates, peers, may_ask) if certificates is not None else None
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """The last client that was refused."""
+
+    count: int
+    """Of all that were refused so far, it included."""
+    client: str | None
+    """Its SPIFFE ID, if it proved one."""
+    detail: str
+
+
 class TransportCounts:
     """Calls that came, and calls that reached `check`. The difference, once they are quiet, never arrived."""
 
@@ -97,6 +147,8 @@ class TransportCounts:
         self._unknown = 0
         self._undelivered = 0
         self._begun_before = 0
+        self._refused = 0
+        self._refusal: Refusal | None = None
 
     def begun(self) -> None:
         """The headers of a Check call are there."""
@@ -112,6 +164,17 @@ class TransportCounts:
         """A call of a method that does not exist."""
         with self._mutex:
             self._unknown += 1
+
+    def refused_client(self, client: str | None, detail: str) -> None:
+        """A client that may not ask. `detail` is for the record."""
+        with self._mutex:
+            self._refused += 1
+            self._refusal = Refusal(self._refused, client, detail)
+
+    @property
+    def refusals(self) -> Refusal | None:
+        """How many were refused so far, and the last of them; None: nobody."""
+        return self._refusal
 
     def settle(self) -> tuple[int, int]:
         """(undelivered, unknown) so far. Call it at intervals longer than a call waits for its message: calls
@@ -132,15 +195,22 @@ else:
 class _CheckHandler(_Handler):
     """Finds the handler of Check; messages stay bytes."""
 
-    def __init__(self, engine: Deciding, counts: TransportCounts) -> None:
+    def __init__(self, engine: Deciding, counts: TransportCounts, tls: CheckTls | None) -> None:
         decide, reached = engine.check, counts.reached
 
         def check(request: bytes, _context: grpc.ServicerContext) -> bytes:
             reached()
             return decide(request)
 
+        def check_of(request: bytes, context: grpc.ServicerContext) -> bytes:
+            reached()
+            _admit(context, cast("CheckTls", tls), counts)
+            return decide(request)
+
         self._begun = counts.begun
-        self._handler: grpc.RpcMethodHandler[bytes, bytes] = grpc.unary_unary_rpc_method_handler(check)
+        self._handler: grpc.RpcMethodHandler[bytes, bytes] = grpc.unary_unary_rpc_method_handler(
+            check if tls is None else check_of
+        )
 
     def service(
         self, handler_call_details: grpc.HandlerCallDetails
@@ -149,6 +219,24 @@ class _CheckHandler(_Handler):
             return None
         self._begun()
         return self._handler
+
+
+REFUSED: Final = "this client may not ask"
+"""All that it is told; the record says why."""
+
+
+def _admit(context: grpc.ServicerContext, tls: CheckTls, counts: TransportCounts) -> None:
+    """At each call: a connection outlives its handshake. Aborts the call of whoever may not ask."""
+    client: str | None = None
+    try:
+        client = tls.peers.of_context(cast("Mapping[str, Sequence[bytes]]", context.auth_context())).id
+        if tls.may_ask(client):
+            return
+        detail = "it is not one of `tls.check_clients`"
+    except PeerRefused as refused:
+        client, detail = refused.claimed, str(refused)
+    counts.refused_client(client, detail)
+    context.abort(grpc.StatusCode.PERMISSION_DENIED, REFUSED)
 
 
 class _UnknownHandler(_Handler):
@@ -169,14 +257,22 @@ class FrontDoor:
     """The check address: Authorization, health, and reflection if switched on."""
 
     def __init__(
-        self, engine: Deciding, address: Address, *, reflection_on: bool = False, workers: int | None = None
+        self,
+        engine: Deciding,
+        address: Address,
+        *,
+        reflection_on: bool = False,
+        workers: int | None = None,
+        tls: CheckTls | None = None,
     ) -> None:
         self.counts = TransportCounts()
         self.serving = False
         self._health = Health((CHECK_SERVICE,))
         self._pool = ThreadPoolExecutor(max_workers=workers or default_workers(), thread_name_prefix="check")
-        self._server = grpc.server(self._pool, options=OPTIONS, maximum_concurrent_rpcs=MAX_CALLS)
-        self._server.add_generic_rpc_handlers((_CheckHandler(engine, self.counts),))
+        self._server = grpc.server(
+            self._pool, options=OPTIONS + TLS_OPTIONS if tls else OPTIONS, maximum_concurrent_rpcs=MAX_CALLS
+        )
+        self._server.add_generic_rpc_handlers((_CheckHandler(engine, self.counts, tls),))
         add_HealthServicer_to_server(self._health, self._server)
         if reflection_on:
             # Lists the services and describes health. Authorization has no descriptor here: Envoy's messages are
@@ -185,20 +281,25 @@ class FrontDoor:
             reflection.enable_server_reflection(names, self._server)
         self._server.add_generic_rpc_handlers((_UnknownHandler(self.counts),))
         try:
-            self.address = self._bind(numeric(address))
+            self.address = self._bind(numeric(address), tls)
         except BaseException:
             self._pool.shutdown(wait=False)
             raise
 
-    def _bind(self, address: Address) -> Address:
+    def _bind(self, address: Address, tls: CheckTls | None) -> Address:
         try:
+            if tls is None and not is_local(address):
+                raise ServerError(f"the address `{address}` is not of this machine, it needs TLS")
             if address.path is not None:
                 with private_socket(address.path):
                     self._server.add_insecure_port(f"unix:{address.path}")
                 return address
             if address.port:
                 bound(address).close()  # says which, where grpc only says no, and writes to stderr
-            port = self._server.add_insecure_port(str(address))
+            if tls is None:
+                port = self._server.add_insecure_port(str(address))
+            else:
+                port = self._server.add_secure_port(str(address), tls.certificates.credentials())
         except RuntimeError as error:
             raise ServerError(f"the address `{address}` can't be opened: {error}") from error
         if port == 0:

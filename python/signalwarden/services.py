@@ -16,7 +16,7 @@ __all__ = ["Client", "Readiness", "Services"]
 
 @dataclass(frozen=True, slots=True)
 class Client:
-    """An authenticated caller of the admin API: an entry of `clients:`, its token good and not expired."""
+    """An authenticated caller of the admin API: an entry of `clients:`, its token or SVID good and not expired."""
 
     id: str
     """Its SPIFFE ID; the publisher of what it publishes, the actor in change records."""
@@ -44,14 +44,18 @@ class Services(Protocol):
     """The app as the admin API sees it. Every method may be called from any thread and blocks: call it from a
     plain `def` endpoint, which FastAPI runs in its thread pool."""
 
-    def authenticate(self, token: bytes) -> Client | None:
-        """The client whose token this is; None if there is none or it has expired, and then a change record
-        is written. Takes the same time whichever client matches."""
+    def authenticate(self, token: bytes, chain: bytes = b"") -> Client | None:
+        """The client whose token this is, on a connection with these certificates (PEM, leaf first) if any; None if
+        there is none, it has expired, or the certificate is not its own, and then a change record is written. Takes
+        the same time whichever client's token matches."""
+
+    def authenticate_peer(self, chain: bytes) -> Client | None:
+        """The client by its certificates alone; None if there is none, and then a change record is written."""
 
     def refused(self, client: Client | None, right: Right | None, detail: str) -> None:
         """Writes a change record `client_refused`: no or wrong token, or a right that is not in its `may`.
-        `authenticate` has already written one when it returned None; call this only for a missing right or a
-        missing token."""
+        Those that authenticate have already written one when they returned None; call this only for a missing right
+        or a missing token."""
 
     def publish(self, body: bytes, client: Client) -> bytes:
         """Body of POST /v1/signals in, JSON answer out, after the durable write.

@@ -22,7 +22,7 @@ has="$(cd / && go env GOVERSION)"
 [ "$(printf '%s\n' "$needs" "${has#go}" | sort -V | head -n 1)" = "$needs" ] || cannot "they need Go $needs or newer, and here is $has"
 command -v "$(go env CC | awk '{ print $1 }')" >/dev/null || cannot "there is no C compiler here, and SPIRE's SQLite needs one"
 
-echo "building SPIRE $(awk '$1 == "github.com/spiffe/spire" { print $2 }' go.mod) from its Go module (about ten minutes on two cores, once)"
+echo "building SPIRE $(awk '$1 == "github.com/spiffe/spire" { print $2 }' go.mod) from its Go module (1.5 GB of modules and about ten minutes on two cores, once)"
 rm -f "$into/go.mod"
 limit=()
 if command -v timeout >/dev/null; then limit=(timeout "$LIMIT_SECONDS"); fi

@@ -16,7 +16,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from cryptography import x509
 
@@ -172,20 +172,24 @@ class Server:
     def authorities_pem(self) -> str:
         return self.run("bundle", "show", "-format", "pem")
 
-    def rotate_jwt_authority(self, *, taint: bool = True) -> tuple[str, str]:
-        """Another JWT key from now on; the key ids before and after. Tainted and revoked unless asked otherwise."""
-        before = self._active_jwt_authority()
-        prepared = json.loads(self.run("localauthority", "jwt", "prepare", "-output", "json"))
-        new = str(prepared["prepared_authority"]["authority_id"])
-        self.run("localauthority", "jwt", "activate", "-authorityID", new)
-        if taint:
-            self.run("localauthority", "jwt", "taint", "-authorityID", before)
-            self.run("localauthority", "jwt", "revoke", "-authorityID", before)
-        return before, new
+    def rotate_jwt_authority(self) -> None:
+        """Another JWT key from now on; the one before is taken out of the bundle."""
+        old = self.next_authority("jwt")
+        self.forget_authority("jwt", old)
 
-    def _active_jwt_authority(self) -> str:
-        shown = json.loads(self.run("localauthority", "jwt", "show", "-output", "json"))
+    def next_authority(self, kind: Literal["jwt", "x509"]) -> str:
+        """Prepares the next authority and signs with it from now on; returns the id of the one before."""
+        shown = json.loads(self.run("localauthority", kind, "show", "-output", "json"))
+        prepared = json.loads(self.run("localauthority", kind, "prepare", "-output", "json"))
+        new = prepared["prepared_authority"]["authority_id"]
+        self.run("localauthority", kind, "activate", "-authorityID", new)
         return str(shown["active"]["authority_id"])
+
+    def forget_authority(self, kind: Literal["jwt", "x509"], authority_id: str, wait_s: float = 0.0) -> None:
+        """Takes an authority of before out of the bundle: first all agents replace what it signed."""
+        self.run("localauthority", kind, "taint", "-authorityID", authority_id)
+        time.sleep(wait_s)
+        self.run("localauthority", kind, "revoke", "-authorityID", authority_id)
 
     def stop(self) -> None:
         if self.process is not None:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import ssl
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -28,13 +29,15 @@ from signalwarden.demo_stage import (
     wait_for,
 )
 from signalwarden.envoy_config import Options, render
-from tests.spire.real import Agent, Identity, Workload, link, program_selector
+from tests.spire.real import Agent, Identity, Workload, link, program_selector, seconds_left
 
 CLIENT = "spiffe://prod.example/agents/refunds"
 ENVOY = "spiffe://prod.example/envoy"
 WARDEN = "spiffe://prod.example/signalwarden"
 # A loaded test machine is no reason for a denial.
 PATIENT = timedelta(seconds=5)
+STEADY_LIMIT_SECONDS = 90.0
+ON_ONE_CONNECTION = 40
 ACCOUNT = "/v1/accounts/42"
 
 _ROUTES = """\
@@ -319,6 +322,49 @@ def start_edge(
         patch.setenv("SIGNALWARDEN_ENVOY", str(program))
         process = start_envoy(bootstrap, directory, admin)
     return Edge(port, admin, process, upstream)
+
+
+@dataclass
+class Steady:
+    """What became of steady requests."""
+
+    certificates: list[str] = field(default_factory=list)
+    """SHA-256 of the certificate of each connection."""
+    answers: list[httpx.Response] = field(default_factory=list)
+    lost: list[str] = field(default_factory=list)
+
+
+def ask_steadily(edge: Edge, caller: Workload, directory: Path, enough: Callable[[Steady], bool]) -> Steady:
+    """Requests one after the other, with the SVID of the moment over a new connection and with the first one's over a
+    connection that is kept, until it is enough. Whatever is not allowed is lost."""
+    seen = Steady()
+    deadline = time.monotonic() + STEADY_LIMIT_SECONDS
+
+    def ask(client: httpx.Client) -> None:
+        try:
+            answer = client.get(ACCOUNT)
+        except httpx.HTTPError as error:
+            seen.lost.append(repr(error))
+            return
+        seen.answers.append(answer)
+        if answer.status_code != 200:
+            seen.lost.append(answer.text)
+
+    first = caller.x509(directory / "first")
+    seen.certificates.append(first.sha256)
+    with edge.client(first, first.bundle) as kept:
+        while not enough(seen):
+            assert time.monotonic() < deadline, f"not enough after {len(seen.answers)} answers"
+            identity = caller.x509(directory / str(len(seen.certificates)))
+            seen.certificates.append(identity.sha256)
+            with edge.client(identity, identity.bundle) as client:
+                for _ in range(ON_ONE_CONNECTION):
+                    ask(client)
+            if seconds_left(first) > 1:
+                ask(kept)
+    certificates = len(set(seen.certificates))
+    print(f"{len(seen.answers)} answers with {certificates} certificates, {len(seen.lost)} lost")
+    return seen
 
 
 def decision_id(answer: httpx.Response) -> str:

@@ -13,6 +13,7 @@ from fastapi.testclient import TestClient
 
 from signalwarden.admin import CALLS, MAX_BODY_BYTES, RESERVED, SSF_PUSH, AdminReason, Call, build
 from signalwarden.config import Right
+from signalwarden.doors import PEER_CHAIN
 from signalwarden.errors import (
     BadInputError,
     ConfigurationError,
@@ -37,6 +38,8 @@ class FakeServices:
         self.may: frozenset[Right] = frozenset(Right)
         self.fault: Exception | None = None
         self.is_ready = True
+        self.knows_certificates = True
+        self.chains: list[bytes] = []
         self.refusals: list[tuple[str | None, Right | None, str]] = []
         self.published: list[tuple[bytes, str]] = []
         self.asked: list[tuple[str | None, int]] = []
@@ -45,8 +48,13 @@ class FakeServices:
         self.pushed: list[tuple[str, str | None, bytes]] = []
         self.vouched: list[tuple[str, str]] = []
 
-    def authenticate(self, token: bytes) -> Client | None:
+    def authenticate(self, token: bytes, chain: bytes = b"") -> Client | None:
+        self.chains.append(chain)
         return Client("spiffe://prod.example/client", self.may) if token == SECRET.encode() else None
+
+    def authenticate_peer(self, chain: bytes) -> Client | None:
+        self.chains.append(chain)
+        return Client("spiffe://prod.example/svid", self.may) if self.knows_certificates else None
 
     def refused(self, client: Client | None, right: Right | None, detail: str) -> None:
         self.refusals.append((client.id if client else None, right, detail))
@@ -216,6 +224,48 @@ def test_a_call_with_an_unknown_token_is_refused(http: TestClient, row: Call) ->
     answer = call(http, row, headers={"authorization": "Bearer unknown"})
     problem(answer, AdminReason.TOKEN_REFUSED)
     assert 'error="invalid_token"' in answer.headers["www-authenticate"]
+
+
+@pytest.fixture
+def over_tls(services: FakeServices) -> TestClient:
+    """The API as a client with a certificate calls it."""
+    app = build(services)
+
+    async def with_peer(scope: Any, receive: Any, send: Any) -> None:
+        scope.setdefault("state", {})[PEER_CHAIN] = b"chain"
+        await app(scope, receive, send)
+
+    return TestClient(with_peer, raise_server_exceptions=False)
+
+
+def test_a_client_may_come_with_a_certificate_alone(over_tls: TestClient, services: FakeServices) -> None:
+    assert over_tls.get("/v1/signals").status_code == 200
+    assert services.chains == [b"chain"]
+
+
+def test_a_certificate_of_no_client_is_refused_and_its_connection_ended(
+    over_tls: TestClient, services: FakeServices
+) -> None:
+    services.knows_certificates = False
+    answer = over_tls.get("/v1/signals")
+    problem(answer, AdminReason.CERTIFICATE_REFUSED)
+    assert answer.headers["connection"] == "close"
+    assert answer.headers["www-authenticate"] == 'Bearer realm="signalwarden"'
+    assert over_tls.get("/healthz").status_code == 200
+
+
+@pytest.mark.parametrize("header", ["", "Bearer unknown", "Basic eDp5", "Bearer a b"])
+def test_a_bad_token_is_no_reason_to_look_at_the_certificate_alone(over_tls: TestClient, header: str) -> None:
+    answer = over_tls.get("/v1/signals", headers={"authorization": header})
+    assert answer.json()["reason"] in ("token_missing", "token_refused")
+
+
+def test_a_token_comes_with_the_certificate_of_its_connection(
+    over_tls: TestClient, services: FakeServices
+) -> None:
+    headers = {"authorization": f"Bearer {SECRET}"}
+    assert over_tls.get("/v1/signals", headers=headers).status_code == 200
+    assert services.chains == [b"chain"]
 
 
 @pytest.mark.parametrize("row", GUARDED, ids=row_id)

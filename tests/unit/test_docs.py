@@ -213,7 +213,7 @@ def keys_of(node: dict[str, Any], schema: dict[str, Any], path: str = "") -> Ite
         default = json.dumps(declared["default"]) if "default" in declared else "required"
         optional = next(filter(None, (definition(part, schema) for part in declared.get("anyOf", ()))), None)
         item = definition(inner.get("items", {}), schema)
-        named = next(iter(inner.get("patternProperties", {}).values()), {})
+        named: dict[str, Any] = next(iter(inner.get("patternProperties", {}).values()), {})
         entry = definition(named, schema)
         if item or entry or optional:
             yield path + key, default

@@ -18,7 +18,7 @@ from signalwarden.signals import Feed, Seams, Source, Status, document
 from signalwarden.signals.feeds import KINDS, MAX_FEEDS, Feeds, described_feeds
 from signalwarden.signals.poll import PollSource
 from tests.conftest import Eventually
-from tests.unit.test_docs import section, table, text_of
+from tests.pages import section, table, text_of
 
 AT = "2027-01-15T07:59:00Z"
 SPANS = {"interval_ms": 30_000, "timeout_ms": 5_000, "jitter_ms": 3_000, "backoff_ms": 300_000}

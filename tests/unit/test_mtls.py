@@ -16,7 +16,7 @@ from cryptography.x509.oid import NameOID
 
 from signalwarden.demo_stage import Authority, Credential
 from signalwarden.errors import KeysError
-from signalwarden.mtls import MAX_FILE_BYTES, Certificates, PeerRefused, expired, peer_of
+from signalwarden.mtls import MAX_FILE_BYTES, Certificates, Files, PeerRefused, Peers
 
 WHO = "spiffe://prod.example/ns/mdm/sa/publisher"
 
@@ -50,10 +50,10 @@ def names(*uris: str, dns: tuple[str, ...] = ()) -> x509.SubjectAlternativeName:
 
 
 def test_a_publisher_is_the_one_uri_of_its_certificate() -> None:
-    peer = peer_of(leaf(names(WHO, dns=("mdm.example",)), usage()))
+    peer = Peers().of_context(leaf(names(WHO, dns=("mdm.example",)), usage()))
     assert (peer.id, peer.trust_domain) == (WHO, "prod.example")
-    assert not expired(peer)
-    assert expired(peer_of(leaf(names(WHO), usage(), until=timedelta(seconds=-1))))
+    with pytest.raises(PeerRefused, match="has run out"):
+        Peers().of_context(leaf(names(WHO), usage(), until=timedelta(seconds=-1)))
 
 
 @pytest.mark.parametrize(
@@ -68,22 +68,23 @@ def test_a_publisher_is_the_one_uri_of_its_certificate() -> None:
         ([names("spiffe://Prod.Example/mdm"), usage()], "not the SPIFFE ID of a workload"),
         ([names("spiffe://prod.example/a/../b"), usage()], "not the SPIFFE ID of a workload"),
         ([names("spiffe://prod.example/a?b"), usage()], "not the SPIFFE ID of a workload"),
+        ([names(WHO)], "not for signatures"),
         ([names(WHO), x509.BasicConstraints(ca=True, path_length=None)], "that of an authority"),
-        ([names(WHO), usage(authority=True)], "not for signatures alone"),
-        ([names(WHO), usage(signature=False)], "not for signatures alone"),
+        ([names(WHO), usage(authority=True)], "may sign certificates"),
+        ([names(WHO), usage(signature=False)], "not for signatures"),
     ],
 )
 def test_a_certificate_that_names_no_workload_is_refused(
     extensions: list[x509.ExtensionType], why: str
 ) -> None:
     with pytest.raises(PeerRefused, match=why):
-        peer_of(leaf(*extensions))
+        Peers().of_context(leaf(*extensions))
 
 
 @pytest.mark.parametrize("context", [{}, {"x509_pem_cert": []}, {"x509_pem_cert": [b"-----BEGIN X-----"]}])
 def test_no_certificate_is_nobody(context: dict[str, list[bytes]]) -> None:
     with pytest.raises(PeerRefused):
-        peer_of(context)
+        Peers().of_context(context)
 
 
 # ---- files ------------------------------------------------------------------------------------------------
@@ -106,30 +107,30 @@ def test_files_that_do_not_belong_together_are_one_sentence(
     files: tuple[Path, Path, Path], tmp_path: Path
 ) -> None:
     cert, key, ca = files
-    Certificates(*files)
+    Certificates(Files(*files))
     with pytest.raises(KeysError, match=f"^`{tmp_path}/gone` can't be read: no such file or directory$"):
-        Certificates(cert, key, tmp_path / "gone")
+        Certificates(Files(cert, key, tmp_path / "gone"))
     with pytest.raises(KeysError, match="is a directory"):
-        Certificates(tmp_path / "ca", key, ca)
+        Certificates(Files(tmp_path / "ca", key, ca))
     with pytest.raises(KeysError, match=r"`.*key\.pem` is not a certificate in PEM"):
-        Certificates(key, key, ca)
+        Certificates(Files(key, key, ca))
     with pytest.raises(KeysError, match=r"`.*cert\.pem` is not a private key in PEM"):
-        Certificates(cert, cert, ca)
+        Certificates(Files(cert, cert, ca))
     with pytest.raises(KeysError, match=r"`.*key\.pem` is not a list of certificates in PEM"):
-        Certificates(cert, key, key)
+        Certificates(Files(cert, key, key))
     other = Authority(tmp_path / "other", "prod.example").issue(WHO)
     with pytest.raises(KeysError, match="is not that of the certificate"):
-        Certificates(cert, other.key, ca)
+        Certificates(Files(cert, other.key, ca))
     cert.write_bytes(b" " * (MAX_FILE_BYTES + 1))
     with pytest.raises(KeysError, match="has more than"):
-        Certificates(*files)
+        Certificates(Files(*files))
 
 
 def test_a_bad_rotation_changes_nothing_and_is_said_once(
     files: tuple[Path, Path, Path], tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.INFO)
-    certificates = Certificates(*files)
+    certificates = Certificates(Files(*files))
     assert certificates._fetch() is None
     other = Authority(tmp_path / "other", "prod.example").issue(WHO)
     shutil.copy(other.certificate, files[0])  # its key follows later

@@ -20,11 +20,11 @@ from typing import Any
 import grpc
 import pytest
 
-from signalwarden import publish_door
+from signalwarden import mtls, publish_door
 from signalwarden.config import Address
 from signalwarden.demo_stage import Authority, Credential
 from signalwarden.errors import BadInputError, RateLimitedError, ServerError, StateError
-from signalwarden.mtls import Certificates
+from signalwarden.mtls import Certificates, Files
 from signalwarden.publish_door import (
     MAX_PUBLISHER_STREAMS,
     MAX_REQUEST_BYTES,
@@ -106,7 +106,7 @@ def stage(tmp_path: Path) -> Iterator[Stage]:
     put(authority.issue("spiffe://prod.example/signalwarden", dns=("localhost",)), tmp_path)
     shutil.copy(authority.bundle, tmp_path / "ca.pem")
     host = Host()
-    files = Certificates(tmp_path / "cert.pem", tmp_path / "key.pem", tmp_path / "ca.pem")
+    files = Certificates(Files(tmp_path / "cert.pem", tmp_path / "key.pem", tmp_path / "ca.pem"))
     door = PublishDoor(host, ANY, files)
     door.start()
     yield Stage(host, door, authority, tmp_path)
@@ -240,7 +240,7 @@ def test_a_stream_ends_when_its_certificate_has_run_out(
     with stage.channel() as channel:
         talk = Talk(channel)
         talk.say(one())
-        monkeypatch.setattr(publish_door, "expired", lambda _: True)
+        monkeypatch.setattr(mtls, "expired", lambda _: True)
         with pytest.raises(grpc.RpcError, match="UNAUTHENTICATED"):
             talk.say(one())
     assert stage.host.refusals == [(WHO, "the client certificate has run out")]
@@ -424,7 +424,8 @@ def test_a_stop_answers_what_is_being_written_and_ends_the_rest(stage: Stage) ->
 
 
 def test_a_port_in_use_is_one_sentence(stage: Stage, capfd: pytest.CaptureFixture[str]) -> None:
-    files = Certificates(*(stage.folder / name for name in ("cert.pem", "key.pem", "ca.pem")))
+    folder = stage.folder
+    files = Certificates(Files(folder / "cert.pem", folder / "key.pem", folder / "ca.pem"))
     with pytest.raises(ServerError, match=r"^the address `127\.0\.0\.1:\d+` is in use$"):
         PublishDoor(stage.host, stage.door.address, files)
     assert capfd.readouterr().err == ""

@@ -105,7 +105,7 @@ def test_the_server_says_aloud_that_a_route_is_not_enforced(
     app.start()
     try:
         with caplog.at_level(logging.WARNING):
-            app._say_started()  # as `run` does
+            app.say_started()  # as `run` does
         assert "routes.yaml:2:5: warning: `enforce: false`" in caplog.text
         detail = app.readiness().detail
         assert (detail["unenforced"], detail["warnings"]) == (["routes.yaml:2"], 1)

@@ -2,43 +2,324 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+import functools
+import logging
+import threading
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final, Protocol
+
+from cryptography.hazmat.primitives.serialization import Encoding
+
+from signalwarden.bundles.endpoints import EndpointSource, Profile, SpiffeProfile, WebProfile
+from signalwarden.bundles.files import FileSource
+from signalwarden.bundles.svid import Svid, SvidSource
+from signalwarden.bundles.workload_api import WorkloadApi
 
 if TYPE_CHECKING:
-    from signalwarden.bundles.bundle import Bundle
+    from pathlib import Path
 
-__all__ = ["Bundles", "Listener"]
+    from signalwarden.bundles.bundle import Bundle
+    from signalwarden.identity_settings import BundleSettings
+    from signalwarden.values import Address
+
+__all__ = ["BundleKeys", "Bundles", "Listener"]
+
+logger = logging.getLogger("signalwarden")
 
 Listener = Callable[[str, "Bundle | None"], None]
 """Called with a trust domain and its new bundle; None: withdrawn, nobody of it is known any more."""
+POLL_S: Final = 0.02
+
+
+class BundleKeys(Protocol):
+    """`Settings`, as far as it is read here."""
+
+    @property
+    def trust_domain(self) -> str: ...
+    @property
+    def federates_with(self) -> tuple[str, ...]: ...
+    @property
+    def bundles(self) -> Mapping[str, BundleSettings]: ...
+    @property
+    def workload_api(self) -> Address | None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class _File:
+    path: Path
+    refresh_s: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class _Endpoint:
+    url: str
+    profile: Profile
+    refresh_s: float | None
+
+
+_Spec = _File | _Endpoint
+_Source = FileSource | EndpointSource
 
 
 class Bundles:
     """Bundles by trust domain. Thread-safe. Never merged: each vouches for its own trust domain alone."""
 
+    def __init__(self, directory: Path, settings: BundleKeys) -> None:
+        self._directory = directory
+        self._settings = settings
+        self._mutex = threading.RLock()
+        """Held while the state changes and while listeners are told, so that they see changes in their order."""
+        self._live: Mapping[str, Bundle] = {}
+        self._roots = b""
+        self._listeners: list[Listener] = []
+        self._sources: dict[str, tuple[_Spec, _Source]] = {}
+        self._owners: dict[str, object] = {}
+        """Who may speak for a trust domain that has a source of its own."""
+        self._from: dict[str, object] = {}
+        """Who brought what is live."""
+        self._accepted: tuple[str, ...] = ()
+        self._api: tuple[Address, WorkloadApi] | None = None
+        self._api_owner: object = None
+        self._own = _OwnSvid()
+        self._running = False
+        self._updates = self._withdrawals = self._past_failures = 0
+
     def get(self, trust_domain: str, /) -> Bundle | None:
         """The live bundle of a trust domain; None: nobody of it is known."""
-        raise NotImplementedError
+        return self._live.get(trust_domain)
 
     def on_change(self, listener: Listener) -> None:
         """Calls `listener` after each change, from a thread of a source, one call at a time. It must not block.
         It is first told of every bundle that is live already."""
-        raise NotImplementedError
+        with self._mutex:
+            self._listeners.append(listener)
+            for domain, bundle in self._live.items():
+                _call(listener, domain, bundle)
 
     def roots_pem(self) -> bytes:
         """All authorities for X.509 in PEM, for the hint of a handshake. It proves nothing: whoever gets through with
         it is then verified with `verify_x509_svid`."""
-        raise NotImplementedError
+        return self._roots
+
+    @property
+    def svids(self) -> SvidSource:
+        """Our own SVID from the Workload API; the source stays the same while settings change. Without a
+        `workload_api` there is none."""
+        return self._own
 
     def detail(self) -> dict[str, Any]:
-        """For `/readyz`: state, revision, age and last error by trust domain."""
-        raise NotImplementedError
+        """For `/readyz`: by trust domain, which source, whether live, revision, age and last error."""
+        with self._mutex:
+            sources, accepted, api = dict(self._sources), self._accepted, self._api
+        domains: dict[str, Any] = {}
+        for domain in accepted:
+            if domain in sources:
+                domains[domain] = sources[domain][1].detail()
+            elif api is not None:
+                domains[domain] = api[1].detail_of(domain)
+        found: dict[str, Any] = {"trust_domains": domains}
+        if api is not None:
+            found["workload_api"] = api[1].detail()
+        return found
+
+    def missing(self) -> tuple[str, ...]:
+        """Trust domains whose bundle should be here, and is not."""
+        with self._mutex:
+            expected = self._accepted if self._api is not None else tuple(self._sources)
+            return tuple(domain for domain in expected if domain not in self._live)
+
+    def counts(self) -> dict[str, float]:
+        """For metrics: counters, and how many bundles are live."""
+        with self._mutex:
+            failures = self._past_failures + sum(source.failures for _, source in self._sources.values())
+            failures += self._api[1].failures if self._api is not None else 0
+            return {
+                "bundle_updates": self._updates,
+                "bundle_withdrawals": self._withdrawals,
+                "bundle_failures": failures,
+                "live_bundles": len(self._live),
+            }
+
+    # ---------------------------------------------------------------- life
 
     def start(self) -> None:
-        """Starts every source."""
-        raise NotImplementedError
+        """Starts every source. Bundles of files are live when this returns."""
+        with self._mutex:
+            self._running = True
+        self.adopt(self._settings)
+
+    def wait(self, timeout_s: float) -> bool:
+        """Waits until every bundle is live. False if some are not in time: they may come later."""
+        end = time.monotonic() + timeout_s
+        while self.missing():
+            if time.monotonic() >= end:
+                return False
+            time.sleep(POLL_S)
+        return True
 
     def stop(self) -> None:
-        """Stops every source. May be called twice."""
-        raise NotImplementedError
+        """Stops every source. What is live stays, for calls under way. May be called twice."""
+        with self._mutex:
+            self._running = False
+            stopping: list[Any] = [source for _, source in self._sources.values()]
+            if self._api is not None:
+                stopping.append(self._api[1])
+        for source in stopping:
+            source.stop()
+
+    def adopt(self, settings: BundleKeys) -> None:
+        """Brings other settings into force: sources that they no longer name are stopped and what they brought is
+        withdrawn, new ones are started, those that stay as they were go on undisturbed."""
+        stopping: list[Any] = []
+        starting: list[Any] = []
+        with self._mutex:
+            self._settings = settings
+            if not self._running:
+                return
+            wanted = _plan(self._directory, settings)
+            self._accepted = (settings.trust_domain, *settings.federates_with)
+            for domain in [name for name, (spec, _) in self._sources.items() if wanted.get(name) != spec]:
+                _, gone = self._sources.pop(domain)
+                del self._owners[domain]
+                self._past_failures += gone.failures
+                stopping.append(gone)
+            stopping += self._change_api(settings.workload_api, starting)
+            for domain, spec in wanted.items():
+                if domain not in self._sources:
+                    owner = self._owners[domain] = object()
+                    source = _source(domain, spec, functools.partial(self._told, owner))
+                    self._sources[domain] = (spec, source)
+                    starting.append(source)
+            self._settle()
+        # Outside: a source that is stopped may just be telling, and waits for the mutex.
+        for source in stopping:
+            source.stop()
+        for source in starting:
+            source.start()
+
+    def _change_api(self, address: Address | None, starting: list[Any]) -> list[WorkloadApi]:
+        """Which client goes, if any."""
+        if self._api is not None and self._api[0] == address:
+            return []
+        gone = [] if self._api is None else [self._api[1]]
+        self._past_failures += sum(api.failures for api in gone)
+        self._api = None
+        if address is not None:
+            owner = self._api_owner = object()
+            api = WorkloadApi(address, functools.partial(self._told, owner))
+            self._api = (address, api)
+            starting.append(api)
+        self._own.follow(None if self._api is None else self._api[1])
+        return gone
+
+    # ---------------------------------------------------------------- state
+
+    def _owner(self, domain: str) -> object:
+        """Who may speak for a trust domain; None: nobody."""
+        if domain in self._owners:
+            return self._owners[domain]
+        return self._api_owner if self._api is not None and domain in self._accepted else None
+
+    def _told(self, owner: object, domain: str, bundle: Bundle | None) -> None:
+        """A source has found something. One that was stopped speaks for nobody."""
+        with self._mutex:
+            if self._owner(domain) is owner:
+                self._set(domain, bundle, owner)
+
+    def _settle(self) -> None:
+        """After a change of settings: nothing is live that another one brought than who speaks for it now."""
+        for domain in {*self._live, *self._accepted}:
+            owner = self._owner(domain)
+            if owner is not None and owner is self._api_owner and self._api is not None:
+                self._set(domain, self._api[1].bundle(domain), owner)
+            elif owner is None or self._from.get(domain) is not owner:
+                self._set(domain, None, owner)
+
+    def _set(self, domain: str, bundle: Bundle | None, owner: object) -> None:
+        before = self._live.get(domain)
+        self._from[domain] = owner
+        if before is bundle:
+            return
+        live = dict(self._live)
+        if bundle is None:
+            del live[domain]
+            self._withdrawals += 1
+        else:
+            live[domain] = bundle
+            self._updates += 1
+        self._live = live
+        self._roots = b"".join(
+            authority.public_bytes(Encoding.PEM) for held in live.values() for authority in held.x509
+        )
+        for listener in self._listeners:
+            _call(listener, domain, bundle)
+
+
+class _OwnSvid:
+    """A `SvidSource` that stays while the client behind it is exchanged."""
+
+    def __init__(self) -> None:
+        self._mutex = threading.Lock()
+        self._api: WorkloadApi | None = None
+        self._listeners: list[Callable[[Svid | None], None]] = []
+
+    def current(self) -> Svid | None:
+        api = self._api
+        return None if api is None else api.current()
+
+    def on_change(self, listener: Callable[[Svid | None], None]) -> None:
+        with self._mutex:
+            self._listeners.append(listener)
+
+    def follow(self, api: WorkloadApi | None) -> None:
+        """From now on it is that client's."""
+        had = self.current()
+        self._api = api
+        if api is not None:
+            api.on_change(lambda svid: self._changed(api, svid))
+        if had is not None:
+            self._changed(api, self.current())
+
+    def _changed(self, api: WorkloadApi | None, svid: Svid | None) -> None:
+        with self._mutex:
+            listeners = tuple(self._listeners)
+        if api is self._api:
+            for listener in listeners:
+                listener(svid)
+
+
+def _call(listener: Listener, domain: str, bundle: Bundle | None) -> None:
+    try:
+        listener(domain, bundle)
+    except Exception:  # the others are told all the same
+        logger.exception("a listener of trust bundles failed")
+
+
+def _plan(directory: Path, settings: BundleKeys) -> dict[str, _Spec]:
+    """Which trust domain has which source of its own."""
+    accepted = {settings.trust_domain, *settings.federates_with}
+    return {
+        domain: _spec(directory, entry) for domain, entry in settings.bundles.items() if domain in accepted
+    }
+
+
+def _spec(directory: Path, entry: BundleSettings) -> _Spec:
+    if entry.file is not None:
+        return _File(directory / entry.file, entry.refresh)
+    if entry.endpoint is None:
+        raise ValueError("a bundle without `file` and `endpoint`, which the settings refuse")
+    if entry.spiffe_id is not None and entry.bootstrap is not None:
+        profile: Profile = SpiffeProfile(entry.spiffe_id, directory / entry.bootstrap)
+    else:
+        profile = WebProfile(None if entry.ca_file is None else directory / entry.ca_file)
+    return _Endpoint(entry.endpoint, profile, entry.refresh)
+
+
+def _source(domain: str, spec: _Spec, tell: Listener) -> _Source:
+    match spec:
+        case _File():
+            return FileSource(domain, spec.path, tell, refresh_s=spec.refresh_s)
+        case _Endpoint():
+            return EndpointSource(domain, spec.url, spec.profile, tell, refresh_s=spec.refresh_s)

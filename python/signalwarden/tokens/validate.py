@@ -6,7 +6,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Protocol
+from typing import Final, Protocol
 
 from signalwarden import jose
 from signalwarden.tokens import claims as read
@@ -15,13 +15,13 @@ from signalwarden.tokens.claims import KeyFinder
 from signalwarden.tokens.proof import Proof, TokenRefused
 from signalwarden.tokens.terms import Terms, TokenClass, Way
 
-__all__ = ["Entry", "Statuses", "Validator"]
+__all__ = ["NO_BUNDLES", "Entry", "Statuses", "Validator"]
 
 
 class Statuses(Protocol):
     """Whoever knows the status of tokens: `status.StatusLists`."""
 
-    def support(self, claims: Mapping[str, object], now_us: int) -> tuple[str, str]:
+    def support(self, claims: Mapping[str, object], now_us: int) -> tuple[tuple[str, str], ...]:
         """What a token that stands rests on. Raises TokenRefused for one that does not, or of which nobody can say."""
 
 
@@ -43,13 +43,16 @@ class _NoBundles:
         return None
 
 
+NO_BUNDLES: Final = _NoBundles()
+
+
 @dataclass(frozen=True, slots=True)
 class Validator:
     """Immutable; another configuration is another validator."""
 
     svids: Terms | None = None
     entries: Mapping[tuple[str, TokenClass], Entry] = field(default_factory=dict)
-    bundles: jwt_svid.Bundles = field(default_factory=_NoBundles)
+    bundles: jwt_svid.Bundles = NO_BUNDLES
     ways: Mapping[str, Sequence[Way]] = field(default_factory=dict)
     """By issuer or trust domain: the claims that contracts ask for."""
     accepted: frozenset[str] | None = None
@@ -95,7 +98,7 @@ class Validator:
             return proof
         if entry.statuses is None:
             raise TokenRefused.invalid("the status of the token can't be had")
-        return replace(proof, rests_on=(*proof.rests_on, entry.statuses.support(claims, now_us)))
+        return replace(proof, rests_on=(*proof.rests_on, *entry.statuses.support(claims, now_us)))
 
 
 def _kind(signed: jose.Jws) -> TokenClass:

@@ -4,10 +4,10 @@
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 
 /// 2026-11-24T10:00:00Z, from when on they are valid.
-pub const BEGIN_US: i64 = 1_795_514_400_000_000;
+pub(crate) const BEGIN_US: i64 = 1_795_514_400_000_000;
 
 /// One DER value.
-pub fn tlv(tag: u8, parts: &[&[u8]]) -> Vec<u8> {
+pub(crate) fn tlv(tag: u8, parts: &[&[u8]]) -> Vec<u8> {
     let value = parts.concat();
     let mut der = vec![tag];
     match u16::try_from(value.len()).unwrap() {
@@ -29,7 +29,7 @@ const URI: u8 = 0x86;
 
 /// What a leaf says; `Leaf::of` is a good one of one hour.
 #[derive(Clone)]
-pub struct Leaf {
+pub(crate) struct Leaf {
     pub version: Vec<u8>,
     pub serial: Vec<u8>,
     pub not_before: String,
@@ -38,13 +38,13 @@ pub struct Leaf {
     pub names: Vec<(u8, String)>,
     /// A BIT STRING, and whether it is critical.
     pub key_usage: Option<(Vec<u8>, bool)>,
-    pub constraints: Option<Vec<u8>>,
+    pub(crate) constraints: Option<Vec<u8>>,
     /// Extensions after those.
     pub more: Vec<Vec<u8>>,
 }
 
 impl Leaf {
-    pub fn of(uri: &str) -> Self {
+    pub(crate) fn of(uri: &str) -> Self {
         Self {
             version: vec![2, 1, 2],
             serial: vec![0x00, 0xa1, 0x05],
@@ -57,28 +57,28 @@ impl Leaf {
         }
     }
 
-    pub fn uris(mut self, uris: &[&str]) -> Self {
+    pub(crate) fn uris(mut self, uris: &[&str]) -> Self {
         self.names = uris.iter().map(|uri| (URI, (*uri).to_owned())).collect();
         self
     }
 
-    pub fn valid(mut self, not_before: &str, not_after: &str) -> Self {
+    pub(crate) fn valid(mut self, not_before: &str, not_after: &str) -> Self {
         (self.not_before, self.not_after) = (not_before.to_owned(), not_after.to_owned());
         self
     }
 
-    pub fn extension(number: u8, critical: bool, value: &[u8]) -> Vec<u8> {
+    pub(crate) fn extension(number: u8, critical: bool, value: &[u8]) -> Vec<u8> {
         let critical: &[u8] = if critical { &[1, 1, 0xff] } else { &[] };
         tlv(0x30, &[&[6, 3, 0x55, 0x1d, number], critical, &tlv(4, &[value])])
     }
 
-    pub fn names_extension(&self) -> Vec<u8> {
+    pub(crate) fn names_extension(&self) -> Vec<u8> {
         let names: Vec<Vec<u8>> = self.names.iter().map(|(tag, name)| tlv(*tag, &[name.as_bytes()])).collect();
         let names: Vec<&[u8]> = names.iter().map(Vec::as_slice).collect();
         Self::extension(NAMES, false, &tlv(0x30, &names))
     }
 
-    pub fn der(&self) -> Vec<u8> {
+    pub(crate) fn der(&self) -> Vec<u8> {
         let time = |text: &str| tlv(if text.len() == 13 { 0x17 } else { 0x18 }, &[text.as_bytes()]);
         let mut extensions = Vec::new();
         if let Some((usage, critical)) = &self.key_usage {
@@ -109,13 +109,13 @@ impl Leaf {
     }
 
     /// As Envoy forwards it.
-    pub fn text(&self) -> String {
+    pub(crate) fn text(&self) -> String {
         url_encoded_pem(&self.der())
     }
 }
 
 /// PEM with the escapes that Envoy writes.
-pub fn url_encoded_pem(der: &[u8]) -> String {
+pub(crate) fn url_encoded_pem(der: &[u8]) -> String {
     let base64 = STANDARD.encode(der);
     let lines: Vec<&str> = base64.as_bytes().chunks(64).map(|line| std::str::from_utf8(line).unwrap()).collect();
     let pem = format!("-----BEGIN CERTIFICATE-----\n{}\n-----END CERTIFICATE-----\n", lines.join("\n"));

@@ -53,19 +53,18 @@ pub(super) fn load(text: Option<&str>, schema: &Schema, findings: &mut Findings)
             continue;
         }
         match Entity::from_json_value(item, Some(schema)) {
-            Ok(entity) => match seen.insert(entity.uid(), index) {
-                Some(first) => {
+            Ok(entity) => {
+                if let Some(first) = seen.insert(entity.uid(), index) {
                     let message = format!("`{}` is listed twice, first as entry {}", entity.uid(), first + 1);
                     bad.push(Bad { index, attribute: None, code: "entity", message });
+                    continue;
                 }
-                None => {
-                    match records::read(entity.as_ref()) {
-                        Ok(record) => found.extend(record.map(|(principal, record)| (principal, record, index))),
-                        Err(slips) => bad.extend(slips.into_iter().map(|slip| Bad::of(index, slip))),
-                    }
-                    good.push(entity);
+                match records::read(entity.as_ref()) {
+                    Ok(record) => found.extend(record.map(|(principal, record)| (principal, record, index))),
+                    Err(slips) => bad.extend(slips.into_iter().map(|slip| Bad::of(index, slip))),
                 }
-            },
+                good.push(entity);
+            }
             Err(error) => bad.push(Bad { index, attribute: None, code: "entity", message: sentence(&error) }),
         }
     }

@@ -1,0 +1,68 @@
+"""Which doors serve mutual TLS, with what, by the settings: from files, or from SPIRE."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Protocol
+
+from signalwarden.mtls import Certificates, Files, Peer, Peers, Spire
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from signalwarden.bundles.svid import SvidSource
+    from signalwarden.mtls import Roots, Source
+    from signalwarden.settings import Door, Settings
+
+__all__ = ["DoorTls"]
+
+
+class Revoking(Protocol):
+    """The part of the engine that knows what is revoked."""
+
+    def is_certificate_revoked(self, *, subject: str, digest: str, issued_at_us: int) -> bool:
+        """Whether it is."""
+
+
+class DoorTls:
+    """One for all doors: clients are verified by the same rules at each."""
+
+    def __init__(self, doors: tuple[Door, ...], source: Callable[[], Source], peers: Peers) -> None:
+        self._doors = doors
+        self._source = source
+        self.peers = peers
+
+    def certificates(self, door: Door) -> Certificates | None:
+        """What a door shows, looked after for itself; None if it serves no TLS. Raises KeysError."""
+        return Certificates(self._source(), door) if door in self._doors else None
+
+    @staticmethod
+    def of(
+        settings: Callable[[], Settings],
+        root: Path,
+        *,
+        bundles: Roots | None,
+        svids: SvidSource | None,
+        revoking: Revoking,
+    ) -> DoorTls | None:
+        """By the settings at the start; which trust domains have bundles, by those in force. None: no TLS."""
+        tls = settings().tls
+
+        def revoked(peer: Peer) -> bool:
+            issued_us = int(peer.issued.timestamp() * 1e6)
+            return revoking.is_certificate_revoked(
+                subject=peer.id, digest=peer.sha256, issued_at_us=issued_us
+            )
+
+        if tls.spire and svids is not None and bundles is not None:
+            spire = Spire(svids, bundles)
+            return DoorTls(tls.doors, lambda: spire, Peers(bundles, revoked=revoked))
+        paths = settings().tls_paths(root)
+        if paths is None:
+            return None
+        files = Files(*paths, bundles)
+        files.look()
+        peers = Peers(
+            bundles, bundled=lambda: settings().bundled(), client_ca=files.client_ca, revoked=revoked
+        )
+        return DoorTls(tls.doors, lambda: files, peers)
