@@ -58,6 +58,7 @@ _VALUES: Final = {
 }
 _SETTINGS: Final = {
     "client_expired": "The token of a client has expired, and its calls are refused. Make a new one.",
+    "client_long_lived": "The token of a client lives long. Replace it more often, or let the client come by its SVID.",
     "needs_restart": "This setting takes effect only when the server starts. Restart it, or take the change back.",
     "unused": "The setting is for something that is not switched on, so it does nothing.",
     "trust_domain": "The name of a trust domain is lower case letters, digits, `.`, `-` and `_`.",
@@ -143,6 +144,10 @@ _POLICIES: Final = {
     "context_whole": "Policies read single attributes of `context`, so that it can be known which.",
     "duplicate_id": "Two policies have one id, and records could not tell them apart.",
     "entity": "An entity is not as `entities.cedarschema` says.",
+    "legacy_ended": "The end of a legacy principal has come, so its calls are denied. Remove it, or move its end on.",
+    "legacy_permit": "A legacy principal calls coarse actions alone, so this permit promises what is never given.",
+    "legacy_without_end": "Whoever has nothing but a long-lived secret is borne for a time. Say until when.",
+    "principal_record": "What is said of a workload can't be read, so it would not stand against anybody.",
     "internal": "A fault of signalwarden itself. Please report it with the directory that shows it.",
     "never_matches": "This policy can never apply. Remove it, or mend its scope or condition.",
     "no_policies": "Without a policy everything is denied.",

@@ -36,7 +36,9 @@ def join(described: Mapping[str, Any], stats: Mapping[str, Any] | None, *, time:
     `live` is null where nothing counts it. Without `stats`, as the directory alone tells."""
     live = {entry["name"]: entry for entry in (stats or {}).get("signals", ())}
     signals = [{**contract, "live": _live(live.get(contract["name"]))} for contract in described["signals"]]
-    return {**described, "signals": signals, "time": time}
+    # Principals are no part of the register, and there may be tens of thousands of them.
+    rest = {part: said for part, said in described.items() if part != "principals"}
+    return {**rest, "signals": signals, "time": time}
 
 
 def _live(stats: Mapping[str, Any] | None) -> dict[str, Any] | None:

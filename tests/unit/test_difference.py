@@ -14,7 +14,17 @@ import yaml
 
 from signalwarden import _core
 from signalwarden.config import read_settings
-from signalwarden.difference import MAX_NAMES, Direction, View, Word, contracts, differences, in_words, parts
+from signalwarden.difference import (
+    MAX_NAMES,
+    Direction,
+    View,
+    Word,
+    contracts,
+    differences,
+    in_words,
+    parts,
+    principals,
+)
 from tests.asking import CORE_SETTINGS
 
 WIDENS, MAY_WIDEN, NARROWS, NEUTRAL = Direction
@@ -85,7 +95,8 @@ def view(said: Directory) -> View:
         "routes.yaml": yaml.safe_dump(said["routes"]),
         "signals.yaml": yaml.safe_dump(said["register"]),
         "entities.json": orjson.dumps(said["entities"]).decode(),
-        "entities.cedarschema": "entity Workload = {sulks: Bool};\nentity Page;\n",
+        "entities.cedarschema": "entity Workload = {sulks: Bool, owner?: String, environment?: String, retired_at?: String,"
+        " legacy_until?: String};\nentity Page;\n",
         "policies/all.cedar": policies,
     }
     loaded = _core.Configuration.load(
@@ -123,6 +134,12 @@ def signal(**fields: Any) -> Edit:
             del found[key]
 
     return edit
+
+
+def workload(**attributes: str) -> Edit:
+    """Lists one, and nobody else."""
+    uid = {"type": "Workload", "id": "spiffe://prod.example/w"}
+    return put("entities", value=[{"uid": uid, "attrs": {"sulks": False, **attributes}, "parents": []}])
 
 
 def both(*edits: Edit) -> Edit:
@@ -406,6 +423,42 @@ OTHER_CASES: list[tuple[str, Edit, Edit, str, Direction, str]] = [
     ("other entities", NOTHING, put("entities", value=[
         {"uid": {"type": "Page", "id": "home"}, "attrs": {}, "parents": []}]), "entities", MAY_WIDEN,
      "`entities.json` changed"),
+    ("an environment", NOTHING, put("routes", "routes", 0, "environment", value="prod"), "route", NARROWS,
+     "denies principals of other environments: its environment was nothing, is `prod`"),
+    ("another environment", put("routes", "routes", 0, "environment", value="prod"),
+     put("routes", "routes", 0, "environment", value="test"), "route", MAY_WIDEN, "principals of another environment"),
+    ("no environment", put("routes", "routes", 0, "environment", value="prod"), cut("routes", "routes", 0, "environment"),
+     "route", WIDENS, "takes principals of every environment"),
+    ("whom nobody lists is denied", NOTHING, put("settings", "principals", value={"require_record": True}), "setting",
+     NARROWS, "the setting `principals.require_record` was `false`, is `true`"),
+    ("whom nobody lists is no longer denied", put("settings", "principals", value={"require_record": True}),
+     put("settings", "principals", value={"require_record": False}), "setting", WIDENS,
+     "the setting `principals.require_record` was `true`, is `false`"),
+    ("retired", workload(), workload(retired_at="2027-01-01T00:00:00Z"), "entities", NARROWS,
+     "`spiffe://prod.example/w` is denied once it is retired: its retired_at was nothing"),
+    ("retired later", workload(retired_at="2027-01-01T00:00:00Z"), workload(retired_at="2027-01-01T00:00:00-01:00"),
+     "entities", WIDENS, "is retired at another time"),
+    ("retired sooner", workload(retired_at="2027-01-01T00:00:00Z"), workload(retired_at="2026-12-31T23:59:59Z"),
+     "entities", NARROWS, "is retired at another time"),
+    ("not retired any more", workload(retired_at="2027-01-01T00:00:00Z"), workload(), "entities", WIDENS,
+     "`spiffe://prod.example/w` is not retired any more"),
+    ("its record is gone", workload(retired_at="2027-01-01T00:00:00Z"), put("entities", value=[]), "entities", WIDENS,
+     "`spiffe://prod.example/w` is not retired any more"),
+    ("a legacy one", workload(), workload(legacy_until="2027-01-01T00:00:00Z"), "entities", NARROWS,
+     "is a legacy principal, for coarse routes alone"),
+    ("a legacy one for longer", workload(legacy_until="2027-01-01T00:00:00Z"),
+     workload(legacy_until="2028-01-01T00:00:00Z"), "entities", WIDENS, "is borne for longer: its legacy_until was"),
+    ("a legacy one for a shorter time", workload(legacy_until="2027-01-01T00:00:00Z"),
+     workload(legacy_until="2026-01-01T00:00:00Z"), "entities", NARROWS, "is borne for a shorter time"),
+    ("no legacy one", workload(legacy_until="2027-01-01T00:00:00Z"), workload(), "entities", WIDENS,
+     "is no legacy principal any more"),
+    ("of an environment", workload(), workload(environment="prod"), "entities", NARROWS,
+     "routes of other environments deny `spiffe://prod.example/w`"),
+    ("of another environment", workload(environment="prod"), workload(environment="test"), "entities", MAY_WIDEN,
+     "belongs to another environment"),
+    ("of no environment", workload(environment="prod"), workload(), "entities", WIDENS, "routes of every environment take"),
+    ("of others", workload(environment="prod", owner="a"), workload(environment="prod", owner="b"), "entities", NEUTRAL,
+     "others answer for `spiffe://prod.example/w`: its owner was `a`, is `b`"),
 ]  # fmt: skip
 
 
@@ -465,6 +518,22 @@ def test_a_key_of_a_contract_that_nobody_foresaw_is_told_and_not_taken_for_harml
 def test_every_key_of_a_contract_has_its_rule() -> None:
     (described, *_) = view(directory())["described"]["signals"]
     assert set(described) == set(contracts.RULES) | contracts.PLACE
+
+
+def test_a_principal_is_told_by_name_where_its_record_can_stand_against_it() -> None:
+    old, new = directory(), directory()
+    workload(owner="a")(old)
+    workload(owner="a", retired_at="2027-01-01T00:00:00Z")(new)
+    assert differences(view(old), view(new))["principals"]["added"] == ["spiffe://prod.example/w"]
+    assert set(view(new)["described"]["principals"][0]) <= {"principal", *principals.RULES}
+    assert view(old)["described"]["principals"] == []
+    strange = [
+        {"principal": "spiffe://prod.example/w", "retired_at": "+12026-01-01T00:00:00Z", "moon": "full"}
+    ]
+    found = principals.changed(view(new)["described"]["principals"], strange)
+    told = [(direction, sentence) for _, direction, sentence in found if "owner" not in sentence]
+    assert [direction for direction, _ in told] == [MAY_WIDEN, MAY_WIDEN]
+    assert "its moon was nothing, is `full`" in told[0][1]
 
 
 def test_names_are_told_part_by_part() -> None:

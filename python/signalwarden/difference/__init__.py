@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Final, TypedDict
 
 import orjson
 
-from signalwarden.difference import contracts, parts
+from signalwarden.difference import contracts, parts, principals
 from signalwarden.difference.words import Direction, Word
 
 if TYPE_CHECKING:
@@ -49,6 +49,7 @@ _NAMED_BY: Final = {
     "routes": ("match", "action"),
     "policies": ("id",),
     "actions": ("action",),
+    "principals": ("principal",),
 }
 """What names an entry of each part of `Configuration.describe()`."""
 _MOVES: Final = frozenset({"line", "route", "read_by"})
@@ -112,6 +113,8 @@ def _words(before: View, after: View) -> Iterator[Word]:
     }
     for part, said in told.items():
         yield from (Word(part, name, direction, sentence) for name, direction, sentence in said)
+    for name, direction, sentence in principals.changed(old.get("principals", []), new.get("principals", [])):
+        yield Word("entities", name, direction, sentence)
 
 
 def _signals(old: list[dict[str, Any]], new: list[dict[str, Any]]) -> Iterator[Word]:

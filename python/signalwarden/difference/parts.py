@@ -156,6 +156,13 @@ def _route_changed(old: Entry, new: Entry) -> Said:
             yield MAY_WIDEN, f"`{match}` is held to be {what} sensitive: {said}"
         elif key == "action":
             yield MAY_WIDEN, f"requests `{match}` are decided by policies of another action: {said}"
+        elif key == "environment":
+            if before is None:
+                yield NARROWS, f"`{match}` denies principals of other environments: {said}"
+            elif after is None:
+                yield WIDENS, f"`{match}` takes principals of every environment: {said}"
+            else:
+                yield MAY_WIDEN, f"`{match}` takes principals of another environment: {said}"
         elif key == "facts":
             yield MAY_WIDEN, f"`{match}` tells policies other facts: {said}"
         else:

@@ -8,7 +8,7 @@ use crate::{
     reason::Reason,
     route::Route,
 };
-use serde_json::{Value as Json, json};
+use serde_json::Value as Json;
 
 /// File of the records, for findings.
 const FILE: &str = "entities.json";
@@ -84,11 +84,14 @@ pub(crate) fn warn(records: &[Listed<'_>], now: Timestamp, findings: &mut Findin
 /// A record for people and tools.
 pub(crate) fn describe(listed: &Listed<'_>) -> Json {
     let record = listed.record;
-    json!({
-        "principal": listed.principal.as_str(),
-        "owner": record.owner.as_deref(),
-        "environment": record.environment.as_ref().map(crate::model::Environment::as_str),
-        "retired_at": record.retired_at.map(Timestamp::to_rfc3339),
-        "legacy_until": record.legacy_until.map(Timestamp::to_rfc3339),
-    })
+    let said = [
+        ("owner", record.owner.as_deref().map(str::to_owned)),
+        ("environment", record.environment.as_ref().map(ToString::to_string)),
+        ("retired_at", record.retired_at.map(Timestamp::to_rfc3339)),
+        ("legacy_until", record.legacy_until.map(Timestamp::to_rfc3339)),
+    ];
+    // What is not said is left out: there may be tens of thousands of these.
+    let said = said.into_iter().filter_map(|(name, value)| Some((name.to_owned(), Json::String(value?))));
+    let name = ("principal".to_owned(), Json::String(listed.principal.as_str().to_owned()));
+    Json::Object(std::iter::once(name).chain(said).collect())
 }

@@ -266,7 +266,7 @@ fn a_description_names_whatever_can_stand_against_a_principal() {
     let until = AFTER.to_rfc3339();
     assert_eq!(
         described(json!({"owner": "o", "legacy_until": until})),
-        json!([{"principal": AGENT, "owner": "o", "environment": null, "retired_at": null, "legacy_until": until}])
+        json!([{"principal": AGENT, "owner": "o", "legacy_until": until}])
     );
 }
 
