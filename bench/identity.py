@@ -53,13 +53,15 @@ RATE: Final = 10_000.0
 LOW: Final = 500.0
 """A flood that the check door could answer if it were of ordinary calls."""
 SECONDS: Final = 6.0
-HONEST_WARM, HONEST_NEW = 100.0, 20.0
-"""Honest calls a second: with a token that is known, and each with a new one."""
+HONEST_WARM, HONEST_NEW, NEWCOMERS = 100.0, 20.0, 5.0
+"""Honest calls a second: with a token that is known, each with a new one, and each of a peer that nobody has seen."""
+HONEST: Final = 3
+"""Lanes of honest callers, of which the last may be kept out by a flood."""
 HONEST_MOST: Final = 100_000
 FLOOD_MOST: Final = 64
 """Calls in flight of one of the flood's lanes: 256 in all, of the 4,096 that the door takes."""
 STRANGER: Final = "spiffe://prod.example/ns/other/sa/stranger"
-NEWCOMER: Final = "spiffe://prod.example/ns/payments/sa/transfer-agent"
+NEWCOMER: Final = "spiffe://prod.example/ns/new/sa/agent-{:09d}"
 TIMEOUT_S: Final = 30.0
 ERROR, ENDED = 2, 143
 
@@ -344,6 +346,7 @@ def _phase(
     honest = [
         flood.Lane("known", itertools.repeat(known), HONEST_WARM, HONEST_MOST),
         flood.Lane("first sight", new, HONEST_NEW, HONEST_MOST),
+        flood.Lane("newcomers", _newcomers(issuer, int(NEWCOMERS * seconds) + 10), NEWCOMERS, HONEST_MOST),
     ]
     log = made.directory / "var" / "decisions.jsonl"
     flood.drive(server.port, [flood.Lane("known", itertools.repeat(known), 20, 20)], 0.2)
@@ -352,6 +355,8 @@ def _phase(
     seen = flood.drive(server.port, [*honest, *lanes], seconds)
     cpu = (stage.cpu_seconds(server.pid) - cpu) / seen[0].seconds
     time.sleep(1.0)
+    # A newcomer has no signals, so its good token leads to a denial, but to another one than a token's.
+    kept_out = seen[2].reasons.get("token_invalid", 0)
     wrong += [
         f"{name}: {lane.name}: {lane.reasons}, {lane.failed} without an answer"
         for lane in seen[:2]
@@ -360,14 +365,25 @@ def _phase(
     return {
         "flood": name,
         "asked_for": rate if lanes else 0,
-        "offered": round(sum(lane.sent for lane in seen[2:]) / seen[0].seconds),
-        "answered": round(sum(lane.rate for lane in seen[2:])),
+        "sent": round(sum(lane.sent for lane in seen[HONEST:]) / seen[0].seconds),
+        "answered": round(sum(lane.rate for lane in seen[HONEST:])),
         "honest": [asdict(lane) for lane in seen[:2]],
-        "flooding": [asdict(lane) for lane in seen[2:]],
+        "newcomers": seen[2].answered,
+        "newcomers_kept_out": kept_out,
+        "flooding": [asdict(lane) for lane in seen[HONEST:]],
         "refused": _refused(log, mark),
         "cpu": round(cpu, 2),
         "memory_mb": _memory_mb(server.pid),
     }
+
+
+def _newcomers(issuer: tokens.Issuer, count: int) -> Iterator[bytes]:
+    """Good tokens, each of another peer."""
+    first = issuer.token()
+    template = tokens.Template.of(first, NEWCOMER.format(0))
+    names = (NEWCOMER.format(number) for number in itertools.count(time.monotonic_ns() // 1_000_000 % 10**8))
+    ready = [template.filled(issuer.token(), principal=name) for name in itertools.islice(names, count)]
+    return iter(ready)
 
 
 def _refused(log: Path, mark: int) -> dict[str, int]:
@@ -424,7 +440,7 @@ def _said(figures: dict[str, Any]) -> Iterator[str]:
             yield f"  processor time of a call, {name:20} {cpu} µs"
     for phase in figures.get("flood", ()):
         yield (
-            f"  {phase['flood']}: {phase['asked_for']:g}/s asked for, {phase['offered']}/s sent, "
+            f"  {phase['flood']}: {phase['asked_for']:g}/s asked for, {phase['sent']}/s sent, "
             f"{phase['answered']}/s answered; server {phase['cpu']} cores, {phase['memory_mb']} MB"
         )
         for lane in phase["honest"]:
@@ -432,6 +448,7 @@ def _said(figures: dict[str, Any]) -> Iterator[str]:
                 f"    honest, {lane['name']:12} {lane['answered']} answers, p50 {lane['p50_ms']} ms, "
                 f"p99 {lane['p99_ms']} ms, max {lane['max_ms']} ms"
             )
+        yield f"    newcomers {phase['newcomers']}, kept out {phase['newcomers_kept_out']}"
         for reason, count in phase["refused"].items():
             yield f"    {count:7} {reason}"
     if turned := figures.get("rotation"):
