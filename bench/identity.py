@@ -289,7 +289,7 @@ def _floods(
     phases: list[dict[str, Any]] = []
     with stage.served(made, core) as server:
         _publish(server)
-        for low in (LOW, rate):
+        for low in sorted({min(LOW, rate), rate}):
             floods: dict[str, list[flood.Lane]] = {
                 "nobody else": [],
                 "calls without a token": _calls(low),

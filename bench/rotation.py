@@ -115,6 +115,7 @@ def run(where: Path, core: int | None, seconds: float) -> Rotation:
                 pool.submit(_ask, files, server.port, request, end, figures, redial=number >= KEEPERS)
                 for number in range(callers)
             ]
+            figures.serials.add(files.shown(server.port))
             until = time.monotonic() + seconds
             while time.monotonic() < until:
                 time.sleep(EVERY_S)

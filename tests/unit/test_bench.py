@@ -148,7 +148,7 @@ def test_the_bench_of_identity_runs_through_small() -> None:
     before = children()
     command = [
         *(sys.executable, str(ROOT / "bench" / "identity.py"), "--json"),
-        *("--seconds", "0.5", "--rate", "600", "--count", "5", "--rounds", "1"),
+        *("--seconds", "0.5", "--rate", "300", "--count", "5", "--rounds", "1"),
     ]
     ran = subprocess.run(command, capture_output=True, text=True, timeout=150)
     assert ran.returncode == 0, ran.stdout[-3_000:] + ran.stderr
@@ -161,7 +161,7 @@ def test_the_bench_of_identity_runs_through_small() -> None:
         "bad tokens of many addresses",
     }
     assert figures["rotation"]["lost"] == 0
-    assert figures["rotation"]["shown"] >= 1
+    assert figures["rotation"]["shown"] == figures["rotation"]["rotations"] + 1
     assert children() <= before
 
 
