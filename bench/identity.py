@@ -387,11 +387,10 @@ def _newcomers(issuer: tokens.Issuer, count: int) -> Iterator[bytes]:
 
 
 def _refused(log: Path, mark: int) -> dict[str, int]:
-    """What the records since the mark say of denials. A log that was rotated meanwhile is read from its beginning."""
+    """What the records since the mark say of denials."""
     found: collections.Counter[str] = collections.Counter()
     with log.open("rb") as lines:
-        if log.stat().st_size >= mark:
-            lines.seek(mark)
+        lines.seek(mark)
         for line in lines:
             record = json.loads(line)
             if record["kind"] == "decision" and record["outcome"] == "deny":

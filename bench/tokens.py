@@ -43,7 +43,8 @@ def make(where: Path) -> tuple[directory.Made, Issuer]:
     (made.directory / "keys.json").write_bytes(issuer.keys())
     settings = made.directory / "signalwarden.yaml"
     entry = f'{{issuer: "{ISSUER}", audience: [{AUDIENCE}], keys: {{file: keys.json}}}}'
-    text = settings.read_text(encoding="utf-8")
+    # One file of the log, so that what was refused can be counted from it.
+    text = settings.read_text(encoding="utf-8").replace("influence:", "rotate_bytes: 10000000000, influence:")
     settings.write_text(
         f"{text}identity:\n  sources: [envoy_peer, oauth]\n  oauth: [{entry}]\n", encoding="utf-8"
     )
