@@ -20,7 +20,6 @@ from envoy_data_plane.envoy.config.common.mutation_rules.v3 import HeaderMutatio
 from envoy_data_plane.envoy.config.core.v3 import (
     Address,
     ApiVersion,
-    DataSource,
     GrpcService,
     GrpcServiceEnvoyGrpc,
     Http2ProtocolOptions,
@@ -32,8 +31,6 @@ from envoy_data_plane.envoy.config.core.v3 import (
     RetryPolicy,
     SocketAddress,
     SubstitutionFormatString,
-    TransportSocket,
-    TypedExtensionConfig,
 )
 from envoy_data_plane.envoy.config.endpoint.v3 import (
     ClusterLoadAssignment,
@@ -62,22 +59,15 @@ from envoy_data_plane.envoy.extensions.filters.http.ext_authz.v3 import (
 from envoy_data_plane.envoy.extensions.filters.http.router.v3 import Router
 from envoy_data_plane.envoy.extensions.filters.network.http_connection_manager.v3 import (
     HttpConnectionManager,
-    HttpConnectionManagerForwardClientCertDetails,
     HttpConnectionManagerPathWithEscapedSlashesAction,
+    HttpConnectionManagerSetCurrentClientCertDetails,
     HttpFilter,
+)
+from envoy_data_plane.envoy.extensions.filters.network.http_connection_manager.v3 import (
+    HttpConnectionManagerForwardClientCertDetails as Forwarding,
 )
 from envoy_data_plane.envoy.extensions.resource_monitors.downstream_connections.v3 import (
     DownstreamConnectionsConfig,
-)
-from envoy_data_plane.envoy.extensions.transport_sockets.tls.v3 import (
-    CertificateValidationContext,
-    CommonTlsContext,
-    DownstreamTlsContext,
-    SpiffeCertValidatorConfig,
-    SpiffeCertValidatorConfigTrustDomain,
-    TlsCertificate,
-    TlsParameters,
-    TlsParametersTlsProtocol,
 )
 from envoy_data_plane.envoy.extensions.upstreams.http.v3 import HttpProtocolOptions as UpstreamOptions
 from envoy_data_plane.envoy.extensions.upstreams.http.v3 import HttpProtocolOptionsExplicitHttpConfig
@@ -89,11 +79,14 @@ from envoy_data_plane.google.protobuf import Struct
 from signalwarden import _core
 from signalwarden.config import SETTINGS_FILE, read_settings
 from signalwarden.config import Address as CheckAddress
+from signalwarden.envoy_tls import EnvoyTls
 from signalwarden.envoy_yaml import to_yaml
-from signalwarden.errors import BadInputError, ConfigurationError, Problem, is_error
+from signalwarden.errors import ConfigurationError, Problem, is_error
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+    from signalwarden.settings import Settings
 
 __all__ = ["CHECK_HEADERS", "Kind", "Options", "render"]
 
@@ -105,11 +98,12 @@ HEADER = """\
 """
 EXT_AUTHZ = "envoy.filters.http.ext_authz"
 CHECK_CLUSTER = "signalwarden"
+XFCC = "x-forwarded-client-cert"
 UPSTREAM_CLUSTER = "upstream"
 
 # The request headers that the decision point is sent, beside those that a contract in signals.yaml names as
-# a source. All others stay in Envoy: cookies and bearer tokens of the application are none of our business,
-# and what is not sent can't influence.
+# a source, and those in which `identity` looks for one. All others stay in Envoy: cookies and other tokens are none
+# of our business, and what is not sent can't influence.
 CHECK_HEADERS = (
     ":authority",
     ":method",
@@ -172,6 +166,13 @@ class Options:
     """Whether the check is sent the bodies of the routes that name body arguments, and of no others. Without, a
     request to such a route that has a body is `malformed_request`."""
     max_body_bytes: int = 64 * 1024
+    agent: str | None = None
+    """Socket of SPIRE's agent, which brings certificates and bundles in place of the files; None: as the directory's
+    `tls.spire` and `workload_api` say."""
+    envoy_id: str | None = None
+    """Envoy's own SPIFFE ID; None: the first of `tls.check_clients`."""
+    server_id: str | None = None
+    """The decision point's SPIFFE ID, if its check address has TLS; None: `spiffe://TRUST-DOMAIN/signalwarden`."""
     health_path: str | None = "/healthz"
     raw_headers: bool = True
 
@@ -188,11 +189,17 @@ class _BodyRoute:
 class _Directory:
     """What Envoy has to know of a directory."""
 
-    trust_domains: tuple[str, ...]
+    settings: Settings
     check: CheckAddress
+    identity_headers: tuple[str, ...]
     signal_headers: tuple[str, ...]
     signal_namespaces: tuple[str, ...]
     body_routes: tuple[_BodyRoute, ...]
+
+    @property
+    def trust_domains(self) -> tuple[str, ...]:
+        """Those whose callers are accepted."""
+        return (self.settings.trust_domain, *self.settings.federates_with)
 
 
 def render(directory: Path, kind: Kind, options: Options | None = None) -> str:
@@ -222,12 +229,19 @@ def _read(directory: Path) -> _Directory:
         if isinstance(route.get("match"), dict)
     ]
     return _Directory(
-        trust_domains=(settings.trust_domain, *settings.federates_with),
+        settings=settings,
         check=settings.listen.check,
+        identity_headers=_identity_headers(settings),
         signal_headers=tuple(sorted({name.lower() for name in _named(sources, "header", "header")})),
         signal_namespaces=tuple(sorted(_named(sources, "envoy_metadata", "namespace"))),
         body_routes=tuple(dict.fromkeys(bodies)),
     )
+
+
+def _identity_headers(settings: Settings) -> tuple[str, ...]:
+    """Those that an identity may stand in."""
+    found = {str(entry["header"]) for entry in settings.identity.for_core(bundled=())["tokens"]}
+    return tuple(sorted(found | ({XFCC} if "xfcc" in settings.identity.sources else set())))
 
 
 def _named(sources: list[dict[str, Any]], kind: str, key: str) -> set[str]:
@@ -291,11 +305,14 @@ def _bootstrap(known: _Directory, kind: Kind, options: Options) -> Bootstrap:
         connect_timeout=timedelta(seconds=1),
         load_assignment=_assignment(UPSTREAM_CLUSTER, _socket(upstream_host, upstream_port)),
     )
+    tls = _tls(known, kind, options)
+    clusters = [_check_cluster(known.check, tls, options), upstream]
+    if agent := tls.agent_cluster():
+        clusters.append(agent)
     return Bootstrap(
+        node=tls.node(),
         admin=_admin(options.admin) if options.admin else None,
-        static_resources=BootstrapStaticResources(
-            listeners=listeners, clusters=[_check_cluster(known.check, options), upstream]
-        ),
+        static_resources=BootstrapStaticResources(listeners=listeners, clusters=clusters),
         overload_manager=_overload_manager() if kind == "gateway" else None,
     )
 
@@ -318,7 +335,7 @@ def _overload_manager() -> OverloadManager:
     return OverloadManager(resource_monitors=[monitor])
 
 
-def _check_cluster(check: CheckAddress, options: Options) -> Cluster:
+def _check_cluster(check: CheckAddress, tls: EnvoyTls, options: Options) -> Cluster:
     keepalive = KeepaliveSettings(interval=timedelta(seconds=30), timeout=timedelta(seconds=5))
     http2 = UpstreamOptions(
         explicit_http_config=HttpProtocolOptionsExplicitHttpConfig(
@@ -331,6 +348,7 @@ def _check_cluster(check: CheckAddress, options: Options) -> Cluster:
         name=CHECK_CLUSTER,
         type=ClusterDiscoveryType.STRICT_DNS if named else ClusterDiscoveryType.STATIC,
         connect_timeout=options.check_timeout,
+        transport_socket=tls.check(),
         typed_extension_protocol_options={
             "envoy.extensions.upstreams.http.v3.HttpProtocolOptions": ProtoAny.pack(http2)
         },
@@ -342,9 +360,7 @@ def _listener(known: _Directory, kind: Kind, options: Options, *, guarded: bool)
     name, address = ("guarded", options.listener) if guarded else ("unguarded", options.unguarded)
     manager = _connection_manager(known, kind, options, guarded=guarded)
     chain = FilterChain(
-        transport_socket=TransportSocket(
-            name="envoy.transport_sockets.tls", typed_config=ProtoAny.pack(_tls(known, kind, options))
-        ),
+        transport_socket=_tls(known, kind, options).listener(),
         filters=[
             Filter(name="envoy.filters.network.http_connection_manager", typed_config=ProtoAny.pack(manager))
         ],
@@ -357,55 +373,17 @@ def _listener(known: _Directory, kind: Kind, options: Options, *, guarded: bool)
     )
 
 
-def _tls(known: _Directory, kind: Kind, options: Options) -> DownstreamTlsContext:
+def _tls(known: _Directory, kind: Kind, options: Options) -> EnvoyTls:
     required = options.require_client_certificate
     if required is None:
         required = kind == "sidecar" or len(known.trust_domains) > 1
-    context = CommonTlsContext(
-        tls_params=TlsParameters(tls_minimum_protocol_version=TlsParametersTlsProtocol.TLSv1_2),
-        alpn_protocols=["h2", "http/1.1"],
-        tls_certificates=[
-            TlsCertificate(
-                certificate_chain=DataSource(filename=options.certificate),
-                private_key=DataSource(filename=options.key),
-            )
-        ],
-        validation_context=_each_by_its_own_bundle(known, options)
-        if required
-        else _by_the_only_bundle(known, options),
-    )
-    return DownstreamTlsContext(common_tls_context=context, require_client_certificate=required)
-
-
-def _each_by_its_own_bundle(known: _Directory, options: Options) -> CertificateValidationContext:
-    """Envoy's SPIFFE validator. It has no handshake without a certificate, whatever else is said."""
-    validator = SpiffeCertValidatorConfig(
-        trust_domains=[
-            SpiffeCertValidatorConfigTrustDomain(
-                name=domain,
-                trust_bundle=DataSource(filename=options.trust_bundle.format(trust_domain=domain)),
-            )
-            for domain in known.trust_domains
-        ]
-    )
-    config = TypedExtensionConfig(
-        name="envoy.tls.cert_validator.spiffe", typed_config=ProtoAny.pack(validator)
-    )
-    return CertificateValidationContext(custom_validator_config=config)
-
-
-def _by_the_only_bundle(known: _Directory, options: Options) -> CertificateValidationContext:
-    """Envoy's default validator, for callers that may come without a certificate. It knows one bundle, so it
-    can't keep several trust domains apart. A name outside ours is left to the decision point
-    (`trust_domain_unknown`): a matcher of names here would make the certificate required again."""
-    domain, *others = known.trust_domains
-    if others:
-        raise BadInputError(
-            f"a listener that does without client certificates can't keep `{domain}` and `{others[0]}` apart: "
-            "require certificates where trust domains are federated"
-        )
-    return CertificateValidationContext(
-        trusted_ca=DataSource(filename=options.trust_bundle.format(trust_domain=domain))
+    return EnvoyTls.of(
+        known.settings,
+        required=required,
+        files=(options.certificate, options.key, options.trust_bundle),
+        agent=options.agent,
+        envoy_id=options.envoy_id,
+        server_id=options.server_id,
     )
 
 
@@ -413,6 +391,8 @@ def _connection_manager(
     known: _Directory, kind: Kind, options: Options, *, guarded: bool
 ) -> HttpConnectionManager:
     edge = kind == "gateway"
+    # Whoever called, as the handshake with this Envoy proved it, and nothing that the caller wrote.
+    forwards = known.settings.tls.spire or "xfcc" in known.settings.identity.sources
     filters = [HttpFilter(name="envoy.filters.http.router", typed_config=ProtoAny.pack(Router()))]
     if guarded:
         authz = ProtoAny.pack(_ext_authz(known, options))
@@ -436,14 +416,19 @@ def _connection_manager(
         else None,
         request_headers_timeout=timedelta(seconds=10),
         stream_idle_timeout=timedelta(minutes=1),
-        forward_client_cert_details=HttpConnectionManagerForwardClientCertDetails.SANITIZE,
+        forward_client_cert_details=Forwarding.SANITIZE_SET if forwards else Forwarding.SANITIZE,
+        set_current_client_cert_details=HttpConnectionManagerSetCurrentClientCertDetails(
+            uri=True, cert="xfcc" in known.settings.identity.sources
+        )
+        if forwards
+        else None,
         normalize_path=False,
         path_with_escaped_slashes_action=HttpConnectionManagerPathWithEscapedSlashesAction.KEEP_UNCHANGED,
     )
 
 
 def _ext_authz(known: _Directory, options: Options) -> ExtAuthz:
-    headers = sorted({*CHECK_HEADERS, *known.signal_headers})
+    headers = sorted({*CHECK_HEADERS, *known.signal_headers, *known.identity_headers})
     return ExtAuthz(
         grpc_service=GrpcService(
             envoy_grpc=GrpcServiceEnvoyGrpc(cluster_name=CHECK_CLUSTER),

@@ -35,8 +35,25 @@ _COMMENTS: dict[str, str] = {
     "per_connection_buffer_limit_bytes": "Untrusted peers get little of our memory.",
     "custom_validator_config": (
         "One trust bundle for each trust domain, chosen by the SPIFFE ID of the certificate: no "
-        "authority can vouch for another's workloads. With SPIRE, take certificate and bundles from "
-        "its agent by SDS."
+        "authority can vouch for another's workloads. With SPIRE, certificate and bundles come from its "
+        "agent by SDS: envoy/spire.yaml."
+    ),
+    "tls_certificate_sds_secret_configs": (
+        "Envoy's own SVID, named by its SPIFFE ID. The agent knows which Envoy asks by its process, and "
+        "sends the next one before this one runs out; nothing restarts."
+    ),
+    "validation_context_sds_secret_config": (
+        "The bundles, from the agent: as `ALL` those of every federated trust domain, each for its own "
+        "workloads alone."
+    ),
+    "match_typed_subject_alt_names": (
+        "The decision point must be this one: any other workload of the trust domain could allow anything."
+    ),
+    "disable_spiffe_cert_validation": (
+        "Else the agent brings Envoy's SPIFFE validator, which has no handshake without a certificate."
+    ),
+    "set_current_client_cert_details": (
+        "Who called, as the handshake with this Envoy proved it. What the caller wrote there is gone."
     ),
     "require_client_certificate": (
         "true: no handshake without an SVID. false: the decision point answers 401, which leaves a record."
@@ -57,8 +74,8 @@ _COMMENTS: dict[str, str] = {
     "retry_policy": "Once, and only if the check can't have been decided.",
     "include_peer_certificate": "The caller's identity, and its SHA-256 for the record.",
     "allowed_headers": (
-        "What the decision point is sent: what it reads, and the headers that signals.yaml names. "
-        "Cookies and bearer tokens stay here."
+        "What the decision point is sent: what it reads, the headers that signals.yaml names, and those "
+        "in which `identity` looks for one. Cookies and other tokens stay here."
     ),
     "metadata_context_namespaces": (
         "The metadata that signals.yaml names. The filters that write it stand before this one."

@@ -21,6 +21,8 @@ from envoy_data_plane.envoy.extensions.filters.network.http_connection_manager.v
 from envoy_data_plane.envoy.extensions.transport_sockets.tls.v3 import (
     DownstreamTlsContext,
     SpiffeCertValidatorConfig,
+    SubjectAltNameMatcherSanType,
+    UpstreamTlsContext,
 )
 
 from signalwarden import starter
@@ -87,7 +89,24 @@ def committed(kind: Kind) -> Bootstrap:
 COMMITTED: dict[str, tuple[Kind, Options]] = {
     "sidecar.yaml": ("sidecar", Options()),
     "gateway.yaml": ("gateway", Options()),
+    "spire.yaml": ("sidecar", Options()),
 }
+ENVOY_ID = "spiffe://prod.example/envoy"
+SPIRE = f"""
+workload_api: "unix:///run/spire/sockets/agent.sock"
+tls: {{spire: true, doors: [check], check_clients: ["{ENVOY_ID}"]}}
+"""
+"""What makes of the starter a directory whose certificates come from SPIRE, and whose check door is for Envoy alone."""
+
+
+@pytest.fixture(scope="module")
+def spire_directory(directory: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    copy = tmp_path_factory.mktemp("spire")
+    for file in ("signalwarden.yaml", "routes.yaml", "signals.yaml"):
+        (copy / file).write_text((directory / file).read_text())
+    with (copy / "signalwarden.yaml").open("a") as settings:
+        settings.write(SPIRE)
+    return copy
 
 
 def test_every_committed_configuration_is_known_here() -> None:
@@ -96,9 +115,12 @@ def test_every_committed_configuration_is_known_here() -> None:
 
 
 @pytest.mark.parametrize("name", COMMITTED)
-def test_the_committed_file_is_what_render_makes_of_the_starter(directory: Path, name: str) -> None:
+def test_the_committed_file_is_what_render_makes_of_the_starter(
+    directory: Path, spire_directory: Path, name: str
+) -> None:
     kind, options = COMMITTED[name]
-    assert (ENVOY / name).read_text() == render(directory, kind, options)
+    made = render(spire_directory if name == "spire.yaml" else directory, kind, options)
+    assert (ENVOY / name).read_text() == made
 
 
 @pytest.mark.parametrize("name", COMMITTED)
@@ -233,6 +255,127 @@ def test_the_weighty_defaults_are_said_aloud(kind: Kind) -> None:
         "merge_slashes: false",
     ):
         assert said in text
+
+
+# ---- SPIRE ------------------------------------------------------------------------------------------------
+
+
+def upstream_of(bootstrap: Bootstrap) -> UpstreamTlsContext:
+    assert bootstrap.static_resources is not None
+    socket = bootstrap.static_resources.clusters[0].transport_socket
+    assert socket is not None
+    return opened(socket.typed_config, UpstreamTlsContext)
+
+
+def test_certificates_and_bundles_come_from_the_agent() -> None:
+    bootstrap = parsed((ENVOY / "spire.yaml").read_text())
+    static = bootstrap.static_resources
+    assert static is not None
+    socket = static.listeners[0].filter_chains[0].transport_socket
+    assert socket is not None
+    downstream = opened(socket.typed_config, DownstreamTlsContext)
+    assert downstream.require_client_certificate
+    for common in (downstream.common_tls_context, upstream_of(bootstrap).common_tls_context):
+        assert common is not None
+        assert common.tls_certificates == []
+        assert common.validation_context is None
+        [own] = common.tls_certificate_sds_secret_configs
+        assert own.name == ENVOY_ID
+        assert own.sds_config is not None
+        assert own.sds_config.api_config_source is not None
+        [service] = own.sds_config.api_config_source.grpc_services
+        assert service.envoy_grpc is not None
+        assert service.envoy_grpc.cluster_name == "spire_agent"
+    assert downstream.common_tls_context is not None
+    bundles = downstream.common_tls_context.validation_context_sds_secret_config
+    assert bundles is not None
+    assert bundles.name == "ALL"
+    agent = static.clusters[-1]
+    assert agent.name == "spire_agent"
+    assert agent.load_assignment is not None
+    endpoint = agent.load_assignment.endpoints[0].lb_endpoints[0].endpoint
+    assert endpoint is not None
+    assert endpoint.address is not None
+    assert endpoint.address.pipe is not None
+    assert endpoint.address.pipe.path == "/run/spire/sockets/agent.sock"
+
+
+def test_the_decision_point_must_be_the_one_that_it_should_be() -> None:
+    common = upstream_of(parsed((ENVOY / "spire.yaml").read_text())).common_tls_context
+    assert common is not None
+    combined = common.combined_validation_context
+    assert combined is not None
+    assert combined.default_validation_context is not None
+    [name] = combined.default_validation_context.match_typed_subject_alt_names
+    assert name.san_type is SubjectAltNameMatcherSanType.URI
+    assert name.matcher is not None
+    assert name.matcher.exact == "spiffe://prod.example/signalwarden"
+    assert combined.validation_context_sds_secret_config is not None
+    assert combined.validation_context_sds_secret_config.name == "spiffe://prod.example"
+
+
+def test_the_upstream_is_told_who_called_by_this_envoy_alone() -> None:
+    manager = manager_of(parsed((ENVOY / "spire.yaml").read_text()))
+    assert manager.forward_client_cert_details == HttpConnectionManagerForwardClientCertDetails.SANITIZE_SET
+    assert manager.set_current_client_cert_details is not None
+    assert manager.set_current_client_cert_details.uri
+    assert authz_of(manager).include_peer_certificate
+
+
+def test_a_gateway_with_an_agent_lets_callers_without_certificate_in_for_one_trust_domain_alone(
+    spire_directory: Path, tmp_path: Path
+) -> None:
+    bootstrap = parsed(render(spire_directory, "gateway"))
+    assert bootstrap.node is not None
+    assert bootstrap.node.metadata is not None
+    assert "disable_spiffe_cert_validation" in bootstrap.node.metadata.fields
+    static = bootstrap.static_resources
+    assert static is not None
+    socket = static.listeners[0].filter_chains[0].transport_socket
+    assert socket is not None
+    common = opened(socket.typed_config, DownstreamTlsContext).common_tls_context
+    assert common is not None
+    assert common.validation_context_sds_secret_config is not None
+    assert common.validation_context_sds_secret_config.name == "spiffe://prod.example"
+    federated = edited(
+        spire_directory,
+        tmp_path,
+        "signalwarden.yaml",
+        "federates_with: []",
+        "federates_with: [partner.example]",
+    )
+    with pytest.raises(BadInputError, match="require certificates"):
+        render(federated, "gateway", Options(require_client_certificate=False))
+
+
+def test_a_check_door_with_files_is_asked_with_envoys_own(directory: Path, tmp_path: Path) -> None:
+    files = "tls: {cert: c, key: k, client_ca: a, doors: [check], "
+    tls = f'{files}check_clients: ["{ENVOY_ID}"]}}\nfederates_with: []'
+    copy = edited(directory, tmp_path, "signalwarden.yaml", "federates_with: []", tls)
+    common = upstream_of(parsed(render(copy, "gateway"))).common_tls_context
+    assert common is not None
+    [own] = common.tls_certificates
+    assert own.certificate_chain is not None
+    assert own.certificate_chain.filename == "tls/tls.crt"
+    assert common.validation_context is not None
+    assert common.validation_context.trusted_ca is not None
+    assert common.validation_context.trusted_ca.filename == "tls/prod.example.pem"
+    assert len(common.validation_context.match_typed_subject_alt_names) == 1
+
+
+def test_the_headers_of_identities_are_sent_to_the_check(directory: Path, tmp_path: Path) -> None:
+    sources = "sources: [envoy_peer, xfcc, jwt_svid]\n  jwt_svid: {audience: [payments], header: x-svid}"
+    copy = edited(directory, tmp_path, "signalwarden.yaml", "sources: [envoy_peer]", sources)
+    manager = manager_of(parsed(render(copy, "sidecar")))
+    allowed = authz_of(manager).allowed_headers
+    assert allowed is not None
+    names = {pattern.exact for pattern in allowed.patterns}
+    assert {"x-svid", "x-forwarded-client-cert"} <= names
+    assert "authorization" not in names
+    # Then it is this Envoy who writes it.
+    assert manager.forward_client_cert_details == HttpConnectionManagerForwardClientCertDetails.SANITIZE_SET
+    assert manager.set_current_client_cert_details is not None
+    assert manager.set_current_client_cert_details.cert
 
 
 # ---- other directories ------------------------------------------------------------------------------------

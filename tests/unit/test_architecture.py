@@ -117,11 +117,12 @@ LAYERS: tuple[set[str], ...] = (
     {"cross_checks"},
     {"config"},
     {"mtls", "services", "keys", "doors", "state", "decision_log", "metrics", "rates", "register", "tallies"}
-    | {"difference", "watch"},
+    | {"difference", "watch", "envoy_tls"},
     {"signals", "intake", "tokens", "tasks", "approvals", "in_force", "clients", "door_tls"},
     {"publish_door", "publishers", "reloads", "revocations", "identity"},
     {
-        *("server", "admin", "offline", "starter", "admin_client", "terminal", "reports", "envoy_config"),
+        *("server", "admin", "offline", "starter", "admin_client", "terminal", "reports"),
+        "envoy_config",
         *("register_document", "register_view", "approve"),
         "demo_stage",
     },

@@ -43,7 +43,7 @@ def test_every_kind_of_change_and_transport_record_is_in_the_schema_and_on_its_p
     assert set(table(section(page, "## `change`"))) == written
     events = re.search(r"for event, .* in zip\(\(([^)]*)\)", sources)
     assert events
-    names = set(re.findall(r'"(\w+)"', events[1]))
+    names = set(re.findall(r'"(\w+)"', events[1])) | set(re.findall(r'\.transport\(\s*"(\w+)"', sources))
     assert names == set(RECORD_SCHEMA["$defs"]["transport"]["properties"]["transport"]["enum"])
     assert set(table(section(page, "## `transport`"))) == names
 
@@ -237,6 +237,7 @@ def test_every_change_and_transport_record_is_as_its_schema_says(minimal_directo
         app._up().recorder.change("stream_resynchronised", actor="spiffe://prod.example/ops", feed="idp")
         app._up().recorder.transport("undelivered", count=1)
         app._up().recorder.transport("unknown_method", count=2)
+        app._up().recorder.transport("refused_client", count=3, client=None, detail="it proved nothing")
     finally:
         app.stop()
     assert settings.exists()
@@ -248,6 +249,7 @@ def test_every_change_and_transport_record_is_as_its_schema_says(minimal_directo
     assert {line["transport"] for line in lines if line["kind"] == "transport"} == {
         "undelivered",
         "unknown_method",
+        "refused_client",
     }
 
 
