@@ -227,16 +227,18 @@ def test_a_caller_brings_nothing_in_beside_its_key(legacy: Legacy, calls: list[d
     assert not {"authorization", "txn-token", "cookie", "x-original-url", "x-api-key"} & seen.keys()
 
 
-def test_a_key_that_is_replaced_is_good_no_longer_without_a_restart(legacy: Legacy) -> None:
+def test_a_key_that_is_replaced_is_good_no_longer_on_open_connections_too(legacy: Legacy) -> None:
     path = legacy.folder / "secrets" / "api-keys.yaml"
     before = path.read_text()
-    move_in(path, keys_file(**{"parcel-tracking": "another-key"}))
-    try:
-        wait_for("the new key", lambda: legacy.call(x_api_key="another-key").status_code == httpx.codes.OK)
-        assert legacy.call(x_api_key=KEY).status_code == httpx.codes.UNAUTHORIZED
-    finally:
-        move_in(path, before)
-        wait_for("the old key", lambda: legacy.call(x_api_key=KEY).status_code == httpx.codes.OK)
+    with legacy.stage.client(legacy.port, None, headers={"host": HOST, "x-api-key": KEY}) as client:
+        assert client.get(ACCOUNT).status_code == httpx.codes.OK
+        move_in(path, keys_file(**{"parcel-tracking": "another-key"}))
+        try:
+            wait_for("the new key", lambda: legacy.call(x_api_key="another-key").status_code == httpx.codes.OK)
+            assert client.get(ACCOUNT).status_code == httpx.codes.UNAUTHORIZED
+        finally:
+            move_in(path, before)
+            wait_for("the old key", lambda: legacy.call(x_api_key=KEY).status_code == httpx.codes.OK)
 
 
 def test_after_its_end_date_a_good_key_leads_nowhere(legacy: Legacy, calls: list[dict[str, Any]]) -> None:
