@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import re
+import ssl
 from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Self
 
 import httpx
@@ -12,29 +15,84 @@ import orjson
 from signalwarden.config import Address
 from signalwarden.errors import ServerError
 
-__all__ = ["AdminClient"]
+__all__ = ["AdminClient", "ClientTls"]
 
 # A batch is answered after its durable write; a disk that needs longer is a fault to be told.
 TIMEOUT_SECONDS = 10.0
 _TOKEN = re.compile(r"[A-Za-z0-9._~+/-]+=*")
 
 
-class AdminClient:
-    """One address, one token. Raises ServerError with one sentence for everything that is not a success."""
+@dataclass(frozen=True, slots=True)
+class ClientTls:
+    """With what a server is called that has TLS."""
 
-    def __init__(self, address: Address, token: str) -> None:
-        if not _TOKEN.fullmatch(token):
+    ca: Path
+    """The authorities whose word on the server counts."""
+    credential: tuple[Path, Path] | None = None
+    """Our own certificate and its key."""
+    server_id: str | None = None
+    """The SPIFFE ID that the server must have; None: its certificate must name the address."""
+
+    def context(self) -> ssl.SSLContext:
+        """Raises ServerError for files that are no good."""
+        try:
+            context = ssl.create_default_context(cafile=self.ca)
+        except (OSError, ValueError) as error:
+            raise ServerError(f"`{self.ca}` can't be read as certificates in PEM") from error
+        if self.credential is not None:
+            cert, key = self.credential
+            try:
+                context.load_cert_chain(cert, key, password=_no_password)
+            except (OSError, ValueError) as error:
+                raise ServerError(f"`{cert}` and `{key}` are not a certificate and its key in PEM") from error
+        if self.server_id is not None:
+            context.check_hostname = False
+            context.sslsocket_class = _knowing(self.server_id)
+        return context
+
+
+def _no_password() -> str:
+    raise ValueError("a key with a password")
+
+
+def _knowing(server_id: str) -> type[ssl.SSLSocket]:
+    """Sockets that end the handshake with a server of another SPIFFE ID: before anything, a token included, is sent."""
+
+    class Knowing(ssl.SSLSocket):
+        def do_handshake(self, block: bool = False) -> None:
+            super().do_handshake(block)
+            shown: Any = self.getpeercert() or {}
+            names = shown.get("subjectAltName", ())
+            if [name for kind, name in names if kind == "URI"] != [server_id]:
+                raise ssl.SSLCertVerificationError(f"it is not `{server_id}`")
+
+    return Knowing
+
+
+def _reachable(address: Address) -> Address:
+    """Where a server is called that listens everywhere."""
+    hosts = {"0.0.0.0": "127.0.0.1", "::": "::1"}
+    return Address(hosts.get(address.host, address.host), address.port, address.path)
+
+
+class AdminClient:
+    """One address, one token or certificate. Raises ServerError with one sentence for everything that is no success."""
+
+    def __init__(self, address: Address, token: str | None, tls: ClientTls | None = None) -> None:
+        if token is not None and not _TOKEN.fullmatch(token):
             # the token itself is not repeated
             raise ServerError(
                 "the token has characters that no bearer token has: is it the whole token and nothing else?"
             )
+        address = _reachable(address)
         transport = httpx.HTTPTransport(uds=address.path) if address.path else None
-        base = "http://admin" if address.path else f"http://{address}"
+        base = "http://admin" if address.path else f"http{'s' if tls else ''}://{address}"
         self._address = address
         self._http = httpx.Client(
             base_url=base, transport=transport, timeout=TIMEOUT_SECONDS, follow_redirects=False,
             # A proxy of the environment must not see the token.
-            trust_env=False, headers={"authorization": f"Bearer {token}"},
+            trust_env=False, headers={"authorization": f"Bearer {token}"} if token is not None else {},
+            verify=tls.context() if tls is not None else True,
         )  # fmt: skip
 
     def __enter__(self) -> Self:
@@ -94,6 +152,8 @@ class AdminClient:
                 f"the server at `{self._address}` did not answer within {TIMEOUT_SECONDS:g} s"
             ) from error
         except httpx.TransportError as error:
+            if why := _of_tls(error):
+                raise ServerError(f"there is no TLS with the server at `{self._address}`: {why}") from error
             raise ServerError(
                 f"no server answers at `{self._address}`: is `signalwarden serve` running?"
             ) from error
@@ -101,6 +161,18 @@ class AdminClient:
         if answer.is_success and document is not None:
             return document
         raise ServerError(_refusal(self._address, answer.status_code, document or {}))
+
+
+def _of_tls(error: BaseException | None) -> str | None:
+    """What went wrong in the handshake, if it was that."""
+    while error is not None:
+        if isinstance(error, ssl.SSLCertVerificationError):
+            detail = getattr(error, "verify_message", "") or str(error.args[-1] if error.args else "")
+            return f"its certificate does not count, {detail.rstrip('.')[:200]}"
+        if isinstance(error, ssl.SSLError):
+            return f"the handshake failed ({error.reason or 'it ended early'})"
+        error = error.__cause__ or error.__context__
+    return None
 
 
 def _json(content: bytes) -> dict[str, Any] | None:

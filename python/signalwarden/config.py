@@ -239,7 +239,12 @@ def _unauthenticated(
     certificates."""
     if settings.listen.signals is not None:
         return
-    known = {client.id for client in settings.clients if Right.PUBLISH in client.may}
+    by_svid = "admin" in settings.tls.doors or settings.identity.admin_audience is not None
+    known = {
+        client.id
+        for client in settings.clients
+        if Right.PUBLISH in client.may and (by_svid or client.token_sha256 is not None)
+    }
     strange = [
         (contract, at, source["publisher"])
         for contract in contracts

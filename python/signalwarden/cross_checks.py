@@ -2,28 +2,33 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from pydantic_core import PydanticCustomError
 
+from signalwarden.door_checks import client_ways, door_checks
 from signalwarden.identity_checks import identity_checks
-from signalwarden.settings import DEFAULT_ADMIN, DEFAULT_CHECK, DEFAULT_KEYS, DEFAULT_LOG, TLS_FILES
-from signalwarden.slips import Slip, list_of, map_of
+from signalwarden.settings import DEFAULT_KEYS, DEFAULT_LOG
+from signalwarden.slips import Slip, list_of
 from signalwarden.values import instant, is_trust_domain, spiffe_trust_domain
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterator, Mapping, Sequence
     from datetime import datetime
 
 __all__ = ["cross_checks"]
+
+LONG_LIVED: Final = timedelta(days=90)
+"""A bearer secret that lives longer is one that somebody forgets. `signalwarden init` makes such of this life."""
 
 
 def cross_checks(raw: Mapping[str, Any], now: datetime) -> Iterator[Slip]:
     """Every mistake that takes two keys to see. `now` tells which tokens have expired."""
     yield from _trust_domains(raw)
     yield from _clients(raw, now)
-    yield from _doors(raw)
+    yield from door_checks(raw)
     yield from identity_checks(raw)
     log = raw.get("decision_log", {})
     path, keys = (
@@ -32,28 +37,6 @@ def cross_checks(raw: Mapping[str, Any], now: datetime) -> Iterator[Slip]:
     )
     if isinstance(path, str) and isinstance(keys, str) and Path(path).parent == Path(keys):
         yield Slip(("keys",), "bad_value", f"`{keys}` holds the decision log, keys are kept apart from it")
-
-
-def _doors(raw: Mapping[str, Any]) -> Iterator[Slip]:
-    listen, tls = (map_of(raw, key) for key in ("listen", "tls"))
-    seen: dict[str, str] = {}
-    for door, default in (("check", DEFAULT_CHECK), ("admin", DEFAULT_ADMIN), ("signals", None)):
-        address = listen.get(door, default)
-        if not isinstance(address, str) or address.endswith(":0"):
-            continue
-        if address in seen:
-            yield Slip(("listen", door), "bad_value", f"`{address}` is already the {seen[address]} address")
-        seen.setdefault(address, door)
-    given = [key for key in TLS_FILES if tls.get(key) is not None]
-    wanted = listen.get("signals") is not None
-    if wanted or given:
-        for key in TLS_FILES:
-            if key not in given:
-                message = f"missing, {'`listen.signals`' if wanted else f'`tls.{given[0]}`'} needs it"
-                yield Slip(("tls", key), "missing_key", message)
-    if len(given) == len(TLS_FILES) and not wanted:
-        message = "without effect: it serves `listen.signals`, which is not set"
-        yield Slip(("tls", given[0]), "unused", message, "warning")
 
 
 def _trust_domains(raw: Mapping[str, Any]) -> Iterator[Slip]:
@@ -69,6 +52,7 @@ def _clients(raw: Mapping[str, Any], now: datetime) -> Iterator[Slip]:
     known = isinstance(own, str) and is_trust_domain(own)
     accepted = [own, *list_of(raw, "federates_with")]
     tokens: list[object] = []
+    by_svid: list[object] = []
     for at, client in enumerate(list_of(raw, "clients")):
         if not isinstance(client, dict):
             continue
@@ -83,16 +67,38 @@ def _clients(raw: Mapping[str, Any], now: datetime) -> Iterator[Slip]:
         if token is not None and token in tokens:
             yield Slip((*loc, "token_sha256"), "duplicate", "another client has the same token")
         tokens.append(token)
-        yield from _expired(loc, client.get("expires"), now)
+        yield from _expired(loc, client.get("expires"), now, secret=token is not None)
+        if token is None and domain is not None:
+            yield from _by_svid(raw, loc, client["id"], by_svid)
+            by_svid.append(client["id"])
 
 
-def _expired(loc: tuple[str | int, ...], expires: object, now: datetime) -> Iterator[Slip]:
+def _by_svid(
+    raw: Mapping[str, Any], loc: tuple[str | int, ...], who: str, others: Sequence[object]
+) -> Iterator[Slip]:
+    """A client without a token comes by its SVID."""
+    if who in others:
+        yield Slip((*loc, "id"), "duplicate", "another client by SVID has the same id")
+    if not client_ways(raw):
+        message = (
+            "without effect: a client without `token_sha256` comes by its SVID, which needs `admin` in `tls.doors` or "
+            "`identity.admin_audience`"
+        )
+        yield Slip(loc, "unused", message, "warning")
+
+
+def _expired(loc: tuple[str | int, ...], expires: object, now: datetime, *, secret: bool) -> Iterator[Slip]:
     if expires is None:
         return
     try:
-        passed = instant(expires) <= now
+        until = instant(expires)
     except PydanticCustomError:
         return  # the model says so
-    if passed:
+    if until <= now:
         message = f"`{expires}` has passed, the client is refused"
         yield Slip((*loc, "expires"), "client_expired", message, "warning")
+    elif secret and until - now > LONG_LIVED:
+        message = (
+            f"`{expires}` is more than {LONG_LIVED.days} days ahead: a token is replaced more often than that"
+        )
+        yield Slip((*loc, "expires"), "client_long_lived", message, "warning")

@@ -47,6 +47,9 @@ class DoorTls:
     ) -> DoorTls | None:
         """By the settings at the start; which trust domains have bundles, by those in force. None: no TLS."""
         tls = settings().tls
+        doors = tuple(
+            door for door in tls.doors if door != "signals" or settings().listen.signals is not None
+        )
 
         def revoked(peer: Peer) -> bool:
             issued_us = int(peer.issued.timestamp() * 1e6)
@@ -54,9 +57,11 @@ class DoorTls:
                 subject=peer.id, digest=peer.sha256, issued_at_us=issued_us
             )
 
+        if not doors:
+            return None
         if tls.spire and svids is not None and bundles is not None:
             spire = Spire(svids, bundles)
-            return DoorTls(tls.doors, lambda: spire, Peers(bundles, revoked=revoked))
+            return DoorTls(doors, lambda: spire, Peers(bundles, revoked=revoked))
         paths = settings().tls_paths(root)
         if paths is None:
             return None
@@ -65,4 +70,4 @@ class DoorTls:
         peers = Peers(
             bundles, bundled=lambda: settings().bundled(), client_ca=files.client_ca, revoked=revoked
         )
-        return DoorTls(tls.doors, lambda: files, peers)
+        return DoorTls(doors, lambda: files, peers)

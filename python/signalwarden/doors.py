@@ -6,7 +6,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import errno
-import ipaddress
 import os
 import socket
 import ssl
@@ -26,7 +25,7 @@ from signalwarden.files import make_private_directory, why
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-__all__ = ["PEER_CHAIN", "HttpDoor", "HttpTls", "bound", "is_local", "numeric", "private_socket"]
+__all__ = ["PEER_CHAIN", "HttpDoor", "HttpTls", "bound", "numeric", "private_socket"]
 
 CONNECT_TIMEOUT_S: Final = 1.0
 START_TIMEOUT_S: Final = 10.0
@@ -41,11 +40,6 @@ them through; empty if it showed none."""
 def numeric(address: Address) -> Address:
     """`localhost` is 127.0.0.1: with two addresses behind one name, one could be ours and one another's."""
     return Address("127.0.0.1", address.port) if address.host == "localhost" else address
-
-
-def is_local(address: Address) -> bool:
-    """Whether only this machine can reach it: there is plain text, and nowhere else."""
-    return address.path is not None or ipaddress.ip_address(numeric(address).host).is_loopback
 
 
 @contextlib.contextmanager
@@ -149,7 +143,7 @@ class _WithPeer(H11Protocol):
 
 
 def _chain(connection: Any) -> bytes:
-    if connection is None:
+    if connection is None or connection.getpeercert(binary_form=True) is None:
         return b""
     if hasattr(connection, "get_unverified_chain"):  # Python 3.13
         chain: list[bytes] = connection.get_unverified_chain() or []
@@ -171,7 +165,7 @@ class HttpDoor:
     """An ASGI application behind uvicorn in a thread of its own."""
 
     def __init__(self, application: Any, address: Address, tls: HttpTls | None = None) -> None:
-        if tls is None and not is_local(address):
+        if tls is None and not address.is_local:
             raise ServerError(f"the address `{address}` is not of this machine, it needs TLS")
         context = tls.context() if tls is not None else None
         self._listener = bound(address)

@@ -65,9 +65,9 @@ class Identity:
                 self._issuers = Issuers(
                     settings, root=self._root, fetch=outbound.fetch, tell=self._moved, bundles=self._bundles
                 )
-                self._issuers.start()
                 if before is not None:
                     before.stop(but=self._issuers.authorities())
+                self._issuers.start()
                 self._settings = settings
             issuers = self._issuers
             assert issuers is not None  # noqa: S101  # for the type checker

@@ -282,10 +282,12 @@ class KeySet:
         """Notified after each fetch of the keeper, and to wake it."""
         self._keeper: threading.Thread | None = None
         self._listener: Listener | None = None
-        self._told: tuple[str, ...] = ()
+        self._told: tuple[str, ...] | None = None
+        """None: nothing yet. Then even a set that can't be had is told: another may have spoken for its owner before."""
         self._wanted = False
         self._stopped = False
         self._fetches = 0
+        self._under_way = False
         self._keys: tuple[PublicKey, ...] = ()
         self._members: tuple[str, ...] = ()
         self._revision = revision_of(())
@@ -335,7 +337,7 @@ class KeySet:
         self._keeper.start()
 
     def stop(self) -> None:
-        """Ends the thread. What the listener was told last stands."""
+        """Ends the thread, and tells the listener nothing any more. What it was told last stands."""
         with self._moved:
             self._stopped = True
             self._moved.notify_all()
@@ -355,14 +357,17 @@ class KeySet:
                 logger.exception("a key set could not be tended")
 
     def _tend(self) -> None:
-        fetches = self._is_due()
-        if fetches:
-            self._fetch(wait=True)
-        if self._is_old(self._life_s):
-            self._tell(())
-        if fetches:
+        with self._moved:
+            self._under_way = self._is_due()
+        try:
+            if self._under_way:
+                self._fetch(wait=True)
+            if self._is_old(self._life_s):
+                self._tell(())
+        finally:
             with self._moved:
-                self._fetches += 1
+                self._fetches += self._under_way
+                self._under_way = False
                 self._moved.notify_all()
 
     def _pause_s(self) -> float:
@@ -387,10 +392,11 @@ class KeySet:
         """Has the keeper fetch; true if the set is newer than when this was called."""
         with self._moved:
             before, fetches = self._read_at, self._fetches
-            if not self._is_due():
-                return False
-            self._wanted = True
-            self._moved.notify_all()
+            if not self._under_way:
+                if not self._is_due():
+                    return False
+                self._wanted = True
+                self._moved.notify_all()
             if wait:
                 self._moved.wait_for(lambda: self._fetches != fetches, timeout=WAIT_S)
         return self._read_at != before
@@ -442,6 +448,7 @@ class KeySet:
         return True
 
     def _tell(self, members: tuple[str, ...]) -> None:
-        if self._listener is not None and members != self._told:
+        # Once stopped, another set may speak for the same owner: a fetch that ends late says nothing any more.
+        if self._listener is not None and not self._stopped and members != self._told:
             self._listener(members)
             self._told = members

@@ -47,6 +47,7 @@ MAX_KNOWN: Final = 1_024
 """Certificates whose verification is remembered: more than a control plane has clients."""
 GOOD_S: Final = 60.0
 """How long a good chain is remembered: by then an authority that ran out in its midst is noticed."""
+NO_BUNDLE: Final = "none"
 BAD_S: Final = 1.0
 """How long a bad one is: it costs no more than a good one, and one from a clock ahead of ours is soon let in."""
 
@@ -310,7 +311,7 @@ class Peers:
         revoked: Callable[[Peer], bool] | None = None,
     ) -> None:
         """`bundled`: the trust domains whose bundles `bundles` brings, live or not; None: all. The others are verified
-        with `client_ca`, if it is given. Without bundles the handshake is all that is asked for."""
+        with `client_ca`, if it is given. Without any bundles the handshake is all that is asked for."""
         self._bundles = bundles
         self._bundled = bundled
         self._client_ca = client_ca
@@ -345,9 +346,9 @@ class Peers:
             certificates = chain_from_pem(chain)
             identity = named(certificates[0])
             domain = identity.trust_domain
-            if self._bundles is not None:
+            if not self._handshake_is_all():
                 bundle = self._bundle(domain)
-                basis = bundle.revision if bundle is not None else ""
+                basis = bundle.revision if bundle is not None else NO_BUNDLE
                 lookup = {domain: bundle} if bundle is not None else {}
                 identity = verify_x509_svid(certificates, lookup, datetime.now(UTC))
         except X509Refused as refused:
@@ -364,14 +365,22 @@ class Peers:
 
     def _basis(self, trust_domain: str | None) -> str:
         """What a verification rests on: the revision of a bundle."""
-        bundle = self._bundle(trust_domain) if trust_domain is not None else None
-        return bundle.revision if bundle is not None else ""
+        if trust_domain is None or self._handshake_is_all():
+            return ""
+        bundle = self._bundle(trust_domain)
+        return bundle.revision if bundle is not None else NO_BUNDLE
+
+    def _handshake_is_all(self) -> bool:
+        return self._bundles is None or (
+            self._client_ca is not None and self._bundled is not None and not self._bundled()
+        )
 
     def _bundle(self, trust_domain: str) -> Bundle | None:
         if self._bundles is None:
             return None
         if self._client_ca is None or self._bundled is None or trust_domain in self._bundled():
             return self._bundles.get(trust_domain)
+        # There are bundles of others, whose authorities got through the handshake, too.
         pem = self._client_ca()
         if pem is not self._file.pem:
             authorities = tuple(x509.load_pem_x509_certificates(pem))

@@ -80,7 +80,7 @@ LATER_RIGHTS = tuple(right for right in Right if right not in BUILT_RIGHTS)
 
 
 class Listen(Strict):
-    """The doors. Loopback or a Unix socket, but for `signals`, which has TLS."""
+    """The doors. Loopback or a Unix socket, but for those with TLS (`tls.doors`)."""
 
     check: DoorAddress = Field(
         default=Address.parse(DEFAULT_CHECK),

@@ -183,7 +183,7 @@ def _state(text: str) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Address:
-    """Where a door opens: loopback TCP or a Unix socket."""
+    """Where a door opens: TCP or a Unix socket."""
 
     host: str
     port: int
@@ -193,6 +193,25 @@ class Address:
         if self.path is not None:
             return f"unix://{self.path}"
         return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+
+    @property
+    def is_local(self) -> bool:
+        """Whether only this machine can reach it: there is plain text, and nowhere else."""
+        return self.path is not None or _is_loopback(self.host, bracketed=":" in self.host)
+
+    @staticmethod
+    def parse_anywhere(value: object) -> Address:
+        """Reads a numeric address, `localhost:9191` or `unix:///path`. Which need TLS, the settings as a whole say."""
+        if isinstance(value, Address):
+            return value
+        if not isinstance(value, str):
+            raise bad_value(f"{_EXPECTED_ANYWHERE}, found {kind_of(value)}")
+        if value.startswith("unix:"):
+            return _unix(value)
+        bare, bracketed, port = _host_and_port(value, _EXPECTED_ANYWHERE)
+        if not _is_numeric(bare, bracketed=bracketed) and not (bare == "localhost" and not bracketed):
+            raise bad_value(f"{_EXPECTED_ANYWHERE}, found `{value}`")
+        return Address(bare, port)
 
     @staticmethod
     def parse(value: object) -> Address:
@@ -206,8 +225,7 @@ class Address:
         bare, bracketed, port = _host_and_port(value, _EXPECTED_ADDRESS)
         if not _is_loopback(bare, bracketed=bracketed):
             raise bad_value(
-                "expected 127.0.0.0/8, `[::1]`, `localhost` or `unix:///path`: an address elsewhere needs TLS with"
-                f" client authentication, which is not built yet; found `{value}`"
+                f"expected a place on this machine, 127.0.0.0/8, `[::1]`, `localhost` or `unix:///path`: `{value}`"
             )
         return Address(bare, port)
 
@@ -230,6 +248,9 @@ class Address:
 
 
 _EXPECTED_ADDRESS = "expected an address such as `127.0.0.1:9191` or `unix:///path`"
+_EXPECTED_ANYWHERE = (
+    "expected an address such as `127.0.0.1:9191`, `0.0.0.0:9191` with TLS, or `unix:///path`"
+)
 _EXPECTED_TLS_ADDRESS = "expected a numeric address such as `0.0.0.0:9393` or `[::1]:9393`"
 
 
@@ -361,12 +382,12 @@ StatePath = Annotated[
 ]
 DoorAddress = Annotated[
     Address,
-    PlainValidator(Address.parse),
+    PlainValidator(Address.parse_anywhere),
     PlainSerializer(str, return_type=str),
     WithJsonSchema(
         {
             "type": "string",
-            "pattern": r"^(unix:///.+|127\.[0-9.]+:[0-9]+|\[::1\]:[0-9]+|localhost:[0-9]+)$",
+            "pattern": r"^(unix:///.+|[0-9.]+:[0-9]+|\[[0-9A-Fa-f:.]+\]:[0-9]+|localhost:[0-9]+)$",
         }
     ),
 ]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import jsonschema
@@ -305,7 +305,7 @@ def test_the_schema_accepts_what_loads_and_refuses_what_is_not_built() -> None:
         {},
         {"trust_domain": "prod.example", "tls": {"cert": "x"}},
         {"trust_domain": "prod.example", "lisen": {}},
-        {"trust_domain": "prod.example", "listen": {"check": "10.0.0.1:1"}},
+        {"trust_domain": "prod.example", "listen": {"check": "pages.example:1"}},
     ):
         assert not validator.is_valid(bad), bad
 
@@ -350,8 +350,83 @@ def test_the_signals_address_and_the_files_of_tls_need_one_another() -> None:
     }
     settings, findings = read_settings(with_line(FILES), now=NOW)
     assert settings is not None
-    assert settings.tls_paths(Path()) is None
     assert [(finding.code, finding.severity) for finding in findings] == [("unused", "warning")]
+
+
+ENVOY = "spiffe://prod.example/envoy"
+
+
+def tls_of(**more: str) -> str:
+    """Files, and what else `tls` says."""
+    files = {"cert": "a.pem", "key": "b.pem", "client_ca": "c.pem"}
+    return "tls: {" + ", ".join(f"{key}: {value}" for key, value in {**files, **more}.items()) + "}\n"
+
+
+@pytest.mark.parametrize(
+    "address", ["0.0.0.0:9191", "10.0.0.1:9191", "[::]:9191", "[2001:db8::1]:1", "127.0.0.1:1"]
+)
+def test_a_door_with_tls_may_be_anywhere(address: str) -> None:
+    tls = tls_of(doors="[check, admin]", check_clients=f'["{ENVOY}"]')
+    listen = f'listen: {{check: "{address}", admin: "127.0.0.1:7"}}'
+    assert str(good(with_line(listen) + tls).listen.check) == address
+
+
+def test_a_door_without_tls_is_on_this_machine() -> None:
+    tls = tls_of(doors="[check]", check_clients=f'["{ENVOY}"]')
+    finding = only(with_line('listen: {admin: "0.0.0.0:7"}') + tls)
+    assert finding.code == "bad_value"
+    assert "expected `admin` among `tls.doors`" in finding.message
+
+
+@pytest.mark.parametrize(
+    ("text", "found"),
+    [
+        ("tls: {doors: [check]}\n", ["missing_key"] * 4),
+        (tls_of(doors="[check]"), ["missing_key"]),
+        (tls_of(doors="[check]", check_clients='["spiffe://other.example/envoy"]'), ["trust_domain_unknown"]),
+        (tls_of(doors="[check]", check_clients='["spiffe://prod.example"]'), ["bad_value"]),
+        (tls_of(doors="[check]", check_clients=f'["{ENVOY}", "{ENVOY}"]'), ["duplicate"]),
+        (tls_of(doors="[admin, admin]"), ["duplicate"]),
+        (tls_of(doors="[door, admin]"), ["bad_value"]),
+        (tls_of(doors="[admin]", spire="true"), ["bad_value"]),
+        ("tls: {doors: [admin], spire: true}\n", ["missing_key"]),
+        (tls_of(doors="[admin]") + 'listen: {admin: "unix:///run/a.sock"}\n', ["bad_value"]),
+        (tls_of(doors="[admin]") + 'listen: {signals: "127.0.0.1:1"}\n', ["bad_value"]),
+    ],
+)
+def test_doors_with_tls_have_what_they_need(text: str, found: list[str]) -> None:
+    assert [finding.code for finding in errors("trust_domain: prod.example\n" + text)] == found
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        tls_of(),
+        tls_of(check_clients=f'["{ENVOY}"]') + 'listen: {signals: "127.0.0.1:1"}\n',
+        tls_of(doors="[admin, signals]"),
+        'workload_api: "unix:///run/agent.sock"\ntls: {spire: true}\n',
+        'clients:\n  - {id: "spiffe://prod.example/x", may: [read]}\n',
+    ],
+)
+def test_what_has_no_effect_is_said(text: str) -> None:
+    settings, findings = read_settings("trust_domain: prod.example\n" + text, now=NOW)
+    assert settings is not None
+    assert [(finding.code, finding.severity) for finding in findings] == [("unused", "warning")]
+
+
+def test_a_client_by_svid_is_one_entry() -> None:
+    entry = '  - {id: "spiffe://prod.example/x", may: [read]}\n'
+    text = f"trust_domain: prod.example\nidentity: {{admin_audience: sw}}\nclients:\n{entry}"
+    assert good(text).clients[0].token_sha256 is None
+    assert only(text + entry).code == "duplicate"
+
+
+def test_a_token_that_lives_for_long_is_a_warning() -> None:
+    for days, codes_ in ((89, []), (90, []), (91, ["client_long_lived"])):
+        until = (NOW + timedelta(days=days)).isoformat()
+        settings, findings = read_settings(client(expires=f'"{until}"'), now=NOW)
+        assert settings is not None
+        assert [finding.code for finding in findings] == codes_
 
 
 def test_the_signals_address_is_its_own() -> None:

@@ -527,7 +527,9 @@ def test_a_principal_is_told_by_name_where_its_record_can_stand_against_it() -> 
     assert differences(view(old), view(new))["principals"]["added"] == ["spiffe://prod.example/w"]
     assert set(view(new)["described"]["principals"][0]) <= {"principal", *principals.RULES}
     assert view(old)["described"]["principals"] == []
-    strange = [{"principal": "spiffe://prod.example/w", "retired_at": "+12026-01-01T00:00:00Z", "moon": "full"}]
+    strange = [
+        {"principal": "spiffe://prod.example/w", "retired_at": "+12026-01-01T00:00:00Z", "moon": "full"}
+    ]
     found = principals.changed(view(new)["described"]["principals"], strange)
     told = [(direction, sentence) for _, direction, sentence in found if "owner" not in sentence]
     assert [direction for direction, _ in told] == [MAY_WIDEN, MAY_WIDEN]

@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import sys
 import traceback
+from pathlib import Path
 from typing import Annotated, Any, Final
 
 import typer
@@ -27,7 +28,7 @@ from signalwarden.cli import (
     signals,
     streams,
 )
-from signalwarden.cli.options import ERROR, INTERRUPTED
+from signalwarden.cli.options import ERROR, INTERRUPTED, TLS_VARIABLES
 from signalwarden.errors import ConfigurationError, SignalwardenError, is_error, sentence
 from signalwarden.terminal import count, say
 
@@ -48,6 +49,9 @@ GROUPS: Final = (
 )
 """In the order of `--help`. Each adds its verbs with `add(app)`."""
 
+TLS: Final = "A server with TLS"
+"""Panel of the options that stand before a verb."""
+
 app = typer.Typer(
     name="signalwarden", no_args_is_help=True, rich_markup_mode="markdown", pretty_exceptions_enable=False,
     add_completion=False, context_settings={"help_option_names": ["-h", "--help"]},
@@ -60,6 +64,42 @@ def _root(
         bool, typer.Option("--debug", envvar="SIGNALWARDEN_DEBUG", help="Show tracebacks.")
     ] = False,
     version: Annotated[bool, typer.Option("--version", help="Print the version and leave.")] = False,
+    tls_ca: Annotated[
+        Path | None,
+        typer.Option(
+            "--tls-ca",
+            metavar="FILE",
+            envvar=TLS_VARIABLES[0],
+            rich_help_panel=TLS,
+            help="Authorities of the server, where the admin address has TLS.",
+        ),
+    ] = None,
+    tls_cert: Annotated[
+        Path | None,
+        typer.Option(
+            "--tls-cert",
+            metavar="FILE",
+            envvar=TLS_VARIABLES[1],
+            rich_help_panel=TLS,
+            help="Our own certificate (an X.509-SVID) in place of a token.",
+        ),
+    ] = None,
+    tls_key: Annotated[
+        Path | None,
+        typer.Option(
+            "--tls-key", metavar="FILE", envvar=TLS_VARIABLES[2], rich_help_panel=TLS, help="Its private key."
+        ),
+    ] = None,
+    tls_id: Annotated[
+        str | None,
+        typer.Option(
+            "--tls-id",
+            metavar="SPIFFE-ID",
+            envvar=TLS_VARIABLES[3],
+            rich_help_panel=TLS,
+            help="Who the server must be; else its certificate must name its address.",
+        ),
+    ] = None,
 ) -> None:
     """Decides Envoy's requests from governed signals.
 
@@ -67,6 +107,9 @@ def _root(
     """
     if debug:
         os.environ["SIGNALWARDEN_DEBUG"] = "1"
+    for name, value in zip(TLS_VARIABLES, (tls_ca, tls_cert, tls_key, tls_id), strict=True):
+        if value is not None:
+            os.environ[name] = str(value)
     if version:
         typer.echo(f"signalwarden {__version__}")
         raise typer.Exit

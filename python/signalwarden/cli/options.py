@@ -13,12 +13,12 @@ import typer
 from signalwarden.errors import BadInputError, ConfigurationError
 
 if TYPE_CHECKING:
-    from signalwarden.admin_client import AdminClient
+    from signalwarden.admin_client import AdminClient, ClientTls
     from signalwarden.config import Settings
 
 __all__ = [
-    "DIRECTORY", "ERROR", "FAILED", "HERE", "INTERRUPTED", "SERVER", "START", "ConfigOption", "JsonOption",
-    "TokenOption", "admin_of", "read_input", "settings_of", "time_us",
+    "DIRECTORY", "ERROR", "FAILED", "HERE", "INTERRUPTED", "SERVER", "START", "TLS_VARIABLES",
+    "ConfigOption", "JsonOption", "TokenOption", "admin_of", "read_input", "settings_of", "time_us",
 ]  # fmt: skip
 
 # 0: as asked. 1: the answer is no (`check` found errors, `decide --expect` differs). 2: an error.
@@ -60,12 +60,38 @@ def settings_of(directory: Path) -> Settings:
 def admin_of(directory: Path, token_file: Path | None) -> AdminClient:
     from signalwarden.admin_client import AdminClient
 
+    settings = settings_of(directory)
+    tls = _tls() if "admin" in settings.tls.doors else None
     token = os.environ.get("SIGNALWARDEN_TOKEN", "")
     if token_file is not None:
         token = read_input(str(token_file)).decode(errors="replace")
-    if not token.strip():
+    if not token.strip() and (tls is None or tls.credential is None):
         raise BadInputError("this verb needs a token: set SIGNALWARDEN_TOKEN or give --token-file FILE")
-    return AdminClient(settings_of(directory).listen.admin, token.strip())
+    return AdminClient(settings.listen.admin, token.strip() or None, tls)
+
+
+TLS_VARIABLES = (
+    "SIGNALWARDEN_TLS_CA",
+    "SIGNALWARDEN_TLS_CERT",
+    "SIGNALWARDEN_TLS_KEY",
+    "SIGNALWARDEN_TLS_ID",
+)
+"""In the order of the options that stand before a verb."""
+
+
+def _tls() -> ClientTls:
+    """How to speak with an admin address that has TLS."""
+    from signalwarden.admin_client import ClientTls
+
+    ca, cert, key, server_id = (os.environ.get(name, "") for name in TLS_VARIABLES)
+    if not ca:
+        raise BadInputError(
+            "the admin address has TLS: set SIGNALWARDEN_TLS_CA, or give --tls-ca FILE before the verb, with the "
+            "authorities of the server"
+        )
+    if bool(cert) != bool(key):
+        raise BadInputError("a certificate and its key come together: --tls-cert FILE and --tls-key FILE")
+    return ClientTls(Path(ca), (Path(cert), Path(key)) if cert else None, server_id or None)
 
 
 def read_input(name: str) -> bytes:

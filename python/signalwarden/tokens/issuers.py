@@ -67,7 +67,8 @@ class Issuers:
         return frozenset(self._key_sets)
 
     def stop(self, *, but: frozenset[str] = frozenset()) -> None:
-        """Ends what `start` began, and withdraws the keys, `but` for those that others keep fresh from now on."""
+        """Ends what `start` began, and withdraws lists and keys, `but` for those keys that others keep fresh from now
+        on: they start after this, so that the last word is theirs."""
         for lists in self._lists:
             lists.stop()
         for authority, (_, keys) in self._key_sets.items():

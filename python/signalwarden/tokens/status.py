@@ -206,8 +206,10 @@ class StatusLists:
         self._keeper.start()
 
     def stop(self) -> None:
-        """Ends the thread; what was told last stands."""
+        """Ends the thread, and withdraws every list: nobody keeps them fresh any more."""
         with self._moved:
+            for uri, kept in self._kept.items():
+                self._say(uri, kept, ())
             self._stopped = True
             self._moved.notify_all()
         if self._keeper.is_alive():
@@ -348,7 +350,7 @@ class StatusLists:
                 self._say(uri, kept, ())
 
     def _say(self, uri: str, kept: _Kept, members: tuple[str, ...]) -> None:
-        if kept.told != members:
+        if kept.told != members and not self._stopped:
             self._tell(f"status:{uri}", members)
             kept.told = members
 

@@ -81,12 +81,11 @@ class Validator:
     def _oauth(
         self, signed: jose.Jws, kind: TokenClass, digest: str, header: str | None, now_us: int
     ) -> Proof:
+        if all(entry.terms.token_class is not kind for entry in self.entries.values()):
+            raise TokenRefused.class_refused("no token of this class is accepted here")
         claims = read.read_claims(signed)
         entry = self.entries.get((read.text(claims, "iss"), kind))
         if entry is None:
-            known = any(entry.terms.token_class is kind for entry in self.entries.values())
-            if not known:
-                raise TokenRefused.class_refused("no token of this class is accepted here")
             raise TokenRefused.invalid("the issuer of the token is not one whose tokens of this class count")
         if None not in (header, entry.header) and header != entry.header:
             raise TokenRefused.class_refused("a token of this issuer and class comes in another header")
