@@ -105,15 +105,17 @@ def run(where: Path, core: int | None, seconds: float) -> Rotation:
     )
     figures = Rotation(seconds)
     end = threading.Event()
+    request = directory.allowed_request()
     with stage.served(made, core) as server:
         with AdminClient(Address("127.0.0.1", server.admin_port), made.publisher_token) as admin:
             admin.publish(directory.signals_body())
         callers = KEEPERS + DIALLERS
         with ThreadPoolExecutor(callers) as pool:
             asked = [
-                pool.submit(_ask, files, server.port, end, figures, redial=number >= KEEPERS)
+                pool.submit(_ask, files, server.port, request, end, figures, redial=number >= KEEPERS)
                 for number in range(callers)
             ]
+            figures.serials.add(files.shown(server.port))
             until = time.monotonic() + seconds
             while time.monotonic() < until:
                 time.sleep(EVERY_S)
@@ -129,8 +131,9 @@ def run(where: Path, core: int | None, seconds: float) -> Rotation:
 _COUNTING = threading.Lock()
 
 
-def _ask(files: _Files, port: int, end: threading.Event, figures: Rotation, *, redial: bool) -> None:
-    request = directory.allowed_request()
+def _ask(
+    files: _Files, port: int, request: bytes, end: threading.Event, figures: Rotation, *, redial: bool
+) -> None:
     while not end.is_set():
         with files.channel(port) as channel:
             call = channel.unary_unary(CHECK_METHOD, bytes, bytes)

@@ -43,7 +43,8 @@ def make(where: Path) -> tuple[directory.Made, Issuer]:
     (made.directory / "keys.json").write_bytes(issuer.keys())
     settings = made.directory / "signalwarden.yaml"
     entry = f'{{issuer: "{ISSUER}", audience: [{AUDIENCE}], keys: {{file: keys.json}}}}'
-    text = settings.read_text(encoding="utf-8")
+    # One file of the log, so that what was refused can be counted from it.
+    text = settings.read_text(encoding="utf-8").replace("influence:", "rotate_bytes: 10000000000, influence:")
     settings.write_text(
         f"{text}identity:\n  sources: [envoy_peer, oauth]\n  oauth: [{entry}]\n", encoding="utf-8"
     )
@@ -106,6 +107,7 @@ class Template:
     request: bytes
     token: bytes
     address: bytes
+    principal: bytes
 
     @staticmethod
     def of(token: str, principal: str = directory.PRINCIPAL) -> Template:
@@ -113,13 +115,15 @@ class Template:
         place = "~" * len(token)
         address = "10.100.100.100"
         request = directory.allowed_request(principal, authorization=f"Bearer {place}", address=address)
-        return Template(request, place.encode(), address.encode())
+        return Template(request, place.encode(), address.encode(), principal.encode())
 
-    def filled(self, token: str, address: str | None = None) -> bytes:
-        """The request with this token; `address` is as long as `10.100.100.100`."""
-        filled = self.request.replace(self.token, token.encode(), 1)
-        if address is None:
-            return filled
-        if len(address) != len(self.address):
-            raise stage.BenchError(f"an address of {len(self.address)} letters is wanted")
-        return filled.replace(self.address, address.encode(), 1)
+    def filled(self, token: str, address: str | None = None, principal: str | None = None) -> bytes:
+        """The request with this token; an address is as long as `10.100.100.100`, a principal as its own."""
+        filled = self.request
+        for place, value in ((self.token, token), (self.address, address), (self.principal, principal)):
+            if value is None:
+                continue
+            if len(value) != len(place):
+                raise stage.BenchError(f"a text of {len(place)} letters is wanted, this one has {len(value)}")
+            filled = filled.replace(place, value.encode(), 1)
+        return filled

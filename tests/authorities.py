@@ -69,7 +69,13 @@ class Authority:
         self.key = ec.generate_private_key(ec.SECP256R1())
         self.name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
         self.above = above
-        now = datetime.now(UTC)
+        self._ca, self._signs, self._path_length, self._extra = ca, signs, path_length, extra
+        self.cert = self.again()
+
+    def again(self) -> x509.Certificate:
+        """Another certificate of the same name and key."""
+        above, now, signs = self.above, datetime.now(UTC), self._signs
+        limit = self._path_length if self._ca else None
         builder = (
             x509.CertificateBuilder()
             .subject_name(self.name)
@@ -78,17 +84,15 @@ class Authority:
             .serial_number(x509.random_serial_number())
             .not_valid_before(now - 2 * LIFE)
             .not_valid_after(now + 24 * LIFE)
-            .add_extension(
-                x509.BasicConstraints(ca=ca, path_length=path_length if ca else None), critical=True
-            )
+            .add_extension(x509.BasicConstraints(ca=self._ca, path_length=limit), critical=True)
             .add_extension(
                 usage(digital_signature=not signs, key_cert_sign=signs, crl_sign=signs), critical=True
             )
             .add_extension(x509.SubjectKeyIdentifier.from_public_key(self.key.public_key()), critical=False)
         )
-        for value, critical in extra:
+        for value, critical in self._extra:
             builder = builder.add_extension(value, critical)
-        self.cert = builder.sign(above.key if above else self.key, hashes.SHA256())
+        return builder.sign(above.key if above else self.key, hashes.SHA256())
 
     @property
     def between(self) -> tuple[x509.Certificate, ...]:

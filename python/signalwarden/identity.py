@@ -95,6 +95,7 @@ class Identity:
     def _moved(self, authority: str, members: Sequence[str]) -> None:
         """Hands the state of an authority to the core, whole; from then on nothing rests on what is gone."""
         if self._engine.set_authority(authority, members=members):
+            self.desk.forget()
             self._recorder.change("authority_changed", authority=authority, members=len(members))
             if not members:
                 _log.warning("`%s` has no member any more: what rests on it does not count", authority)

@@ -15,7 +15,7 @@ import threading
 import time
 from base64 import urlsafe_b64encode
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final, Protocol
 
@@ -117,24 +117,23 @@ class PublicKey:
     """The one algorithm that its owner uses it with; None: any of its family."""
     material: Any
     """The key as the library for signatures takes it."""
+    thumbprint: str = field(init=False)
+    """RFC 7638: SHA-256 over the members that make the key, in base64url."""
+    member: str = field(init=False)
+    """What a proof that this key made rests on: its name and what it is."""
 
-    def is_for(self, algorithm: str) -> bool:
-        """True if signatures of that algorithm can be checked with it."""
-        return ALGORITHMS.get(algorithm) == self.family and self.algorithm in (None, algorithm)
-
-    @property
-    def thumbprint(self) -> str:
-        """RFC 7638: SHA-256 over the members that make the key, in base64url."""
+    def __post_init__(self) -> None:
         kind: Any = {"RSA": RSAAlgorithm, "EC": ECAlgorithm, "OKP": OKPAlgorithm}[self.family[0]]
         jwk = kind.to_jwk(self.material, as_dict=True)
         members = {name: jwk[name] for name in THUMBPRINT_MEMBERS[self.family[0]]}
         written = json.dumps(members, separators=(",", ":"), sort_keys=True).encode()
-        return urlsafe_b64encode(hashlib.sha256(written).digest()).rstrip(b"=").decode()
+        thumbprint = urlsafe_b64encode(hashlib.sha256(written).digest()).rstrip(b"=").decode()
+        object.__setattr__(self, "thumbprint", thumbprint)
+        object.__setattr__(self, "member", f"{self.kid or '-'} {thumbprint}")
 
-    @property
-    def member(self) -> str:
-        """What a proof that this key made rests on: its name and what it is."""
-        return f"{self.kid or '-'} {self.thumbprint}"
+    def is_for(self, algorithm: str) -> bool:
+        """True if signatures of that algorithm can be checked with it."""
+        return ALGORITHMS.get(algorithm) == self.family and self.algorithm in (None, algorithm)
 
 
 def revision_of(members: Sequence[str]) -> str:
@@ -283,7 +282,7 @@ class KeySet:
         self._keeper: threading.Thread | None = None
         self._listener: Listener | None = None
         self._told: tuple[str, ...] | None = None
-        """None: nothing yet. Then even a set that can't be had is told: another may have spoken for its owner before."""
+        """None: nothing yet. Then a set that can't be had is told, too: another may have spoken for its owner."""
         self._wanted = False
         self._stopped = False
         self._fetches = 0

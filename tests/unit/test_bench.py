@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import subprocess
@@ -12,7 +13,7 @@ from typing import Any
 import orjson
 import pytest
 
-from bench import directory, load
+from bench import directory, flood, load, tokens
 from signalwarden import _core, config, offline
 from signalwarden.decision_log import now_us
 from tests import asking
@@ -141,3 +142,40 @@ def test_the_bench_of_publishers_runs_through_small() -> None:
     assert all(rate["values"] >= rate["batch"] and rate["batches_a_write"] >= 1 for rate in figures["rates"])
     assert figures["changed"]["sent to changed decision"]["p50_ms"] > 0
     assert children() <= before
+
+
+def test_the_bench_of_identity_runs_through_small() -> None:
+    before = children()
+    command = [
+        *(sys.executable, str(ROOT / "bench" / "identity.py"), "--json"),
+        *("--seconds", "0.5", "--rate", "300", "--count", "5", "--rounds", "1"),
+    ]
+    ran = subprocess.run(command, capture_output=True, text=True, timeout=150)
+    assert ran.returncode == 0, ran.stdout[-3_000:] + ran.stderr
+    figures = json.loads(ran.stdout)
+    assert figures["wrong"] == []
+    assert set(figures["inside"]["validation_us"]) == set(tokens.ALGORITHMS)
+    assert len(figures["sight"]["call_us"]) == 4
+    assert {phase["flood"] for phase in figures["flood"]} >= {
+        "bad tokens of one peer",
+        "bad tokens of many addresses",
+    }
+    assert figures["rotation"]["lost"] == 0
+    assert figures["rotation"]["shown"] == figures["rotation"]["rotations"] + 1
+    assert children() <= before
+
+
+def test_bad_tokens_of_the_bench_are_distinct_and_as_long_as_their_place(tmp_path: Path) -> None:
+    made, issuer = tokens.make(tmp_path)
+    engine = _core.Engine()
+    engine.swap(config.load(made.directory, now_us()).configuration)
+    seen = set()
+    for kind in tokens.BAD:
+        distinct = issuer.bad(kind)
+        template = tokens.Template.of(next(distinct), principal="")
+        for token, address in zip(itertools.islice(distinct, 3), flood.addresses(), strict=False):
+            pending = engine.check(template.filled(token, address))
+            assert not isinstance(pending, bytes), kind
+            assert pending.peer == address
+            seen.add(pending.credentials[0].digest)
+    assert len(seen) == 3 * len(tokens.BAD)

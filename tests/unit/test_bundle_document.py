@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import base64
+import contextlib
+import functools
 import json
+import time
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -11,6 +14,8 @@ from typing import Any
 import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
+from hypothesis import given
+from hypothesis import strategies as st
 
 from signalwarden.bundles import (
     Bundle,
@@ -289,11 +294,15 @@ def test_a_chain_is_bounded() -> None:
         certificates(chain[0].public_bytes(Encoding.DER) * 3, 2)
 
 
-def test_certificates_of_a_loop_end() -> None:
-    """Two authorities that signed each other lead nowhere, within a moment."""
+def test_certificates_that_lead_in_circles_end() -> None:
+    """Two authorities that signed each other, and seven that are one: each could stand above each, without an end."""
     first, second = Authority("a"), Authority("b")
-    loop = [first.issue(AGENT).cert, first.cert, second.cert] * 2
-    assert "does not lead" in refused(loop)
+    assert "does not lead" in refused([first.issue(AGENT).cert, first.cert, second.cert] * 2)
+    begun = time.monotonic()
+    one = Authority("one")
+    again = [one.again() for _ in range(MAX_CHAIN - 1)]
+    assert "does not lead" in refused([one.issue(AGENT).cert, *again])
+    assert time.monotonic() - begun < 5
 
 
 # ---- the document -----------------------------------------------------------------------------------------
@@ -369,3 +378,30 @@ def test_a_bundle_is_bounded() -> None:
     assert "more than" in bad(b" " * (MAX_BUNDLE_BYTES + 1))
     assert "at most" in bad(json.dumps({"keys": [{}] * (MAX_KEYS + 1)}).encode())
     assert "at most" in bad(document(*[ROOT] * (MAX_AUTHORITIES + 1)))
+
+
+# ---- whatever is sent -------------------------------------------------------------------------------------
+
+GOOD = document(ROOT, keys=[jwk("a")], spiffe_sequence=1)
+
+
+@given(at=st.integers(0, len(GOOD) - 1), cut=st.integers(0, 40), put=st.binary(max_size=40))
+def test_no_change_to_a_bundle_does_more_than_refuse_it(at: int, cut: int, put: bytes) -> None:
+    changed = GOOD[:at] + put + GOOD[at + cut :]
+    for read in (functools.partial(read_bundle, DOMAIN), read_jwt_bundle):
+        with contextlib.suppress(KeySetError):
+            read(changed)
+
+
+CHAIN = ROOT.issue(AGENT).chain_der
+
+
+@given(at=st.integers(0, len(CHAIN) - 1), cut=st.integers(0, 8), put=st.binary(max_size=8))
+def test_no_change_to_a_certificate_proves_anything_new(at: int, cut: int, put: bytes) -> None:
+    changed = CHAIN[:at] + put + CHAIN[at + cut :]
+    try:
+        chain = certificates(changed, MAX_CHAIN)
+    except ValueError:
+        return
+    if changed != CHAIN:
+        refused(chain)

@@ -310,9 +310,10 @@ def test_what_is_remembered_is_bounded_and_forgotten() -> None:
     never = Never()
     desk = Desk(Engine(), never, clock=lambda: now[0])  # type: ignore[arg-type]
     for at in range(MAX_REMEMBERED + MAX_PEERS):
+        now[0] += 0.02  # as many strangers as are looked at
         desk.answer(b"r", Pending(f"p{at}", at))
     assert len(desk._refused._known) == MAX_REMEMBERED
-    assert len(desk._peers._left) == MAX_PEERS
+    assert len(desk._peers._buckets) == MAX_PEERS
     looks = never.looks
     desk.answer(b"r", Pending("z", MAX_REMEMBERED + MAX_PEERS - 1))
     assert never.looks == looks
@@ -343,3 +344,39 @@ def test_the_credentials_of_the_core_are_those_of_the_desk(stage: Stage) -> None
     (credential,) = pending.credentials
     assert (pending.peer, credential.source, credential.header) == (PEER, "oauth", "authorization")
     assert token.decode() not in repr(credential)
+
+
+def test_a_flood_from_many_peers_is_not_looked_at_and_a_peer_that_is_known_goes_on() -> None:
+    now = [0.0]
+
+    class Judge:
+        looks = 0
+
+        def validate(self, source: str, token: bytes, *, digest: str, **more: Any) -> Proof:
+            self.looks += 1
+            if int(digest, 16) >= 1_000_000:
+                return Proof(digest, "access_token", "i", "t", None, "s", (), "k", "r", (), None, 1)
+            raise TokenRefused.invalid("never")
+
+    judge = Judge()
+    desk = Desk(Engine(), judge, clock=lambda: now[0])  # type: ignore[arg-type]
+    desk.answer(b"r", Pending("gateway", 1_000_000))
+    for at in range(5_000):
+        now[0] += 0.0002
+        desk.answer(b"r", Pending(f"198.51.{at // 250}.{at % 250}", at))
+        desk.answer(b"r", Pending(f"2001:db8:0:1::{at:x}", 10_000 + at))
+    assert judge.looks <= 1 + desks.STRANGERS_BURST + desks.STRANGERS_A_SECOND * now[0] + 1
+    desk.answer(b"r", Pending("gateway", 1_000_001))
+    assert desk.counters()["accepted"] == 2
+    desk.answer(b"r", Pending("newcomer", 1_000_002))
+    assert desk.counters()["accepted"] == 2
+    now[0] += 1.0
+    desk.answer(b"r", Pending("newcomer", 1_000_002))
+    assert desk.counters()["accepted"] == 3
+
+
+def test_addresses_of_one_network_are_one_peer() -> None:
+    assert desks._one_peer("2001:db8:0:1::7") == desks._one_peer("2001:db8:0:1:ffff::1")
+    assert desks._one_peer("2001:db8:0:1::7") != desks._one_peer("2001:db8:0:2::7")
+    for peer in ("198.51.100.7", PEER, "", "a:b", "2001:db8::1%eth0"):
+        assert desks._one_peer(peer) in (peer, "2001:db8::/64")

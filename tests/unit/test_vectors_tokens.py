@@ -197,6 +197,12 @@ def test_a_jwt_svid_is_short_lived() -> None:
     assert refusal({"iat": None}, limits=Limits(max_age_us=9_000_000)) == "token_too_long_lived"
 
 
+def test_a_binding_of_a_jwt_svid_is_kept_or_refused() -> None:
+    x5t = "bwcK0esc3ACC3DB2Y5_lESsXE8o9ltc05O89jdN-dg0"
+    assert checked({"cnf": {"x5t#S256": x5t}}).certificate_sha256 is not None
+    assert refusal({"cnf": {"jkt": x5t}}) == "token_invalid"
+
+
 def test_a_key_vouches_for_its_own_trust_domain_alone() -> None:
     ours, theirs = Key.make("ES256", "k"), Key.make("ES256", "k")
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import threading
+from base64 import urlsafe_b64decode, urlsafe_b64encode
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, Protocol
@@ -18,6 +19,7 @@ __all__ = [
     "KeyFinder",
     "Times",
     "audience",
+    "bound_certificate",
     "optional_text",
     "read_claims",
     "read_token",
@@ -38,6 +40,7 @@ MAX_TEXT_BYTES: Final = 2048
 MAX_KID_BYTES: Final = 256
 MAX_WANTED_BYTES: Final = 2048
 """A claim that a contract asks for, as JSON. A larger one is as if it were not there: it denies where it is needed."""
+SHA256_BYTES: Final = 32
 MAX_SKEW_US: Final = 5_000_000
 """How far ahead of ours an issuer's clock may be, as the core has it. Nothing is added to `exp`: the core ends a proof
 at that moment, and a token that lived a little longer the first time than the second would help nobody."""
@@ -197,6 +200,29 @@ def _moment(claims: Mapping[str, Any], name: str, now_us: int) -> int | None:
     if moment > now_us + MAX_SKEW_US:
         raise TokenRefused.invalid(f"`{name}` lies in the future")
     return moment
+
+
+def bound_certificate(claims: Mapping[str, Any], *, must_be_bound: bool) -> str | None:
+    """RFC 8705 section 3.1: hex SHA-256 of the certificate that must come with the token. The core compares it with the
+    connection's at each use."""
+    confirmation = claims.get("cnf")
+    if confirmation is None:
+        if must_be_bound:
+            raise TokenRefused.invalid("the token is bound to no certificate, and this issuer's must be")
+        return None
+    if not isinstance(confirmation, dict) or set(confirmation) != {"x5t#S256"}:
+        raise TokenRefused.invalid(
+            "the token is bound in a way that can't be checked here: only `x5t#S256` can"
+        )
+    value = confirmation["x5t#S256"]
+    try:
+        bare = value.encode("ascii") if isinstance(value, str) else b""
+        digest = urlsafe_b64decode(bare + b"=" * (-len(bare) % 4))
+    except ValueError:
+        digest, bare = b"", b""
+    if len(digest) != SHA256_BYTES or urlsafe_b64encode(digest).rstrip(b"=") != bare:
+        raise TokenRefused.invalid("`x5t#S256` is no SHA-256 in base64url")
+    return digest.hex()
 
 
 def wanted_claims(claims: Mapping[str, Any], ways: Sequence[Way]) -> tuple[tuple[Way, Any], ...]:

@@ -1,18 +1,20 @@
 """First sight of tokens: validated beside the way of other checks, within bounds that no caller can move.
 
 A flood of bad tokens costs little: a token that was refused is known for a while by its digest; whoever brings many new
-bad ones is not looked at any more until a bucket has refilled; and only so many calls are here at once. Tokens that the
-core knows never come here.
+bad ones is not looked at any more until a bucket has refilled; peers that never brought a good one share a bucket, so
+that many of them get no more than a few; and only so many calls are here at once. Tokens that the core knows never come
+here.
 """
 
 from __future__ import annotations
 
+import ipaddress
 import logging
 import threading
 import time
 from collections import Counter, OrderedDict
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Final, Protocol
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from signalwarden.tokens.proof import Proof, TokenRefused
 
@@ -33,8 +35,15 @@ MAX_CALL_S: Final = 2.0
 and a place to compute, each for a second at most; Envoy's own timeout is mostly below that."""
 PEER_BURST: Final = 32
 """Bad tokens in a row that a peer is looked at for: a restart of many clients with old tokens behind one address."""
-PEER_A_SECOND: Final = 2.0
-"""Bad tokens of one peer that are looked at once the burst is used up. Good ones cost nothing."""
+PEER_A_SECOND: Final = 10.0
+"""Bad tokens of one peer that are looked at once the burst is used up, some 0.5% of a core. Good ones cost nothing; but
+while a peer floods, its new ones are mostly not looked at either: nobody can tell them apart without a look."""
+STRANGERS_BURST: Final = 256
+STRANGERS_A_SECOND: Final = 100.0
+"""Bad tokens that are looked at of all peers together that have brought no good one lately: some 5% of a core. A flood
+from many addresses keeps new peers out while it lasts, not those that are known."""
+GOOD_S: Final = 3_600.0
+"""How long a peer is known by a good token: as long as tokens of workloads live."""
 MAX_PEERS: Final = 10_000
 """Peers whose bad tokens are counted. The one longest unheard is forgotten first."""
 REMEMBER_S: Final = 10.0
@@ -106,6 +115,10 @@ class Desk:
     def use(self, validator: Validator) -> None:
         """From now on by another configuration. What the old one refused is forgotten."""
         self._validator = validator
+        self.forget()
+
+    def forget(self) -> None:
+        """Forgets what was refused: a key or bundle has moved, and what was bad may be good."""
         self._refused.forget()
 
     def counters(self) -> dict[str, int]:
@@ -131,7 +144,7 @@ class Desk:
         return self._engine.validated(request, proofs=(), refused=())
 
     def _judge(self, pending: PendingLike, proofs: list[bytes], refused: list[tuple[str, str, str]]) -> None:
-        peer, ends = pending.peer, self._clock() + MAX_CALL_S
+        peer, ends = _one_peer(pending.peer), self._clock() + MAX_CALL_S
         for credential in pending.credentials:
             outcome = self._look(credential, peer, ends)
             if isinstance(outcome, Proof):
@@ -141,7 +154,8 @@ class Desk:
 
     def _look(self, credential: CredentialLike, peer: str, ends: float) -> Proof | TokenRefused:
         self._count("first_sights")
-        known = self._refused.get(credential.digest)
+        name = f"{credential.digest} {credential.header}"
+        known = self._refused.get(name)
         if known is not None:
             self._count("remembered")
             return known
@@ -155,8 +169,8 @@ class Desk:
         finally:
             self._places.leave(peer)
             if isinstance(outcome, Proof):
-                self._peers.give_back(peer)
-        self._note(credential.digest, outcome)
+                self._peers.give_back(peer, good=True)
+        self._note(name, outcome)
         return outcome
 
     def _enter(self, peer: str) -> TokenRefused | None:
@@ -164,7 +178,7 @@ class Desk:
         if not self._peers.take(peer):
             return FLOODING
         if not self._places.enter(peer):
-            self._peers.give_back(peer)
+            self._peers.give_back(peer, good=False)
             return CROWDED
         return None
 
@@ -183,13 +197,13 @@ class Desk:
             logger.error("a token could not be validated: %s", type(error).__name__)
             return BROKEN
 
-    def _note(self, digest: str, outcome: Proof | TokenRefused) -> None:
+    def _note(self, name: str, outcome: Proof | TokenRefused) -> None:
         if isinstance(outcome, Proof):
             self._count("accepted")
             return
         self._count(f"refused_{outcome.reason}")
         if not outcome.passing:
-            self._refused.put(digest, outcome)
+            self._refused.put(name, outcome)
 
     def _count(self, name: str) -> None:
         with self._mutex:
@@ -224,64 +238,97 @@ class _Places:
             return self._all
 
 
+def _one_peer(peer: str) -> str:
+    """Whom a call is charged to. Whoever has one address of IPv6 has all of its /64."""
+    if ":" not in peer or peer.startswith("spiffe:"):
+        return peer
+    try:
+        return str(ipaddress.ip_network((peer, 64), strict=False))
+    except ValueError:
+        return peer
+
+
+class _Bucket:
+    """What is left of an allowance, and when that was so."""
+
+    __slots__ = ("a_second", "burst", "left", "then")
+
+    def __init__(self, burst: float, a_second: float, now: float) -> None:
+        self.burst, self.a_second = burst, a_second
+        self.left, self.then = burst, now
+
+    def refill(self, now: float) -> float:
+        self.left = min(self.burst, self.left + (now - self.then) * self.a_second)
+        self.then = now
+        return self.left
+
+
 class _Peers:
-    """A bucket for each peer that brought bad tokens: what it may still bring before it is not looked at."""
+    """Who brought bad tokens, and may bring a few more; who brought a good one lately."""
 
     def __init__(self, clock: Callable[[], float]) -> None:
         self._clock = clock
         self._mutex = threading.Lock()
-        self._left: OrderedDict[str, tuple[float, float]] = OrderedDict()
+        self._buckets: OrderedDict[str, _Bucket] = OrderedDict()
+        self._strangers = _Bucket(STRANGERS_BURST, STRANGERS_A_SECOND, clock())
+        self._good: OrderedDict[str, float] = OrderedDict()
+        """Until when a peer is known by a good token."""
 
     def take(self, peer: str) -> bool:
+        """Takes out what a bad token costs; false if that is not left."""
         with self._mutex:
-            left, now = self._now(peer)
-            if left < 1.0:
+            now = self._clock()
+            own = self._buckets.get(peer) or _Bucket(PEER_BURST, PEER_A_SECOND, now)
+            of_all = None if self._good.get(peer, 0.0) > now else self._strangers
+            if own.refill(now) < 1.0 or (of_all is not None and of_all.refill(now) < 1.0):
                 return False
-            self._put(peer, left - 1.0, now)
+            own.left -= 1.0
+            if of_all is not None:
+                of_all.left -= 1.0
+            _put(self._buckets, peer, own)
             return True
 
-    def give_back(self, peer: str) -> None:
+    def give_back(self, peer: str, *, good: bool) -> None:
+        """The token was a good one, or was not looked at after all."""
         with self._mutex:
-            left, now = self._now(peer)
-            self._put(peer, left + 1.0, now)
+            now = self._clock()
+            known = self._good.get(peer, 0.0) > now
+            for bucket in (self._buckets.get(peer), None if known else self._strangers):
+                if bucket is not None:
+                    bucket.left = min(bucket.burst, bucket.refill(now) + 1.0)
+            if good:
+                _put(self._good, peer, now + GOOD_S)
 
-    def _now(self, peer: str) -> tuple[float, float]:
-        now = self._clock()
-        left, then = self._left.get(peer, (float(PEER_BURST), now))
-        return min(float(PEER_BURST), left + (now - then) * PEER_A_SECOND), now
 
-    def _put(self, peer: str, left: float, now: float) -> None:
-        if left >= PEER_BURST:
-            self._left.pop(peer, None)
-            return
-        self._left[peer] = (left, now)
-        self._left.move_to_end(peer)
-        while len(self._left) > MAX_PEERS:
-            self._left.popitem(last=False)
+def _put(table: OrderedDict[str, Any], peer: str, held: object) -> None:
+    table[peer] = held
+    table.move_to_end(peer)
+    while len(table) > MAX_PEERS:
+        table.popitem(last=False)
 
 
 class _Refused:
-    """What was refused just now, by digest."""
+    """What was refused just now, by digest and header."""
 
     def __init__(self, clock: Callable[[], float]) -> None:
         self._clock = clock
         self._mutex = threading.Lock()
         self._known: OrderedDict[str, tuple[float, TokenRefused]] = OrderedDict()
 
-    def get(self, digest: str) -> TokenRefused | None:
+    def get(self, name: str) -> TokenRefused | None:
         with self._mutex:
-            until, refused = self._known.get(digest, (0.0, None))
+            until, refused = self._known.get(name, (0.0, None))
             if refused is not None and self._clock() >= until:
-                del self._known[digest]
+                del self._known[name]
                 return None
             return refused
 
-    def put(self, digest: str, refused: TokenRefused) -> None:
+    def put(self, name: str, refused: TokenRefused) -> None:
         # A new one without traceback: that would keep every frame of the validation alive.
         bare = TokenRefused(refused.reason, refused.detail)
         with self._mutex:
-            self._known[digest] = (self._clock() + REMEMBER_S, bare)
-            self._known.move_to_end(digest)
+            self._known[name] = (self._clock() + REMEMBER_S, bare)
+            self._known.move_to_end(name)
             while len(self._known) > MAX_REMEMBERED:
                 self._known.popitem(last=False)
 

@@ -1,7 +1,7 @@
 """JWT-SVIDs (SPIFFE JWT-SVID specification): the identity of a workload, signed by its own trust domain.
 
 Decided where the specification leaves room: the header holds `alg`, `kid`, `typ` and nothing else (section 2), `kid` is
-required, an empty `typ` counts as none, and no leeway is given to `exp`.
+required, an empty `typ` counts as none, no leeway is given to `exp`, and a `cnf` binds as it does in access tokens.
 """
 
 from __future__ import annotations
@@ -96,6 +96,7 @@ def validate(
         rests_on=((f"jwt:{domain}", key.member),),
         issued_at_us=times.issued_at_us,
         expires_at_us=times.expires_at_us,
+        certificate_sha256=read.bound_certificate(claims, must_be_bound=False),
         token_id=read.optional_text(claims, "jti"),
         claims=read.wanted_claims(claims, ways.get(domain, ())),
     )
@@ -105,6 +106,9 @@ def _key(token: jose.Jws, terms: Terms, bundles: Bundles, domain: str) -> tuple[
     """By the subject's trust domain, from its bundle alone."""
     bundle: Any = bundles.get(domain)
     if bundle is None:
-        raise TokenRefused.unknown_domain(f"there is no trust bundle of {shown(domain)}")
+        # It may be on its way: the answer is not remembered.
+        raise TokenRefused(
+            "trust_domain_unknown", f"there is no trust bundle of {shown(domain)}", passing=True
+        )
     keys = _OfBundle(bundle)
     return read.signing_key(token, keys, terms.algorithms, domain), keys.revision

@@ -13,7 +13,6 @@ Decided where the texts leave room:
 
 from __future__ import annotations
 
-from base64 import urlsafe_b64decode, urlsafe_b64encode
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
@@ -35,7 +34,6 @@ TYPES: Final[Mapping[str, TokenClass]] = {
 """`typ` in lower case, with and without the prefix that RFC 7515 section 4.1.9 lets out."""
 MAX_ACTORS: Final = 8
 """The current one and those before; a chain of more is a loop, or an attempt to fill the record."""
-SHA256_BYTES: Final = 32
 HUMAN_CLAIMS: Final = ("auth_time", "acr", "amr")
 """RFC 9068 section 2.2.1: about the moment when someone authenticated."""
 
@@ -60,7 +58,7 @@ def validate(
     subject = read.text(claims, "sub")
     client = None if is_transaction else read.text(claims, "client_id")
     token_id = read.optional_text(claims, "jti") if is_transaction else read.text(claims, "jti")
-    certificate = _certificate(claims, must_be_bound=terms.must_be_bound)
+    certificate = read.bound_certificate(claims, must_be_bound=terms.must_be_bound)
     actors = _actors(claims)
     principal = terms.principal
     return Proof(
@@ -99,32 +97,6 @@ def _transaction_claims(
         if claims.get(name) is not None and not isinstance(claims[name], dict):
             raise TokenRefused.invalid(f"the claim `{name}` is no object")
     return read.wanted_claims(claims, ways)
-
-
-# ---------------------------------------------------------------- whose certificate
-
-
-def _certificate(claims: Mapping[str, Any], *, must_be_bound: bool) -> str | None:
-    """RFC 8705 section 3.1: hex SHA-256 of the certificate that must come with the token. The core compares it with the
-    connection's at each use."""
-    confirmation = claims.get("cnf")
-    if confirmation is None:
-        if must_be_bound:
-            raise TokenRefused.invalid("the token is bound to no certificate, and this issuer's must be")
-        return None
-    if not isinstance(confirmation, dict) or set(confirmation) != {"x5t#S256"}:
-        raise TokenRefused.invalid(
-            "the token is bound in a way that can't be checked here: only `x5t#S256` can"
-        )
-    value = confirmation["x5t#S256"]
-    try:
-        bare = value.encode("ascii") if isinstance(value, str) else b""
-        digest = urlsafe_b64decode(bare + b"=" * (-len(bare) % 4))
-    except ValueError:
-        digest, bare = b"", b""
-    if len(digest) != SHA256_BYTES or urlsafe_b64encode(digest).rstrip(b"=") != bare:
-        raise TokenRefused.invalid("`x5t#S256` is no SHA-256 in base64url")
-    return digest.hex()
 
 
 # ---------------------------------------------------------------- who acts
