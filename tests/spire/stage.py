@@ -68,8 +68,11 @@ class Warden:
     seen: dict[str, dict[str, Any]] = field(default_factory=dict)
 
     @classmethod
-    def create(cls, base: Path, settings: str = "", operator: Workload | None = None) -> Warden:
-        """A directory in which whoever has an identity may read accounts. `settings` is added to its settings."""
+    def create(
+        cls, base: Path, settings: str = "", *, operator: Workload | None = None, client: str | None = None
+    ) -> Warden:
+        """A directory in which whoever has an identity may read accounts. `settings` is added to its settings;
+        `client` is one that operates too, by an SVID alone."""
         made = Warden(base / "conf", free_port(), free_port(), "", operator)
         made.operator_token, digest = starter.new_token()
         expires = (datetime.now(UTC) + starter.TOKEN_LIFE).strftime("%Y-%m-%dT%H:%M:%SZ")
@@ -80,7 +83,9 @@ class Warden:
             'decision_log: {path: "var/decisions.jsonl"}\n'
         )
         proof = "" if operator else f', token_sha256: "{digest}", expires: "{expires}"'
-        common += f'clients: [{{id: "{starter.OPERATOR}", may: [operate]{proof}}}]\n'
+        common += f'clients:\n  - {{id: "{starter.OPERATOR}", may: [operate]{proof}}}\n'
+        if client is not None:
+            common += f'  - {{id: "{client}", may: [operate]}}\n'
         files = {
             "signalwarden.yaml": common + settings,
             "routes.yaml": _ROUTES,
