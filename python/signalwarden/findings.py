@@ -128,6 +128,7 @@ _REGISTER: Final = {
     "unread_signal": "No policy reads this signal. What nobody needs should not be collected: remove it or observe it.",
 }
 _ON_THE_REQUEST: Final = {
+    "bad_claim": "A claim of a token has an issuer and a name, or a list of names as the way down to it.",
     "bad_filter": "Only some filters of Envoy write what they verified or computed; others say what the caller says.",
     "bad_metadata": "Metadata of Envoy has a namespace and a key.",
     "bad_network": "A network is an address and the length of its prefix, such as `10.0.0.0/8`.",
@@ -136,6 +137,7 @@ _ON_THE_REQUEST: Final = {
     "repeated_network": "A network stands in two zones, and only one could count.",
     "too_many_networks": "There are more networks than there may be.",
     "unknown_fact": "No route gives this fact. Often it is misspelt.",
+    "unknown_issuer": "No entry of the settings validates tokens of this issuer, so nothing is ever read of them.",
     "unknown_zone": "The time zone is not one of the IANA database, such as `Europe/Berlin`.",
 }
 _POLICIES: Final = {

@@ -27,7 +27,19 @@ __all__ = [
 ]
 
 # What tells sources of a kind apart; the rest of a source's settings says how it is read.
-_TELLING: Final = ("publisher", "feed", "header", "namespace", "key", "fact", "zone", "measure", "window")
+_TELLING: Final = (
+    "publisher",
+    "feed",
+    "header",
+    "namespace",
+    "key",
+    "fact",
+    "zone",
+    "measure",
+    "window",
+    "issuer",
+    "claim",
+)
 _UNITS: Final = ((86_400_000, "d"), (3_600_000, "h"), (60_000, "m"), (1_000, "s"), (1, "ms"))
 
 
@@ -85,8 +97,13 @@ def exceptions_of(register: Mapping[str, Any], name: str) -> list[str]:
 
 def source_text(source: Mapping[str, Any]) -> str:
     """A source on one line: its kind, and what tells it from others of that kind."""
-    telling = [str(source[key]) for key in _TELLING if source.get(key) is not None]
+    telling = [_way(source[key]) for key in _TELLING if source.get(key) is not None]
     return " ".join([str(source["kind"]), "/".join(telling)]) if telling else str(source["kind"])
+
+
+def _way(setting: Any) -> str:
+    """A way down to a value is written as one."""
+    return "/".join(map(str, setting)) if isinstance(setting, list) else str(setting)
 
 
 def source_details(source: Mapping[str, Any]) -> str:

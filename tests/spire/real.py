@@ -27,6 +27,8 @@ X509_SVID_SECONDS = 24
 JWT_SVID_SECONDS = 60
 # How often the agent asks the server, and the server its database: 5 s each by default.
 SYNC = "1s"
+# Until agents have heard that an authority is tainted.
+TAINT_SECONDS = 3.0
 # One call of a command line tool.
 CALL_SECONDS = 30.0
 # A new entry: a reload of the server's cache, a sync of the agent, and what a loaded machine adds.
@@ -175,7 +177,7 @@ class Server:
     def rotate_jwt_authority(self) -> None:
         """Another JWT key from now on; the one before is taken out of the bundle."""
         old = self.next_authority("jwt")
-        self.forget_authority("jwt", old)
+        self.forget_authority("jwt", old, wait_s=TAINT_SECONDS)
 
     def next_authority(self, kind: Literal["jwt", "x509"]) -> str:
         """Prepares the next authority and signs with it from now on; returns the id of the one before."""
@@ -185,8 +187,9 @@ class Server:
         self.run("localauthority", kind, "activate", "-authorityID", new)
         return str(shown["active"]["authority_id"])
 
-    def forget_authority(self, kind: Literal["jwt", "x509"], authority_id: str, wait_s: float = 0.0) -> None:
-        """Takes an authority of before out of the bundle: first all agents replace what it signed."""
+    def forget_authority(self, kind: Literal["jwt", "x509"], authority_id: str, wait_s: float) -> None:
+        """Takes an authority of before out of the bundle: first all agents replace what it signed. One that is taken
+        out before an agent has heard that it is tainted leaves its tokens in that agent's cache."""
         self.run("localauthority", kind, "taint", "-authorityID", authority_id)
         time.sleep(wait_s)
         self.run("localauthority", kind, "revoke", "-authorityID", authority_id)

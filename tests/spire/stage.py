@@ -15,7 +15,6 @@ from typing import Any
 
 import httpx
 import pytest
-import yaml
 
 from signalwarden import starter
 from signalwarden.demo_stage import (
@@ -69,8 +68,11 @@ class Warden:
     seen: dict[str, dict[str, Any]] = field(default_factory=dict)
 
     @classmethod
-    def create(cls, base: Path, settings: str = "", operator: Workload | None = None) -> Warden:
-        """A directory in which whoever has an identity may read accounts. `settings` is added to its settings."""
+    def create(
+        cls, base: Path, settings: str = "", *, operator: Workload | None = None, client: str | None = None
+    ) -> Warden:
+        """A directory in which whoever has an identity may read accounts. `settings` is added to its settings;
+        `client` is one that operates too, by an SVID alone."""
         made = Warden(base / "conf", free_port(), free_port(), "", operator)
         made.operator_token, digest = starter.new_token()
         expires = (datetime.now(UTC) + starter.TOKEN_LIFE).strftime("%Y-%m-%dT%H:%M:%SZ")
@@ -81,7 +83,9 @@ class Warden:
             'decision_log: {path: "var/decisions.jsonl"}\n'
         )
         proof = "" if operator else f', token_sha256: "{digest}", expires: "{expires}"'
-        common += f'clients: [{{id: "{starter.OPERATOR}", may: [operate]{proof}}}]\n'
+        common += f'clients:\n  - {{id: "{starter.OPERATOR}", may: [operate]{proof}}}\n'
+        if client is not None:
+            common += f'  - {{id: "{client}", may: [operate]}}\n'
         files = {
             "signalwarden.yaml": common + settings,
             "routes.yaml": _ROUTES,
@@ -175,77 +179,6 @@ def tls_of(identity: Identity | None, bundle: Path) -> ssl.SSLContext:
     return context
 
 
-def with_sds(
-    bootstrap: str, agent_socket: Path, spiffe_id: str, *, check_tls: bool, also_without: bool
-) -> str:
-    """A bootstrap of ours whose listeners take certificate and bundles from the agent. `also_without`: clients need no
-    certificate. Envoy's validator for SPIFFE, which the agent asks for, refuses whoever has none."""
-    envoy = yaml.safe_load(bootstrap)
-    source = {
-        "resource_api_version": "V3",
-        "api_config_source": {
-            "api_type": "GRPC",
-            "transport_api_version": "V3",
-            "set_node_on_first_message_only": True,
-            "grpc_services": [{"envoy_grpc": {"cluster_name": "spire_agent"}}],
-        },
-    }
-    own = [{"name": spiffe_id, "sds_config": source}]
-    for listener in envoy["static_resources"]["listeners"]:
-        for chain in listener["filter_chains"]:
-            common = chain["transport_socket"]["typed_config"]["common_tls_context"]
-            del common["tls_certificates"], common["validation_context"]
-            common["tls_certificate_sds_secret_configs"] = own
-            bundle = "spiffe://prod.example" if also_without else "ALL"
-            common["validation_context_sds_secret_config"] = {"name": bundle, "sds_config": source}
-            chain["transport_socket"]["typed_config"]["require_client_certificate"] = not also_without
-    if check_tls:
-        [cluster] = [c for c in envoy["static_resources"]["clusters"] if c["name"] == "signalwarden"]
-        cluster["transport_socket"] = {
-            "name": "envoy.transport_sockets.tls",
-            "typed_config": {
-                "@type": "type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.UpstreamTlsContext",
-                "common_tls_context": {
-                    "alpn_protocols": ["h2"],
-                    "tls_certificate_sds_secret_configs": own,
-                    "combined_validation_context": {
-                        "default_validation_context": {
-                            "match_typed_subject_alt_names": [
-                                {"san_type": "URI", "matcher": {"exact": WARDEN}}
-                            ]
-                        },
-                        "validation_context_sds_secret_config": {
-                            "name": "spiffe://prod.example",
-                            "sds_config": source,
-                        },
-                    },
-                },
-            },
-        }
-    envoy["static_resources"]["clusters"].append(
-        {
-            "name": "spire_agent",
-            "type": "STATIC",
-            "connect_timeout": "1s",
-            "load_assignment": {
-                "cluster_name": "spire_agent",
-                "endpoints": [
-                    {"lb_endpoints": [{"endpoint": {"address": {"pipe": {"path": str(agent_socket)}}}}]}
-                ],
-            },
-            "typed_extension_protocol_options": {
-                "envoy.extensions.upstreams.http.v3.HttpProtocolOptions": {
-                    "@type": "type.googleapis.com/envoy.extensions.upstreams.http.v3.HttpProtocolOptions",
-                    "explicit_http_config": {"http2_protocol_options": {}},
-                }
-            },
-        }
-    )
-    metadata = {"disable_spiffe_cert_validation": also_without}
-    envoy["node"] = {"id": "edge", "cluster": "edges", "metadata": metadata}
-    return yaml.safe_dump(envoy)
-
-
 @dataclass
 class Edge:
     """A running Envoy, and how to call it."""
@@ -291,7 +224,9 @@ def start_edge(
     own_id: str | None = None,
     also_without: bool = False,
 ) -> Edge:
-    """An Envoy that runs a program of its own path, so that the agent gives it an SVID of its own."""
+    """An Envoy that runs a program of its own path, so that the agent gives it an SVID of its own.
+
+    `also_without`: callers need no certificate, and those of other trust domains than ours have none that counts."""
     directory.mkdir()
     program = link(Path(envoy_binary()), directory / "envoy")
     spiffe_id = own_id or f"{ENVOY}/{directory.name}"
@@ -310,14 +245,11 @@ def start_edge(
         admin=(LOOPBACK, admin),
         access_log=str(directory / "access.log"),
         check_timeout=PATIENT,
+        agent=str(agent.socket),
+        envoy_id=spiffe_id,
+        require_client_certificate=not also_without,
     )
-    bootstrap = with_sds(
-        render(warden.directory, "gateway", options),
-        agent.socket,
-        spiffe_id,
-        check_tls=warden.operator is not None,
-        also_without=also_without,
-    )
+    bootstrap = render(warden.directory, "gateway", options)
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("SIGNALWARDEN_ENVOY", str(program))
         process = start_envoy(bootstrap, directory, admin)

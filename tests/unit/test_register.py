@@ -179,6 +179,8 @@ def test_every_source_kind_has_its_line() -> None:
     text = register.source_text
     assert text({"kind": "header", "header": "x-a", "assurance": "self_asserted"}) == "header x-a"
     assert text({"kind": "envoy_metadata", "namespace": "jwt", "key": "sub"}) == "envoy_metadata jwt/sub"
+    claim = {"kind": "token_claim", "issuer": "https://login.example", "claim": ["tctx", "agent_type"]}
+    assert text(claim) == "token_claim https://login.example/tctx/agent_type"
     assert text({"kind": "peer", "zones": {}, "assurance": "derived"}) == "peer"
     assert text({"kind": "derived", "measure": "requests", "window": "1m"}) == "derived requests/1m"
     assert (

@@ -10,7 +10,7 @@ import pytest
 
 from signalwarden import _core
 from signalwarden.identity_settings import IdentitySettings
-from signalwarden.settings import Settings
+from signalwarden.settings import PrincipalSettings, Settings
 from tests import asking
 
 VECTORS: dict[str, Any] = asking.vectors("reasons.json")[0]
@@ -42,9 +42,11 @@ def engine_for(case: dict[str, Any], now_us: int) -> _core.Engine:
         return engine
     identity = IdentitySettings.model_validate_json(json.dumps(VECTORS["identity"]))
     settings = Settings(trust_domain="prod.example", identity=identity) if "token" in case else None
+    if case.get("require_record"):
+        settings = Settings(trust_domain="prod.example", principals=PrincipalSettings(require_record=True))
     core_settings = settings.for_core() if settings else None
     engine.swap(asking.load(VECTORS["directory"], settings=core_settings, now_us=now_us))
-    if settings and case["token"] is not None:
+    if settings and case.get("token") is not None:
         asking.prove(engine, settings, request_token(case), now_us=now_us, **case["token"])
     for signal in case.get("signals", VECTORS["signals"]):
         asking.publish(engine, signal["name"], signal["value"], observed_us=now_us)

@@ -105,6 +105,10 @@ class EndpointSource:
         """Begins to fetch; the first bundle is live some time after."""
         self._looking.start()
 
+    def halt(self) -> None:
+        """Ends, without waiting."""
+        self._looking.halt()
+
     def stop(self) -> None:
         """Ends. May be called twice, and without a start."""
         self._looking.stop()

@@ -44,6 +44,10 @@ class FileSource:
         self._look()
         self._looking.start()
 
+    def halt(self) -> None:
+        """Ends, without waiting."""
+        self._looking.halt()
+
     def stop(self) -> None:
         """Ends. May be called twice, and without a start."""
         self._looking.stop()

@@ -6,30 +6,17 @@ import logging
 import threading
 import time
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from signalwarden.bundles.bundle import Bundle
 
-__all__ = ["Held", "Source", "Tell"]
+__all__ = ["Held", "Tell"]
 
 logger = logging.getLogger("signalwarden")
 
 Tell = Callable[[str, "Bundle | None"], None]
 """Takes the new state of one trust domain; None: withdrawn."""
-
-
-class Source(Protocol):
-    """Brings the bundle of one trust domain."""
-
-    def start(self) -> None:
-        """Begins to look."""
-
-    def stop(self) -> None:
-        """Ends. May be called twice, and without a start."""
-
-    def detail(self) -> dict[str, Any]:
-        """For `/readyz`."""
 
 
 class Held:

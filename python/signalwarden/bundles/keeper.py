@@ -125,10 +125,16 @@ class Bundles:
         return found
 
     def missing(self) -> tuple[str, ...]:
-        """Trust domains whose bundle should be here, and is not."""
+        """Trust domains whose bundle should be here, and is not, or may be half a one yet."""
         with self._mutex:
-            expected = self._accepted if self._api is not None else tuple(self._sources)
-            return tuple(domain for domain in expected if domain not in self._live)
+            api = None if self._api is None else self._api[1]
+            expected = self._accepted if api is not None else tuple(self._sources)
+            half = api is not None and not api.heard
+            return tuple(
+                domain
+                for domain in expected
+                if domain not in self._live or (half and domain not in self._sources)
+            )
 
     def counts(self) -> dict[str, float]:
         """For metrics: counters, and how many bundles are live."""
@@ -163,17 +169,18 @@ class Bundles:
         """Stops every source. What is live stays, for calls under way. May be called twice."""
         with self._mutex:
             self._running = False
-            stopping: list[Any] = [source for _, source in self._sources.values()]
-            if self._api is not None:
-                stopping.append(self._api[1])
-        for source in stopping:
+            sources, api = [source for _, source in self._sources.values()], self._api
+        for source in sources:
+            source.halt()
+        for source in sources:
             source.stop()
+        if api is not None:
+            api[1].stop()
 
     def adopt(self, settings: BundleKeys) -> None:
         """Brings other settings into force: sources that they no longer name are stopped and what they brought is
         withdrawn, new ones are started, those that stay as they were go on undisturbed."""
-        stopping: list[Any] = []
-        starting: list[Any] = []
+        starting: list[_Source | WorkloadApi] = []
         with self._mutex:
             self._settings = settings
             if not self._running:
@@ -184,22 +191,24 @@ class Bundles:
                 _, gone = self._sources.pop(domain)
                 del self._owners[domain]
                 self._past_failures += gone.failures
-                stopping.append(gone)
-            stopping += self._change_api(settings.workload_api, starting)
+                gone.halt()  # what it may find yet is nobody's word: it is no owner any more
+            stopping = self._change_api(settings.workload_api, starting)
             for domain, spec in wanted.items():
                 if domain not in self._sources:
                     owner = self._owners[domain] = object()
-                    source = _source(domain, spec, functools.partial(self._told, owner))
-                    self._sources[domain] = (spec, source)
-                    starting.append(source)
+                    made = _source(domain, spec, functools.partial(self._told, owner))
+                    self._sources[domain] = (spec, made)
+                    starting.append(made)
             self._settle()
-        # Outside: a source that is stopped may just be telling, and waits for the mutex.
-        for source in stopping:
-            source.stop()
-        for source in starting:
-            source.start()
+        # Outside: a client that is stopped may just be telling, and waits for the mutex.
+        for api in stopping:
+            api.stop()
+        for new in starting:
+            new.start()
 
-    def _change_api(self, address: Address | None, starting: list[Any]) -> list[WorkloadApi]:
+    def _change_api(
+        self, address: Address | None, starting: list[_Source | WorkloadApi]
+    ) -> list[WorkloadApi]:
         """Which client goes, if any."""
         if self._api is not None and self._api[0] == address:
             return []

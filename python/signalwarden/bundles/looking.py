@@ -34,6 +34,10 @@ class Looking:
         """Begins, with a look at once."""
         self._thread.start()
 
+    def halt(self) -> None:
+        """Ends, without waiting for a look under way: nobody may believe any more what that one finds."""
+        self._stop.set()
+
     def stop(self) -> None:
         """Ends. May be called twice, and without a start."""
         self._stop.set()

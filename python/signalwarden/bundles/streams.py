@@ -11,6 +11,7 @@ import logging
 import random
 import threading
 import time
+from collections.abc import Callable
 from typing import Any, Final, Protocol
 
 import grpc
@@ -62,7 +63,9 @@ def channel(target: str) -> grpc.Channel:
 class Stream:
     """A thread that keeps one server stream open."""
 
-    def __init__(self, opened: grpc.Channel, method: str, taker: Taker) -> None:
+    def __init__(
+        self, opened: grpc.Channel, method: str, taker: Taker, recovered: Callable[[], None] = lambda: None
+    ) -> None:
         self._name = method.rpartition("/")[2]
         self._open: Any = opened.unary_stream(
             method,
@@ -70,12 +73,17 @@ class Stream:
             response_deserializer=RESPONSES[method].FromString,
         )
         self._taker = taker
+        self._recovered = recovered
         self._stop = threading.Event()
+        self._again = threading.Event()
+        """Cuts a backoff short."""
         self._mutex = threading.Lock()
         self._call: Any = None
         self._lost_at: float | None = time.monotonic()
         self._error: str | None = "not connected yet"
         self.failures = 0
+        self.heard = False
+        """Whether it has told its part, or never will. A denial is neither: another stream may be ahead of this one."""
         self._thread = threading.Thread(target=self._run, name=f"workload API {self._name}", daemon=True)
 
     @property
@@ -92,9 +100,15 @@ class Stream:
         """Opens it."""
         self._thread.start()
 
+    def nudge(self) -> None:
+        """Another stream is well again: if this one waits to come again, now is the time."""
+        if self._error is not None:
+            self._again.set()
+
     def stop(self) -> None:
         """Closes it. May be called twice, and without a start."""
         self._stop.set()
+        self._again.set()
         with self._mutex:
             if self._call is not None:
                 self._call.cancel()
@@ -113,7 +127,8 @@ class Stream:
             if not again:
                 return
             attempts = 0 if taken else attempts + 1
-            self._stop.wait(_backoff(attempts))
+            self._again.wait(_backoff(attempts))
+            self._again.clear()
 
     def _follow(self) -> tuple[bool, bool]:
         """One connection, to its end. Whether a message was taken, and whether to come again."""
@@ -135,11 +150,14 @@ class Stream:
             code: grpc.StatusCode | None = told.code()
             if code is grpc.StatusCode.INVALID_ARGUMENT:
                 self._lose("the agent refuses the call (INVALID_ARGUMENT); it is not tried again")
+                self.heard = True
                 return taken, False
             if code is grpc.StatusCode.PERMISSION_DENIED:
+                self.heard = False
                 self._taker.denied()
                 self._lose("the agent knows no identity of ours (PERMISSION_DENIED)")
             else:
+                self.heard = self.heard or code is grpc.StatusCode.UNIMPLEMENTED
                 self._lose(f"no connection ({'UNKNOWN' if code is None else code.name})")
         finally:
             self._call.cancel()
@@ -151,9 +169,10 @@ class Stream:
         except ValueError as error:
             self._lose(str(error))
             return False
-        if self._error is not None:
+        recovers, self._lost_at, self._error, self.heard = self._error is not None, None, None, True
+        if recovers:
             logger.info("%s of the workload API: connected", self._name)
-        self._lost_at, self._error = None, None
+            self._recovered()
         return True
 
     def _lose(self, reason: str) -> None:

@@ -193,7 +193,9 @@ class WorkloadApi:
             FETCH_JWT_BUNDLES: self._jwt,
             FETCH_X509_SVID: self._svids,
         }
-        self._streams = [(Stream(self._channel, method, part), part) for method, part in parts.items()]
+        self._streams = [
+            (Stream(self._channel, method, part, self._nudge), part) for method, part in parts.items()
+        ]
         self._stop = threading.Event()
         self._ticking = threading.Thread(target=self._tick, name="workload API", daemon=True)
 
@@ -226,6 +228,11 @@ class WorkloadApi:
         return self._live.get(trust_domain)
 
     @property
+    def heard(self) -> bool:
+        """Whether authorities of both kinds were told of, or refused: one of the two alone is half a bundle."""
+        return all(stream.heard for stream, part in self._streams if part is not self._svids)
+
+    @property
     def failures(self) -> int:
         """Lost connections and messages that were not used."""
         return sum(stream.failures for stream, _ in self._streams)
@@ -251,6 +258,11 @@ class WorkloadApi:
             if (error := part.broken().get(trust_domain)) is not None:
                 found["error"] = error
         return found
+
+    def _nudge(self) -> None:
+        """One stream is well again, so the agent is: the others need not wait for their turn."""
+        for stream, _ in self._streams:
+            stream.nudge()
 
     def _recompute(self) -> None:
         """Brings both kinds together, and tells what is other than before."""

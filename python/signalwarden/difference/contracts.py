@@ -142,6 +142,8 @@ _IDENTITY: Final = (
     "zones",
     "measure",
     "window",
+    "issuer",
+    "claim",
 )
 """Settings that say who speaks, for the kinds that have them."""
 

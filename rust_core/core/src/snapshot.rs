@@ -2,7 +2,7 @@
 
 use crate::{
     error::Error,
-    findings::{Finding, Findings, Place},
+    findings::{Finding, Findings, Place, did_you_mean},
     identity::{Identity, IdentitySettings},
     idle, limits,
     model::{
@@ -276,9 +276,32 @@ fn identity(settings: &CoreSettings, register: Option<&Register>, findings: &mut
     let federated: Vec<_> = settings.federates_with.iter().map(|name| parse("federates_with", name)).collect();
     let (own, federated) = (own?, federated.into_iter().collect::<Option<Vec<_>>>()?);
     let claims = register.map(Register::claims).unwrap_or_default();
-    Identity::new(own, federated, settings.identity.clone(), claims)
+    let identity = Identity::new(own, federated, settings.identity.clone(), claims)
         .map_err(|why| findings.error("signalwarden.yaml", Place::default(), "bad_value", format!("`identity`: {why}")))
-        .ok()
+        .ok()?;
+    unknown_issuers(&identity, register, findings);
+    Some(identity)
+}
+
+/// Claims of tokens that nobody validates: their signals could never be anything but missing.
+fn unknown_issuers(identity: &Identity, register: Option<&Register>, findings: &mut Findings) {
+    let sources = |contract: &Arc<Contract>| -> Vec<Box<str>> {
+        let flows = contract.sources.iter().map(|source| &source.flow);
+        flows
+            .filter_map(|flow| if let Flow::OnRequest(reader) = flow { reader.claim() } else { None })
+            .map(|(issuer, _)| issuer)
+            .collect()
+    };
+    for contract in register.map(Register::contracts).unwrap_or_default() {
+        for issuer in sources(contract).iter().filter(|issuer| !identity.validates(issuer)) {
+            let hint = did_you_mean(issuer, identity.issuers());
+            let message = format!(
+                "`{}`: expected an issuer whose tokens the settings validate, found `{issuer}`{hint}",
+                contract.name
+            );
+            findings.error("signals.yaml", contract.place, "unknown_issuer", message);
+        }
+    }
 }
 
 fn action_rule(declared: &ActionDecl) -> ActionRule {

@@ -125,6 +125,9 @@ fn origin(text: &str) -> Result<Origin, Error> {
     Origin::parse(text).map_err(|why| Error::BadInput(format!("the publisher: {why}")))
 }
 
+/// A principal, or the reason and a sentence why there is none.
+type Proven = (Option<String>, Option<(&'static str, String)>);
+
 /// What Python says of a token that does not count. A reason that no token can have is a mistake of ours.
 fn refusal((digest, reason, detail): (String, String, String)) -> Result<(Fingerprint, Reason, String), Error> {
     let known = Reason::ALL.iter().find(|known| known.code() == reason && **known != Reason::Allowed);
@@ -258,7 +261,7 @@ impl Engine {
         proof: PyBackedBytes,
         certificate_sha256: Option<&str>,
         now_us: i64,
-    ) -> PyResult<(Option<String>, Option<(&'static str, String)>)> {
+    ) -> PyResult<Proven> {
         let admitted = self.core.admit_proofs([&*proof]).map_err(|error| errors::to_python(py, error));
         let digest = admitted.and_then(|()| Change::digest_of(&proof).map_err(|error| errors::to_python(py, error)))?;
         Ok(match self.core.proven(&digest, certificate_sha256, Timestamp::from_micros(now_us)) {

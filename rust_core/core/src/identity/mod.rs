@@ -109,6 +109,17 @@ impl Identity {
         !self.settings.tokens.is_empty()
     }
 
+    /// Whether the settings say how tokens of this issuer are validated.
+    pub fn validates(&self, issuer: &str) -> bool {
+        let of_svids = || self.settings.issuers.iter().any(|terms| terms.issuer.is_none());
+        self.issuers().any(|known| known == issuer) || (accepts(&self.accepted, issuer) && of_svids())
+    }
+
+    /// The issuers that the settings name.
+    pub fn issuers(&self) -> impl Iterator<Item = &str> {
+        self.settings.issuers.iter().filter_map(|terms| terms.issuer.as_deref())
+    }
+
     fn asked_for(&self, issuer: &str) -> impl Iterator<Item = &Vec<Box<str>>> {
         self.claims.iter().filter(move |(of, _)| **of == *issuer).map(|(_, way)| way)
     }

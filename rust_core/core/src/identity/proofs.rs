@@ -15,10 +15,13 @@ use std::{
 /// Proofs, authorities and revocations of a running core.
 pub struct Proofs {
     known: RwLock<Known>,
-    authorities: RwLock<BTreeMap<Box<str>, HashSet<Box<str>, FixedState>>>,
+    authorities: RwLock<BTreeMap<Box<str>, Members>>,
     revoked: RwLock<Revocations>,
     hasher: FixedState,
 }
+
+/// The members of an authority.
+type Members = HashSet<Box<str>, FixedState>;
 
 /// By digest, and in the order in which they came.
 struct Known {
@@ -26,12 +29,14 @@ struct Known {
     order: VecDeque<Fingerprint>,
 }
 
+/// A subject and an issuer; `None` is any.
+type Scope = (Option<Box<str>>, Option<Box<str>>);
+
 #[derive(Default)]
 struct Revocations {
     digests: std::collections::BTreeSet<Fingerprint>,
     ids: std::collections::BTreeSet<(Box<str>, Option<Box<str>>)>,
-    /// By (subject, issuer); `None` is any.
-    before: BTreeMap<(Option<Box<str>>, Option<Box<str>>), Timestamp>,
+    before: BTreeMap<Scope, Timestamp>,
 }
 
 impl Revocations {
@@ -74,7 +79,7 @@ impl Proofs {
     /// Takes a change in; false if it is none of ours.
     pub fn apply(&self, change: Change) -> bool {
         match change {
-            Change::ProofAdmitted(proof) => self.admit(Arc::new(*proof)),
+            Change::ProofAdmitted(proof) => self.admit(*proof),
             Change::AuthorityMoved(moved) => {
                 self.move_authority(&moved);
             }
@@ -84,10 +89,11 @@ impl Proofs {
         true
     }
 
-    fn admit(&self, proof: Arc<Proof>) {
+    fn admit(&self, proof: Proof) {
+        let digest = proof.digest;
         let mut known = write(&self.known);
-        if known.proofs.insert(proof.digest, Arc::clone(&proof)).is_none() {
-            known.order.push_back(proof.digest);
+        if known.proofs.insert(digest, Arc::new(proof)).is_none() {
+            known.order.push_back(digest);
         }
         while known.order.len() > limits::MAX_PROOFS {
             if let Some(oldest) = known.order.pop_front() {

@@ -5,7 +5,7 @@ use super::proofs::{Credential, Proofs};
 use super::settings::{IdentitySettings, IdentitySource, TokenPlace, accepts};
 use super::{Identity, IdentityRefused};
 use crate::limits;
-use crate::model::{CredentialClass, Fingerprint, Proof, Request, Timestamp};
+use crate::model::{CredentialClass, Fingerprint, Proof, Request, SpiffeId, Timestamp};
 use crate::reason::Reason;
 use sha2::Digest;
 use std::{fmt, sync::Arc};
@@ -158,14 +158,14 @@ impl Against<'_> {
         let revoked = self.proofs.is_revoked(&Credential {
             digest: Some(proof.digest),
             token_id: proof.token_id.as_deref(),
-            subjects: [Some(&*proof.subject), proof.principal.as_ref().map(|id| id.as_str())],
+            subjects: [Some(&*proof.subject), proof.principal.as_ref().map(SpiffeId::as_str)],
             issuer: &proof.issuer,
             issued_at: proof.issued_at,
         });
         if revoked {
             return refused(Reason::TokenInvalid, "the token has been revoked");
         }
-        let domain = proof.principal.as_ref().map(|id| id.trust_domain());
+        let domain = proof.principal.as_ref().map(SpiffeId::trust_domain);
         let domain = domain.or((proof.class == CredentialClass::JwtSvid).then_some(&*proof.issuer));
         if domain.is_some_and(|domain| !accepts(&self.identity.accepted, domain)) {
             return refused(Reason::TrustDomainUnknown, "the trust domain of the token is neither ours nor federated");

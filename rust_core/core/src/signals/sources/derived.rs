@@ -13,7 +13,7 @@ pub(super) const KIND: Kind = Kind {
         SubjectKind::Principal => None,
         _ => Some("a `derived` source counts what a principal does: its contract's subject is `principal`"),
     },
-    read: Some(read),
+    read,
 };
 
 /// A second is sixteen buckets of 62.5 ms, far above the time of a decision.

@@ -9,7 +9,7 @@ use crate::limits::{MAX_METADATA_KEYS, MAX_METADATA_NAME_BYTES};
 use crate::model::{Assurance, SignalType, State, Value};
 use std::sync::Arc;
 
-pub(super) const KIND: Kind = Kind { word: "envoy_metadata", ceiling, objection, read: Some(read) };
+pub(super) const KIND: Kind = Kind { word: "envoy_metadata", ceiling, objection, read };
 
 /// Filters that qualify, by the namespace that is their own, and what they write there (Envoy's API documentation of
 /// 1.36). A filter that qualifies can still be configured to say what it was told: that is the operator's to know.
@@ -60,7 +60,7 @@ fn objection(subject: crate::model::names::SubjectKind) -> Option<&'static str> 
 fn read(reading: &mut Reading<'_, '_>, assurance: Assurance) -> Option<Source> {
     let namespace = reading.parsed("namespace", "bad_metadata", name);
     let filter = reading.fields.has("filter").then(|| filter(reading, namespace));
-    let keys = keys(reading);
+    let keys = way(reading, "key", "bad_metadata");
     let (namespace, keys) = (namespace?, keys?);
     if namespace == OUR_NAMESPACE && keys.first().is_some_and(|key| &**key == OUR_KEY) {
         let message = "`key`: what signalwarden itself answered can't be a signal of a later decision";
@@ -106,24 +106,24 @@ fn filter<'a>(reading: &mut Reading<'a, '_>, namespace: Option<&str>) -> Option<
     Some(filter)
 }
 
-/// A text, or a list of texts: the way down to the value.
-fn keys(reading: &mut Reading<'_, '_>) -> Option<Vec<Box<str>>> {
-    let node = reading.fields.require("key", reading.findings)?;
+/// A text, or a list of texts: the way down to a value. What is wrong with it has this code.
+pub(super) fn way(reading: &mut Reading<'_, '_>, key: &'static str, code: &'static str) -> Option<Vec<Box<str>>> {
+    let node = reading.fields.require(key, reading.findings)?;
     let written: Vec<&Node> = match &node.kind {
         Written::List(items) => items.iter().collect(),
         _ => vec![node],
     };
     if written.is_empty() || written.len() > MAX_METADATA_KEYS {
-        let message = format!("`key`: expected one to {MAX_METADATA_KEYS} names, found {}", written.len());
-        reading.error(node.place, "bad_metadata", message);
+        let message = format!("`{key}`: expected one to {MAX_METADATA_KEYS} names, found {}", written.len());
+        reading.error(node.place, code, message);
         return None;
     }
     let mut keys = Vec::with_capacity(written.len());
     for node in &written {
-        let text = node.text(reading.file, "key", reading.findings)?;
+        let text = node.text(reading.file, key, reading.findings)?;
         match name(text) {
             Ok(text) => keys.push(text.into()),
-            Err(expected) => reading.error(node.place, "bad_metadata", format!("`key`: {expected}")),
+            Err(expected) => reading.error(node.place, code, format!("`{key}`: {expected}")),
         }
     }
     (keys.len() == written.len()).then_some(keys)

@@ -11,10 +11,10 @@ pub(super) const KIND: Kind = Kind {
         let why = "a `header` source speaks of this request only: its contract's subject is `request`";
         of_this_request_alone(subject, why)
     },
-    read: Some(|reading, _| {
+    read: |reading, _| {
         let name = reading.parsed("header", "bad_header", header_name)?;
         Some(source(name))
-    }),
+    },
 };
 
 /// Headers that are no claim about the circumstances, and why.

@@ -9,6 +9,7 @@ pub mod push;
 pub mod route;
 pub mod ssf;
 pub mod time;
+pub mod token_claim;
 
 use super::derived::{Derived, Measure};
 use super::feeds::Feeds;
@@ -31,7 +32,7 @@ const KINDS: &[Kind] = &[
     peer::KIND,
     time::KIND,
     derived::KIND,
-    Kind::later("token_claim"),
+    token_claim::KIND,
 ];
 
 /// One kind of source: what may be declared of it.
@@ -42,14 +43,8 @@ struct Kind {
     ceiling: fn(&Fields<'_>) -> (Assurance, &'static str),
     /// Why it can't speak of a kind of subject, if so.
     objection: fn(SubjectKind) -> Option<&'static str>,
-    /// Reads what else is declared; `None` if the kind is not built yet.
-    read: Option<fn(&mut Reading<'_, '_>, Assurance) -> Option<Source>>,
-}
-
-impl Kind {
-    const fn later(word: &'static str) -> Self {
-        Self { word, ceiling: |_| (Assurance::SelfAsserted, ""), objection: |_| None, read: None }
-    }
+    /// Reads what else is declared.
+    read: fn(&mut Reading<'_, '_>, Assurance) -> Option<Source>,
 }
 
 /// What else the contract and the register say, as far as it could be read: what a source must fit to.
@@ -83,14 +78,9 @@ pub(super) fn read<'a>(
     let fields = Fields::of(file, "sources", node, findings)?;
     let mut reading = Reading { file, declared, fields, findings };
     let kind = reading.kind()?;
-    let Some(read) = kind.read else {
-        let message = format!("sources of kind `{}` are not built yet", kind.word);
-        reading.findings.error(file, reading.fields.place_of("kind"), "not_built", message);
-        return None;
-    };
     let written = reading.fields.require_word("assurance", Assurance::ALL, reading.findings);
     let assurance = reading.below_ceiling(kind, written);
-    let source = read(&mut reading, assurance.unwrap_or(Assurance::SelfAsserted));
+    let source = (kind.read)(&mut reading, assurance.unwrap_or(Assurance::SelfAsserted));
     if let Some(why) = declared.subject.and_then(kind.objection) {
         reading.findings.error(file, reading.fields.place_of("kind"), "source_subject", why);
     }
@@ -104,8 +94,7 @@ impl<'a> Reading<'a, '_> {
         let word = node.text(self.file, "kind", self.findings)?;
         let found = KINDS.iter().find(|kind| kind.word == word);
         if found.is_none() {
-            let built: Vec<String> =
-                KINDS.iter().filter(|kind| kind.read.is_some()).map(|kind| format!("`{}`", kind.word)).collect();
+            let built: Vec<String> = KINDS.iter().map(|kind| format!("`{}`", kind.word)).collect();
             let hint = did_you_mean(word, KINDS.iter().map(|kind| kind.word));
             let message = format!("`kind`: expected {}, found {}{hint}", built.join(" or "), node.describe());
             self.findings.error(self.file, node.place, "unknown_value", message);
@@ -322,12 +311,28 @@ pub(crate) mod testing {
         read_on(&routes(&[""]), kind, source, request, now).remove(0)
     }
 
+    /// The same of a request with these tokens.
+    pub(crate) fn read_with(kind: &str, source: &str, proofs: &[Arc<Proof>], now: &str) -> (State, Option<Value>) {
+        read_all(&routes(&[""]), kind, source, &Request::default(), proofs, now).remove(0)
+    }
+
     /// The same, once for each of these routes.
     pub(crate) fn read_on(
         routes: &Routes,
         kind: &str,
         source: &str,
         request: &Request,
+        now: &str,
+    ) -> Vec<(State, Option<Value>)> {
+        read_all(routes, kind, source, request, &[], now)
+    }
+
+    fn read_all(
+        routes: &Routes,
+        kind: &str,
+        source: &str,
+        request: &Request,
+        proofs: &[Arc<Proof>],
         now: &str,
     ) -> Vec<(State, Option<Value>)> {
         let (register, findings) = register(routes, kind, "request", source);
@@ -338,7 +343,6 @@ pub(crate) mod testing {
         let now = Timestamp::parse_rfc3339(now).unwrap();
         let read = |route: &Arc<Route>| {
             let derived = &Derived::default();
-            let proofs = &[];
             reader.read(&Circumstances { request, route, now, principal: &principal, proofs, derived }, &contract.kind)
         };
         routes.all().iter().map(read).collect()

@@ -20,7 +20,7 @@ pub(super) const KIND: Kind = Kind {
         let why = "a `peer` source speaks of this request only: its contract's subject is `request`";
         of_this_request_alone(subject, why)
     },
-    read: Some(read),
+    read,
 };
 
 /// The address of the caller, without its port; an IPv4 address that came as IPv6 is the IPv4 address. `None` for

@@ -11,7 +11,7 @@ pub(super) const KIND: Kind = Kind {
         SubjectKind::Request => Some("a `poll` source can't speak of one request: nobody knows it beforehand"),
         _ => None,
     },
-    read: Some(|reading, assurance| {
+    read: |reading, assurance| {
         let origin = reading.feed(FeedKind::Poll)?;
         Some(Source {
             kind: "poll",
@@ -20,5 +20,5 @@ pub(super) const KIND: Kind = Kind {
             settings: vec![("feed", reading.feed_name().into())],
             flow: Flow::Stored { origin, resting: None },
         })
-    }),
+    },
 };

@@ -11,10 +11,10 @@ pub(super) const KIND: Kind = Kind {
         SubjectKind::Request => Some("a `push` source can't speak of one request: nobody knows it beforehand"),
         _ => None,
     },
-    read: Some(|reading, assurance| {
+    read: |reading, assurance| {
         let publisher = reading.parsed("publisher", "bad_spiffe_id", SpiffeId::parse)?;
         Some(source(publisher, assurance))
-    }),
+    },
 };
 
 /// A push source, from parts that are checked already.

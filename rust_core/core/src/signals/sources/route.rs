@@ -13,7 +13,7 @@ pub(super) const KIND: Kind = Kind {
         let why = "a `route` source speaks of this request only: its contract's subject is `request`";
         of_this_request_alone(subject, why)
     },
-    read: Some(read),
+    read,
 };
 
 fn read(reading: &mut Reading<'_, '_>, assurance: Assurance) -> Option<Source> {

@@ -19,7 +19,7 @@ pub(super) const KIND: Kind = Kind {
         SubjectKind::Request => Some("an `ssf` source can't speak of one request: nobody knows it beforehand"),
         _ => None,
     },
-    read: Some(read),
+    read,
 };
 
 /// Start of the URI of a CAEP event type (`OpenID` CAEP 1.0, section 3).

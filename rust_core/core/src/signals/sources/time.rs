@@ -17,7 +17,7 @@ pub(super) const KIND: Kind = Kind {
         let why = "a `time` source speaks of this request only: its contract's subject is `request`";
         of_this_request_alone(subject, why)
     },
-    read: Some(read),
+    read,
 };
 
 const DAYS: &[(&str, u32)] = &[("mon", 0), ("tue", 1), ("wed", 2), ("thu", 3), ("fri", 4), ("sat", 5), ("sun", 6)];
