@@ -15,6 +15,7 @@ from signalwarden import _core, metrics, starter, tallies
 from signalwarden.admin import CALLS, AdminReason
 from signalwarden.config import json_schema, read_settings
 from signalwarden.errors import ConfigurationError, sentence
+from signalwarden.tokens import desk
 from tests.asking import CORE_SETTINGS
 from tests.snippets import run_shell
 
@@ -315,3 +316,11 @@ def test_no_page_names_a_place_of_the_machine_it_was_written_on(page: Path) -> N
     if len(ROOT.parts) > 2:
         places.append(f"{ROOT}/")
     assert [place for place in places if place in text] == []
+
+
+def test_what_a_flood_may_cost_is_as_the_page_says() -> None:
+    text = re.sub(r"\s+", " ", section(text_of("docs/identity.md"), "## First sight and after"))
+    assert f"At most {desk.MAX_WAITING} calls are validated at once, {desk.MAX_PER_PEER} of one peer" in text
+    assert f"{desk.PEER_BURST} bad tokens in a row and {desk.PEER_A_SECOND:g} a second" in text
+    assert f"{desk.STRANGERS_BURST} bad tokens, then {desk.STRANGERS_A_SECOND:g} a second" in text
+    assert f"known for {desk.REMEMBER_S:g} s, {desk.MAX_REMEMBERED:,} tokens" in text
