@@ -86,7 +86,7 @@ def findings_of(file: str, text: str, folder: Path) -> list[str]:
     files[file] = text.encode()
     try:
         loaded = _core.Configuration.load(
-            sorted(files.items()), settings=CORE_SETTINGS, now_us=EXAMPLES_NOW_US
+            sorted(files.items()), settings=settings_of(text), now_us=EXAMPLES_NOW_US
         )
         findings = list(loaded.warnings)
     except ConfigurationError as error:
@@ -95,6 +95,20 @@ def findings_of(file: str, text: str, folder: Path) -> list[str]:
     return [
         sentence(finding) for finding in findings if finding.file == file and finding.code != "unread_signal"
     ]
+
+
+def settings_of(register: str) -> bytes:
+    """Settings that name the issuers whose claims an example takes."""
+    issuers = "".join(
+        f"{{issuer: {issuer}, audience: [payments], keys: {{file: keys.json}}}}, "
+        for issuer in sorted(set(re.findall(r'issuer: ("https[^"]+")', register)))
+    )
+    if not issuers:
+        return CORE_SETTINGS
+    text = f"trust_domain: prod.example\nidentity: {{sources: [envoy_peer, oauth], oauth: [{issuers}]}}\n"
+    settings, findings = read_settings(text, now=starter_now())
+    assert settings is not None, [sentence(finding) for finding in findings]
+    return settings.for_core()
 
 
 PAGES_OF_FILES = ["README.md", *(f"docs/{name}.md" for name in ("register", "feeds", "ssf", "routes"))]
