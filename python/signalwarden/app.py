@@ -169,6 +169,10 @@ class App:
             tokens=AdminTokens(identity, engine, clock=self._clock),
             refused=lambda who, why: self.refused(Client(who, frozenset()) if who else None, None, why),
             clock=self._clock,
+            # It does not say when it was issued, and can't be issued anew: its digest alone revokes it.
+            revoked=lambda who, digest: engine.is_certificate_revoked(
+                subject=who, digest=digest, issued_at_us=self._clock()
+            ),
         )
         admin_door = HttpDoor(
             admin.build(self), settings.listen.admin, tls.certificates("admin") if tls else None

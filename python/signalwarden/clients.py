@@ -45,13 +45,16 @@ class Clients:
         tokens: TokenClients | None,
         refused: Callable[[str | None, str], None],
         clock: Callable[[], int],
+        revoked: Callable[[str, str], bool] = lambda _who, _digest: False,
     ) -> None:
-        """`refused` writes down whom, if that is known, and why."""
+        """`refused` writes down whom, if that is known, and why. `revoked`: whether a client's bearer token is, by its
+        digest; what certificates and JWT-SVIDs are is looked at by those who verify them."""
         self._entries = entries
         self._peers = peers
         self._tokens = tokens
         self._refused = refused
         self._clock = clock
+        self._revoked = revoked
 
     def by_token(self, token: bytes, chain: bytes = b"") -> Client | None:
         """The client whose token this is, on a connection with these certificates (PEM, leaf first), if any; None, and
@@ -61,6 +64,8 @@ class Clients:
         for entry in self._entries():
             if hmac.compare_digest(digest, entry.token_sha256 or ""):
                 found = entry
+        if found is not None and self._revoked(found.id, digest):
+            return self._no(found.id, "the token has been revoked")
         if found is None and self._tokens is not None and token.count(b".") == JWS_DOTS:
             proven = self._tokens.authenticate(token)
             if proven is None:

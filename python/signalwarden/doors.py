@@ -32,6 +32,12 @@ START_TIMEOUT_S: Final = 10.0
 BACKLOG: Final = 128
 HANDSHAKE_S: Final = 10.0
 """For the TLS of a client that does not get on."""
+MAX_OPENING: Final = 256
+"""Handshakes at once: they end within `HANDSHAKE_S`, and take a file descriptor each."""
+MAX_CONNECTIONS: Final = 512
+"""Twice what may ask at once; beyond, a connection is closed at once."""
+SILENCE_S: Final = 15.0
+"""For the next request of a connection to be there with all its headers: uvicorn's own limit is off while they come."""
 PEER_CHAIN: Final = "peer_chain"
 """Where an application finds the certificates of a request's client in `request.state`: PEM, leaf first, as TLS let
 them through; empty if it showed none."""
@@ -134,12 +140,34 @@ class HttpTls(Protocol):
         """The context of the listener, which looks for itself for what is newest at each handshake."""
 
 
-class _WithPeer(H11Protocol):
-    """Tells the application which certificates the client of a connection showed."""
+class _Connection(H11Protocol):
+    """Tells the application which certificates its client showed, and ends when it is one too many or silent."""
+
+    _quiet_since: object = None
+    """The cycle that had ended when it was last looked at; None: no request yet."""
+    _watch: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
+        if len(self.connections) > MAX_CONNECTIONS:
+            transport.abort()
+            return
+        self._watch = self.loop.call_later(SILENCE_S, self._end_if_silent)
         self.app_state = {**self.app_state, PEER_CHAIN: _chain(transport.get_extra_info("ssl_object"))}
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        if self._watch is not None:
+            self._watch.cancel()
+        super().connection_lost(exc)
+
+    def _end_if_silent(self) -> None:
+        cycle: Any = self.cycle  # None before the first request, whatever its type says
+        quiet = cycle is None or cycle.response_complete
+        if quiet and cycle is self._quiet_since:
+            self.transport.close()
+            return
+        self._quiet_since = cycle if quiet else self
+        self._watch = self.loop.call_later(SILENCE_S, self._end_if_silent)
 
 
 def _chain(connection: Any) -> bytes:
@@ -153,12 +181,28 @@ def _chain(connection: Any) -> bytes:
 
 
 class _Loop(asyncio.SelectorEventLoop):
-    """Bounds the time of a handshake, for which uvicorn has no setting."""
+    """Bounds handshakes, in time and in number, for which uvicorn has no setting."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._opening: dict[Any, socket.socket] = {}
 
     async def create_server(self, *args: Any, **options: Any) -> asyncio.Server:
         if options.get("ssl") is not None:
             options["ssl_handshake_timeout"] = HANDSHAKE_S
         return await super().create_server(*args, **options)
+
+    def _make_ssl_transport(self, rawsock: socket.socket, protocol: Any, *args: Any, **options: Any) -> Any:
+        """Not of asyncio's public face: the one place between a connection that came and its handshake."""
+        for each, held in [*self._opening.items()]:
+            if each.transport is not None or held.fileno() < 0:  # through, or gone
+                del self._opening[each]
+        if len(self._opening) >= MAX_OPENING:
+            rawsock.close()
+            raise ConnectionRefusedError  # which asyncio keeps to itself
+        self._opening[protocol] = rawsock
+        make: Any = super()
+        return make._make_ssl_transport(rawsock, protocol, *args, **options)  # noqa: SLF001
 
 
 class HttpDoor:
@@ -179,7 +223,7 @@ class HttpDoor:
             proxy_headers=False,  # nobody's word about where a caller comes from
             lifespan="off",
             ws="none",
-            http=_WithPeer,
+            http=_Connection,
             loop=f"{__name__}:_Loop",
             ssl_context_factory=(lambda *_: context) if context is not None else None,
             limit_concurrency=256,  # more callers than a control plane has

@@ -137,7 +137,7 @@ _ON_THE_REQUEST: Final = {
     "repeated_network": "A network stands in two zones, and only one could count.",
     "too_many_networks": "There are more networks than there may be.",
     "unknown_fact": "No route gives this fact. Often it is misspelt.",
-    "unknown_issuer": "No entry of the settings validates tokens of this issuer, so nothing could ever be read of them.",
+    "unknown_issuer": "No entry of the settings validates tokens of this issuer, so nothing is ever read of them.",
     "unknown_zone": "The time zone is not one of the IANA database, such as `Europe/Berlin`.",
 }
 _POLICIES: Final = {

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -56,7 +55,7 @@ def move_in(path: Path, text: str) -> None:
     fresh = path.with_suffix(".new")
     fresh.touch(mode=0o600)
     fresh.write_text(text)
-    os.replace(fresh, path)
+    fresh.replace(path)
 
 
 def furnish(folder: Path, stage: Stage, **clients: str) -> None:
@@ -100,9 +99,9 @@ class Legacy:
         self, method: str = "GET", path: str = ACCOUNT, *, host: str = HOST, **headers: str
     ) -> httpx.Response:
         sent = {"host": host, **{name.replace("_", "-"): value for name, value in headers.items()}}
-        body = {"json": {"amount": 1250}} if method == "POST" else {}
+        body = {"amount": 1250} if method == "POST" else None
         with self.stage.client(self.port, None) as client:
-            return client.request(method, path, headers=sent, **body)
+            return client.request(method, path, headers=sent, json=body)
 
     def ends(self, at: datetime) -> None:
         """Moves the end of the legacy principal; in force when this returns."""
@@ -234,7 +233,9 @@ def test_a_key_that_is_replaced_is_good_no_longer_on_open_connections_too(legacy
         assert client.get(ACCOUNT).status_code == httpx.codes.OK
         move_in(path, keys_file(**{"parcel-tracking": "another-key"}))
         try:
-            wait_for("the new key", lambda: legacy.call(x_api_key="another-key").status_code == httpx.codes.OK)
+            wait_for(
+                "the new key", lambda: legacy.call(x_api_key="another-key").status_code == httpx.codes.OK
+            )
             assert client.get(ACCOUNT).status_code == httpx.codes.UNAUTHORIZED
         finally:
             move_in(path, before)

@@ -19,6 +19,7 @@ import pytest
 from bench import directory, stage, tokens
 from signalwarden.admin_client import AdminClient
 from signalwarden.config import Address
+from signalwarden.errors import ServerError
 from signalwarden.server import CHECK_METHOD
 
 TIMEOUT_S = 20.0
@@ -52,6 +53,16 @@ def serving(made: directory.Made) -> Iterator[Running]:
     ):
         admin.publish(directory.signals_body())
         yield Running(server, channel, admin)
+
+
+def test_a_client_of_the_admin_api_can_revoke_its_own_token_and_is_out(tmp_path: Path) -> None:
+    made, _ = tokens.make(tmp_path)
+    with serving(made) as running:
+        running.revoke(subject=directory.PUBLISHER)
+        assert running.admin.revocations(10)["count"] == 1, "without a time of issue its digest alone counts"
+        running.revoke(digest=hashlib.sha256(made.publisher_token.encode()).hexdigest())
+        with pytest.raises(ServerError, match="token_refused"):
+            running.admin.revocations(10)
 
 
 def claim(token: str, name: str) -> str:

@@ -21,6 +21,7 @@ from signalwarden.demo_stage import Credential
 from signalwarden.doors import HttpDoor
 from signalwarden.errors import ServerError
 from signalwarden.mtls import Certificates, Spire
+from tests.conftest import Eventually
 from tests.trust import WARDEN, Domains
 from tests.unit.test_admin import SECRET, FakeServices
 
@@ -163,6 +164,68 @@ def test_a_handshake_that_does_not_get_on_is_ended(tmp_path: Path, monkeypatch: 
         with socket.create_connection(("127.0.0.1", stage.door.address.port), TIMEOUT_S) as silent:
             silent.settimeout(TIMEOUT_S)
             assert silent.recv(1) == b""
+    finally:
+        stage.door.stop(5)
+
+
+def ended(connection: socket.socket) -> bool:
+    connection.settimeout(TIMEOUT_S)
+    try:
+        return connection.recv(1) == b""
+    except OSError:
+        return True
+
+
+def test_handshakes_at_once_are_bounded_and_leave_room_when_they_end(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, eventually: Eventually
+) -> None:
+    monkeypatch.setattr(doors, "MAX_OPENING", 3)
+    stage = Stage(tmp_path)
+    stage.door.start()
+    here = ("127.0.0.1", stage.door.address.port)
+    try:
+        silent = [socket.create_connection(here, TIMEOUT_S) for _ in range(3)]
+        with socket.create_connection(here, TIMEOUT_S) as late:
+            assert ended(late)
+        for each in silent:
+            each.close()
+
+        def answered() -> bool:
+            try:
+                with stage.client() as client:
+                    return client.get("/healthz").status_code == 200
+            except httpx.TransportError:
+                return False
+
+        eventually(answered)
+        with stage.client() as one, stage.client() as two, stage.client() as three, stage.client() as four:
+            for client in (one, two, three, four):  # those that are through are not counted
+                assert client.get("/healthz").status_code == 200
+    finally:
+        stage.door.stop(5)
+
+
+def test_connections_are_bounded_and_silent_ones_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(doors, "MAX_CONNECTIONS", 2)
+    monkeypatch.setattr(doors, "SILENCE_S", 0.5)
+    stage = Stage(tmp_path)
+    stage.door.start()
+
+    def opened() -> ssl.SSLSocket:
+        plain = socket.create_connection(("127.0.0.1", stage.door.address.port), TIMEOUT_S)
+        return stage.trust().wrap_socket(plain, server_hostname="localhost")
+
+    try:
+        with opened() as silent, opened() as slow:
+            slow.sendall(b"GET /healthz HTTP/1.1\r\n")
+            with opened() as late:
+                assert ended(late)
+            assert ended(silent)
+            assert ended(slow)
+        with stage.client() as client:
+            for _ in range(8):
+                assert client.get("/healthz").status_code == 200
+                threading.Event().wait(0.1)
     finally:
         stage.door.stop(5)
 

@@ -154,7 +154,7 @@ def test_the_bench_of_identity_runs_through_small() -> None:
     assert ran.returncode == 0, ran.stdout[-3_000:] + ran.stderr
     figures = json.loads(ran.stdout)
     assert figures["wrong"] == []
-    assert set(figures["inside"]["validation_us"]) == set(tokens.ALGORITHMS)
+    assert set(figures["inside"]["validation_us"]) > set(tokens.ALGORITHMS)
     assert len(figures["sight"]["call_us"]) == 4
     assert {phase["flood"] for phase in figures["flood"]} >= {
         "bad tokens of one peer",

@@ -15,6 +15,7 @@ from signalwarden import _core, metrics, starter, tallies
 from signalwarden.admin import CALLS, AdminReason
 from signalwarden.config import json_schema, read_settings
 from signalwarden.errors import ConfigurationError, sentence
+from signalwarden.tokens import desk
 from tests.asking import CORE_SETTINGS
 from tests.snippets import run_shell
 
@@ -85,7 +86,7 @@ def findings_of(file: str, text: str, folder: Path) -> list[str]:
     files[file] = text.encode()
     try:
         loaded = _core.Configuration.load(
-            sorted(files.items()), settings=CORE_SETTINGS, now_us=EXAMPLES_NOW_US
+            sorted(files.items()), settings=settings_of(text), now_us=EXAMPLES_NOW_US
         )
         findings = list(loaded.warnings)
     except ConfigurationError as error:
@@ -94,6 +95,20 @@ def findings_of(file: str, text: str, folder: Path) -> list[str]:
     return [
         sentence(finding) for finding in findings if finding.file == file and finding.code != "unread_signal"
     ]
+
+
+def settings_of(register: str) -> bytes:
+    """Settings that name the issuers whose claims an example takes."""
+    issuers = "".join(
+        f"{{issuer: {issuer}, audience: [payments], keys: {{file: keys.json}}}}, "
+        for issuer in sorted(set(re.findall(r'issuer: ("https[^"]+")', register)))
+    )
+    if not issuers:
+        return CORE_SETTINGS
+    text = f"trust_domain: prod.example\nidentity: {{sources: [envoy_peer, oauth], oauth: [{issuers}]}}\n"
+    settings, findings = read_settings(text, now=starter_now())
+    assert settings is not None, [sentence(finding) for finding in findings]
+    return settings.for_core()
 
 
 PAGES_OF_FILES = ["README.md", *(f"docs/{name}.md" for name in ("register", "feeds", "ssf", "routes"))]
@@ -315,3 +330,11 @@ def test_no_page_names_a_place_of_the_machine_it_was_written_on(page: Path) -> N
     if len(ROOT.parts) > 2:
         places.append(f"{ROOT}/")
     assert [place for place in places if place in text] == []
+
+
+def test_what_a_flood_may_cost_is_as_the_page_says() -> None:
+    text = re.sub(r"\s+", " ", section(text_of("docs/identity.md"), "## First sight and after"))
+    assert f"At most {desk.MAX_WAITING} calls are validated at once, {desk.MAX_PER_PEER} of one peer" in text
+    assert f"{desk.PEER_BURST} bad tokens in a row and {desk.PEER_A_SECOND:g} a second" in text
+    assert f"{desk.STRANGERS_BURST} bad tokens, then {desk.STRANGERS_A_SECOND:g} a second" in text
+    assert f"known for {desk.REMEMBER_S:g} s, {desk.MAX_REMEMBERED:,} tokens" in text

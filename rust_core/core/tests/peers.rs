@@ -14,6 +14,7 @@ use signalwarden_core::reason::Reason;
 const A: &str = "spiffe://prod.example/a";
 const B: &str = "spiffe://prod.example/b";
 const HOUR_US: i64 = 3_600_000_000;
+use IdentitySource::{EnvoyPeer, Xfcc};
 
 fn establish_at(settings: &IdentitySettings, request: &Request, now_us: i64) -> Result<Evidence, Reason> {
     let domain = TrustDomain::parse("prod.example").unwrap();
@@ -55,8 +56,6 @@ fn element(leaf: &Leaf, uri: &str) -> String {
     let hash = signalwarden_core::identity::x509::fingerprint(&leaf.der()).to_hex();
     format!("By=spiffe://prod.example/envoy;Hash={hash};Cert=\"{}\";Subject=\"\";URI={uri}", leaf.text())
 }
-
-use IdentitySource::{EnvoyPeer, Xfcc};
 
 #[test]
 fn a_peer_with_its_certificate_is_known_by_digest_serial_and_age() {

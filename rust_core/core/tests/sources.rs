@@ -32,6 +32,8 @@ use std::{
 
 const CASES: u32 = 2_000;
 const PUBLISHER: &str = "spiffe://t/publisher";
+const ISSUER: &str = "https://login.example";
+const TOKEN: &str = "e30.e30.c2ln";
 const JWT: &str = "envoy.filters.http.jwt_authn";
 /// A Tuesday, 10:00 UTC.
 const NOW: &str = "2026-11-24T10:00:00Z";
@@ -43,11 +45,11 @@ fn now() -> Timestamp {
 /// Which sources can feed a signal of the vocabulary.
 fn sources(at: usize) -> &'static [&'static str] {
     match (VOCABULARY[at].kind, VOCABULARY[at].self_asserted) {
-        ("bool", _) => &["push", "metadata", "route", "time"],
-        ("long", _) => &["push", "metadata", "route", "derived"],
-        ("enum[ok, odd, bad]", _) => &["push", "metadata", "route", "peer", "time"],
-        (_, true) => &["header", "words", "peer_word"],
-        _ => &["push", "metadata", "route"],
+        ("bool", _) => &["push", "metadata", "route", "time", "claim"],
+        ("long", _) => &["push", "metadata", "route", "derived", "claim"],
+        ("enum[ok, odd, bad]", _) => &["push", "metadata", "route", "peer", "time", "claim"],
+        (_, true) => &["header", "words", "peer_word", "claim_word"],
+        _ => &["push", "metadata", "route", "claim"],
     }
 }
 
@@ -57,6 +59,7 @@ struct Stage {
     published: Vec<Json>,
     request: Request,
     seen_before: bool,
+    claims: Vec<Json>,
 }
 
 /// What the sources of a case need around them.
@@ -68,6 +71,8 @@ struct Fed {
     headers: Vec<(String, String)>,
     published: Vec<Json>,
     seen_before: bool,
+    /// Of the token of the request: each claim that a source names, and its value.
+    claims: Vec<Json>,
 }
 
 impl Fed {
@@ -94,6 +99,11 @@ impl Fed {
                 format!(
                     "{{kind: envoy_metadata, namespace: {JWT}, key: [p, {name}], filter: {JWT}, assurance: sourced}}"
                 )
+            }
+            "claim" | "claim_word" => {
+                self.claims.push(json!([["p", name], value.map(Value::to_json)]));
+                let assurance = if source == "claim" { "authoritative" } else { "self_asserted" };
+                format!("{{kind: token_claim, issuer: \"{ISSUER}\", claim: [p, {name}], assurance: {assurance}}}")
             }
             "words" => {
                 if let Some(text) = &text {
@@ -139,9 +149,13 @@ fn stage(case: &Case, chosen: &[&str], values: &[Option<Value>]) -> Stage {
         other_facts: String::new(),
         jwt: json!({}),
         words: json!({}),
-        headers: vec![("content-type".to_owned(), "application/json".to_owned())],
+        headers: vec![
+            ("content-type".to_owned(), "application/json".to_owned()),
+            ("txn-token".to_owned(), TOKEN.to_owned()),
+        ],
         published: Vec::new(),
         seen_before: false,
+        claims: Vec::new(),
     };
     for (((rule, known), source), value) in case.rules.iter().zip(VOCABULARY).zip(chosen).zip(values) {
         let name = known.name;
@@ -181,6 +195,7 @@ fn stage(case: &Case, chosen: &[&str], values: &[Option<Value>]) -> Stage {
         ],
         published: fed.published,
         seen_before: fed.seen_before,
+        claims: fed.claims,
         request: Request {
             method: "POST".into(),
             path: "/pay".into(),
@@ -196,7 +211,13 @@ fn stage(case: &Case, chosen: &[&str], values: &[Option<Value>]) -> Stage {
 
 /// A running core, fed; `None` if the loader refuses the policies.
 fn engine(stage: &Stage) -> Option<Engine> {
-    let snapshot = match Snapshot::load(&stage.files, &stage::settings("t"), now()) {
+    engine_with(stage, &json!({}))
+}
+
+/// The same, where the token of the request says this beside its claims.
+fn engine_with(stage: &Stage, of_token: &Json) -> Option<Engine> {
+    let settings = stage::with_issuer(stage::settings("t"), ISSUER);
+    let snapshot = match Snapshot::load(&stage.files, &settings, now()) {
         Ok(snapshot) => snapshot,
         Err(error) => {
             let said = error.to_string();
@@ -208,6 +229,12 @@ fn engine(stage: &Stage) -> Option<Engine> {
     let engine = stage::engine(Arc::new(snapshot), 100, InfluenceMode::None);
     let admission = stage::publish(&engine, PUBLISHER, &Json::from(stage.published.clone()), now());
     assert_eq!(admission.accepted, stage.published.len(), "{:?}", admission.rejected);
+    let mut claims = stage.claims.clone();
+    claims.extend(of_token.get("more_claims").and_then(Json::as_array).into_iter().flatten().cloned());
+    let mut of_token = of_token.clone();
+    of_token.as_object_mut().unwrap().remove("more_claims");
+    let valid = json!({"issued_at_us": now().as_micros() - 200_000_000});
+    stage::prove(&engine, TOKEN, ISSUER, &Json::from(claims), now(), &stage::merged(&valid, &of_token));
     if stage.seen_before {
         let before = Timestamp::from_micros(now().as_micros() - 100_000_000);
         engine.check(&wire::encode_request(&stage.request), &Validated::default(), before, [0; 10], &|| 0);
@@ -220,6 +247,19 @@ fn decide(engine: &Engine, request: &Request) -> Json {
     let mut record: Json = serde_json::from_slice(&line).unwrap();
     record.as_object_mut().unwrap().remove("timing_us");
     record
+}
+
+/// What else a token may say: other claims, and everything that is kept of it for the record.
+fn token_noise(noise: &[String]) -> Json {
+    let text = |at: usize| noise.get(at).cloned().unwrap_or_default();
+    json!({
+        "subject": text(0), "token_id": text(1), "transaction": text(2), "scope": text(3), "requester": text(4),
+        "earlier_actors": [text(0), text(1)],
+        "more_claims": [
+            [["risk"], 7], [["approved"], true], [["posture"], "ok"], [["p"], {"risk": 0, "approved": true}],
+            [["p", "risk", "p"], 0], [["q", "approved"], text(2)],
+        ],
+    })
 }
 
 /// The worlds of a record, restated from DESIGN section 6 without the code under test.
@@ -259,8 +299,10 @@ fn fed() -> impl Strategy<Value = (Case, Vec<&'static str>, Vec<Option<Value>>)>
 fn with_noise(request: &Request, noise: &[String], port: u16, host: u8) -> Request {
     let mut changed = request.clone();
     let entry = |name: &str, value: &String| HeaderEntry { name: name.into(), value: value.clone(), is_utf8: true };
-    let named =
-        ["x-other", "cookie", "x-signal", "x-forwarded-for", "x-risk"].iter().zip(noise).map(|(n, v)| entry(n, v));
+    let named = ["x-other", "cookie", "x-forwarded-client-cert", "x-forwarded-for", "x-risk"]
+        .iter()
+        .zip(noise)
+        .map(|(n, v)| entry(n, v));
     changed.headers = Headers::new(request.headers.iter().cloned().chain(named).collect());
     let text = |at: usize| noise.get(at).cloned().unwrap_or_default();
     if let Some(namespace) = changed.metadata.get_mut(JWT) {
@@ -296,7 +338,13 @@ fn nothing_but_what_contracts_name_of_a_request_changes_a_decision() {
         let Some(engine) = engine(&stage) else { return Ok(()) };
         compared.set(compared.get() + 1);
         let changed = with_noise(&stage.request, &noise, port, host);
-        prop_assert_eq!(decide(&engine, &stage.request), decide(&engine, &changed));
+        let other = engine_with(&stage, &token_noise(&noise)).unwrap();
+        let (mut here, mut there) = (decide(&engine, &stage.request), decide(&other, &changed));
+        for record in [&mut here, &mut there] {
+            // What is noted of tokens is for whoever reads the record.
+            record["principal"].as_object_mut().unwrap().remove("tokens").unwrap();
+        }
+        prop_assert_eq!(here, there);
         Ok(())
     });
     println!("I1 over all sources: {} directories compared, of {CASES} cases", compared.get());
@@ -346,7 +394,7 @@ fn an_allow_stands_in_every_world_whatever_source_a_signal_comes_from() {
     println!("I2, I3 over {fresh:?}: {} allowed of {} cases, {} worlds tried", allowed.get(), 2 * CASES, worlds.get());
     result.unwrap();
     assert!(allowed.get() > 200, "too few allows to prove anything: {}", allowed.get());
-    assert_eq!(fresh.len(), 9, "a source that was never fresh proves nothing: {fresh:?}");
+    assert_eq!(fresh.len(), 11, "a source that was never fresh proves nothing: {fresh:?}");
 }
 
 #[test]

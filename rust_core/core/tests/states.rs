@@ -19,7 +19,10 @@ const AGENT: &str = "spiffe://t/agent";
 /// The origins whose values wait in the store, and the signal that each feeds.
 const STORED: [(&str, &str); 3] = [("spiffe://t/mdm", "pushed"), ("poll:zones", "polled"), ("ssf:idp", "streamed")];
 /// The signals that come with the request.
-const ON_REQUEST: [&str; 6] = ["at_time", "from_header", "from_metadata", "from_peer", "from_route", "of_counts"];
+const ON_REQUEST: [&str; 7] =
+    ["at_time", "from_header", "from_metadata", "from_peer", "from_route", "from_token", "of_counts"];
+const TOKEN: &str = "e30.e30.c2ln";
+const OTHER_TOKEN: &str = "e30.e30.c2lo";
 
 const ROUTES: &str = r#"
 routes:
@@ -40,6 +43,7 @@ signals:
   from_route: {type: string, subject: request, sources: [{kind: route, fact: class, assurance: authoritative}], REST}
   from_peer: {type: string, subject: request, sources: [{kind: peer, zones: {office: [10.0.0.0/8]}, assurance: sourced}], REST}
   at_time: {type: string, subject: request, sources: [{kind: time, zone: UTC, windows: {shift: {days: [tue], from: "09:00", to: "11:00"}}, assurance: authoritative}], REST}
+  from_token: {type: string, subject: request, sources: [{kind: token_claim, issuer: i, claim: [a, b], assurance: authoritative}], REST}
   of_counts: {type: long, subject: principal, sources: [{kind: derived, measure: requests, window: 1m, assurance: derived}], REST}
 "#;
 const REST: &str = "description: d, owner: o@x, purpose: p, influence: observe, used_by: [act], review_by: 2099-01-01";
@@ -54,8 +58,14 @@ fn engine() -> Engine {
     let signals = SIGNALS.replace("REST", REST);
     let policies = "permit(principal, action, resource);";
     let texts = Texts { routes: ROUTES, signals: &signals, schema: "entity Workload; entity A;", policies };
-    let snapshot = stage::load(&texts, "t", at(0)).unwrap_or_else(|error| panic!("{error}"));
-    stage::engine(Arc::new(snapshot), 64, InfluenceMode::None)
+    let settings = stage::with_issuer(stage::settings("t"), "i");
+    let snapshot = stage::load_with(&texts, &settings, at(0)).unwrap_or_else(|error| panic!("{error}"));
+    let engine = stage::engine(Arc::new(snapshot), 64, InfluenceMode::None);
+    for (token, word) in [(TOKEN, "x"), (OTHER_TOKEN, "y")] {
+        let claims = json!([[["a", "b"], word]]);
+        stage::prove(&engine, token, "i", &claims, at(0), &json!({}));
+    }
+    engine
 }
 
 fn say(engine: &Engine, value: i64, observed: i64, now: i64) {
@@ -139,12 +149,14 @@ fn what_comes_with_the_request_is_fresh_or_missing_and_two_words_are_disputed() 
     let engine = engine();
     // Counting begins with the first decision that is seen.
     states(&engine, "/none", &[], "", -120);
-    let here = states(&engine, "/facts", &[("x-word", "y")], "10.1.2.3:80", 0);
+    let here = states(&engine, "/facts", &[("x-word", "y"), ("txn-token", TOKEN)], "10.1.2.3:80", 0);
     for name in ON_REQUEST {
         assert_eq!(here[name], "fresh", "{name}");
     }
     let twice = states(&engine, "/facts", &[("x-word", "y"), ("x-word", "z")], "10.1.2.3:80", 0);
     assert_eq!(twice["from_header"], "disputed");
+    let two_tokens = [("txn-token", TOKEN), ("other-token", OTHER_TOKEN)];
+    assert_eq!(states(&engine, "/facts", &two_tokens, "10.1.2.3:80", 0)["from_token"], "disputed");
     let other = self::engine();
     let gone = states(&other, "/none", &[], "192.0.2.1:80", 3_600 * 5);
     for name in ON_REQUEST {

@@ -3,6 +3,7 @@
 #![allow(dead_code, reason = "each test binary uses its own part")]
 
 use serde_json::{Value as Json, json};
+use sha2::{Digest, Sha256};
 use signalwarden_core::{
     change::Change,
     engine::{Engine, Options},
@@ -11,6 +12,10 @@ use signalwarden_core::{
     record::{InfluenceMode, Rendering},
     signals::Admission,
     snapshot::{CoreSettings, Snapshot},
+};
+use signalwarden_core::{
+    identity::{IdentitySource, IssuerTerms, TokenPlace},
+    model::Fingerprint,
 };
 use std::sync::Arc;
 
@@ -42,6 +47,44 @@ pub(crate) fn load_with(texts: &Texts<'_>, settings: &CoreSettings, now: Timesta
 
 pub(crate) fn settings(trust_domain: &str) -> CoreSettings {
     CoreSettings::of(trust_domain)
+}
+
+/// The same, with tokens of one issuer in the headers `txn-token` and `other-token`.
+pub(crate) fn with_issuer(mut settings: CoreSettings, issuer: &str) -> CoreSettings {
+    let place = |header: &str| TokenPlace { header: header.to_owned(), sources: vec![IdentitySource::Oauth] };
+    settings.identity.sources = vec![IdentitySource::EnvoyPeer, IdentitySource::Oauth];
+    settings.identity.tokens = vec![place("txn-token"), place("other-token")];
+    settings.identity.issuers = vec![IssuerTerms {
+        class: "transaction_token".to_owned(),
+        issuer: Some(issuer.to_owned()),
+        audience: vec!["us".to_owned()],
+        terms: "t".to_owned(),
+    }];
+    settings
+}
+
+/// Such a token is known from now on, by a key that its issuer has: it proves no principal, and is valid for a minute.
+pub(crate) fn prove(engine: &Engine, token: &str, issuer: &str, claims: &Json, now: Timestamp, changes: &Json) {
+    engine.set_authority(&format!("keys:{issuer}"), vec!["k 1".to_owned()]);
+    let now_us = now.as_micros();
+    let proof = json!({
+        "v": 1, "digest": Fingerprint(Sha256::digest(token).into()).to_hex(), "class": "transaction_token",
+        "source": "oauth", "issuer": issuer, "terms": "t", "principal": null, "subject": "s", "audience": ["us"],
+        "key_id": "k", "key_set": "r", "rests_on": [[format!("keys:{issuer}"), "k 1"]], "issued_at_us": now_us, "expires_at_us": now_us + 60_000_000,
+        "certificate_sha256": null, "token_id": null, "actor": null, "earlier_actors": [], "interactive": false,
+        "transaction": null, "scope": null, "requester": null, "claims": claims,
+    });
+    let proof = merged(&proof, changes);
+    engine.admit_proofs([proof.to_string().as_bytes()]).unwrap();
+}
+
+/// The first with what the second changes.
+pub(crate) fn merged(first: &Json, changes: &Json) -> Json {
+    let mut all = first.clone();
+    for (key, value) in changes.as_object().unwrap() {
+        all[key] = value.clone();
+    }
+    all
 }
 
 /// A core whose log holds so many records. It has no configuration yet.
