@@ -47,6 +47,7 @@ def test_the_record_names_who_asked_and_the_certificate(
     principal = warden.record(decision_id(answer))["principal"]
     assert principal["id"] == CLIENT
     assert principal["certificate_sha256"] == identity.sha256
+    assert int(principal["serial"], 16) == identity.serial
 
 
 def test_another_policy_decides_the_next_request_of_the_same_certificate(
