@@ -325,6 +325,21 @@ def test_what_is_remembered_is_bounded_and_forgotten() -> None:
     assert never.looks == looks + 2
 
 
+def test_what_was_found_out_before_a_key_moved_is_not_remembered() -> None:
+    slow = Slow()
+    desk = Desk(Engine(), slow)  # type: ignore[arg-type]
+    call = threading.Thread(target=desk.answer, args=(b"r", Pending("a", 1)), daemon=True)
+    call.start()
+    assert until(lambda: slow.under_way == 1)
+    desk.forget()
+    slow.go.set()
+    call.join(5)
+    desk.answer(b"r", Pending("a", 1))
+    assert slow.under_way == 2
+    desk.answer(b"r", Pending("a", 1))
+    assert slow.under_way == 2
+
+
 def test_a_thread_of_many_calls_with_one_new_token_refuses_none(stage: Stage) -> None:
     token = stage.token()
     got: list[str] = []

@@ -164,13 +164,14 @@ class Desk:
             self._count("refused_unseen")
             return unseen
         outcome: Proof | TokenRefused = BROKEN
+        era = self._refused.era
         try:
             outcome = self._validate(credential)
         finally:
             self._places.leave(peer)
             if isinstance(outcome, Proof):
                 self._peers.give_back(peer, good=True)
-        self._note(name, outcome)
+        self._note(name, outcome, era)
         return outcome
 
     def _enter(self, peer: str) -> TokenRefused | None:
@@ -197,13 +198,13 @@ class Desk:
             logger.error("a token could not be validated: %s", type(error).__name__)
             return BROKEN
 
-    def _note(self, name: str, outcome: Proof | TokenRefused) -> None:
+    def _note(self, name: str, outcome: Proof | TokenRefused, era: int) -> None:
         if isinstance(outcome, Proof):
             self._count("accepted")
             return
         self._count(f"refused_{outcome.reason}")
         if not outcome.passing:
-            self._refused.put(name, outcome)
+            self._refused.put(name, outcome, era)
 
     def _count(self, name: str) -> None:
         with self._mutex:
@@ -314,6 +315,12 @@ class _Refused:
         self._clock = clock
         self._mutex = threading.Lock()
         self._known: OrderedDict[str, tuple[float, TokenRefused]] = OrderedDict()
+        self._era = 0
+
+    @property
+    def era(self) -> int:
+        """Another one after each `forget`: what was found out before is then no longer remembered."""
+        return self._era
 
     def get(self, name: str) -> TokenRefused | None:
         with self._mutex:
@@ -323,10 +330,12 @@ class _Refused:
                 return None
             return refused
 
-    def put(self, name: str, refused: TokenRefused) -> None:
+    def put(self, name: str, refused: TokenRefused, era: int) -> None:
         # A new one without traceback: that would keep every frame of the validation alive.
         bare = TokenRefused(refused.reason, refused.detail)
         with self._mutex:
+            if era != self._era:
+                return
             self._known[name] = (self._clock() + REMEMBER_S, bare)
             self._known.move_to_end(name)
             while len(self._known) > MAX_REMEMBERED:
@@ -334,4 +343,5 @@ class _Refused:
 
     def forget(self) -> None:
         with self._mutex:
+            self._era += 1
             self._known.clear()
