@@ -19,8 +19,8 @@ AGENT = "spiffe://prod.example/ns/agents/sa/refund-agent"
 PUBLISHER = "spiffe://prod.example/ns/signals/sa/publisher"
 OPERATOR = "spiffe://prod.example/ns/ops/sa/operator"
 
-# A quarter: long enough to try things, short enough that a forgotten token dies by itself.
-TOKEN_LIFE = timedelta(days=90)
+# A month: long enough to try things, short enough that a forgotten token dies by itself.
+TOKEN_LIFE = timedelta(days=30)
 # A contract is looked at again twice a year.
 REVIEW_AFTER = timedelta(days=180)
 # 256 bits of randomness, as a session token of any strength asks for.
