@@ -5,6 +5,7 @@
 mod certificates;
 
 use certificates::{BEGIN_US, Leaf};
+use proptest::prelude::*;
 use signalwarden_core::identity::{
     ClassLimits, Evidence, Identity, IdentitySettings, IdentitySource, Limit, Proofs, Unestablished,
 };
@@ -170,4 +171,41 @@ fn two_sources_that_disagree_name_nobody() {
     let san = format!("{A},By=spiffe://prod.example/envoy;URI={B}");
     let split = with_xfcc(peer(&san, ""), &[&format!("URI={san}")]);
     assert_eq!(establish(&both, &split).unwrap_err(), Reason::IdentityInvalid);
+}
+
+/// Every value that the header may hold in quotes.
+fn quoted() -> impl Strategy<Value = String> {
+    "[ -~]{0,20}".prop_map(|text| format!("\"{}\"", text.replace('\\', "\\\\").replace('"', "\\\"")))
+}
+
+/// An element that a proxy before ours may have written, or a client made up.
+fn earlier() -> impl Strategy<Value = String> {
+    let key = prop_oneof![Just("By"), Just("URI"), Just("DNS"), Just("X-Other")];
+    proptest::collection::vec((key, quoted()), 1..4).prop_map(|pairs| {
+        let pairs: Vec<String> = pairs.into_iter().map(|(key, value)| format!("{key}={value}")).collect();
+        pairs.join(";")
+    })
+}
+
+proptest! {
+    // INVARIANT I1: of the header the last element's own name counts, and nothing else that stands there.
+    #[test]
+    fn what_else_stands_in_the_header_changes_nobodys_identity(
+        before in proptest::collection::vec(earlier(), 0..4),
+        subject in quoted(),
+        names in proptest::collection::vec("[a-z]{1,8}\\.example", 0..3),
+        in_two_lines in any::<bool>(),
+    ) {
+        let settings = of(&[Xfcc]);
+        let names: String = names.iter().map(|name| format!(";DNS={name}")).collect();
+        let last = format!("By=spiffe://prod.example/envoy;Subject={subject};URI={A}{names}");
+        let plain = establish(&settings, &xfcc(&[&format!("URI={A}")])).unwrap();
+        let all = [before.as_slice(), std::slice::from_ref(&last)].concat();
+        let request = if in_two_lines && !before.is_empty() {
+            xfcc(&[&before.join(","), &last])
+        } else {
+            xfcc(&[&all.join(",")])
+        };
+        prop_assert_eq!(establish(&settings, &request).unwrap(), plain);
+    }
 }
