@@ -154,10 +154,15 @@ class App:
             loaded,
             in_force=in_force,
             clock=self._clock,
-            swap=functools.partial(self._swap, intake, engine, feeds, bundles, identity),
+            swap=functools.partial(self._swap, intake, engine, feeds),
             recorder=recorder,
             count=self._count,
-            on_swapped=[lambda loaded: feeds.adopt(loaded.configuration.describe())],
+            # After the swap: until then nothing counts that only the new settings take.
+            on_swapped=[
+                lambda loaded: bundles.adopt(loaded.settings),
+                identity.adopt,
+                lambda loaded: feeds.adopt(loaded.configuration.describe()),
+            ],
         )
         reloads.record_start()
         tls = DoorTls.of(
@@ -204,20 +209,9 @@ class App:
         stack.callback(watch.stop)
         watch.start()
 
-    def _swap(
-        self,
-        intake: Intake,
-        engine: _core.Engine,
-        feeds: Feeds,
-        bundles: Bundles,
-        identity: Identity,
-        loaded: Loaded,
-    ) -> None:
+    def _swap(self, intake: Intake, engine: _core.Engine, feeds: Feeds, loaded: Loaded) -> None:
         feeds.prepare(loaded.configuration.describe())
         intake.undisturbed(lambda: engine.swap(loaded.configuration))
-        # After the swap: until then nothing counts that only the new settings take.
-        bundles.adopt(loaded.settings)
-        identity.adopt(loaded)
 
     def _identity(
         self, stack: contextlib.ExitStack, loaded: Loaded, engine: _core.Engine, recorder: Recorder

@@ -54,6 +54,7 @@ class Identity:
         self._settings: IdentitySettings | None = None
         self._issuers: Issuers | None = None
         self._admin: Validator | None = None
+        self._ended = False
         self.desk = Desk(engine, Validator(), now_us=clock)
         bundles.on_change(self._bundle_moved)
 
@@ -84,7 +85,8 @@ class Identity:
         return self._admin
 
     def stop(self) -> None:
-        """Ends every thread. May be called twice."""
+        """Ends every thread. No check comes any more, so nothing is withdrawn. May be called twice."""
+        self._ended = True
         with self._mutex:
             issuers, self._issuers, self._settings = self._issuers, None, None
         if issuers is not None:
@@ -94,6 +96,8 @@ class Identity:
 
     def _moved(self, authority: str, members: Sequence[str]) -> None:
         """Hands the state of an authority to the core, whole; from then on nothing rests on what is gone."""
+        if self._ended:
+            return
         if self._engine.set_authority(authority, members=members):
             self.desk.forget()
             self._recorder.change("authority_changed", authority=authority, members=len(members))
