@@ -233,5 +233,5 @@ class BundleSettings(Strict):
     bootstrap: FilePath | None = Field(default=None, description="the first bundle, with `https_spiffe`")
     ca_file: FilePath | None = Field(default=None, description="the only authorities, with `https_web`")
     refresh: Duration | None = Field(
-        default=None, description="how often, where the bundle gives no hint (a file: 10s, an endpoint: 5m)"
+        default=None, description="how often at least (a file: 10s, an endpoint: 5m)"
     )

@@ -91,10 +91,6 @@ def word(known: Sequence[str], later: Sequence[str] = ()) -> BeforeValidator:
     return BeforeValidator(check)
 
 
-def _refuse_any(_: object) -> object:
-    raise not_built("not built yet, leave the key out")
-
-
 def _refuse_insecure(value: object) -> object:
     if value is True:
         raise not_built("plain text outside loopback is not built yet, leave the key out")
@@ -399,12 +395,6 @@ TlsAddress = Annotated[
         {"type": ["string", "null"], "pattern": r"^([0-9.]+|\[[0-9A-Fa-f:.]+\]|localhost):[0-9]+$"}
     ),
 ]
-NotBuilt = Annotated[
-    None,
-    BeforeValidator(_refuse_any),
-    WithJsonSchema({"not": {}, "description": "not built yet: no value is legal"}),
-]
-"""The type of a key that is known, and whose feature is not built yet."""
 Insecure = Annotated[bool, BeforeValidator(_refuse_insecure), WithJsonSchema({"const": False})]
 Duration = Annotated[
     float,
