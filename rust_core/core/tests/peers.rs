@@ -197,8 +197,8 @@ proptest! {
         in_two_lines in any::<bool>(),
     ) {
         let settings = of(&[Xfcc]);
-        let names: String = names.iter().map(|name| format!(";DNS={name}")).collect();
-        let last = format!("By=spiffe://prod.example/envoy;Subject={subject};URI={A}{names}");
+        let own = [format!("By=spiffe://prod.example/envoy;Subject={subject};URI={A}")];
+        let last = own.into_iter().chain(names.iter().map(|name| format!("DNS={name}"))).collect::<Vec<_>>().join(";");
         let plain = establish(&settings, &xfcc(&[&format!("URI={A}")])).unwrap();
         let all = [before.as_slice(), std::slice::from_ref(&last)].concat();
         let request = if in_two_lines && !before.is_empty() {
