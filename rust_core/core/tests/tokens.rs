@@ -313,6 +313,23 @@ fn a_revoked_subject_loses_certificates_that_are_not_known_to_be_newer() {
 }
 
 #[test]
+fn a_revoked_certificate_denies_whichever_source_is_recorded() {
+    let mut tokens_first = settings();
+    tokens_first["identity"]["sources"] = json!(["jwt_svid", "oauth", "envoy_peer"]);
+    for settings in [settings(), tokens_first] {
+        let engine = engine();
+        engine.swap(load(&settings, PERMIT));
+        let both = asking(&[("authorization", &format!("Bearer {TOKEN}"))], AGENT);
+        let change = engine.revoke(&Revoking { subject: Some(AGENT), ..Revoking::default() }, NOW).unwrap();
+        engine.apply(&[change.to_payload()], NOW).unwrap();
+        // The token is newer than the revocation; of the certificate nothing says that it is.
+        admit(&engine, &json!({"issued_at_us": NOW_US + 1}));
+        assert_eq!(reason(&engine, &asking(&[("authorization", &format!("Bearer {TOKEN}"))], "")), "allowed");
+        assert_eq!(reason(&engine, &both), "identity_invalid");
+    }
+}
+
+#[test]
 fn sources_that_name_different_workloads_are_no_identity_and_those_that_agree_are_one() {
     let engine = engine();
     admit(&engine, &json!({}));

@@ -148,11 +148,15 @@ impl Identity {
             };
             return Err(Unestablished::refused(Reason::IdentityMissing, detail));
         };
-        if let Some(other) = all.find(|other| other.principal != first.principal) {
+        let others = all.as_slice();
+        if let Some(other) = others.iter().find(|other| other.principal != first.principal) {
             let detail = format!("`{}` and `{}` name different workloads", first.source, other.source);
             return Err(Unestablished::refused(Reason::IdentityInvalid, detail));
         }
-        self.may_ask(&first, proofs)?;
+        // INVARIANT: whichever of them is recorded, each must count.
+        for evidence in std::iter::once(&first).chain(others) {
+            self.may_ask(evidence, proofs)?;
+        }
         first.proofs = tokens;
         Ok(first)
     }
