@@ -99,6 +99,8 @@ class Configuration:
         """Hex SHA-256 over names and contents of the files and the settings that matter."""
     @property
     def warnings(self) -> list[Finding]: ...
+    def token_claims(self) -> list[tuple[str, list[str]]]:
+        """The claims of tokens that contracts ask for: issuer or trust domain, and the way to the claim."""
     def describe(self) -> bytes:
         """JSON: {"revision", "signals": [contract…], "routes": [...], "policies": [...], "actions": [...]}."""
 
@@ -219,7 +221,7 @@ class Engine:
         self, proof: bytes, *, certificate_sha256: str | None, now_us: int
     ) -> tuple[str | None, tuple[str, str] | None]:
         """The principal of a token that was validated for another door than that of checks, or (reason, sentence)
-        why it does not count. Raises BadInputError."""
+        why it does not count. The evidence is not kept. Raises BadInputError."""
     def is_certificate_revoked(self, *, subject: str, digest: str, issued_at_us: int) -> bool:
         """Whether a certificate that was verified at another door is revoked. Raises BadInputError."""
     def close(self) -> None:

@@ -25,7 +25,7 @@ from signalwarden.files import make_private_directory, why
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-__all__ = ["PEER_CHAIN", "HttpDoor", "HttpTls", "bound", "numeric", "private_socket"]
+__all__ = ["PEER_CHAIN", "HttpDoor", "HttpTls", "bound", "may_be_plain", "numeric", "private_socket"]
 
 CONNECT_TIMEOUT_S: Final = 1.0
 START_TIMEOUT_S: Final = 10.0
@@ -46,6 +46,12 @@ them through; empty if it showed none."""
 def numeric(address: Address) -> Address:
     """`localhost` is 127.0.0.1: with two addresses behind one name, one could be ours and one another's."""
     return Address("127.0.0.1", address.port) if address.host == "localhost" else address
+
+
+def may_be_plain(address: Address, tls: object | None) -> None:
+    """Raises ServerError for an address that others reach without TLS."""
+    if tls is None and not address.is_local:
+        raise ServerError(f"the address `{address}` is not of this machine, it needs TLS")
 
 
 @contextlib.contextmanager
@@ -209,8 +215,7 @@ class HttpDoor:
     """An ASGI application behind uvicorn in a thread of its own."""
 
     def __init__(self, application: Any, address: Address, tls: HttpTls | None = None) -> None:
-        if tls is None and not address.is_local:
-            raise ServerError(f"the address `{address}` is not of this machine, it needs TLS")
+        may_be_plain(address, tls)
         context = tls.context() if tls is not None else None
         self._listener = bound(address)
         self.address = _name_of(self._listener, address)

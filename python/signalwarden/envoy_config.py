@@ -240,8 +240,12 @@ def _read(directory: Path) -> _Directory:
 
 def _identity_headers(settings: Settings) -> tuple[str, ...]:
     """Those that an identity may stand in."""
-    found = {str(entry["header"]) for entry in settings.identity.for_core(bundled=())["tokens"]}
-    return tuple(sorted(found | ({XFCC} if "xfcc" in settings.identity.sources else set())))
+    return tuple(
+        sorted(
+            settings.identity.token_headers().keys()
+            | ({XFCC} if "xfcc" in settings.identity.sources else set())
+        )
+    )
 
 
 def _named(sources: list[dict[str, Any]], kind: str, key: str) -> set[str]:

@@ -9,15 +9,13 @@ import threading
 import time
 from typing import TYPE_CHECKING, Any, Final
 
-import orjson
-
 from signalwarden import outbound
 from signalwarden.errors import BadInputError, KeysError
 from signalwarden.tokens import Desk, Issuers, TokenRefused, Validator
 from signalwarden.tokens.issuers import svid_terms
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Sequence
     from pathlib import Path
 
     from signalwarden import _core
@@ -51,7 +49,6 @@ class Identity:
         self._recorder = recorder
         self._mutex = threading.Lock()
         """Held while a configuration is followed."""
-        self._settings: IdentitySettings | None = None
         self._issuers: Issuers | None = None
         self._admin: Validator | None = None
         self._ended = False
@@ -61,24 +58,28 @@ class Identity:
     def adopt(self, loaded: Loaded) -> None:
         """Follows a configuration. Where its issuers are the same, their keys stay as they are."""
         with self._mutex:
-            settings, before = loaded.settings.identity, self._issuers
-            if before is None or settings != self._settings:
-                self._issuers = Issuers(
-                    settings, root=self._root, fetch=outbound.fetch, tell=self._moved, bundles=self._bundles
-                )
-                if before is not None:
-                    before.stop(but=self._issuers.authorities())
-                self._issuers.start()
-                self._settings = settings
-            issuers = self._issuers
-            assert issuers is not None  # noqa: S101  # for the type checker
+            settings, issuers = loaded.settings.identity, self._issuers
+            if issuers is None or issuers.identity != settings:
+                issuers = self._issuers = self._followed(settings, issuers)
             accepted = frozenset((loaded.settings.trust_domain, *loaded.settings.federates_with))
             self._admin = None
             if settings.admin_audience is not None:
                 terms = svid_terms(settings, (settings.admin_audience,))
                 self._admin = Validator(svids=terms, bundles=self._bundles, accepted=accepted)
-            contracts = orjson.loads(loaded.configuration.describe())["signals"]
-            self.desk.use(issuers.validator(claims_of(contracts), accepted))
+            ways: dict[str, list[tuple[str, ...]]] = {}
+            for issuer, way in loaded.configuration.token_claims():
+                ways.setdefault(issuer, []).append(tuple(way))
+            self.desk.use(issuers.validator(ways, accepted))
+
+    def _followed(self, settings: IdentitySettings, before: Issuers | None) -> Issuers:
+        """The issuers of other settings, in place of those before."""
+        issuers = Issuers(
+            settings, root=self._root, fetch=outbound.fetch, tell=self._moved, bundles=self._bundles
+        )
+        if before is not None:
+            before.stop(but=issuers.authorities())
+        issuers.start()
+        return issuers
 
     def for_admin(self) -> Validator | None:
         """What JWT-SVIDs of clients of the admin API are validated by; None: they are not taken."""
@@ -88,7 +89,7 @@ class Identity:
         """Ends every thread. No check comes any more, so nothing is withdrawn. May be called twice."""
         self._ended = True
         with self._mutex:
-            issuers, self._issuers, self._settings = self._issuers, None, None
+            issuers, self._issuers = self._issuers, None
         if issuers is not None:
             issuers.stop()
 
@@ -163,13 +164,3 @@ def await_svid(bundles: Bundles) -> None:
                 "entry for this process?"
             )
         time.sleep(LOOK_S)
-
-
-def claims_of(contracts: Sequence[Mapping[str, Any]]) -> dict[str, tuple[tuple[str, ...], ...]]:
-    """The claims that contracts ask for, by issuer: a proof holds these and no others."""
-    found: dict[str, set[tuple[str, ...]]] = {}
-    for contract in contracts:
-        for source in contract["sources"]:
-            if source["kind"] == "token_claim":
-                found.setdefault(source["issuer"], set()).add(tuple(source["claim"]))
-    return {issuer: tuple(sorted(ways)) for issuer, ways in found.items()}

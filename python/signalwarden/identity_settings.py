@@ -32,6 +32,7 @@ __all__ = [
     "XfccSettings",
 ]
 
+MICROS = 1_000_000
 MAX_ISSUERS = 32
 """Each has a key set that is kept fresh; an organisation has a handful."""
 MAX_AUDIENCES = 16
@@ -125,14 +126,27 @@ class IssuerSettings(Strict):
         return self.header or HEADERS[self.token_class]
 
 
-class X509Limit(Strict):
+class _Limit(Strict):
+    """What every class's limit has."""
+
+    max_lifetime: Duration
+    max_age: Duration | None
+
+    def micros(self) -> tuple[int, int | None]:
+        """Lifetime and age in microseconds."""
+        return round(self.max_lifetime * MICROS), None if self.max_age is None else round(
+            self.max_age * MICROS
+        )
+
+
+class X509Limit(_Limit):
     """How long a certificate may live, and how old it may be. What is not forwarded can't be looked at."""
 
     max_lifetime: Duration = _span("25h", "from `notBefore` to `notAfter`")
     max_age: Duration | None = Field(default=None, description="since `notBefore`")
 
 
-class JwtSvidLimit(Strict):
+class JwtSvidLimit(_Limit):
     """How long a JWT-SVID may live, and how old it may be."""
 
     max_lifetime: Duration = _span("1h", "from `iat` to `exp`; without `iat`, from now")
@@ -180,41 +194,46 @@ class IdentitySettings(Strict):
         """Whether tokens are looked at in checks."""
         return "jwt_svid" in self.sources or "oauth" in self.sources
 
-    def for_core(self, *, bundled: Sequence[str]) -> dict[str, Any]:
-        """What the core rechecks at each use of an identity."""
+    def token_headers(self) -> dict[str, list[str]]:
+        """Which headers hold tokens, and of which sources."""
         headers: dict[str, list[str]] = {}
-        issuers: list[dict[str, Any]] = []
         if self.jwt_svid is not None and "jwt_svid" in self.sources:
             headers.setdefault(self.jwt_svid.header, []).append("jwt_svid")
+        for name in {entry.header_name for entry in self.oauth if "oauth" in self.sources}:
+            headers.setdefault(name, []).append("oauth")
+        return headers
+
+    def for_core(self, *, bundled: Sequence[str]) -> dict[str, Any]:
+        """What the core rechecks at each use of an identity."""
+        issuers: list[dict[str, Any]] = []
+        if self.jwt_svid is not None and "jwt_svid" in self.sources:
             audience = list(self.jwt_svid.audience)
             issuers.append(
                 {"class": "jwt_svid", "issuer": None, "audience": audience, "terms": self.jwt_svid.terms()}
             )
-        for entry in self.oauth if "oauth" in self.sources else ():
-            if "oauth" not in headers.setdefault(entry.header_name, []):
-                headers[entry.header_name].append("oauth")
-            issuers.append(
-                {
-                    "class": entry.token_class,
-                    "issuer": entry.issuer,
-                    "audience": list(entry.audience),
-                    "terms": entry.terms(),
-                }
-            )
+        issuers += [
+            {
+                "class": entry.token_class,
+                "issuer": entry.issuer,
+                "audience": list(entry.audience),
+                "terms": entry.terms(),
+            }
+            for entry in (self.oauth if "oauth" in self.sources else ())
+        ]
         return {
             "sources": list(self.sources),
             "require_certificate": self.require_certificate,
             "xfcc_by": list(self.xfcc.by),
-            "tokens": [{"header": name, "sources": of} for name, of in sorted(headers.items())],
+            "tokens": [{"header": name, "sources": of} for name, of in sorted(self.token_headers().items())],
             "issuers": issuers,
             "bundled": list(bundled),
             "limits": {name: _limit(getattr(self.limits, name)) for name in LimitSettings.model_fields},
         }
 
 
-def _limit(limit: X509Limit | JwtSvidLimit) -> dict[str, int | None]:
-    micros = [None if span is None else round(span * 1e6) for span in (limit.max_lifetime, limit.max_age)]
-    return {"max_lifetime_us": micros[0], "max_age_us": micros[1]}
+def _limit(limit: _Limit) -> dict[str, int | None]:
+    lifetime, age = limit.micros()
+    return {"max_lifetime_us": lifetime, "max_age_us": age}
 
 
 def _terms(settings: Strict) -> str:

@@ -34,6 +34,7 @@ __all__ = [
     "PublicKey",
     "file_reader",
     "public_key",
+    "read_entries",
     "read_key_set",
     "revision_of",
     "url_reader",
@@ -144,20 +145,29 @@ def revision_of(members: Sequence[str]) -> str:
 # ---------------------------------------------------------------- from bytes to keys
 
 
-def read_key_set(raw: bytes) -> tuple[PublicKey, ...]:
-    """Reads a JWK set. Keys that are no use to us are left out (RFC 7517 section 5): other types, other uses, lengths
-    out of bounds. A private key or a name that stands twice refuses the whole set."""
-    if len(raw) > MAX_KEY_SET_BYTES:
-        raise KeySetError(f"the key set has more than {MAX_KEY_SET_BYTES} bytes")
+def read_entries(
+    raw: bytes, what: str, *, max_bytes: int, max_keys: int
+) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+    """A JWK set as it stands there (RFC 7517 section 5): the whole object, and its entries. `what` names it in what is
+    raised, a KeySetError."""
+    if len(raw) > max_bytes:
+        raise KeySetError(f"{what} has more than {max_bytes} bytes")
     try:
         content = json.loads(raw.decode("utf-8"))
     except (ValueError, RecursionError) as error:
-        raise KeySetError("the key set is not JSON") from error
+        raise KeySetError(f"{what} is not JSON") from error
     entries = content.get("keys") if isinstance(content, dict) else None
     if not isinstance(entries, list) or not all(isinstance(entry, dict) for entry in entries):
-        raise KeySetError('the key set is not an object with a list of objects in `"keys"`')
-    if len(entries) > MAX_KEYS:
-        raise KeySetError(f"the key set has {len(entries)} keys, at most {MAX_KEYS} are read")
+        raise KeySetError(f'{what} is not an object with a list of objects in `"keys"`')
+    if len(entries) > max_keys:
+        raise KeySetError(f"{what} has {len(entries)} keys, at most {max_keys} are read")
+    return content, entries
+
+
+def read_key_set(raw: bytes) -> tuple[PublicKey, ...]:
+    """Reads a JWK set. Keys that are no use to us are left out (RFC 7517 section 5): other types, other uses, lengths
+    out of bounds. A private key or a name that stands twice refuses the whole set."""
+    _, entries = read_entries(raw, "the key set", max_bytes=MAX_KEY_SET_BYTES, max_keys=MAX_KEYS)
     keys = tuple(key for key in map(_read_key, entries) if key is not None)
     names = [(key.kid, key.family, key.algorithm) for key in keys if key.kid is not None]
     if len(set(names)) != len(names):

@@ -27,7 +27,7 @@ from grpc_health.v1.health_pb2_grpc import add_HealthServicer_to_server
 from grpc_reflection.v1alpha import reflection
 
 from signalwarden.config import Address
-from signalwarden.doors import bound, numeric, private_socket
+from signalwarden.doors import bound, may_be_plain, numeric, private_socket
 from signalwarden.errors import ServerError
 from signalwarden.health import Health
 from signalwarden.mtls import Certificates, PeerRefused, Peers
@@ -288,8 +288,7 @@ class FrontDoor:
 
     def _bind(self, address: Address, tls: CheckTls | None) -> Address:
         try:
-            if tls is None and not address.is_local:
-                raise ServerError(f"the address `{address}` is not of this machine, it needs TLS")
+            may_be_plain(address, tls)
             if address.path is not None:
                 with private_socket(address.path):
                     self._server.add_insecure_port(f"unix:{address.path}")

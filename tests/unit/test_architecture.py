@@ -28,6 +28,7 @@ Edges = dict[str, set[str]]
 # Which room of the core names which. Read from the left to the right: a room names only rooms above it.
 ROOMS: Edges = {
     "limits": set(),
+    "locks": set(),
     "reason": set(),
     "findings": set(),
     "error": {"findings"},
@@ -35,8 +36,8 @@ ROOMS: Edges = {
     "document": {"findings", "limits"},
     "change": {"error", "limits", "model"},
     "route": {"document", "findings", "limits", "model", "reason"},
-    "identity": {"change", "limits", "model", "reason"},
-    "signals": {"change", "document", "error", "findings", "limits", "model", "reason", "route"},
+    "identity": {"change", "limits", "locks", "model", "reason"},
+    "signals": {"change", "document", "error", "findings", "limits", "locks", "model", "reason", "route"},
     "policy": {"document", "findings", "limits", "model", "reason"},
     "idle": {"findings", "model", "policy", "signals"},
     "principals": {"findings", "model", "policy", "reason", "route"},
@@ -53,7 +54,7 @@ ROOMS: Edges = {
         "signals",
     },
     "decide": {"model", "policy", "reason", "route"},
-    "record": {"decide", "identity", "model", "policy", "reason", "route", "signals", "snapshot"},
+    "record": {"decide", "identity", "locks", "model", "policy", "reason", "route", "signals", "snapshot"},
     "wire": {"decide", "error", "limits", "model", "reason"},
     "check": {
         "decide",
@@ -68,7 +69,7 @@ ROOMS: Edges = {
         "snapshot",
         "wire",
     },
-    "tally": {"limits", "model", "record", "signals"},
+    "tally": {"limits", "locks", "model", "record", "signals"},
     "engine": {
         "change",
         "check",

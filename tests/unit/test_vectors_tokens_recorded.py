@@ -53,7 +53,7 @@ def test_each_vector_has_its_reason_and_a_record(case: Mapping[str, Any]) -> Non
             told = (credential.digest, refused.reason, refused.detail)
             answer = engine.validated(request, proofs=(), refused=[told])
         else:
-            engine.prove(proof.to_json(), certificate_sha256=None, now_us=NOW_US)
+            asking.admit(engine, proof.to_json(), now_us=NOW_US)
             decision = asking.decide(engine, request)
             assert case["expect"] == "accept"
             assert decision.reason == "allowed"

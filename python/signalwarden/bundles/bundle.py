@@ -16,7 +16,7 @@ from cryptography.x509 import Certificate
 
 from signalwarden.bundles.x509 import MAX_CERTIFICATE_BYTES, certificate
 from signalwarden.errors import KeySetError
-from signalwarden.keysets import MAX_KID_BYTES, PublicKey, public_key
+from signalwarden.keysets import MAX_KID_BYTES, PublicKey, public_key, read_entries
 
 __all__ = ["MAX_BUNDLE_BYTES", "Bundle", "read_bundle", "read_jwt_bundle"]
 
@@ -60,6 +60,15 @@ class Bundle:
         sorted_keys = MappingProxyType(dict(sorted((keys or {}).items())))
         revision = _revision(trust_domain, unique, sorted_keys)
         return Bundle(trust_domain, unique, sorted_keys, sequence, refresh_s, revision)
+
+    def summary(self) -> dict[str, Any]:
+        """For `/readyz`: no certificate, no key."""
+        found: dict[str, Any] = {
+            "revision": self.revision[:12],
+            "certificates": len(self.x509),
+            "jwt_authorities": len(self.jwt),
+        }
+        return found if self.sequence is None else found | {"sequence": self.sequence}
 
     @property
     def vouches(self) -> bool:
@@ -105,18 +114,7 @@ def read_jwt_bundle(raw: bytes) -> Mapping[str, PublicKey]:
 
 
 def _entries(raw: bytes) -> tuple[dict[str, Any], list[dict[str, Any]]]:
-    if len(raw) > MAX_BUNDLE_BYTES:
-        raise KeySetError(f"the bundle has more than {MAX_BUNDLE_BYTES} bytes")
-    try:
-        content = json.loads(raw.decode("utf-8"))
-    except (ValueError, RecursionError) as error:
-        raise KeySetError("the bundle is not JSON") from error
-    entries = content.get("keys") if isinstance(content, dict) else None
-    if not isinstance(entries, list) or not all(isinstance(entry, dict) for entry in entries):
-        raise KeySetError('the bundle is not an object with a list of objects in `"keys"`')
-    if len(entries) > MAX_KEYS:
-        raise KeySetError(f"the bundle has {len(entries)} keys, at most {MAX_KEYS} are read")
-    return content, entries
+    return read_entries(raw, "the bundle", max_bytes=MAX_BUNDLE_BYTES, max_keys=MAX_KEYS)
 
 
 def _is(entry: Mapping[str, Any], use: str) -> bool:

@@ -86,14 +86,7 @@ class Held:
             bundle, error, good_at = self._bundle, self._error, self._good_at
         found: dict[str, Any] = {"live": bundle is not None}
         if bundle is not None and good_at is not None:
-            found |= {
-                "revision": bundle.revision[:12],
-                "age_s": round(self._clock() - good_at, 1),
-                "certificates": len(bundle.x509),
-                "jwt_authorities": len(bundle.jwt),
-            }
-            if bundle.sequence is not None:
-                found["sequence"] = bundle.sequence
+            found |= bundle.summary() | {"age_s": round(self._clock() - good_at, 1)}
         if error is not None:
             found["error"] = error
         return found

@@ -249,11 +249,7 @@ class WorkloadApi:
         bundle = self.bundle(trust_domain)
         found: dict[str, Any] = {"source": "workload_api", "live": bundle is not None}
         if bundle is not None:
-            found |= {
-                "revision": bundle.revision[:12],
-                "certificates": len(bundle.x509),
-                "jwt_authorities": len(bundle.jwt),
-            }
+            found |= bundle.summary()
         for part in (self._x509, self._jwt):
             if (error := part.broken().get(trust_domain)) is not None:
                 found["error"] = error

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import threading
-from base64 import urlsafe_b64decode, urlsafe_b64encode
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, Protocol
@@ -216,11 +215,10 @@ def bound_certificate(claims: Mapping[str, Any], *, must_be_bound: bool) -> str 
         )
     value = confirmation["x5t#S256"]
     try:
-        bare = value.encode("ascii") if isinstance(value, str) else b""
-        digest = urlsafe_b64decode(bare + b"=" * (-len(bare) % 4))
-    except ValueError:
-        digest, bare = b"", b""
-    if len(digest) != SHA256_BYTES or urlsafe_b64encode(digest).rstrip(b"=") != bare:
+        digest = jose.decoded(value.encode(), "the token") if isinstance(value, str) else b""
+    except (jose.MalformedError, UnicodeEncodeError):
+        digest = b""
+    if len(digest) != SHA256_BYTES:
         raise TokenRefused.invalid("`x5t#S256` is no SHA-256 in base64url")
     return digest.hex()
 

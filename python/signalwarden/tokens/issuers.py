@@ -8,9 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Final
 
-from signalwarden.identity_settings import IdentitySettings, IssuerSettings, JwtSvidLimit, KeySource
+from signalwarden.identity_settings import IdentitySettings, IssuerSettings, KeySource
 from signalwarden.keysets import Fetch, KeySet, file_reader, url_reader
 from signalwarden.tokens.jwt_svid import Bundles
 from signalwarden.tokens.status import StatusLists, Tell
@@ -18,8 +17,6 @@ from signalwarden.tokens.terms import SVID_ALGORITHMS, Limits, PrincipalTemplate
 from signalwarden.tokens.validate import NO_BUNDLES, Entry, Validator
 
 __all__ = ["Issuers", "svid_terms"]
-
-MICROS: Final = 1_000_000
 
 
 class Issuers:
@@ -35,7 +32,8 @@ class Issuers:
         bundles: Bundles | None = None,
     ) -> None:
         """`root`: the directory that paths of the settings start from. Nothing is fetched before `start`."""
-        self._identity = identity
+        self.identity = identity
+        """The settings that it follows."""
         self._root = root
         self._fetch = fetch
         self._tell = tell
@@ -51,8 +49,8 @@ class Issuers:
         """`ways`: the claims that contracts ask for, by issuer or trust domain. `accepted`: the trust domains that are
         ours or federated."""
         svids = None
-        if self._identity.jwt_svid is not None and "jwt_svid" in self._identity.sources:
-            svids = svid_terms(self._identity)
+        if self.identity.jwt_svid is not None and "jwt_svid" in self.identity.sources:
+            svids = svid_terms(self.identity)
         return Validator(svids, self._entries, self._bundles or NO_BUNDLES, ways, accepted)
 
     def start(self) -> None:
@@ -102,7 +100,7 @@ class Issuers:
             digest=settings.terms(),
             principal=None if template is None else PrincipalTemplate.parse(template, settings.within),
             must_be_bound=settings.binding == "required",
-            limits=_limits(getattr(self._identity.limits, settings.token_class)),
+            limits=Limits(*getattr(self.identity.limits, settings.token_class).micros()),
             authority=authority,
             has_status=statuses is not None,
         )
@@ -152,12 +150,5 @@ def svid_terms(identity: IdentitySettings, audiences: Sequence[str] | None = Non
         audiences=frozenset(names),
         algorithms=SVID_ALGORITHMS,
         digest=settings.terms() if settings is not None else "",
-        limits=_limits(identity.limits.jwt_svid),
+        limits=Limits(*identity.limits.jwt_svid.micros()),
     )
-
-
-def _limits(limit: JwtSvidLimit) -> Limits:
-    lifetime, age = (
-        None if span is None else round(span * MICROS) for span in (limit.max_lifetime, limit.max_age)
-    )
-    return Limits(lifetime, age)

@@ -107,8 +107,6 @@ def _key(token: jose.Jws, terms: Terms, bundles: Bundles, domain: str) -> tuple[
     bundle: Any = bundles.get(domain)
     if bundle is None:
         # It may be on its way: the answer is not remembered.
-        raise TokenRefused(
-            "trust_domain_unknown", f"there is no trust bundle of {shown(domain)}", passing=True
-        )
+        raise TokenRefused.unknown_domain(f"there is no trust bundle of {shown(domain)}", passing=True)
     keys = _OfBundle(bundle)
     return read.signing_key(token, keys, terms.algorithms, domain), keys.revision

@@ -41,9 +41,9 @@ class TokenRefused(SignalwardenError):
         return cls("token_too_long_lived", detail)
 
     @classmethod
-    def unknown_domain(cls, detail: str) -> Self:
-        """Its trust domain is neither ours nor federated."""
-        return cls("trust_domain_unknown", detail)
+    def unknown_domain(cls, detail: str, *, passing: bool = False) -> Self:
+        """Its trust domain is neither ours nor federated, or has no bundle."""
+        return cls("trust_domain_unknown", detail, passing=passing)
 
     @classmethod
     def class_refused(cls, detail: str) -> Self:

@@ -218,7 +218,7 @@ impl Engine {
     /// Admits the evidence of validated tokens, each one JSON object.
     pub fn admit_proofs<'b>(&self, payloads: impl IntoIterator<Item = &'b [u8]>) -> Result<(), Error> {
         for payload in payloads {
-            self.proofs.apply(Change::proof_from(payload)?);
+            self.proofs.apply(Change::ProofAdmitted(Box::new(change::read_proof(payload)?)));
         }
         Ok(())
     }
@@ -237,19 +237,20 @@ impl Engine {
             .collect()
     }
 
-    /// Whether a token that was validated counts at another door than that of checks: the same look as a check takes.
-    /// Its principal, or why not.
-    pub fn proven(&self, digest: &str, certificate: Option<&str>, now: Timestamp) -> Result<SpiffeId, IdentityRefused> {
-        let unknown =
-            || IdentityRefused { reason: Reason::TokenInvalid, detail: "the token was not validated".to_owned() };
-        let snapshot = self.snapshot().ok_or_else(unknown)?;
-        let digest = Fingerprint::parse(digest).ok_or_else(unknown)?;
-        snapshot.identity.proven(
-            &self.proofs,
-            &digest,
-            certificate.and_then(Fingerprint::parse),
-            self.mark.at_least(now),
-        )
+    /// Whether a token counts that was validated for another door than that of checks: the same look as a check takes,
+    /// at evidence that is not kept. Its principal, or why not.
+    pub fn prove(
+        &self,
+        proof: &[u8],
+        certificate: Option<Fingerprint>,
+        now: Timestamp,
+    ) -> Result<Result<SpiffeId, IdentityRefused>, Error> {
+        let proof = change::read_proof(proof)?;
+        let unready = || IdentityRefused { reason: Reason::NotReady, detail: "no configuration is loaded".to_owned() };
+        let proven = |snapshot: Arc<Snapshot>| {
+            snapshot.identity.proven(&proof, &self.proofs, certificate, self.mark.at_least(now))
+        };
+        Ok(self.snapshot().map_or_else(|| Err(unready()), proven))
     }
 
     /// Whether a certificate that was verified at another door is revoked.

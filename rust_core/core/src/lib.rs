@@ -16,6 +16,7 @@ pub mod findings;
 pub mod identity;
 mod idle;
 pub mod limits;
+mod locks;
 pub mod model;
 pub mod policy;
 pub mod principals;

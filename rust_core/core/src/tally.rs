@@ -1,6 +1,7 @@
 //! What decisions saw of each signal, and what publishers sent: counts for people and metrics. Fed where records are
 //! rendered and where batches are judged, never on the way of an answer.
 
+use crate::locks::lock;
 use crate::{
     limits::{MAX_TALLIED_ORIGINS, MAX_TALLIED_SIGNALS},
     model::{Fact, Origin, SignalName, State, Timestamp},
@@ -9,7 +10,7 @@ use crate::{
 };
 use serde_json::{Map, Value as Json, json};
 use std::collections::BTreeMap;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::Mutex;
 
 /// Every state, in the order of their counts.
 const STATES: [State; 6] =
@@ -204,9 +205,4 @@ fn tenths(tenths: i64) -> Json {
 #[expect(clippy::cast_precision_loss, reason = "a sum for averages")]
 fn seconds(micros: i128) -> f64 {
     micros as f64 / 1e6
-}
-
-/// A panic while a lock was held leaves no half-made count behind: each is one addition.
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -74,6 +74,12 @@ impl Configuration {
         self.snapshot.warnings.iter().cloned().map(Finding::from).collect()
     }
 
+    /// The claims of tokens that contracts ask for: issuer, and the way to the claim.
+    fn token_claims(&self) -> Vec<(String, Vec<String>)> {
+        let claims = self.snapshot.register.claims().into_iter();
+        claims.map(|(issuer, way)| (issuer.into(), way.into_iter().map(String::from).collect())).collect()
+    }
+
     fn describe<'py>(&self, py: Python<'py>) -> Bound<'py, PyBytes> {
         // A large one takes tenths of a second, in which others decide.
         let described = py.detach(|| self.snapshot.describe().to_string());

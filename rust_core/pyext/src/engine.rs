@@ -125,6 +125,12 @@ fn origin(text: &str) -> Result<Origin, Error> {
     Origin::parse(text).map_err(|why| Error::BadInput(format!("the publisher: {why}")))
 }
 
+/// A certificate by its digest, as Python writes it.
+fn certificate(digest: &str) -> Result<Fingerprint, Error> {
+    Fingerprint::parse(digest)
+        .ok_or_else(|| Error::BadInput("the digest of a certificate: expected 64 hex digits".to_owned()))
+}
+
 /// A principal, or the reason and a sentence why there is none.
 type Proven = (Option<String>, Option<(&'static str, String)>);
 
@@ -262,9 +268,11 @@ impl Engine {
         certificate_sha256: Option<&str>,
         now_us: i64,
     ) -> PyResult<Proven> {
-        let admitted = self.core.admit_proofs([&*proof]).map_err(|error| errors::to_python(py, error));
-        let digest = admitted.and_then(|()| Change::digest_of(&proof).map_err(|error| errors::to_python(py, error)))?;
-        Ok(match self.core.proven(&digest, certificate_sha256, Timestamp::from_micros(now_us)) {
+        let certificate = certificate_sha256.map(certificate).transpose();
+        let proven = certificate
+            .and_then(|certificate| self.core.prove(&proof, certificate, Timestamp::from_micros(now_us)))
+            .map_err(|error| errors::to_python(py, error))?;
+        Ok(match proven {
             Ok(principal) => (Some(principal.to_string()), None),
             Err(refused) => (None, Some((refused.reason.code(), refused.detail))),
         })
@@ -272,9 +280,9 @@ impl Engine {
 
     #[pyo3(signature = (*, subject, digest, issued_at_us))]
     fn is_certificate_revoked(&self, py: Python<'_>, subject: &str, digest: &str, issued_at_us: i64) -> PyResult<bool> {
-        let bad = |what: &str| errors::to_python(py, Error::BadInput(format!("{what} of a certificate")));
-        let subject = SpiffeId::parse(subject).map_err(|_| bad("the SPIFFE ID"))?;
-        let digest = Fingerprint::parse(digest).ok_or_else(|| bad("the digest"))?;
+        let bad = |why| errors::to_python(py, Error::BadInput(format!("the SPIFFE ID of a certificate: {why}")));
+        let subject = SpiffeId::parse(subject).map_err(bad)?;
+        let digest = certificate(digest).map_err(|error| errors::to_python(py, error))?;
         Ok(self.core.is_certificate_revoked(&subject, digest, Timestamp::from_micros(issued_at_us)))
     }
 

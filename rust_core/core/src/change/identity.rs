@@ -112,6 +112,11 @@ impl WrittenProof {
     }
 }
 
+/// Reads the evidence of a validated token, which need not say that it is a change.
+pub fn read_proof(payload: &[u8]) -> Result<Proof, Error> {
+    super::read::<WrittenProof>(payload, "proof_admitted")?.into_proof()
+}
+
 /// The state of an authority, whole.
 #[derive(Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]

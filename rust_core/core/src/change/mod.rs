@@ -3,7 +3,7 @@
 
 mod identity;
 
-pub use identity::revocation;
+pub use identity::{read_proof, revocation};
 
 use crate::error::Error;
 use crate::model::names::{EVERYONE, SubjectKind};
@@ -200,7 +200,7 @@ impl Change {
             "signal_published" => read::<WrittenPublication>(payload, &head.change)?.into_change(),
             "publisher_switched" => read::<WrittenSwitch>(payload, &head.change)?.into_change(),
             "stream_moved" => read::<WrittenMove>(payload, &head.change)?.into_change(),
-            "proof_admitted" => Self::proof_from(payload),
+            "proof_admitted" => Ok(Self::ProofAdmitted(Box::new(read_proof(payload)?))),
             "authority_moved" => {
                 let written = read::<identity::WrittenAuthority>(payload, &head.change)?;
                 Ok(Self::AuthorityMoved(AuthorityMoved { name: written.authority, members: written.members }))
@@ -214,22 +214,6 @@ impl Change {
                 Err(Error::BadInput(format!("a kept change is of a kind that this build does not know: `{other}`")))
             }
         }
-    }
-}
-
-impl Change {
-    /// The digest of the token that a proof is about, in hex.
-    pub fn digest_of(proof: &[u8]) -> Result<String, Error> {
-        match Self::proof_from(proof)? {
-            Self::ProofAdmitted(proof) => Ok(proof.digest.to_hex()),
-            _ => Err(bad("proof", "another change")),
-        }
-    }
-
-    /// Reads the evidence of a validated token, which need not say that it is a change.
-    pub fn proof_from(payload: &[u8]) -> Result<Self, Error> {
-        let proof = read::<identity::WrittenProof>(payload, "proof_admitted")?.into_proof()?;
-        Ok(Self::ProofAdmitted(Box::new(proof)))
     }
 }
 

@@ -186,16 +186,17 @@ impl Identity {
     /// for its terms, which are that door's own.
     pub fn proven(
         &self,
+        proof: &Proof,
         proofs: &Proofs,
-        digest: &Fingerprint,
         certificate: Option<Fingerprint>,
         now: Timestamp,
     ) -> Result<SpiffeId, IdentityRefused> {
         let refused = |detail: &str| IdentityRefused { reason: Reason::TokenInvalid, detail: detail.to_owned() };
         let against = Against { identity: self, proofs, certificate, now };
-        let proof = proofs.find(digest).filter(|proof| proofs.hold_all(&proof.rests_on));
-        let proof = proof.ok_or_else(|| refused("the token was not validated"))?;
-        if let Some(objection) = against.objection(&proof) {
+        if !proofs.hold_all(&proof.rests_on) {
+            return Err(refused("what the token was validated by is gone"));
+        }
+        if let Some(objection) = against.objection(proof) {
             return Err(objection);
         }
         proof.principal.clone().ok_or_else(|| refused("the token proves no principal"))
@@ -218,13 +219,7 @@ impl Identity {
         if evidence.class != CredentialClass::X509Svid {
             return Ok(()); // a token's own revocations were looked at
         }
-        let certificate = Credential {
-            digest: evidence.certificate,
-            token_id: None,
-            subjects: [Some(evidence.principal.as_str()), None],
-            issuer: domain,
-            issued_at: evidence.issued_at,
-        };
+        let certificate = Credential::of_certificate(&evidence.principal, evidence.certificate, evidence.issued_at);
         if proofs.is_revoked(&certificate) {
             return refused(Reason::IdentityInvalid, "the certificate has been revoked".to_owned());
         }

@@ -3,13 +3,14 @@
 
 use crate::change::{AuthorityMoved, Change};
 use crate::limits;
+use crate::locks::{read, write};
 use crate::model::{Fingerprint, Proof, Revoked, SpiffeId, Support, Timestamp};
 use foldhash::quality::FixedState;
 use hashbrown::{HashMap, HashSet};
 use serde_json::{Value as Json, json};
 use std::{
     collections::{BTreeMap, VecDeque},
-    sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard},
+    sync::{Arc, RwLock},
 };
 
 /// Proofs, authorities and revocations of a running core.
@@ -55,13 +56,16 @@ pub(super) struct Credential<'a> {
     pub(super) issued_at: Option<Timestamp>,
 }
 
-// A panic while a lock is held leaves nothing half done: each step below is one insertion or removal.
-fn read<T>(lock: &RwLock<T>) -> RwLockReadGuard<'_, T> {
-    lock.read().unwrap_or_else(PoisonError::into_inner)
-}
-
-fn write<T>(lock: &RwLock<T>) -> RwLockWriteGuard<'_, T> {
-    lock.write().unwrap_or_else(PoisonError::into_inner)
+impl<'a> Credential<'a> {
+    /// A certificate, of which less may be known than it says.
+    pub(super) fn of_certificate(
+        subject: &'a SpiffeId,
+        digest: Option<Fingerprint>,
+        issued_at: Option<Timestamp>,
+    ) -> Self {
+        let (subjects, issuer) = ([Some(subject.as_str()), None], subject.trust_domain());
+        Self { digest, token_id: None, subjects, issuer, issued_at }
+    }
 }
 
 impl Proofs {
@@ -81,7 +85,7 @@ impl Proofs {
         match change {
             Change::ProofAdmitted(proof) => self.admit(*proof),
             Change::AuthorityMoved(moved) => {
-                self.move_authority(&moved);
+                self.set_authority(&moved);
             }
             Change::Revoked(revoked) => self.revoke(revoked),
             _ => return false,
@@ -113,7 +117,7 @@ impl Proofs {
     }
 
     /// Puts the state of an authority in place, whole; true if that changes anything.
-    fn move_authority(&self, moved: &AuthorityMoved) -> bool {
+    pub fn set_authority(&self, moved: &AuthorityMoved) -> bool {
         let mut members = HashSet::with_hasher(self.hasher.clone());
         members.extend(moved.members.iter().take(limits::MAX_AUTHORITY_MEMBERS).map(|member| Box::from(&**member)));
         let mut authorities = write(&self.authorities);
@@ -128,11 +132,6 @@ impl Proofs {
         }
         authorities.insert(moved.name.as_str().into(), members);
         true
-    }
-
-    /// The same as `apply`, and whether it changed anything.
-    pub fn set_authority(&self, moved: &AuthorityMoved) -> bool {
-        self.move_authority(moved)
     }
 
     /// Whether an authority has a member.
@@ -166,13 +165,7 @@ impl Proofs {
 
     /// Whether a certificate is revoked.
     pub fn is_certificate_revoked(&self, subject: &SpiffeId, digest: Fingerprint, issued_at: Timestamp) -> bool {
-        self.is_revoked(&Credential {
-            digest: Some(digest),
-            token_id: None,
-            subjects: [Some(subject.as_str()), None],
-            issuer: subject.trust_domain(),
-            issued_at: Some(issued_at),
-        })
+        self.is_revoked(&Credential::of_certificate(subject, Some(digest), Some(issued_at)))
     }
 
     /// Whether there is room for one more.

@@ -2,10 +2,11 @@
 //! counted, and told by the next record that gets through.
 
 use super::Record;
+use crate::locks::lock;
 use std::{
     collections::VecDeque,
     sync::{
-        Mutex, MutexGuard, PoisonError,
+        Mutex, MutexGuard,
         atomic::{AtomicU64, Ordering},
     },
 };
@@ -114,8 +115,7 @@ impl Ring {
     }
 
     fn lock(&self) -> MutexGuard<'_, Waiting> {
-        // A panic while the lock was held can't leave it half changed: each change is one push or one drain.
-        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.waiting)
     }
 }
 

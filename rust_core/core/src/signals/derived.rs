@@ -10,6 +10,7 @@ use super::register::Register;
 use super::sources::{Flow, Source};
 use crate::findings::Findings;
 use crate::limits::{MAX_COUNTED_PRINCIPALS, MAX_SERIES};
+use crate::locks::lock;
 use crate::model::{Span, SpiffeId, Timestamp};
 use crate::reason::Reason;
 use arc_swap::ArcSwap;
@@ -18,7 +19,7 @@ use std::collections::HashMap;
 use std::hash::BuildHasher;
 use std::net::IpAddr;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 
 /// A window is counted in so many buckets: it reaches back at least its whole span, and at most a sixteenth more.
 const BUCKETS: u64 = 16;
@@ -273,13 +274,13 @@ impl Series {
 
     /// Forgets everything, aloud: from here on there is no value until a window has passed.
     fn renew(&self, now: i64) {
-        let _held = self.renewing.lock().unwrap_or_else(PoisonError::into_inner);
+        let _held = lock(&self.renewing);
         if self.latest.load(Ordering::SeqCst) <= now.saturating_add(LEAPT_MICROS) {
             return;
         }
         self.since.store(now, Ordering::SeqCst);
         for shard in &self.shards {
-            let _held = shard.adding.lock().unwrap_or_else(PoisonError::into_inner);
+            let _held = lock(&shard.adding);
             shard.counters.store(Arc::new(HashMap::with_hasher(self.hasher.clone())));
             shard.lost_until.store(UNSET, Ordering::SeqCst);
         }
@@ -302,7 +303,7 @@ impl Series {
         if let Some(known) = shard.counters.load().get(principal) {
             return Arc::clone(known);
         }
-        let _held = shard.adding.lock().unwrap_or_else(PoisonError::into_inner);
+        let _held = lock(&shard.adding);
         let before = shard.counters.load_full();
         if let Some(known) = before.get(principal) {
             return Arc::clone(known);

@@ -11,6 +11,7 @@ use super::sources::{Circumstances, Flow, ReadRequest};
 use super::streams::{Vouched, Vouching};
 use crate::change::{Change, Published};
 use crate::limits;
+use crate::locks::{read, write};
 use crate::model::names::SubjectKind;
 use crate::model::{Assurance, Fact, Origin, SignalName, Span, SpiffeId, State, Subject, Timestamp, Value};
 use hashbrown::{HashTable, hash_table::Entry};
@@ -18,7 +19,7 @@ use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::hash::BuildHasher;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+use std::sync::{Arc, RwLock};
 
 /// Enough that a writer rarely meets a reader, and that growing one shard (which holds its lock) stays
 /// far below the latency budget of a decision even with a million subjects.
@@ -523,14 +524,4 @@ fn held_since(vouched: &Vouched, origin: &Origin, observed_at: Timestamp) -> Tim
     let Origin::Feed(_, feed) = origin else { return observed_at };
     let stream = vouched.stream(feed).filter(|stream| stream.in_sync_since.is_some());
     observed_at.max(stream.and_then(|stream| stream.verified_at).unwrap_or(observed_at))
-}
-
-/// A panic while a lock was held leaves no half-made row behind (each change is one assignment after
-/// another of whole values), so a poisoned lock is as good as any.
-fn read<T>(lock: &RwLock<T>) -> RwLockReadGuard<'_, T> {
-    lock.read().unwrap_or_else(PoisonError::into_inner)
-}
-
-fn write<T>(lock: &RwLock<T>) -> RwLockWriteGuard<'_, T> {
-    lock.write().unwrap_or_else(PoisonError::into_inner)
 }

@@ -3,11 +3,12 @@
 
 use super::store::Known;
 use crate::change::{Published, PublisherSwitched, StreamEvent, StreamMoved};
+use crate::locks::lock;
 use crate::model::names::SubjectKind;
 use crate::model::{FeedName, Origin, SignalName, Timestamp};
 use arc_swap::{ArcSwap, Guard};
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 
 /// The current state, replaced as a whole by each change.
 #[derive(Debug, Default)]
@@ -51,7 +52,7 @@ impl Vouching {
     }
 
     fn change(&self, change: impl FnOnce(&mut Vouched)) {
-        let _one = self.writing.lock().unwrap_or_else(PoisonError::into_inner);
+        let _one = lock(&self.writing);
         let mut next = Vouched::clone(&self.now.load());
         change(&mut next);
         self.now.store(Arc::new(next));
