@@ -78,7 +78,8 @@ _COMMENTS: dict[str, str] = {
         "in which `identity` looks for one. Cookies and other tokens stay here."
     ),
     "metadata_context_namespaces": (
-        "The metadata that signals.yaml names. The filters that write it stand before this one."
+        "The metadata that signals.yaml names, and what the MCP filter saw. The filters that write it stand "
+        "before this one."
     ),
     "encode_raw_headers": "Repeated headers stay apart and bytes stay bytes: one meaning or none.",
     "validate_mutations": "A malformed answer is a 500, never a malformed request to the upstream.",
@@ -93,8 +94,18 @@ _COMMENTS: dict[str, str] = {
     ),
     "request_headers_to_remove": "Nothing here may come from a client.",
     "with_request_body": (
-        "Only where routes.yaml names body arguments: every other route turns it off. It stands here because "
-        "Envoy ignores pack_as_bytes on a route. A larger body is answered 413 before any check."
+        "Only where routes.yaml names body arguments, MCP calls or approvals: every other route turns it "
+        "off. Envoy takes pack_as_bytes from the filter alone. A larger body is answered 413 before any "
+        "check."
+    ),
+    "allow_partial_message": (
+        "An approval is bound to the whole body. One that is too large comes cut off and marked: where a gate "
+        "applies it is denied, on record (`body_incomplete`); where none does, it goes through."
+    ),
+    "max_request_body_size": "As much as the check is sent.",
+    "request_headers_to_add": (
+        "Which tools this caller may use: the answer to tools/list need not name others. Never a client's "
+        "own: it is removed first."
     ),
     "disable_request_body_buffering": "This route needs no body to be decided.",
     "disabled": "Health of the upstream: exact path, GET alone, no check.",
