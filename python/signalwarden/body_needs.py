@@ -37,7 +37,7 @@ def findings(described: Mapping[str, Any]) -> Iterator[Problem]:
     more = len(needing) - len(names)
     said = ", ".join(names) + (f" and {more} more" if more else "")
     message = (
-        f"Envoy must forward the whole body for {said}: an approval is bound to it, and a call whose body is missing "
-        "or cut off is denied `body_incomplete`. `signalwarden envoy config` sees to it; by hand it is `with_request_body`"
+        f"Envoy must forward the whole body for {said}: an approval is bound to it. `signalwarden envoy config` sees "
+        "to it; by hand it is `with_request_body` with `pack_as_bytes: true` and never `allow_partial_message: true`"
     )
     yield Problem("warning", "routes.yaml", needing[0]["line"], 1, "needs_body", message)

@@ -55,7 +55,7 @@ class Options:
     max_stream_duration: timedelta = timedelta(minutes=5)
     request_bodies: bool = True
     """Whether the check is sent the bodies of the routes that need them, and of no others. Without, a request
-    that has a body is denied there: `malformed_request` where it is read, `body_incomplete` where it is to be approved."""
+    that has a body is denied there: `malformed_request` where it is read, `body_incomplete` where it is approved."""
     max_body_bytes: int = 64 * 1024
     mcp_filter: bool = True
     """Whether Envoy's own MCP filter reads the calls of MCP routes, too. False for an Envoy that does not have it: it
@@ -77,8 +77,6 @@ class BodyRoute:
 
     regex: str
     methods: tuple[str, ...]
-    approved: bool
-    """An approval may be asked for: it is bound to the whole body. False: the body is read for its arguments alone."""
     mcp: bool
     """JSON-RPC of the Model Context Protocol."""
 
@@ -149,6 +147,7 @@ def _body_routes(routes: list[dict[str, Any]], gated: frozenset[str]) -> tuple[B
             continue
         args = route.get("args")
         reads = isinstance(args, dict) and bool(args.get("body") or args.get("tool"))
+        # An approval is bound to the whole body.
         approved = route.get("tier") == "approval" or route.get("action") in gated
         mcp = "mcp" in match
         if not (reads or approved or mcp):
@@ -158,7 +157,6 @@ def _body_routes(routes: list[dict[str, Any]], gated: frozenset[str]) -> tuple[B
         found[regex, methods] = BodyRoute(
             regex,
             methods,
-            approved=approved or (before is not None and before.approved),
             mcp=mcp or (before is not None and before.mcp),
         )
     return tuple(found.values())

@@ -20,11 +20,7 @@ from envoy_data_plane.envoy.config.route.v3 import (
     RouteMatch,
     VirtualHost,
 )
-from envoy_data_plane.envoy.extensions.filters.http.ext_authz.v3 import (
-    BufferSettings,
-    CheckSettings,
-    ExtAuthzPerRoute,
-)
+from envoy_data_plane.envoy.extensions.filters.http.ext_authz.v3 import CheckSettings, ExtAuthzPerRoute
 from envoy_data_plane.envoy.extensions.filters.http.mcp.v3 import McpOverride
 from envoy_data_plane.envoy.type.matcher.v3 import RegexMatcher, StringMatcher
 from envoy_data_plane.google.protobuf import Any as ProtoAny
@@ -118,15 +114,6 @@ def _health(path: str, action: RouteAction) -> Route:
 
 def _with_body(number: int, body: BodyRoute, options: Options) -> Route:
     filters: dict[str, ProtoAny] = {}
-    if body.approved:
-        # A body that is too large comes cut off, and marked: an attempt on a gate is denied with a record, and a
-        # large upload to an action whose gate does not apply now goes through.
-        buffer = BufferSettings(
-            max_request_bytes=options.max_body_bytes, allow_partial_message=True, pack_as_bytes=True
-        )
-        filters[EXT_AUTHZ] = ProtoAny.pack(
-            ExtAuthzPerRoute(check_settings=CheckSettings(with_request_body=buffer))
-        )
     if body.mcp and options.mcp_filter:
         parses = McpOverride(max_request_body_size=options.max_body_bytes)
         filters[MCP_FILTER] = ProtoAny.pack(FilterConfig(config=ProtoAny.pack(parses)))

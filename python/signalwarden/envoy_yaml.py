@@ -22,6 +22,7 @@ def to_yaml(message: betterproto2.Message, header: str = "") -> str:
 # Envoy's defaults that carry the weight of a promise: said aloud, so that a reader need not know them.
 _ALOUD: dict[str, dict[str, object]] = {
     "ExtAuthz": {"failure_mode_allow": False, "clear_route_cache": False},
+    "with_request_body": {"allow_partial_message": False},
     "HttpConnectionManager": {
         "forward_client_cert_details": "SANITIZE",
         "merge_slashes": False,
@@ -99,8 +100,8 @@ _COMMENTS: dict[str, str] = {
         "check."
     ),
     "allow_partial_message": (
-        "An approval is bound to the whole body. One that is too large comes cut off and marked: where a gate "
-        "applies it is denied, on record (`body_incomplete`); where none does, it goes through."
+        "Never true: Envoy's mark of a part (x-envoy-auth-partial-body) says false when exactly the limit had "
+        "come, and the rest would go on unseen."
     ),
     "max_request_body_size": "As much as the check is sent.",
     "request_headers_to_add": (
@@ -112,15 +113,15 @@ _COMMENTS: dict[str, str] = {
 }
 
 
-def _spelled_out(value: Any) -> Any:
-    """Adds the defaults of `_ALOUD`, wherever their message stands."""
+def _spelled_out(value: Any, key: str = "") -> Any:
+    """Adds the defaults of `_ALOUD`, wherever their message stands: known by its type, or by the key that holds it."""
     if isinstance(value, list):
         return [_spelled_out(entry) for entry in value]
     if not isinstance(value, dict):
         return value
-    name = str(value.get("@type", "")).rpartition(".")[2]
+    name = str(value.get("@type", "")).rpartition(".")[2] or key
     merged = {**value, **{k: v for k, v in _ALOUD.get(name, {}).items() if k not in value}}
-    return {key: _spelled_out(entry) for key, entry in merged.items()}
+    return {key: _spelled_out(entry, key) for key, entry in merged.items()}
 
 
 def _yaml(value: Any, indent: int = 0, said: set[str] | None = None) -> list[str]:

@@ -8,7 +8,6 @@ from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
-import orjson
 import typer
 
 from signalwarden.cli.options import (
@@ -23,7 +22,7 @@ from signalwarden.cli.options import (
 )
 from signalwarden.decision_log import now_us
 from signalwarden.decision_log.tail import clean
-from signalwarden.errors import BadInputError, ConfigurationError
+from signalwarden.errors import BadInputError, ConfigurationError, sorted_findings
 from signalwarden.terminal import console, count, print_findings, print_json, say
 
 if TYPE_CHECKING:
@@ -134,7 +133,7 @@ def check(
 
 def _checked(directory: Path) -> Report:
     """What a load says. A directory that can't be read at all is an error of the call, not a finding."""
-    from signalwarden import config
+    from signalwarden import body_needs, config
     from signalwarden.reports import Report
 
     try:
@@ -143,8 +142,9 @@ def _checked(directory: Path) -> Report:
         if any(finding.code == "unreadable_directory" for finding in error.findings):
             raise
         return Report(directory, error.findings, [], None)
-    exceptions = orjson.loads(loaded.configuration.describe())["exceptions"]
-    return Report(directory, list(loaded.warnings), exceptions, loaded.configuration.revision)
+    described = loaded.described()
+    findings = sorted_findings([*loaded.warnings, *body_needs.findings(described)])
+    return Report(directory, findings, described["exceptions"], loaded.configuration.revision)
 
 
 def decide(
