@@ -38,6 +38,13 @@ class Outcome(StrEnum):
     DENY = "deny"
 
 
+class Template(StrEnum):
+    """What `init` can make."""
+
+    STARTER = "starter"
+    AGENT_TOOLS = "agent-tools"
+
+
 class Form(StrEnum):
     """How `check` says what it found."""
 
@@ -58,16 +65,22 @@ def init(
     directory: Annotated[
         Path, typer.Argument(metavar="DIR", help="A directory that is empty or not there yet.")
     ],
+    template: Annotated[
+        Template, typer.Option("--template", help="A refund agent and its signals, or an agent's MCP tools.")
+    ] = Template.STARTER,
     as_json: JsonOption = False,
 ) -> None:
-    """Make a directory that works: a refund agent, guarded by signals.
+    """Make a directory that works: a refund agent, guarded by signals, or an agent's tools, guarded by tasks.
 
-    Prints two tokens, once: only their SHA-256 is kept.
+    Prints the tokens of its clients, once: only their SHA-256 is kept.
 
     Example: `signalwarden init refunds`
     """
     from signalwarden import starter
 
+    if template is not Template.STARTER:
+        _init_from(template, directory, as_json=as_json)
+        return
     made = starter.create(directory, now=datetime.now(UTC))
     if as_json:
         print_json({
@@ -87,6 +100,22 @@ def init(
     out.print(f"  {where}signalwarden check")
     out.print("  signalwarden decide --request samples/refund.json --signals samples/signals.json")
     out.print("  signalwarden serve")
+
+
+def _init_from(template: Template, directory: Path, *, as_json: bool) -> None:
+    from signalwarden import starter
+
+    made = starter.create_from(template.value, directory, now=datetime.now(UTC))
+    if as_json:
+        print_json({"directory": str(made.directory), "tokens": made.tokens, "expires": made.expires})
+        return
+    out = console()
+    out.print(
+        f"Made {directory} for trust domain prod.example: start reading at {directory / 'README.md'}.\n"
+    )
+    out.print(f"Tokens of the admin API, shown this once, good until {made.expires:%Y-%m-%d}:")
+    for name, token in made.tokens.items():
+        out.print(f"  {name:<10} {token}")
 
 
 def check(
