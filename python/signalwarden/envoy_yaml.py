@@ -23,6 +23,7 @@ def to_yaml(message: betterproto2.Message, header: str = "") -> str:
 _ALOUD: dict[str, dict[str, object]] = {
     "ExtAuthz": {"failure_mode_allow": False, "clear_route_cache": False},
     "with_request_body": {"allow_partial_message": False},
+    "McpOverride": {"traffic_mode": "PASS_THROUGH"},
     "HttpConnectionManager": {
         "forward_client_cert_details": "SANITIZE",
         "merge_slashes": False,
@@ -103,7 +104,13 @@ _COMMENTS: dict[str, str] = {
         "Never true: Envoy's mark of a part (x-envoy-auth-partial-body) says false when exactly the limit had "
         "come, and the rest would go on unseen."
     ),
-    "max_request_body_size": "As much as the check is sent.",
+    "max_request_body_size": (
+        "As much as the check is sent. On all other routes the MCP filter is off: it would hold up their "
+        "bodies for nothing."
+    ),
+    "traffic_mode": (
+        "What is no JSON-RPC goes on to the check, and is denied there with a record; rejecting it here would leave none."
+    ),
     "request_headers_to_add": (
         "Which tools this caller may use: the answer to tools/list need not name others. Never a client's "
         "own: it is removed first."
