@@ -19,7 +19,7 @@ use crate::{
     wire::{self, AllowAnswer, DenyAnswer, Malformed},
 };
 use serde_json::{Map, Value as Json, json};
-use std::sync::Arc;
+use std::{collections::BTreeSet, sync::Arc};
 
 /// Headers that go no further on an allow: ours, and those by which an upstream may understand another method
 /// or path than the one that was decided on.
@@ -262,6 +262,10 @@ fn query(resolved: &Resolved, evidence: &Evidence, known: Option<&PrincipalRecor
             interactive: evidence.interactive,
             legacy: known.is_some_and(PrincipalRecord::is_legacy),
         },
+        grant: None,
+        chain: None,
+        approved_by: BTreeSet::new(),
+        built_in: None,
     }
 }
 

@@ -27,22 +27,29 @@ impl Denial {
 pub fn admit_grant(route: &Route) -> Result<(), Denial> {
     match route.tier {
         Tier::Jit => Err(Denial::new(Reason::GrantRequired, "the route's tier is jit, and no grant was presented")),
+        Tier::Approval if route.grant_required => {
+            Err(Denial::new(Reason::GrantRequired, "the route says `grant: required`, and no grant was presented"))
+        }
         Tier::Coarse | Tier::Runtime | Tier::Approval => Ok(()),
     }
 }
 
 /// The answer: what policies say first, then the approval that the route's tier needs.
 pub fn decide(route: &Route, verdict: &Verdict) -> Result<Permit, Denial> {
-    conclude(route, verdict.reason)?;
+    conclude(route, verdict.reason, !verdict.gates.is_empty())?;
     Ok(Permit(()))
 }
 
-/// What a route makes of the policies' reason, without a permit: for what would be, too.
-pub fn conclude(route: &Route, reason: Reason) -> Result<(), Denial> {
+/// What a route makes of the policies' reason, without a permit: for what would be, too. `gated`: a policy demands
+/// an approval.
+pub fn conclude(route: &Route, reason: Reason, gated: bool) -> Result<(), Denial> {
     if reason != Reason::Allowed {
         return Err(Denial::new(reason, ""));
     }
     match route.tier {
+        Tier::Coarse | Tier::Runtime if gated => {
+            Err(Denial::new(Reason::ApprovalRequired, "a policy demands an approval"))
+        }
         Tier::Coarse | Tier::Runtime => Ok(()),
         Tier::Approval => Err(Denial::new(Reason::ApprovalRequired, "the route's tier is approval")),
         // `admit_grant` has denied it before; an allow of a jit route without a grant must not exist.

@@ -186,7 +186,9 @@ pub fn render(record: &Record, rendering: &Rendering, shed: bool, out: &mut Vec<
     if let (Some(snapshot), Some((route, observing)), false) = (snapshot, watching, shed) {
         let would = would(&observing, &snapshot.rules, &record.facts);
         policies.would = Some(
-            decide::conclude(route, would.reason).map_or_else(|denial| denial.reason, |()| Reason::Allowed).code(),
+            decide::conclude(route, would.reason, would.gated)
+                .map_or_else(|denial| denial.reason, |()| Reason::Allowed)
+                .code(),
         );
         policies.observed = Some(would.observed.iter().map(|(info, truth)| observed_part(info, truth)).collect());
     }
