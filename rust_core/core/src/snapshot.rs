@@ -224,7 +224,7 @@ impl Snapshot {
                 "route": &*route.label, "match": route.describe_match(), "definition_sha256": route.digest(), "action": route.action.as_str(), "resource_type": &*route.resource_type,
                 "system": route.system.as_deref(), "environment": route.environment.as_ref().map(Environment::as_str), "tier": route.tier.as_str(), "sensitivity": route.sensitivity.as_str(),
                 "facts": route.facts.iter().map(|(name, value)| (name.to_string(), value.to_json())).collect::<serde_json::Map<_, _>>(),
-                "enforce": route.enforce, "line": route.place.line,
+                "grant_required": route.grant_required, "enforce": route.enforce, "line": route.place.line,
             })).collect::<Vec<_>>(),
             "principals": self.policies.records().iter().filter(|listed| listed.record.restricts())
                 .map(principals::describe).collect::<Vec<_>>(),
@@ -322,6 +322,7 @@ fn action_rule(declared: &ActionDecl) -> ActionRule {
     ActionRule {
         id: declared.id.clone(),
         tier: declared.tier,
+        grant_required: declared.grant_required,
         resource_types: declared.resource_types.clone(),
         args: declared.args.iter().map(|(name, arg)| (name.clone(), (arg.kind.clone(), arg.optional))).collect(),
         place: declared.place,

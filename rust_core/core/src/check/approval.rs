@@ -128,7 +128,9 @@ pub(super) fn approve(
     match state {
         ApprovalState::Pending => return denied(Reason::ApprovalRequired, "nobody has answered yet"),
         ApprovalState::Denied => return denied(Reason::ApprovalDenied, ""),
-        ApprovalState::Expired => return denied(Reason::ApprovalExpired, "nobody answered in time, or the yes was not used"),
+        ApprovalState::Expired => {
+            return denied(Reason::ApprovalExpired, "nobody answered in time, or the yes was not used");
+        }
         ApprovalState::Used => return denied(Reason::ApprovalMismatch, "the approval was used before"),
         ApprovalState::Approved => {}
     }
@@ -166,7 +168,9 @@ fn ask(
     let settings = &ground.running.snapshot.approvals;
     let mut words = deciding.words;
     if words.is_empty() {
-        words.push(format!("`{}` wants `{}` of {}", evidence.principal.as_str(), route.action, resolved.resource).into());
+        words.push(
+            format!("`{}` wants `{}` of {}", evidence.principal.as_str(), route.action, resolved.resource).into(),
+        );
     }
     let question = Question {
         id,
@@ -188,7 +192,9 @@ fn ask(
         need: settings.need(&route.action),
     };
     let question = match ground.approvals.ask(question, settings.max_open(), ground.now) {
-        Asked::TooMany => return Denial::new(Reason::ApprovalRequired, "not asked: too many questions are open already"),
+        Asked::TooMany => {
+            return Denial::new(Reason::ApprovalRequired, "not asked: too many questions are open already");
+        }
         Asked::Known(question) => question,
         Asked::New(question) => {
             keeping.changes.push(Change::ApprovalAsked(Box::new(Question::clone(&question))));

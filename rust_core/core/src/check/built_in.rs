@@ -44,12 +44,7 @@ pub(crate) fn decide_built_in(ground: &Ground<'_>, asked: BuiltIn<'_>, refused: 
     record
 }
 
-fn judge(
-    ground: &Ground<'_>,
-    asked: BuiltIn<'_>,
-    refused: Option<Denial>,
-    record: &mut Record,
-) -> Result<(), Denial> {
+fn judge(ground: &Ground<'_>, asked: BuiltIn<'_>, refused: Option<Denial>, record: &mut Record) -> Result<(), Denial> {
     let snapshot = &ground.running.snapshot;
     let BuiltIn { action, resource, request, client, task, .. } = asked;
     let Some(action) = ActionId::parse(action) else {

@@ -5,9 +5,7 @@ use crate::{
     decide::Denial,
     identity::{Evidence, Proofs},
     limits,
-    model::{
-        Call, Fingerprint, Request, State, Subject, Task, Tier, Timestamp, Value, WorkflowId, names::SubjectKind,
-    },
+    model::{Call, Fingerprint, Request, State, Subject, Task, Tier, Timestamp, Value, WorkflowId, names::SubjectKind},
     policy::{ChainView, GrantView},
     reason::Reason,
     record::GrantNote,
@@ -111,7 +109,11 @@ pub(super) fn admit(
 }
 
 /// `context.grant` and `context.chain`, where the action has them.
-pub(super) fn views(route: &Route, admitted: Option<&Admitted>, now: Timestamp) -> (Option<GrantView>, Option<ChainView>) {
+pub(super) fn views(
+    route: &Route,
+    admitted: Option<&Admitted>,
+    now: Timestamp,
+) -> (Option<GrantView>, Option<ChainView>) {
     if wanted(route) != Some(true) {
         return (None, None);
     }

@@ -270,8 +270,8 @@ fn decide_on(
     snapshot.principals.admit(known, &resolved.route, ground.now)?;
     let admitted = grant::admit(ground, resolved, evidence, &request, &mut record.grant)?;
     let admitted = admitted.as_ref();
-    let exact = (resolved.route.tier == Tier::Approval)
-        .then(|| Exact::of(ground, resolved, evidence, admitted, &request));
+    let exact =
+        (resolved.route.tier == Tier::Approval).then(|| Exact::of(ground, resolved, evidence, admitted, &request));
     let mut query = query(resolved, evidence, known, &request.method);
     (query.grant, query.chain) = grant::views(&resolved.route, admitted, ground.now);
     query.approved_by =

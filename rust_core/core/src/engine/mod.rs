@@ -131,7 +131,11 @@ impl Engine {
 
     /// The answer at once, unless something must be kept before.
     fn answered(&self, checked: Checked) -> Look {
-        if checked.keeping().changes.is_empty() { Look::Answer(self.release(checked)) } else { Look::Held(Box::new(checked)) }
+        if checked.keeping().changes.is_empty() {
+            Look::Answer(self.release(checked))
+        } else {
+            Look::Held(Box::new(checked))
+        }
     }
 
     /// Ends a decision that was held: its answer, and what must still be kept.

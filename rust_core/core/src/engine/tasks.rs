@@ -3,7 +3,7 @@
 use super::Engine;
 use crate::{
     change::{Change, StandingLost, WorkflowMoved},
-    check::{self, BuiltIn, Ground, Standing},
+    check::{self, BuiltIn, Standing},
     decide::Denial,
     error::Error,
     limits,
@@ -114,12 +114,7 @@ impl Asking<'_> {
 impl Engine {
     /// Judges a task that a client asks for, by its own bounds and by policy; the decision has its record. `id`: random bits
     /// of the task's id.
-    pub fn propose_task(
-        &self,
-        asked: &[u8],
-        asking: &Asking<'_>,
-        id: [u8; RANDOM_BYTES],
-    ) -> Result<Proposal, Error> {
+    pub fn propose_task(&self, asked: &[u8], asking: &Asking<'_>, id: [u8; RANDOM_BYTES]) -> Result<Proposal, Error> {
         let mut asked = AskedTask::from_json(asked)?;
         let running = self.loaded()?;
         let now = self.mark.advance(asking.now, (asking.ticks)());
@@ -130,23 +125,26 @@ impl Engine {
             .ok_or_else(|| Error::Internal("an id of ours is no id of a task".to_owned()))?;
         let standing = self.standing(Some(&running), now);
         let snapshot = &running.snapshot;
-        let planned =
-            self.tasks.plan(&asked, asking.client, id, &snapshot.routes, &snapshot.tasks, &standing, now);
+        let planned = self.tasks.plan(&asked, asking.client, id, &snapshot.routes, &snapshot.tasks, &standing, now);
         let refused = match &planned {
             Err(Error::Refused(refusal, detail)) => match **refusal {
                 Refusal::DelegationWidens(_) => Some(Denial::new(Reason::DelegationWidens, detail.clone())),
                 // Unknown, ended, not the caller's: whoever asks is told so, and nothing is decided.
                 _ => return planned.map(|planned| Proposal { planned, decision: DecisionId::new(now, asking.random) }),
             },
-            Err(_) => return planned.map(|planned| Proposal { planned, decision: DecisionId::new(now, asking.random) }),
+            Err(_) => {
+                return planned.map(|planned| Proposal { planned, decision: DecisionId::new(now, asking.random) });
+            }
             Ok(_) => None,
         };
         let parent = asked.parent.as_ref();
         let facts = planned.as_ref().ok().and_then(|planned| facts_of(&planned.task, parent));
         let (action, resource, path) = match parent {
-            Some(parent) => {
-                ("task.delegate", ResourceId { kind: "Task".into(), id: parent.shared() }, format!("/v1/tasks/{parent}/delegate"))
-            }
+            Some(parent) => (
+                "task.delegate",
+                ResourceId { kind: "Task".into(), id: parent.shared() },
+                format!("/v1/tasks/{parent}/delegate"),
+            ),
             None => (
                 "task.begin",
                 ResourceId { kind: "TaskType".into(), id: asked.kind.as_str().into() },
@@ -192,7 +190,13 @@ impl Engine {
     }
 
     /// The change that ends all that a principal was given up to a time.
-    pub fn end_tasks_of(&self, principal: &SpiffeId, at: Timestamp, why: &str, now: Timestamp) -> Result<Change, Error> {
+    pub fn end_tasks_of(
+        &self,
+        principal: &SpiffeId,
+        at: Timestamp,
+        why: &str,
+        now: Timestamp,
+    ) -> Result<Change, Error> {
         if why.len() > limits::MAX_COMMENT_BYTES {
             return Err(Error::BadInput(format!("expected a reason of at most {} bytes", limits::MAX_COMMENT_BYTES)));
         }
@@ -209,7 +213,13 @@ impl Engine {
     }
 
     /// The change that approves or ends a workflow.
-    pub fn move_workflow(&self, workflow: &str, state: &str, client: &SpiffeId, now: Timestamp) -> Result<Change, Error> {
+    pub fn move_workflow(
+        &self,
+        workflow: &str,
+        state: &str,
+        client: &SpiffeId,
+        now: Timestamp,
+    ) -> Result<Change, Error> {
         let id = WorkflowId::parse(workflow)
             .ok_or_else(|| Error::BadInput(format!("expected {}, found `{workflow}`", WorkflowId::FORM)))?;
         let approved = match state {
@@ -280,7 +290,9 @@ impl Engine {
         super::bump(&self.counts.decisions, Reason::ALL.iter().position(|r| *r == reason));
         match reason {
             Reason::Allowed => Ok(id),
-            Reason::LogUnavailable => Err(Error::refused(Refusal::LogUnavailable, "the decision could not be recorded")),
+            Reason::LogUnavailable => {
+                Err(Error::refused(Refusal::LogUnavailable, "the decision could not be recorded"))
+            }
             // Its own refusal says more.
             Reason::DelegationWidens => Ok(id),
             reason => {

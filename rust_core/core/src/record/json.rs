@@ -190,7 +190,7 @@ pub fn render(record: &Record, rendering: &Rendering, shed: bool, out: &mut Vec<
     if let (Some(snapshot), Some((route, observing)), false) = (snapshot, watching, shed) {
         let would = would(&observing, &snapshot.rules, &record.facts);
         policies.would = Some(
-            match decide::conclude(route, would.reason, !would.gates.is_empty()) {
+            match decide::conclude(route, would.reason, would.gated) {
                 Ok(Need::Nothing) => Reason::Allowed,
                 Ok(Need::Approval) => Reason::ApprovalRequired,
                 Err(denial) => denial.reason,

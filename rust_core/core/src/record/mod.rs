@@ -3,8 +3,8 @@
 pub mod id;
 mod json;
 mod principal;
-mod task;
 pub mod ring;
+mod task;
 
 pub use id::DecisionId;
 pub(crate) use json::determines;
