@@ -1,13 +1,19 @@
 //! What a running core learns beside its configuration: one ordered stream of small, versioned changes.
 //! Persistence is that stream written down; a restart is it read back.
 
+mod approvals;
 mod identity;
+mod tasks;
 
+pub use approvals::ApprovalUsed;
 pub use identity::{read_proof, revocation};
+pub use tasks::{StandingLost, TaskEnded, TreeTouched, WorkflowMoved};
 
 use crate::error::Error;
 use crate::model::names::{EVERYONE, SubjectKind};
-use crate::model::{FeedName, Origin, Proof, Revoked, SignalName, SignalType, Subject, Timestamp, Value};
+use crate::model::{
+    Answer, FeedName, Origin, Proof, Question, Revoked, SignalName, SignalType, Subject, Task, Timestamp, Value,
+};
 use serde::{Deserialize, Serialize};
 use serde_json::Value as Json;
 
@@ -29,6 +35,22 @@ pub enum Change {
     AuthorityMoved(AuthorityMoved),
     /// Something does not count any more.
     Revoked(Revoked),
+    /// A task began, and its grant was issued.
+    TaskBegun(Box<Task>),
+    /// A task ended before its time.
+    TaskEnded(TaskEnded),
+    /// A task, or one below it, touched a system or a sensitivity for the first time.
+    TreeTouched(TreeTouched),
+    /// A workflow was approved or ended.
+    WorkflowMoved(WorkflowMoved),
+    /// What a principal was given up to a time counts no more.
+    StandingLost(StandingLost),
+    /// Somebody is asked about one exact call.
+    ApprovalAsked(Box<Question>),
+    /// Somebody answered.
+    ApprovalAnswered(Answer),
+    /// A yes was used for its call, or given back unused.
+    ApprovalUsed(ApprovalUsed),
     /// Time was seen to be at least this: ages and expiries never run backwards, restarts included.
     TimeMark {
         /// The high-water mark.
@@ -133,6 +155,14 @@ impl Change {
             Self::ProofAdmitted(proof) => format!("proof {:?}", proof.digest),
             Self::AuthorityMoved(moved) => format!("authority {}", moved.name),
             Self::Revoked(revoked) => key_of(revoked),
+            Self::TaskBegun(task) => format!("task {}", task.id),
+            Self::TaskEnded(ended) => format!("task_end {}", ended.id),
+            Self::TreeTouched(touched) => format!("touched {}", touched.root),
+            Self::WorkflowMoved(moved) => format!("workflow {}", moved.id),
+            Self::StandingLost(lost) => format!("standing {}", lost.principal.as_str()),
+            Self::ApprovalAsked(question) => format!("approval {}", question.id),
+            Self::ApprovalAnswered(answer) => format!("approval_answer {} {}", answer.id, answer.by),
+            Self::ApprovalUsed(used) => format!("approval_used {}", used.id),
             Self::TimeMark { .. } => "time".to_owned(),
         }
     }
@@ -146,6 +176,14 @@ impl Change {
             | Self::ProofAdmitted(_)
             | Self::AuthorityMoved(_)
             | Self::Revoked(_)
+            | Self::TaskBegun(_)
+            | Self::TaskEnded(_)
+            | Self::TreeTouched(_)
+            | Self::WorkflowMoved(_)
+            | Self::StandingLost(_)
+            | Self::ApprovalAsked(_)
+            | Self::ApprovalAnswered(_)
+            | Self::ApprovalUsed(_)
             | Self::TimeMark { .. } => true,
         }
     }
@@ -178,6 +216,14 @@ impl Change {
                 members: moved.members.clone(),
             }),
             Self::Revoked(revoked) => serde_json::to_vec(&identity::WrittenRevocation::from(revoked)),
+            Self::TaskBegun(task) => serde_json::to_vec(&tasks::WrittenTask::from(&**task)),
+            Self::TaskEnded(ended) => serde_json::to_vec(&tasks::WrittenEnd::from(ended)),
+            Self::TreeTouched(touched) => serde_json::to_vec(&tasks::WrittenTouch::from(touched)),
+            Self::WorkflowMoved(moved) => serde_json::to_vec(&tasks::WrittenWorkflow::from(moved)),
+            Self::StandingLost(lost) => serde_json::to_vec(&tasks::WrittenLoss::from(lost)),
+            Self::ApprovalAsked(question) => serde_json::to_vec(&approvals::WrittenQuestion::from(&**question)),
+            Self::ApprovalAnswered(answer) => serde_json::to_vec(&approvals::WrittenAnswer::from(answer)),
+            Self::ApprovalUsed(used) => serde_json::to_vec(&approvals::WrittenUse::from(used)),
             Self::TimeMark { at } => {
                 serde_json::to_vec(&WrittenTimeMark { v: VERSION, change: Kind::TimeMark, at_us: at.as_micros() })
             }
@@ -206,6 +252,14 @@ impl Change {
                 Ok(Self::AuthorityMoved(AuthorityMoved { name: written.authority, members: written.members }))
             }
             "revoked" => read::<identity::WrittenRevocation>(payload, &head.change)?.into_change(),
+            "task_begun" => read::<tasks::WrittenTask>(payload, &head.change)?.into_change(),
+            "task_ended" => read::<tasks::WrittenEnd>(payload, &head.change)?.into_change(),
+            "tree_touched" => read::<tasks::WrittenTouch>(payload, &head.change)?.into_change(),
+            "workflow_moved" => read::<tasks::WrittenWorkflow>(payload, &head.change)?.into_change(),
+            "standing_lost" => read::<tasks::WrittenLoss>(payload, &head.change)?.into_change(),
+            "approval_asked" => read::<approvals::WrittenQuestion>(payload, &head.change)?.into_change(),
+            "approval_answered" => read::<approvals::WrittenAnswer>(payload, &head.change)?.into_change(),
+            "approval_used" => read::<approvals::WrittenUse>(payload, &head.change)?.into_change(),
             "time_mark" => {
                 let written: WrittenTimeMark = read(payload, &head.change)?;
                 Ok(Self::TimeMark { at: Timestamp::from_micros(written.at_us) })
@@ -242,6 +296,14 @@ enum Kind {
     ProofAdmitted,
     AuthorityMoved,
     Revoked,
+    TaskBegun,
+    TaskEnded,
+    TreeTouched,
+    WorkflowMoved,
+    StandingLost,
+    ApprovalAsked,
+    ApprovalAnswered,
+    ApprovalUsed,
     TimeMark,
 }
 

@@ -270,6 +270,12 @@ impl Sensitivity {
     /// Every value, with the word that files use.
     pub const ALL: &'static [(&'static str, Self)] =
         &[("low", Self::Low), ("medium", Self::Medium), ("high", Self::High)];
+
+    /// Reads the word.
+    pub fn parse(word: &str) -> Option<Self> {
+        Self::ALL.iter().find(|(known, _)| *known == word).map(|(_, v)| *v)
+    }
+
     /// The word that files use.
     pub fn as_str(self) -> &'static str {
         Self::ALL.iter().find(|(_, v)| *v == self).map_or("", |(word, _)| word)

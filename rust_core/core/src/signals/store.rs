@@ -185,8 +185,8 @@ impl Store {
             Change::SignalPublished(published) => self.hear(published),
             Change::PublisherSwitched(switched) => self.vouching.switch(switched),
             Change::StreamMoved(moved) => self.vouching.moved(moved),
-            // Learnt of identities, or of time.
-            Change::ProofAdmitted(_) | Change::AuthorityMoved(_) | Change::Revoked(_) | Change::TimeMark { .. } => {}
+            // Learnt of identities, tasks, approvals, or of time.
+            _ => {}
         }
     }
 
