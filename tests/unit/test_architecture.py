@@ -136,6 +136,7 @@ LAYERS: tuple[set[str], ...] = (
         *("register_document", "register_view", "approve"),
         "demo_stage",
     },
+    {"demo_agent"},
     {"app", "demo"},
     {"cli"},
 )
