@@ -1,5 +1,5 @@
-"""The demo: a refund agent, the real Envoy with mutual TLS, and what becomes of its requests as signals change. A second
-story, of an agent's task and its tools, is in `demo_agent.py`.
+"""The demo: a refund agent, the real Envoy with mutual TLS, and what becomes of its requests as signals change.
+The second story, of an agent's task and its tools, is in `demo_agent.py`.
 
 The story is a list of steps; each is one HTTPS request, checked against what it should come to. What the decision
 point says is read where an operator would read it: in the answer, in the decision log and in Envoy's access log.

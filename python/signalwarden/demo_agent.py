@@ -1,7 +1,7 @@
 """The second story of the demo: an agent's task, its tools in two systems, and the gate between them.
 
-The tools are called as an MCP client calls them, JSON-RPC over HTTPS, through the real Envoy; the upstream only says what
-reached it. `envoy/mcp/` has a real server of tools.
+The tools are called as an MCP client calls them, JSON-RPC over HTTPS, through the real Envoy; the upstream only says
+what reached it. `envoy/mcp/` has a real server of tools.
 """
 
 from __future__ import annotations

@@ -109,7 +109,8 @@ _COMMENTS: dict[str, str] = {
         "bodies for nothing."
     ),
     "traffic_mode": (
-        "What is no JSON-RPC goes on to the check, and is denied there with a record; rejecting it here would leave none."
+        "What is no JSON-RPC goes on to the check, and is denied there with a record; rejecting it here "
+        "would leave none."
     ),
     "request_headers_to_add": (
         "Which tools this caller may use: the answer to tools/list need not name others. Never a client's "
