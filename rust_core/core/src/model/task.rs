@@ -2,7 +2,9 @@
 //! its token alone.
 
 use super::{
-    ActionId, Environment, Fingerprint, ResourceId, Sensitivity, SpiffeId, Timestamp, names::is_entity_type, time::Span,
+    ActionId, Environment, Fingerprint, ResourceId, Sensitivity, SpiffeId, Timestamp,
+    names::is_entity_type,
+    time::Span,
 };
 use crate::limits;
 use std::{collections::BTreeSet, fmt, sync::Arc};

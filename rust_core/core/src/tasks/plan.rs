@@ -2,7 +2,6 @@
 //! nothing of a child goes beyond its parent. Policies are asked elsewhere.
 
 use super::{Image, Kept, Support, TaskSettings, TaskState, Tasks};
-use crate::change::TaskEnded;
 use crate::error::Error;
 use crate::limits;
 use crate::locks::read;
@@ -10,6 +9,7 @@ use crate::model::{
     ActionId, Dimension, Ending, Environment, Fingerprint, ResourceScope, Scope, Sensitivity, Span, SpiffeId, Task,
     TaskId, TaskType, Timestamp, WorkflowId,
 };
+use crate::change::TaskEnded;
 use crate::refusal::Refusal;
 use crate::route::Routes;
 use serde::Deserialize;
@@ -139,7 +139,7 @@ impl Tasks {
         id: TaskId,
         routes: &Routes,
         settings: &TaskSettings,
-        support: &Support<'_>,
+        support: &dyn Support,
         now: Timestamp,
     ) -> Result<Planned, Error> {
         let image = read(&self.0);
@@ -187,7 +187,7 @@ impl Tasks {
     }
 
     /// Whether a planned task could still begin: between plan and issue anything may have ended.
-    pub fn recheck(&self, task: &Task, support: &Support<'_>, now: Timestamp) -> Result<(), Error> {
+    pub fn recheck(&self, task: &Task, support: &dyn Support, now: Timestamp) -> Result<(), Error> {
         let image = read(&self.0);
         if let Some(parent) = &task.parent {
             let kept = image.tasks.get(parent).ok_or_else(unknown)?;
@@ -210,7 +210,7 @@ impl Tasks {
         how: Ending,
         client: &SpiffeId,
         is_operator: bool,
-        support: &Support<'_>,
+        support: &dyn Support,
         now: Timestamp,
     ) -> Result<TaskEnded, Error> {
         let image = read(&self.0);
@@ -245,7 +245,7 @@ fn parent_of(
     image: &Image,
     id: &TaskId,
     client: &SpiffeId,
-    support: &Support<'_>,
+    support: &dyn Support,
     now: Timestamp,
 ) -> Result<Arc<Kept>, Error> {
     let kept = image.tasks.get(id).cloned().ok_or_else(unknown)?;
