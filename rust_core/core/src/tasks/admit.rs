@@ -51,7 +51,7 @@ impl Tasks {
     pub fn admit(
         &self,
         presented: &Presented<'_>,
-        support: &Support<'_>,
+        support: &dyn Support,
         now: Timestamp,
     ) -> Result<Admitted, GrantRefused> {
         let image = read(&self.0);

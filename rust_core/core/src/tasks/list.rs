@@ -21,7 +21,7 @@ pub struct Wanted<'a> {
 
 impl Tasks {
     /// The tasks that are wanted, newest first.
-    pub fn list(&self, wanted: &Wanted<'_>, support: &Support<'_>, now: Timestamp) -> Json {
+    pub fn list(&self, wanted: &Wanted<'_>, support: &dyn Support, now: Timestamp) -> Json {
         let image = read(&self.0);
         let fits = |kept: &&Arc<Kept>| {
             wanted.id.is_none_or(|id| kept.task.id.as_str() == id)

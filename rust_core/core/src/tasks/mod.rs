@@ -53,12 +53,12 @@ pub struct Kept {
 }
 
 /// What else a task stands on, that other rooms know.
-#[derive(Clone, Copy)]
-pub struct Support<'a> {
+pub trait Support {
     /// Whether a revocation names its grant, or its principal.
-    pub is_revoked: &'a dyn Fn(&Task) -> bool,
+    fn is_revoked(&self, task: &Task) -> bool;
+
     /// Whether the orchestrator's signal says, fresh, that a workflow is approved.
-    pub is_vouched_for: &'a dyn Fn(&WorkflowId) -> bool,
+    fn is_vouched_for(&self, workflow: &WorkflowId) -> bool;
 }
 
 /// How a task stands.
@@ -127,7 +127,7 @@ impl Image {
     }
 
     /// How a task stands, those above it left aside.
-    fn own_state(&self, kept: &Kept, support: &Support<'_>, now: Timestamp) -> TaskState {
+    fn own_state(&self, kept: &Kept, support: &dyn Support, now: Timestamp) -> TaskState {
         let task = &kept.task;
         if let Some(ended) = self.ended.get(&task.id) {
             return match ended.how {
@@ -135,7 +135,7 @@ impl Image {
                 Ending::Revoked => TaskState::Revoked,
             };
         }
-        if self.lost.get(&task.principal).is_some_and(|lost| task.begun_at <= lost.at) || (support.is_revoked)(task) {
+        if self.lost.get(&task.principal).is_some_and(|lost| task.begun_at <= lost.at) || support.is_revoked(task) {
             return TaskState::StandingLost;
         }
         if let Some(workflow) = &task.workflow {
@@ -149,11 +149,11 @@ impl Image {
     }
 
     /// How a workflow stands for a task that began then.
-    fn workflow_state(&self, id: &WorkflowId, begun_at: Timestamp, support: &Support<'_>) -> TaskState {
+    fn workflow_state(&self, id: &WorkflowId, begun_at: Timestamp, support: &dyn Support) -> TaskState {
         match self.workflows.get(id) {
             Some(known) if known.approved && known.ended_at.is_none_or(|ended| begun_at > ended) => {
                 // INVARIANT I2: what a signal said counts only while the signal does.
-                if known.by_signal && !(support.is_vouched_for)(id) {
+                if known.by_signal && !support.is_vouched_for(id) {
                     TaskState::WorkflowUnknown
                 } else {
                     TaskState::Live
@@ -164,7 +164,7 @@ impl Image {
     }
 
     /// How a task stands with all that stands above it.
-    fn state(&self, kept: &Arc<Kept>, support: &Support<'_>, now: Timestamp) -> TaskState {
+    fn state(&self, kept: &Arc<Kept>, support: &dyn Support, now: Timestamp) -> TaskState {
         match self.own_state(kept, support, now) {
             TaskState::Live => {}
             other => return other,
