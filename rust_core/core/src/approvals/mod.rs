@@ -183,11 +183,7 @@ impl Approvals {
                 }
             }
         };
-        Known::Asked {
-            question: Arc::clone(&entry.question),
-            state: entry.state(now),
-            approved_by: entry.approvers(),
-        }
+        Known::Asked { question: Arc::clone(&entry.question), state: entry.state(now), approved_by: entry.approvers() }
     }
 
     /// Asks, at once and in memory. Two decisions that ask the same at once get one question.

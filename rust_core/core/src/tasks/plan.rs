@@ -2,6 +2,7 @@
 //! nothing of a child goes beyond its parent. Policies are asked elsewhere.
 
 use super::{Image, Kept, Support, TaskSettings, TaskState, Tasks};
+use crate::change::TaskEnded;
 use crate::error::Error;
 use crate::limits;
 use crate::locks::read;
@@ -9,7 +10,6 @@ use crate::model::{
     ActionId, Dimension, Ending, Environment, Fingerprint, ResourceScope, Scope, Sensitivity, Span, SpiffeId, Task,
     TaskId, TaskType, Timestamp, WorkflowId,
 };
-use crate::change::TaskEnded;
 use crate::refusal::Refusal;
 use crate::route::Routes;
 use serde::Deserialize;
