@@ -84,10 +84,10 @@ fn its_loss_asks(slice: &dyn Slice, verdict: &Verdict, signal: SignalIndex) -> b
     }
     let policies = || verdict.truths.iter().enumerate().map(|(at, truth)| (slice.info(at), truth));
     let gated = |info: &PolicyInfo| info.require_approval.is_some();
-    let asked_in_any_case = policies().any(|(info, t)| info.effect == Effect::Forbid && gated(info) && *t == Truth::Certain)
-        || !policies().any(|(info, t)| {
-            info.effect == Effect::Permit && !gated(info) && matches!(t, Truth::Certain | Truth::May)
-        });
+    let asked_in_any_case = policies()
+        .any(|(info, t)| info.effect == Effect::Forbid && gated(info) && *t == Truth::Certain)
+        || !policies()
+            .any(|(info, t)| info.effect == Effect::Permit && !gated(info) && matches!(t, Truth::Certain | Truth::May));
     let carried = policies().any(|(info, t)| info.effect == Effect::Permit && !gated(info) && *t == Truth::Certain);
     !asked_in_any_case
         && policies().any(|(info, truth)| {

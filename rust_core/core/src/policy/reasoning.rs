@@ -1,7 +1,9 @@
 //! Three-valued evaluation: what holds whatever the unavailable and self-asserted signals are
 //! (DESIGN section 6, step 5). Independent of the engine that judges one policy in one world.
 
-use super::{Effect, Facts, Judged, PolicyInfo, Seen, SignalIndex, SignalRule, Slice, Standing, standing, withdrawn_is_absent};
+use super::{
+    Effect, Facts, Judged, PolicyInfo, Seen, SignalIndex, SignalRule, Slice, Standing, standing, withdrawn_is_absent,
+};
 use crate::{
     limits::MAX_MIXES,
     model::{Fact, Influence, SignalName, State, WhenUnavailable},
