@@ -17,7 +17,8 @@ from signalwarden.admin_client import AdminClient
 from signalwarden.config import Address, Right
 from signalwarden.doors import HttpDoor
 from signalwarden.errors import ServerError
-from tests.unit.test_admin import BATCH, SECRET, FakeServices
+from tests.fake_services import SECRET, FakeServices
+from tests.unit.test_admin import BATCH
 
 
 @pytest.fixture
