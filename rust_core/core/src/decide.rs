@@ -1,6 +1,8 @@
 //! From a verdict to an answer: tiers, and the permit without which no allow can be encoded.
 
-use crate::{model::Tier, policy::reasoning::Verdict, reason::Reason, route::Route};
+use crate::{
+    approvals::Claimed, model::Tier, policy::reasoning::Verdict, reason::Reason, route::Route, tasks::Admitted,
+};
 
 /// Proof that this decision is an allow. Only this file can make one, and `wire::encode_allow` needs it.
 #[derive(Debug)]
@@ -22,32 +24,41 @@ impl Denial {
     }
 }
 
-/// The grant that the route's tier needs, before any policy is asked (DESIGN section 3). Grants are not
-/// issued by this version, so none can be presented.
-pub fn admit_grant(route: &Route) -> Result<(), Denial> {
-    match route.tier {
-        Tier::Jit => Err(Denial::new(Reason::GrantRequired, "the route's tier is jit, and no grant was presented")),
-        Tier::Coarse | Tier::Runtime | Tier::Approval => Ok(()),
+/// What an allow of the policies still needs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Need {
+    /// Nothing more.
+    Nothing,
+    /// Somebody's yes to this exact call.
+    Approval,
+}
+
+/// What a route makes of the policies' reason, without a permit: for what would be, too. `gated`: a policy that decides
+/// demands an approval.
+pub fn conclude(route: &Route, reason: Reason, gated: bool) -> Result<Need, Denial> {
+    match reason {
+        Reason::Allowed if gated || route.tier == Tier::Approval => Ok(Need::Approval),
+        Reason::Allowed => Ok(Need::Nothing),
+        other => Err(Denial::new(other, "")),
     }
 }
 
-/// The answer: what policies say first, then the approval that the route's tier needs.
-pub fn decide(route: &Route, verdict: &Verdict) -> Result<Permit, Denial> {
-    conclude(route, verdict.reason)?;
+/// The permit: what policies say first, then the grant and the approval that the tier and the policies need.
+pub fn permit(
+    route: &Route,
+    verdict: &Verdict,
+    admitted: Option<&Admitted>,
+    claimed: Option<&Claimed>,
+) -> Result<Permit, Denial> {
+    let need = conclude(route, verdict.reason, !verdict.gates.is_empty())?;
+    // The way of a request has denied both before; an allow without them must not exist.
+    if admitted.is_none() && (route.tier == Tier::Jit || route.grant_required) {
+        return Err(Denial::new(Reason::GrantRequired, "the route needs a grant"));
+    }
+    if claimed.is_none() && need == Need::Approval {
+        return Err(Denial::new(Reason::ApprovalRequired, "the call needs an approval"));
+    }
     Ok(Permit(()))
-}
-
-/// What a route makes of the policies' reason, without a permit: for what would be, too.
-pub fn conclude(route: &Route, reason: Reason) -> Result<(), Denial> {
-    if reason != Reason::Allowed {
-        return Err(Denial::new(reason, ""));
-    }
-    match route.tier {
-        Tier::Coarse | Tier::Runtime => Ok(()),
-        Tier::Approval => Err(Denial::new(Reason::ApprovalRequired, "the route's tier is approval")),
-        // `admit_grant` has denied it before; an allow of a jit route without a grant must not exist.
-        Tier::Jit => Err(Denial::new(Reason::GrantRequired, "the route's tier is jit")),
-    }
 }
 
 /// The permit of a denial that is not enforced: the route says `enforce: false`, and the reason is one of those that

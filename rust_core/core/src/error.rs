@@ -1,6 +1,7 @@
 //! The crate's one error, grouped by whose fault it is.
 
 use crate::findings::Finding;
+use crate::refusal::Refusal;
 use std::fmt;
 
 /// What can go wrong outside a decision. A decision itself never fails: it is a deny with a reason.
@@ -10,8 +11,17 @@ pub enum Error {
     Configuration(Vec<Finding>),
     /// The caller of a function that takes outside input: one sentence.
     BadInput(String),
+    /// The caller of a function about tasks or approvals: what it asks for is not to be had. Why, and one sentence.
+    Refused(Box<Refusal>, String),
     /// Ours: an invariant did not hold.
     Internal(String),
+}
+
+impl Error {
+    /// A refusal with its sentence.
+    pub fn refused(refusal: Refusal, detail: impl Into<String>) -> Self {
+        Self::Refused(Box::new(refusal), detail.into())
+    }
 }
 
 impl fmt::Display for Error {
@@ -26,7 +36,7 @@ impl fmt::Display for Error {
                 }
                 Ok(())
             }
-            Self::BadInput(sentence) | Self::Internal(sentence) => f.write_str(sentence),
+            Self::BadInput(sentence) | Self::Refused(_, sentence) | Self::Internal(sentence) => f.write_str(sentence),
         }
     }
 }

@@ -6,6 +6,7 @@
 //! `wire` is used by `check` alone. `tests/unit/test_architecture.py` asserts it.
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing))]
 
+pub mod approvals;
 pub mod change;
 pub mod check;
 pub mod decide;
@@ -22,8 +23,10 @@ pub mod policy;
 pub mod principals;
 pub mod reason;
 pub mod record;
+pub mod refusal;
 pub mod route;
 pub mod signals;
 pub mod snapshot;
 pub mod tally;
+pub mod tasks;
 pub mod wire;

@@ -113,3 +113,18 @@ pub const MAX_XFCC_BYTES: usize = 64 * 1024;
 pub const MAX_XFCC_ELEMENTS: usize = 64;
 /// Most pairs of one element. A certificate has a handful of names; public ones up to a hundred.
 pub const MAX_XFCC_PAIRS: usize = 256;
+/// Most tasks held at once, ended ones that are remembered included; some 1 KB each.
+pub const MAX_TASKS: usize = 200_000;
+/// Most tasks of one chain. Settings allow less.
+pub const MAX_CHAIN: usize = 64;
+/// Most actions of one task, and most resources: they travel in the grant, a header, and an agent that needs more has a
+/// scope that nobody can oversee.
+pub const MAX_TASK_ACTIONS: usize = 64;
+/// See `MAX_TASK_ACTIONS`; a whole type of resources is one.
+pub const MAX_TASK_RESOURCES: usize = 64;
+/// Shortest life of a task: below, it is over before its first call has arrived.
+pub const MIN_TTL_MICROS: i64 = 1_000_000;
+/// Most approvals held at once, answered ones that are remembered included; some 2 KB each.
+pub const MAX_APPROVALS: usize = 50_000;
+/// Longest comment on an answer: a sentence and the number of an incident.
+pub const MAX_COMMENT_BYTES: usize = 2_048;

@@ -1,6 +1,7 @@
 //! One configuration, loaded and checked, immutable: what a decision reads beside live state.
 
 use crate::{
+    approvals::ApprovalSettings,
     error::Error,
     findings::{Finding, Findings, Place, did_you_mean},
     identity::{Identity, IdentitySettings},
@@ -15,6 +16,7 @@ use crate::{
     principals::{self, Principals},
     route::{ActionDecl, Routes},
     signals::{Cells, Contract, Flow, Register, Store, derived::Derived, feeds::Feed},
+    tasks::TaskSettings,
 };
 use serde::Deserialize;
 use serde_json::{Value as Json, json};
@@ -40,6 +42,12 @@ pub struct CoreSettings {
     /// Where identities come from.
     #[serde(default)]
     pub identity: IdentitySettings,
+    /// How long tasks may take, and how far they may be handed on.
+    #[serde(default)]
+    pub tasks: TaskSettings,
+    /// How long questions are open, and how many must say yes.
+    #[serde(default)]
+    pub approvals: ApprovalSettings,
 }
 
 impl CoreSettings {
@@ -70,6 +78,10 @@ pub struct Snapshot {
     pub policies: Box<dyn PolicyEngine>,
     /// What stands against a principal before any policy.
     pub principals: Principals,
+    /// What the settings say of tasks.
+    pub tasks: TaskSettings,
+    /// What the settings say of approvals.
+    pub approvals: ApprovalSettings,
     /// Signals that are read for the record alone: those that an action only observes, and those of observing policies.
     pub observed: HashMap<ActionId, Vec<SignalIndex>>,
     /// What was said at load and did not stop it.
@@ -167,6 +179,8 @@ impl Snapshot {
                 rules,
                 policies: Box::new(engine),
                 principals: Principals::new(settings.require_record),
+                tasks: settings.tasks.clone(),
+                approvals: settings.approvals.clone(),
                 warnings: findings,
                 files: files.iter().map(|(name, content)| (name.clone(), hex(&Sha256::digest(content)))).collect(),
             }),
@@ -210,7 +224,7 @@ impl Snapshot {
                 "route": &*route.label, "match": route.describe_match(), "definition_sha256": route.digest(), "action": route.action.as_str(), "resource_type": &*route.resource_type,
                 "system": route.system.as_deref(), "environment": route.environment.as_ref().map(Environment::as_str), "tier": route.tier.as_str(), "sensitivity": route.sensitivity.as_str(),
                 "facts": route.facts.iter().map(|(name, value)| (name.to_string(), value.to_json())).collect::<serde_json::Map<_, _>>(),
-                "enforce": route.enforce, "line": route.place.line,
+                "grant_required": route.grant_required, "enforce": route.enforce, "line": route.place.line,
             })).collect::<Vec<_>>(),
             "principals": self.policies.records().iter().filter(|listed| listed.record.restricts())
                 .map(principals::describe).collect::<Vec<_>>(),
@@ -308,6 +322,7 @@ fn action_rule(declared: &ActionDecl) -> ActionRule {
     ActionRule {
         id: declared.id.clone(),
         tier: declared.tier,
+        grant_required: declared.grant_required,
         resource_types: declared.resource_types.clone(),
         args: declared.args.iter().map(|(name, arg)| (name.clone(), (arg.kind.clone(), arg.optional))).collect(),
         place: declared.place,
@@ -375,6 +390,7 @@ fn revision(files: &[(String, Vec<u8>)], settings: &CoreSettings) -> Arc<str> {
     part(settings.trust_domain.as_bytes());
     part(settings.federates_with.join("\n").as_bytes());
     part(format!("{:?} {:?}", settings.require_record, settings.identity).as_bytes());
+    part(format!("{:?} {:?}", settings.tasks, settings.approvals).as_bytes());
     let mut sorted: Vec<&(String, Vec<u8>)> = files.iter().collect();
     sorted.sort_unstable();
     for (name, content) in sorted {

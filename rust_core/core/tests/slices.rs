@@ -87,6 +87,7 @@ fn actions() -> Vec<ActionRule> {
     let action = |name: &&str| ActionRule {
         id: ActionId::parse(name).unwrap(),
         tier: Tier::Runtime,
+        grant_required: false,
         resource_types: BTreeSet::from(["Account".into(), "Vault".into()]),
         args: BTreeMap::new(),
         place: Place::default(),
@@ -127,6 +128,10 @@ fn slices_and_unsliced_cedar_agree_on_decision_and_determining_policies() {
                 interactive: false,
                 legacy: false,
             },
+            grant: None,
+            chain: None,
+            approved_by: BTreeSet::new(),
+            built_in: None,
         };
         let slice = engine.slice(&query).unwrap();
         let verdict = evaluate(&*slice, &[], &[]);

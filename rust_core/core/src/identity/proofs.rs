@@ -4,7 +4,7 @@
 use crate::change::{AuthorityMoved, Change};
 use crate::limits;
 use crate::locks::{read, write};
-use crate::model::{Fingerprint, Proof, Revoked, SpiffeId, Support, Timestamp};
+use crate::model::{Fingerprint, Proof, Revoked, SpiffeId, Support, Task, Timestamp};
 use foldhash::quality::FixedState;
 use hashbrown::{HashMap, HashSet};
 use serde_json::{Value as Json, json};
@@ -166,6 +166,17 @@ impl Proofs {
     /// Whether a certificate is revoked.
     pub fn is_certificate_revoked(&self, subject: &SpiffeId, digest: Fingerprint, issued_at: Timestamp) -> bool {
         self.is_revoked(&Credential::of_certificate(subject, Some(digest), Some(issued_at)))
+    }
+
+    /// Whether a grant of ours is revoked: by its digest, by its task's id, or with all that its principal was given.
+    pub fn is_grant_revoked(&self, task: &Task) -> bool {
+        self.is_revoked(&Credential {
+            digest: Some(task.grant),
+            token_id: Some(task.id.as_str()),
+            subjects: [Some(task.principal.as_str()), None],
+            issuer: task.principal.trust_domain(),
+            issued_at: Some(task.begun_at),
+        })
     }
 
     /// Whether there is room for one more.

@@ -115,3 +115,19 @@ pub enum Body {
         truncated: bool,
     },
 }
+
+impl Request {
+    /// The full raw body as sent, or why it is not there as a whole. What was not forwarded is empty only if nothing can have
+    /// been sent.
+    pub fn whole_body(&self) -> Result<&[u8], &'static str> {
+        match &self.body {
+            Body::Forwarded { bytes, truncated: false } => Ok(bytes),
+            Body::Forwarded { .. } => Err("the body was cut off"),
+            Body::NotForwarded => match self.headers.all("content-length") {
+                [] if matches!(self.method.as_str(), "GET" | "HEAD") => Ok(&[]),
+                [one] if one.value == "0" => Ok(&[]),
+                _ => Err("the body was not forwarded"),
+            },
+        }
+    }
+}

@@ -2,9 +2,7 @@
 //! its token alone.
 
 use super::{
-    ActionId, Environment, Fingerprint, ResourceId, Sensitivity, SpiffeId, Timestamp,
-    names::is_entity_type,
-    time::Span,
+    ActionId, Environment, Fingerprint, ResourceId, Sensitivity, SpiffeId, Timestamp, names::is_entity_type, time::Span,
 };
 use crate::limits;
 use std::{collections::BTreeSet, fmt, sync::Arc};

@@ -8,8 +8,8 @@ pub mod reasoning;
 
 use crate::findings::Place;
 use crate::model::{
-    ActionId, Assurance, Fact, Influence, PrincipalRecord, ResourceId, SignalName, SignalType, SpiffeId, State, Tier,
-    Value, WhenUnavailable,
+    ActionId, Assurance, Environment, Fact, Influence, PrincipalRecord, ResourceId, Sensitivity, SignalName,
+    SignalType, SpiffeId, State, Tier, Value, WhenUnavailable,
 };
 use std::{collections::BTreeMap, collections::BTreeSet, sync::Arc};
 
@@ -43,6 +43,8 @@ pub struct ActionRule {
     pub id: ActionId,
     /// How closely it is guarded.
     pub tier: Tier,
+    /// Whether its routes ask for a grant beside what their tier asks for.
+    pub grant_required: bool,
     /// Cedar entity types that its routes name.
     pub resource_types: BTreeSet<Arc<str>>,
     /// Arguments of its routes: type, and whether one may lack it.
@@ -66,6 +68,55 @@ pub struct Query {
     pub request: RequestView,
     /// `context.identity`.
     pub identity: IdentityView,
+    /// `context.grant`, where a grant was presented and is good.
+    pub grant: Option<GrantView>,
+    /// `context.chain`, beside it.
+    pub chain: Option<ChainView>,
+    /// `context.approval.approved_by`: who has said yes to this call so far.
+    pub approved_by: BTreeSet<Arc<str>>,
+    /// What a built-in action asks for, in place of `context.request`.
+    pub built_in: Option<BuiltInRequest>,
+}
+
+/// `context.grant`.
+#[derive(Clone, Debug)]
+pub struct GrantView {
+    /// Id of the task.
+    pub task: Arc<str>,
+    /// Its type.
+    pub kind: Arc<str>,
+    /// The workflow that it belongs to.
+    pub workflow: Option<Arc<str>>,
+    /// How long it still counts.
+    pub expires_in_seconds: i64,
+}
+
+/// `context.chain`: the line of tasks that led here, and what they have touched before this call.
+#[derive(Clone, Debug)]
+pub struct ChainView {
+    /// How many tasks stand above this one.
+    pub depth: i64,
+    /// SPIFFE ID of the principal of the first task.
+    pub root: Arc<str>,
+    /// Systems touched so far.
+    pub systems: BTreeSet<Arc<str>>,
+    /// Highest sensitivity touched so far: 0 none, 1 low, 2 medium, 3 high.
+    pub sensitivity: i64,
+}
+
+/// `context.request` of a built-in action: what is asked for, and for whom.
+#[derive(Clone, Debug)]
+pub struct BuiltInRequest {
+    /// Whose task begins, or whose call is to be approved; policies see it as `for`.
+    pub principal: SpiffeId,
+    /// Actions of the task, or the action of the call.
+    pub actions: BTreeSet<ActionId>,
+    /// Resources of the task as written, or the resource of the call.
+    pub resources: BTreeSet<Arc<str>>,
+    /// Ceiling of the task, or the sensitivity of the call.
+    pub sensitivity: Option<Sensitivity>,
+    /// Environment of the task, or of the call.
+    pub environment: Option<Environment>,
 }
 
 /// `context.request`: the fields that the route names, nothing else (I1).
@@ -144,6 +195,8 @@ pub struct PolicyInfo {
     pub effect: Effect,
     /// Whether it counts.
     pub mode: Mode,
+    /// What `@require_approval` says: where this policy decides, somebody has to say yes.
+    pub require_approval: Option<Arc<str>>,
     /// Signals that it names, sorted.
     pub mentions: Vec<SignalIndex>,
     /// Hex SHA-256 of its text: whether a policy changed is told without showing it.
@@ -206,6 +259,11 @@ pub trait PolicyEngine: Send + Sync {
 
     /// Whether the scope of an enforcing permit can match the action; true where the engine can't tell.
     fn can_permit(&self, _action: &ActionId) -> bool {
+        true
+    }
+
+    /// Whether an enforcing policy that demands an approval can match the action; true where the engine can't tell.
+    fn has_gates(&self, _action: &ActionId) -> bool {
         true
     }
 

@@ -15,12 +15,15 @@ pub struct Would {
     pub observed: Vec<(Arc<PolicyInfo>, Truth)>,
     /// The reason of the policies, before the route's tier asks for more.
     pub reason: Reason,
+    /// Whether a policy demands an approval of what they allow.
+    pub gated: bool,
 }
 
 /// Judges enforcing and observing policies together, by the same rules as a decision.
 pub fn would(observing: &Observing<'_>, rules: &[SignalRule], facts: &Facts) -> Would {
     let slice = &*observing.slice;
     let verdict = evaluate(slice, rules, facts);
+    let gated = !verdict.gates.is_empty();
     let observed = verdict.truths.into_iter().enumerate().filter_map(|(at, truth)| {
         let info = slice.info(at);
         (info.mode == Mode::Observe).then(|| (Arc::clone(info), truth))
@@ -28,5 +31,6 @@ pub fn would(observing: &Observing<'_>, rules: &[SignalRule], facts: &Facts) -> 
     Would {
         observed: observed.collect(),
         reason: if observing.unknown.is_some() { Reason::EntityUnknown } else { verdict.reason },
+        gated,
     }
 }

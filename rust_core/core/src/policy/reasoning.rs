@@ -30,6 +30,9 @@ pub struct Verdict {
     pub in_play: Vec<u32>,
     /// The truth of each of them, of the evaluation that gave the reason.
     pub truths: Vec<Truth>,
+    /// Policies whose demand for an approval stands: indices into `PolicyEngine::policies`, ascending. Only an allow
+    /// has any.
+    pub gates: Vec<u32>,
     /// True if the first evaluation allowed and the recheck of revocable words was made.
     pub rechecked: bool,
 }
@@ -50,13 +53,13 @@ pub fn evaluate(slice: &dyn Slice, rules: &[SignalRule], facts: &Facts) -> Verdi
     let reason = conclude(slice, &truths);
     let in_play = slice.in_play().to_vec();
     if reason != Reason::Allowed || !any_revocable(rules, facts, None) {
-        return Verdict { reason, in_play, truths, rechecked: false };
+        return Verdict { reason, in_play, truths, gates: Vec::new(), rechecked: false };
     }
     let without = judge(slice, &worlds(rules, facts, None, true), Some(&truths));
     let reason = after_recheck(slice, &without);
     // An allow that stands is explained by the policies that made it, as they saw the words.
     let truths = if reason == Reason::Allowed { truths } else { without };
-    Verdict { reason, in_play, truths, rechecked: true }
+    Verdict { reason, in_play, truths, gates: Vec::new(), rechecked: true }
 }
 
 fn any_revocable(rules: &[SignalRule], facts: &Facts, doubted: Option<SignalIndex>) -> bool {

@@ -1,8 +1,12 @@
 //! A record as one line of JSON (schema in `docs/schema/decision-record.schema.json`).
 
-use super::{Record, principal::PrincipalPart};
+use super::{
+    Record,
+    principal::PrincipalPart,
+    task::{ApprovalPart, ChainPart, GrantPart},
+};
 use crate::{
-    decide,
+    decide::{self, Need},
     model::{Fact, State},
     policy::{
         Effect, Observing, PolicyInfo, SignalIndex, Slice,
@@ -60,9 +64,9 @@ struct Line<'a> {
     principal: Option<PrincipalPart<'a>>,
     signals: Vec<SignalPart<'a>>,
     policies: PoliciesPart<'a>,
-    grant: Option<()>,
-    approval: Option<()>,
-    chain: Option<()>,
+    grant: Option<GrantPart<'a>>,
+    approval: Option<ApprovalPart<'a>>,
+    chain: Option<ChainPart<'a>>,
     timing_us: Timing,
     #[serde(skip_serializing_if = "is_zero")]
     refused_before: u64,
@@ -186,7 +190,12 @@ pub fn render(record: &Record, rendering: &Rendering, shed: bool, out: &mut Vec<
     if let (Some(snapshot), Some((route, observing)), false) = (snapshot, watching, shed) {
         let would = would(&observing, &snapshot.rules, &record.facts);
         policies.would = Some(
-            decide::conclude(route, would.reason).map_or_else(|denial| denial.reason, |()| Reason::Allowed).code(),
+            match decide::conclude(route, would.reason, would.gated) {
+                Ok(Need::Nothing) => Reason::Allowed,
+                Ok(Need::Approval) => Reason::ApprovalRequired,
+                Err(denial) => denial.reason,
+            }
+            .code(),
         );
         policies.observed = Some(would.observed.iter().map(|(info, truth)| observed_part(info, truth)).collect());
     }
@@ -202,7 +211,11 @@ pub fn render(record: &Record, rendering: &Rendering, shed: bool, out: &mut Vec<
         enforced: (!record.enforced).then_some(false),
         detail: &record.detail,
         request: request(record),
-        principal: record.evidence.as_ref().map(|evidence| PrincipalPart::of(evidence, snapshot)),
+        principal: record
+            .evidence
+            .as_ref()
+            .map(|evidence| PrincipalPart::of(evidence, snapshot))
+            .or_else(|| record.client.as_ref().map(PrincipalPart::of_client)),
         signals: record
             .facts
             .iter()
@@ -212,9 +225,9 @@ pub fn render(record: &Record, rendering: &Rendering, shed: bool, out: &mut Vec<
             })
             .collect(),
         policies,
-        grant: None,
-        approval: None,
-        chain: None,
+        grant: record.grant.as_ref().map(GrantPart::of),
+        approval: record.approval.as_ref().map(ApprovalPart::of),
+        chain: record.grant.as_ref().and_then(ChainPart::of),
         timing_us: Timing {
             decode: micros(record.spent.decode),
             evaluate: micros(record.spent.evaluate),
@@ -267,13 +280,14 @@ fn micros(nanos: u64) -> f64 {
 fn request(record: &Record) -> RequestPart<'_> {
     let route = record.route.as_deref();
     let resolved = record.resolved.as_ref();
+    let asked = record.query.as_ref().filter(|query| query.built_in.is_some());
     RequestPart {
         method: &record.asked.method,
         host: &record.asked.host,
         path: &record.asked.path,
         args: resolved.into_iter().flat_map(|r| &r.args).map(|(name, v)| (name.to_string(), v.to_json())).collect(),
-        action: route.map(|r| r.action.as_str()),
-        resource: resolved.map(|r| r.resource.to_string()),
+        action: route.map(|r| &r.action).or(asked.map(|query| &query.action)).map(crate::model::ActionId::as_str),
+        resource: resolved.map(|r| &r.resource).or(asked.map(|query| &query.resource)).map(ToString::to_string),
         system: route.and_then(|r| r.system.as_deref()),
         route: route.map(|r| &*r.label),
         tier: route.map(|r| r.tier.as_str()),

@@ -4,6 +4,7 @@ pub mod id;
 mod json;
 mod principal;
 pub mod ring;
+mod task;
 
 pub use id::DecisionId;
 pub(crate) use json::determines;
@@ -12,13 +13,14 @@ pub use json::{InfluenceMode, Rendering, render, render_bare};
 use crate::{
     identity::Evidence,
     model::Fact,
-    model::{Request, Timestamp},
+    model::{Fingerprint, Question, Request, SpiffeId, Timestamp},
     policy::{Query, SignalIndex, reasoning::Verdict},
     reason::Reason,
     route::{Resolved, Route},
     snapshot::Snapshot,
+    tasks::Admitted,
 };
-use std::sync::Arc;
+use std::{collections::BTreeSet, sync::Arc};
 
 /// One decision. It holds the snapshot and the whole projection that the engine saw, so that influence and
 /// JSON are made when it is drained, and so that it can be replayed.
@@ -47,6 +49,14 @@ pub struct Record {
     pub evidence: Option<Evidence>,
     /// The question put to the policies.
     pub query: Option<Query>,
+    /// The grant that was shown, and what became of it.
+    pub grant: Option<GrantNote>,
+    /// The approval that the call found, or the question that it asked.
+    pub approval: Option<ApprovalNote>,
+    /// Tools that the caller may use, where it asked for a list of them.
+    pub tools: Option<Vec<Box<str>>>,
+    /// The client that asked, where it was no request of Envoy.
+    pub client: Option<Client>,
     /// Each signal that a policy in play mentions, and those that the action observes.
     pub facts: Vec<(SignalIndex, Fact)>,
     /// What the policies said.
@@ -55,6 +65,35 @@ pub struct Record {
     pub spent: Spent,
     /// Decisions before this one whose records the log refused.
     pub refused_before: u64,
+}
+
+/// A grant that was shown.
+#[derive(Clone, Debug)]
+pub enum GrantNote {
+    /// It does not count; SHA-256 of the token.
+    Refused(Fingerprint),
+    /// It counts.
+    Admitted(Admitted),
+}
+
+/// What is known of the approval of a call.
+#[derive(Clone, Debug)]
+pub struct ApprovalNote {
+    /// The question.
+    pub question: Arc<Question>,
+    /// How it stood when the call was decided.
+    pub state: &'static str,
+    /// Who had said yes.
+    pub approved_by: BTreeSet<Arc<str>>,
+}
+
+/// A client of the admin door.
+#[derive(Clone, Debug)]
+pub struct Client {
+    /// Its SPIFFE ID.
+    pub id: SpiffeId,
+    /// SHA-256 of its certificate, if it showed one.
+    pub certificate: Option<Fingerprint>,
 }
 
 /// The parts of a request that identify it in a log. The query is left out: what of it counts is in `args`,

@@ -1,6 +1,7 @@
 //! What a record says of who asked: the identity, how it was proven, the tokens that counted, and what the directory says
 //! of the principal.
 
+use super::Client;
 use crate::{
     identity::Evidence,
     model::{Environment, Fingerprint, PrincipalRecord, Proof, Timestamp},
@@ -69,6 +70,27 @@ struct TokenPart<'a> {
 }
 
 impl<'a> PrincipalPart<'a> {
+    /// A client of the admin door: it proved to be one there.
+    pub(super) fn of_client(client: &'a Client) -> Self {
+        Self {
+            id: client.id.as_str(),
+            source: "client",
+            kind: "client",
+            trust_domain: client.id.trust_domain(),
+            bound: client.certificate.is_some(),
+            class: "client",
+            expires_at: None,
+            certificate_sha256: client.certificate.map(Fingerprint::to_hex),
+            serial: None,
+            actor: None,
+            interactive: false,
+            tokens: Vec::new(),
+            owner: None,
+            environment: None,
+            legacy: false,
+        }
+    }
+
     pub(super) fn of(evidence: &'a Evidence, snapshot: Option<&'a Snapshot>) -> Self {
         let known = snapshot.and_then(|snapshot| snapshot.policies.record_of(&evidence.principal));
         Self {

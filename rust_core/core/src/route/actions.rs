@@ -17,6 +17,8 @@ pub struct ActionDecl {
     pub id: ActionId,
     /// Its one tier.
     pub tier: Tier,
+    /// Whether its routes say `grant: required`.
+    pub grant_required: bool,
     /// The highest sensitivity of its routes.
     pub sensitivity: Sensitivity,
     /// The types of its resources.
@@ -65,6 +67,17 @@ fn merge_one(file: &str, routes: &[&Arc<Route>], findings: &mut Findings) -> Opt
             );
             findings.error(file, route.place, "action_tier", message);
         }
+        if route.grant_required != first.grant_required && route.tier == first.tier {
+            let word = |required| if required { "required" } else { "optional" };
+            let message = format!(
+                "`grant`: one word for all routes of an action, and `{}` is `{}` here and `{}` in line {}",
+                route.action,
+                word(route.grant_required),
+                word(first.grant_required),
+                first.place.line
+            );
+            findings.error(file, route.place, "action_grant", message);
+        }
         for (name, kind, optional) in route.args.declared() {
             let new = || (ArgDecl { kind: kind.clone(), optional }, route.place, 0);
             let (known, place, count) = args.entry(Arc::clone(name)).or_insert_with(new);
@@ -84,6 +97,7 @@ fn merge_one(file: &str, routes: &[&Arc<Route>], findings: &mut Findings) -> Opt
     Some(ActionDecl {
         id: first.action.clone(),
         tier: first.tier,
+        grant_required: first.grant_required,
         sensitivity: routes.iter().map(|route| route.sensitivity).max()?,
         resource_types: routes.iter().map(|route| Arc::clone(&route.resource_type)).collect(),
         args: args.into_iter().map(|(name, found)| (name, everywhere(found))).collect(),

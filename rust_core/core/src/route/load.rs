@@ -80,7 +80,7 @@ impl Reader<'_> {
         let sensitivity = fields.require_word("sensitivity", Sensitivity::ALL, self.findings);
         let facts = fields.take("facts").map_or_else(|| Some(BTreeMap::new()), |node| load_facts::facts(self, node));
         let environment = fields.take("environment").map(|node| self.environment(node));
-        self.grant(&mut fields, tier);
+        let grant_required = self.grant(&mut fields, tier);
         let enforce = fields.flag("enforce", self.findings).unwrap_or(true);
         if !enforce {
             // Said aloud at every load: a route like this guards nothing.
@@ -96,6 +96,7 @@ impl Reader<'_> {
             resource_type,
             system: system.flatten(),
             tier: tier?,
+            grant_required,
             sensitivity: sensitivity?,
             facts: facts?,
             enforce,
@@ -289,17 +290,13 @@ impl Reader<'_> {
         name
     }
 
-    fn grant(&mut self, fields: &mut Fields<'_>, tier: Option<Tier>) {
-        let required = fields.word("grant", &[("optional", false), ("required", true)], self.findings);
-        if required != Some(true) {
-            return;
-        }
-        let place = fields.place_of("grant");
-        if tier.is_some_and(|tier| tier != Tier::Approval) {
+    fn grant(&mut self, fields: &mut Fields<'_>, tier: Option<Tier>) -> bool {
+        let required = fields.word("grant", &[("optional", false), ("required", true)], self.findings) == Some(true);
+        if required && tier.is_some_and(|tier| tier != Tier::Approval) {
+            let place = fields.place_of("grant");
             self.error(place, "grant_needs_approval", "`grant: required` is for tier `approval` only");
-        } else {
-            self.error(place, "not_built", "`grant: required` is not built yet: leave it out");
         }
+        required
     }
 }
 

@@ -47,6 +47,8 @@ pub struct Route {
     pub system: Option<Arc<str>>,
     /// How closely the action is guarded.
     pub tier: Tier,
+    /// Whether a call of tier approval needs a grant, too.
+    pub grant_required: bool,
     /// How sensitive it is.
     pub sensitivity: Sensitivity,
     /// What else the file says of it, for signals of kind `route`.
@@ -172,7 +174,7 @@ impl Route {
     pub fn digest(&self) -> String {
         let said = (&self.methods, &self.host, &self.path.text, &self.further, &self.resource_id, &self.args);
         let means = (&self.action, &self.resource_type, &self.system, self.tier, self.sensitivity);
-        let adds = (self.enforce, &self.facts, &self.environment);
+        let adds = (self.enforce, &self.facts, &self.environment, self.grant_required);
         hex(&Sha256::digest(format!("{said:?} {means:?} {adds:?}")))
     }
 

@@ -6,7 +6,7 @@ use super::sources::Circumstances;
 use super::store::{Cells, Reading, Store};
 use crate::model::fact::{Member, Stand};
 use crate::model::names::SubjectKind;
-use crate::model::{Fact, Proof, Request, ResourceId, SpiffeId, Subject, Timestamp};
+use crate::model::{Fact, Proof, Request, ResourceId, SpiffeId, Subject, TaskFacts, Timestamp};
 use crate::route::Route;
 use std::borrow::Borrow;
 use std::sync::Arc;
@@ -20,12 +20,14 @@ pub struct Asker<'a> {
     pub resource: &'a ResourceId,
     /// The principal's entity attribute `device`.
     pub device: Option<&'a str>,
-    /// The route that the request took.
-    pub route: &'a Route,
+    /// The route that the request took; `None`: it is no request of Envoy.
+    pub route: Option<&'a Route>,
     /// The tokens of the request that count.
     pub proofs: &'a [Arc<Proof>],
     /// What was counted of callers before.
     pub derived: &'a Derived,
+    /// The task of its grant, which was looked at and is good.
+    pub task: Option<&'a TaskFacts>,
 }
 
 /// Subjects whose signals are stored. Signals of tasks and workflows are missing until grants are built,
@@ -76,6 +78,15 @@ pub fn gather<C: Borrow<Cells>>(
     }
     keep_company(cells, &mut facts);
     facts
+}
+
+/// What is known of one stored signal and subject, whoever asks.
+pub fn read_of(store: &Store, cells: &Cells, subject: &Subject, now: Timestamp) -> Fact {
+    let vouched = store.vouching().load();
+    let reading = Reading { store, vouched: &vouched, principal: None, circumstances: None, now };
+    let mut fact = cells.missing(Some(subject.clone()));
+    store.with_row(subject, |row| fact = cells.read_row(&reading, row, Some(subject.clone())));
+    fact
 }
 
 /// Notes beside each adverse value that counts only in company who else speaks against access. The others of its

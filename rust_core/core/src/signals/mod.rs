@@ -23,7 +23,7 @@ pub mod store;
 pub mod streams;
 
 pub use contract::{Contract, LogSensitivity};
-pub use gather::{Asker, gather};
+pub use gather::{Asker, gather, read_of};
 pub use ingest::{Admission, judge_batch, judge_next};
 pub use judge::{Pending, Publication};
 pub use list::{Census, Listed, Listing};

@@ -150,6 +150,7 @@ pub(crate) fn actions() -> Vec<ActionRule> {
     vec![ActionRule {
         id: ActionId::parse("pay").unwrap(),
         tier: Tier::Runtime,
+        grant_required: false,
         resource_types: BTreeSet::from(["Account".into()]),
         args: BTreeMap::from([("amount".into(), (SignalType::Long, false))]),
         place: Place::default(),
@@ -172,6 +173,10 @@ pub(crate) fn query() -> Query {
             interactive: false,
             legacy: false,
         },
+        grant: None,
+        chain: None,
+        approved_by: BTreeSet::new(),
+        built_in: None,
     }
 }
 

@@ -456,6 +456,7 @@ pub(super) fn compile(parsed: &Parsed, reading: &walk::Reading, known: &Vocabula
             place: parsed.place,
             effect: if parsed.policy.effect() == ast::Effect::Permit { Effect::Permit } else { Effect::Forbid },
             mode: parsed.mode,
+            require_approval: None,
             mentions,
             text_sha256: hex(&Sha256::digest(parsed.policy.loc().and_then(Loc::snippet).unwrap_or_default())),
         }),

@@ -347,6 +347,7 @@ static NOBODY: std::sync::LazyLock<Arc<PolicyInfo>> = std::sync::LazyLock::new(|
         place: crate::findings::Place::default(),
         effect: crate::policy::Effect::Forbid,
         mode: crate::policy::Mode::Enforce,
+        require_approval: None,
         mentions: Vec::new(),
         text_sha256: String::new(),
     })

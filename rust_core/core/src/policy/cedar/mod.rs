@@ -222,6 +222,10 @@ impl PolicyEngine for CedarEngine {
         self.slices.get(action).is_some_and(|slice| slice.can_permit)
     }
 
+    fn has_gates(&self, _action: &ActionId) -> bool {
+        false
+    }
+
     fn watched(&self, action: &ActionId) -> &[SignalIndex] {
         self.observing.get(action).map_or(&[], ActionSlice::mentions)
     }

@@ -7,7 +7,7 @@ use crate::{
     policy::{IdentityView, RequestView, SignalIndex, influence::influence, reasoning::evaluate},
 };
 use serde_json::Value as Json;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 const SCHEMA: &str = "entity Role; entity Workload in [Role] = { owner?: String, device?: String }; entity Account = { owner?: String };";
 
@@ -15,6 +15,7 @@ fn actions() -> Vec<ActionRule> {
     let action = |id: &str, tier| ActionRule {
         id: ActionId::parse(id).unwrap(),
         tier,
+        grant_required: false,
         resource_types: ["Account".into()].into(),
         args: BTreeMap::from([
             ("amount".into(), (SignalType::Long, false)),
@@ -66,6 +67,10 @@ fn query(action: &str) -> Query {
             interactive: false,
             legacy: false,
         },
+        grant: None,
+        chain: None,
+        approved_by: BTreeSet::new(),
+        built_in: None,
     }
 }
 

@@ -218,8 +218,8 @@ pub enum Flow {
 pub struct Circumstances<'a> {
     /// As Envoy describes it.
     pub request: &'a Request,
-    /// The route that it took.
-    pub route: &'a Route,
+    /// The route that it took; `None`: it is no request of Envoy.
+    pub route: Option<&'a Route>,
     /// The decision's own now.
     pub now: Timestamp,
     /// The verified identity of who asks.

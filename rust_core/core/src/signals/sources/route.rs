@@ -76,7 +76,7 @@ struct FromRoute {
 
 impl ReadRequest for FromRoute {
     fn read(&self, circumstances: &Circumstances<'_>, kind: &SignalType) -> (State, Option<Value>) {
-        match circumstances.route.fact(&self.fact).and_then(|fact| as_type(&fact, kind)) {
+        match circumstances.route.and_then(|route| route.fact(&self.fact)).and_then(|fact| as_type(&fact, kind)) {
             Some(value) => (State::Fresh, Some(value)),
             None => (State::Missing, None),
         }

@@ -1,9 +1,18 @@
 //! The running core: the configuration in force behind an atomic swap, live state, the ring, counters, and the
 //! high-water mark of time. `apply` and `swap` change it; beside them only what `check` does itself.
+//!
+//! `tasks.rs` and `approvals.rs` hold what the admin door asks for.
+
+mod approvals;
+mod tasks;
+
+pub use approvals::Answered;
+pub use tasks::{Asking, Proposal};
 
 use crate::{
+    approvals::Approvals,
     change::{self, AuthorityMoved, Change, PublisherSwitched, StreamEvent, StreamMoved},
-    check::{self, Checked, Ground, Outcome, Pending},
+    check::{self, Checked, Ground, Outcome, Pending, Released},
     error::Error,
     identity::{IdentityRefused, Proofs, Validated},
     limits,
@@ -17,6 +26,7 @@ use crate::{
     signals::{Admission, Listing, RefusalReason, Store, judge, judge_next},
     snapshot::{Running, Snapshot},
     tally::Tally,
+    tasks::Tasks,
 };
 use arc_swap::ArcSwapOption;
 use serde_json::{Value as Json, json};
@@ -47,6 +57,8 @@ pub struct Engine {
     running: ArcSwapOption<Running>,
     store: Store,
     proofs: Proofs,
+    tasks: Tasks,
+    approvals: Approvals,
     ring: Ring,
     rendering: Rendering,
     mark: TimeMark,
@@ -71,6 +83,8 @@ impl Engine {
             running: ArcSwapOption::empty(),
             store: Store::with_capacity(options.seed, options.max_live),
             proofs: Proofs::new(options.seed),
+            tasks: Tasks::default(),
+            approvals: Approvals::default(),
             ring: Ring::new(options.log_capacity, options.log_bytes),
             rendering: options.rendering,
             seed: options.seed,
@@ -110,12 +124,28 @@ impl Engine {
     /// `ticks`: nanoseconds of a stopwatch; `random`: fresh random bits for the decision's id.
     pub fn look(&self, bytes: &[u8], now: Timestamp, random: [u8; RANDOM_BYTES], ticks: &dyn Fn() -> u64) -> Look {
         match self.decided(bytes, None, now, random, ticks) {
-            (Outcome::Decided(checked), _) => Look::Answer(self.release(checked)),
+            (Outcome::Decided(checked), _) => self.answered(checked),
             (Outcome::Pending(pending), _) => Look::Pending(pending),
         }
     }
 
-    /// Decides one serialised `CheckRequest`: its answer, after its record was accepted. Total: a token that was neither
+    /// The answer at once, unless something must be kept before.
+    fn answered(&self, checked: Checked) -> Look {
+        if checked.keeping().changes.is_empty() {
+            Look::Answer(self.release(checked))
+        } else {
+            Look::Held(Box::new(checked))
+        }
+    }
+
+    /// Ends a decision that was held: its answer, and what must still be kept.
+    pub fn finish(&self, held: Checked, kept: bool) -> (Vec<u8>, Option<Change>) {
+        let (released, undo) = held.conclude(&self.ring, &self.approvals, kept);
+        self.count(&released);
+        (released.answer, undo)
+    }
+
+    /// Decides one serialised `CheckRequest`: its answer, after its record was accepted, or what must be kept before. Total: a token that was neither
     /// seen before nor refused here denies.
     pub fn check(
         &self,
@@ -124,10 +154,9 @@ impl Engine {
         now: Timestamp,
         random: [u8; RANDOM_BYTES],
         ticks: &dyn Fn() -> u64,
-    ) -> Vec<u8> {
+    ) -> Look {
         let (outcome, id) = self.decided(bytes, Some(validated), now, random, ticks);
-        let checked = finished(outcome, id, now);
-        self.release(checked)
+        self.answered(finished(outcome, id, now))
     }
 
     fn decided(
@@ -151,11 +180,15 @@ impl Engine {
 
     fn release(&self, checked: Checked) -> Vec<u8> {
         let released = checked.release(&self.ring);
+        self.count(&released);
+        released.answer
+    }
+
+    fn count(&self, released: &Released) {
         bump(&self.counts.decisions, Reason::ALL.iter().position(|r| *r == released.reason));
         if !released.enforced {
             self.counts.unenforced.fetch_add(1, Ordering::Relaxed);
         }
-        released.answer
     }
 
     /// Decides offline, outside the log: record as JSON, and answer.
@@ -188,12 +221,22 @@ impl Engine {
             return not_ready("the server is stopping");
         }
         match &*self.running.load() {
-            Some(running) => {
-                let (store, proofs) = (&self.store, &self.proofs);
-                check::check(&Ground { running, store, proofs, validated, now, id, ticks }, bytes)
-            }
+            Some(running) => check::check(&self.ground(running, validated, now, id, ticks), bytes),
             None => not_ready("no configuration is loaded"),
         }
+    }
+
+    /// All that a decision stands on.
+    fn ground<'a>(
+        &'a self,
+        running: &'a Running,
+        validated: Option<&'a Validated>,
+        now: Timestamp,
+        id: DecisionId,
+        ticks: &'a dyn Fn() -> u64,
+    ) -> Ground<'a> {
+        let Self { store, proofs, tasks, approvals, .. } = self;
+        Ground { running, store, proofs, tasks, approvals, validated, now, id, ticks }
     }
 
     /// The change that revokes what a caller names: what is issued later counts again, but for a digest or an id.
@@ -284,7 +327,9 @@ impl Engine {
         let Some(snapshot) = self.snapshot() else {
             return Err(Error::BadInput("no configuration is loaded".to_owned()));
         };
-        let admission = judge_next(body, origin, &snapshot.register, &self.store, pending, self.mark.at_least(now))?;
+        let mut admission =
+            judge_next(body, origin, &snapshot.register, &self.store, pending, self.mark.at_least(now))?;
+        self.follow_workflows(&snapshot, &mut admission);
         self.tally.judged(origin, &admission, now);
         self.counts.accepted.fetch_add(admission.accepted as u64, Ordering::Relaxed);
         for (_, refusal) in &admission.rejected {
@@ -366,7 +411,9 @@ impl Engine {
                 Ok(Change::TimeMark { at }) => self.mark.restore(at, now),
                 Ok(change) => {
                     self.store.apply(&change);
-                    self.proofs.apply(change);
+                    if !self.tasks.apply(&change) && !self.approvals.apply(&change) {
+                        self.proofs.apply(change);
+                    }
                 }
                 Err(error) => first_error = first_error.or(Some(error)),
             }
@@ -459,6 +506,8 @@ impl Engine {
         all.push(("log_queued".to_owned(), self.ring.len() as u64));
         all.push(("live_signals".to_owned(), self.store.live() as u64));
         all.push(("proofs".to_owned(), self.proofs.count() as u64));
+        all.push(("tasks".to_owned(), self.tasks.count() as u64));
+        all.push(("approvals".to_owned(), self.approvals.count() as u64));
         all
     }
 }
@@ -470,6 +519,8 @@ pub enum Look {
     Answer(Vec<u8>),
     /// Tokens to validate first.
     Pending(Pending),
+    /// Something must be kept before the answer leaves: see `Engine::finish`.
+    Held(Box<Checked>),
 }
 
 /// What is to be revoked, as callers write it.

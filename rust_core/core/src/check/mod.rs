@@ -1,42 +1,44 @@
 //! The way of a request, readable at a glance: decode, route, identify, admit principal and grant, gather facts,
 //! evaluate, decide, record, encode (DESIGN section 3). The first failing step gives the reason.
+//!
+//! `grant.rs` looks at grants, `approval.rs` at approvals, `answer.rs` makes the bytes, `built_in.rs` decides about
+//! tasks and approvals themselves, which are asked for at another door.
+
+mod answer;
+mod approval;
+mod built_in;
+mod grant;
+
+pub(crate) use built_in::{BuiltIn, decide_built_in};
+pub(crate) use grant::{Standing, WORKFLOW_APPROVED, WORKFLOW_ENDED};
 
 use crate::{
-    decide::{self, Denial, Permit},
+    approvals::{self, Approvals},
+    change::Change,
+    decide::{self, Denial, Need, Permit},
     identity::{Evidence, IdentityRefused, Proofs, Unestablished, UnknownToken, Validated},
-    model::{Fingerprint, Peer, PrincipalRecord, Request, Timestamp},
+    model::{ApprovalId, Fingerprint, Peer, PrincipalRecord, Request, Tier, Timestamp},
     policy::{EntityUnknown, IdentityView, Query, RequestView, SignalIndex, Slice, reasoning},
     principals::NotAdmitted,
     reason::Reason,
     record::{self, Asked, DecisionId, Record, ring::Ring},
-    route::{Resolved, Unresolved},
+    route::{Resolved, Route, Unresolved},
     signals::{
         self, Asker, Cells, Store,
         derived::{Caller, Derived},
         sources::peer,
     },
     snapshot::Running,
-    wire::{self, AllowAnswer, DenyAnswer, Malformed},
+    tasks::{Admitted, Tasks, Touch},
+    wire::{self, Malformed},
 };
-use serde_json::{Map, Value as Json, json};
-use std::sync::Arc;
+use answer::{allow, bare, deny};
+use approval::Exact;
+use std::{collections::BTreeSet, sync::Arc};
 
-/// Headers that go no further on an allow: ours, and those by which an upstream may understand another method
-/// or path than the one that was decided on.
-const REMOVED_BEFORE_UPSTREAM: &[&str] = &[
-    "x-signalwarden-grant",
-    "x-signalwarden-approval",
-    "x-http-method",
-    "x-http-method-override",
-    "x-method-override",
-    "x-original-method",
-    "x-original-uri",
-    "x-original-url",
-    "x-rewrite-url",
-    "x-rewrite-uri",
-];
-const DECISION_ID: &str = "x-signalwarden-decision-id";
-const PRINCIPAL: &str = "x-signalwarden-principal";
+/// How often a call looks again because another one of its tree touched something at the same moment. Each time one of
+/// them gets through, and a tree touches a handful of systems in its life.
+const MAX_LOOKS: usize = 32;
 
 /// What a decision stands on: a configuration with its live state, and everything that the core does not
 /// make itself.
@@ -44,6 +46,8 @@ pub(crate) struct Ground<'a> {
     pub(crate) running: &'a Running,
     pub(crate) store: &'a Store,
     pub(crate) proofs: &'a Proofs,
+    pub(crate) tasks: &'a Tasks,
+    pub(crate) approvals: &'a Approvals,
     /// What was said of the tokens that were unknown when the call was first looked at; `None`: this is that look.
     pub(crate) validated: Option<&'a Validated>,
     pub(crate) now: Timestamp,
@@ -58,6 +62,18 @@ pub struct Checked {
     record: Box<Record>,
     answer: Vec<u8>,
     counting: Option<Counting>,
+    keeping: Keeping,
+}
+
+/// What a decision changes beside its record: to be kept before its answer leaves.
+#[derive(Debug, Default)]
+pub struct Keeping {
+    /// What is to be kept.
+    pub changes: Vec<Change>,
+    /// A question that is asked by this decision.
+    pub question: Option<ApprovalId>,
+    /// A yes that is claimed by it.
+    claim: Option<ApprovalId>,
 }
 
 /// What became of a call.
@@ -81,6 +97,8 @@ pub struct Pending {
 enum Stop {
     Denied(Denial),
     Pending(Pending),
+    /// Another call of the same tree was faster: this one must look again.
+    Again,
 }
 
 /// Whom to count, and where, once the answer is known.
@@ -133,6 +151,35 @@ impl Checked {
         released
     }
 
+    /// What is to be kept before `release`; nothing for nearly every decision.
+    pub const fn keeping(&self) -> &Keeping {
+        &self.keeping
+    }
+
+    /// Releases a decision whose changes were kept, or could not be. What must still be kept: a claim given back, since no
+    /// allow rests on it.
+    ///
+    /// INVARIANT: a yes is used up, durably, before the allow that rests on it leaves; what can't be kept denies.
+    pub fn conclude(mut self, ring: &Ring, approvals: &Approvals, kept: bool) -> (Released, Option<Change>) {
+        let Keeping { question, claim, .. } = std::mem::take(&mut self.keeping);
+        let (id, at) = (self.record.id, self.record.time);
+        if !kept {
+            if let Some(question) = question {
+                approvals.unask(&question);
+            }
+            if let Some(claim) = claim {
+                approvals.unclaim(&claim, &id.to_string());
+            }
+            self.record.enforced = true;
+            self.record.deny(Denial::new(Reason::LogUnavailable, "what the decision changes could not be kept"));
+            self.answer = bare(Reason::LogUnavailable, id);
+            return (self.release(ring), None);
+        }
+        let released = self.release(ring);
+        let is_lost = released.reason != Reason::Allowed;
+        (released, claim.filter(|_| is_lost).map(|claim| approvals::used(&claim, None, at)))
+    }
+
     /// Record and answer of an offline decision.
     pub fn into_parts(self) -> (Box<Record>, Vec<u8>) {
         (self.record, self.answer)
@@ -144,13 +191,14 @@ pub(crate) fn check(ground: &Ground<'_>, bytes: &[u8]) -> Outcome {
     let mut record = blank(ground.id, ground.now);
     record.snapshot = Some(Arc::clone(&ground.running.snapshot));
     let started = (ground.ticks)();
-    let mut counting = None;
-    let outcome = decide_on(ground, bytes, &mut record, &mut counting);
+    let (mut counting, mut keeping) = (None, Keeping::default());
+    let outcome = look_until_settled(ground, bytes, &mut record, &mut counting, &mut keeping);
     let decided = (ground.ticks)();
     record.spent.evaluate = decided.saturating_sub(started).saturating_sub(record.spent.decode);
     let answer = match outcome {
         Ok(permit) => allow(&permit, &record),
         Err(Stop::Pending(pending)) => return Outcome::Pending(pending),
+        Err(Stop::Again) => Err(Denial::new(Reason::EngineError, "the calls of its tree did not settle")),
         Err(Stop::Denied(denial)) => match record.route.as_ref().and_then(|route| decide::let_pass(route, &denial)) {
             Some(permit) => {
                 record.deny(denial);
@@ -168,7 +216,24 @@ pub(crate) fn check(ground: &Ground<'_>, bytes: &[u8]) -> Outcome {
     let finished = (ground.ticks)();
     record.spent.encode = finished.saturating_sub(decided);
     record.spent.total = finished.saturating_sub(started);
-    Outcome::Decided(Checked { record, answer, counting })
+    Outcome::Decided(Checked { record, answer, counting, keeping })
+}
+
+/// Looks again where another call of the same tree was faster.
+fn look_until_settled(
+    ground: &Ground<'_>,
+    bytes: &[u8],
+    record: &mut Record,
+    counting: &mut Option<Counting>,
+    keeping: &mut Keeping,
+) -> Result<Permit, Stop> {
+    for _ in 1..MAX_LOOKS {
+        match decide_on(ground, bytes, record, counting, keeping) {
+            Err(Stop::Again) => record.verdict = None,
+            other => return other,
+        }
+    }
+    decide_on(ground, bytes, record, counting, keeping)
 }
 
 /// The line of verbs.
@@ -177,6 +242,7 @@ fn decide_on(
     bytes: &[u8],
     record: &mut Record,
     counting: &mut Option<Counting>,
+    keeping: &mut Keeping,
 ) -> Result<Permit, Stop> {
     let started = (ground.ticks)();
     let snapshot = &ground.running.snapshot;
@@ -202,22 +268,56 @@ fn decide_on(
     *counting = Counting::of(ground, evidence, &request);
     let known = snapshot.policies.record_of(&evidence.principal);
     snapshot.principals.admit(known, &resolved.route, ground.now)?;
-    decide::admit_grant(&resolved.route)?;
-    let query = record.query.insert(query(resolved, evidence, known, &request.method));
+    let admitted = grant::admit(ground, resolved, evidence, &request, &mut record.grant)?;
+    let admitted = admitted.as_ref();
+    let exact =
+        (resolved.route.tier == Tier::Approval).then(|| Exact::of(ground, resolved, evidence, admitted, &request));
+    let mut query = query(resolved, evidence, known, &request.method);
+    (query.grant, query.chain) = grant::views(&resolved.route, admitted, ground.now);
+    query.approved_by =
+        exact.as_ref().and_then(|exact| exact.as_ref().ok()).map(Exact::approved_by).unwrap_or_default();
+    let query = record.query.insert(query);
     let slice = snapshot.policies.slice(query)?;
+    let facts = admitted.map(Admitted::facts);
     let asker = Asker {
         principal: &evidence.principal,
         resource: &resolved.resource,
         device: known.and_then(|record| record.device.as_deref()),
-        route: &resolved.route,
+        route: Some(&resolved.route),
         proofs: &evidence.proofs,
         derived: &ground.running.derived,
+        task: facts.as_ref(),
     };
     let (signals, cells) = wanted(ground.running, query, &*slice);
     let facts = signals::gather(ground.store, &cells, &asker, &request, ground.now);
     record.facts = signals.into_iter().zip(facts).collect();
     let verdict = record.verdict.insert(reasoning::evaluate(&*slice, &snapshot.rules, &record.facts));
-    Ok(decide::decide(&resolved.route, verdict)?)
+    let touch = |keeping: &mut Keeping| touch(ground, &resolved.route, admitted, keeping);
+    let claimed = match decide::conclude(&resolved.route, verdict.reason, !verdict.gates.is_empty())? {
+        Need::Nothing => {
+            touch(keeping)?;
+            None
+        }
+        Need::Approval => {
+            let exact = exact.unwrap_or_else(|| Exact::of(ground, resolved, evidence, admitted, &request));
+            let call = approval::Call { resolved, evidence, request: &request, verdict };
+            Some(approval::approve(ground, exact, &call, &mut record.approval, keeping, touch)?)
+        }
+    };
+    Ok(decide::permit(&resolved.route, verdict, admitted, claimed.as_ref())?)
+}
+
+/// Notes what an allowed call touches, before anything that can be used once is claimed for it.
+fn touch(ground: &Ground<'_>, route: &Route, admitted: Option<&Admitted>, keeping: &mut Keeping) -> Result<(), Stop> {
+    let Some(admitted) = admitted else { return Ok(()) };
+    match admitted.touch(route.system.as_ref(), route.sensitivity, ground.now) {
+        Touch::Known => Ok(()),
+        Touch::New(touched) => {
+            keeping.changes.push(Change::TreeTouched(touched));
+            Ok(())
+        }
+        Touch::Moved => Err(Stop::Again),
+    }
 }
 
 /// The signals of one decision, sorted: those that a policy in play mentions, their company, and those that the
@@ -262,104 +362,19 @@ fn query(resolved: &Resolved, evidence: &Evidence, known: Option<&PrincipalRecor
             interactive: evidence.interactive,
             legacy: known.is_some_and(PrincipalRecord::is_legacy),
         },
+        grant: None,
+        chain: None,
+        approved_by: BTreeSet::new(),
+        built_in: None,
     }
 }
-
-fn allow(permit: &Permit, record: &Record) -> Result<Vec<u8>, Denial> {
-    let principal = record.evidence.as_ref().map(|e| e.principal.as_str().to_owned()).unwrap_or_default();
-    let answer = AllowAnswer {
-        set_headers: vec![(DECISION_ID.to_owned(), record.id.to_string()), (PRINCIPAL.to_owned(), principal)],
-        remove_headers: REMOVED_BEFORE_UPSTREAM.iter().map(ToString::to_string).collect(),
-        metadata: metadata(record),
-        ..AllowAnswer::default()
-    };
-    wire::encode_allow(permit, &answer).map_err(|bad| Denial::new(Reason::EngineError, bad.detail))
-}
-
-fn deny(record: &Record) -> Vec<u8> {
-    answer_of(record.reason, record.id, metadata(record))
-}
-
-/// A denial without a configuration behind it.
-fn bare(reason: Reason, id: DecisionId) -> Vec<u8> {
-    let fields = json!({"decision_id": id.to_string(), "reason": reason.code()});
-    answer_of(reason, id, Map::from_iter([("signalwarden".to_owned(), fields)]))
-}
-
-/// `application/problem+json` (RFC 9457), without any signal's value.
-fn answer_of(reason: Reason, id: DecisionId, metadata: Map<String, Json>) -> Vec<u8> {
-    let id = id.to_string();
-    let challenge = challenge(reason);
-    let body = json!({
-        "type": "about:blank",
-        "title": reason.sentence(),
-        "status": reason.http_status(),
-        "reason": reason.code(),
-        "decision_id": &id,
-    });
-    wire::encode_deny(&DenyAnswer {
-        reason,
-        http_status: None,
-        headers: [
-            ("content-type", "application/problem+json".to_owned()),
-            ("cache-control", "no-store".to_owned()),
-            (DECISION_ID, id),
-        ]
-        .into_iter()
-        .chain(challenge.map(|challenge| ("www-authenticate", challenge.to_owned())))
-        .map(|(name, value)| (name.to_owned(), value))
-        .collect(),
-        body: body.to_string(),
-        metadata,
-    })
-}
-
-/// How to come back after a 401 (RFC 9110 section 11.6.1, RFC 6750 section 3).
-fn challenge(reason: Reason) -> Option<&'static str> {
-    match reason {
-        Reason::TokenInvalid | Reason::TokenExpired | Reason::TokenTooLongLived => {
-            Some(r#"Bearer error="invalid_token""#)
-        }
-        reason if reason.http_status() == 401 => Some("Bearer"),
-        _ => None,
-    }
-}
-
-/// For Envoy's access log: namespace `envoy.filters.http.ext_authz`, key `signalwarden`.
-fn metadata(record: &Record) -> Map<String, Json> {
-    let determining: Vec<&str> = match (&record.snapshot, &record.verdict) {
-        (Some(snapshot), Some(verdict)) => verdict
-            .in_play
-            .iter()
-            .zip(&verdict.truths)
-            .filter_map(|(index, truth)| Some((snapshot.policies.policies().get(*index as usize)?, truth)))
-            .filter(|(policy, truth)| record::determines(record.reason, policy.effect, truth))
-            .map(|(policy, _)| &*policy.id)
-            .take(MAX_DETERMINING)
-            .collect(),
-        _ => Vec::new(),
-    };
-    let mut fields = json!({
-        "decision_id": record.id.to_string(),
-        "reason": record.reason.code(),
-        "determining": determining,
-        "revision": record.snapshot.as_ref().map(|snapshot| &*snapshot.revision),
-    });
-    if let Some(fields) = fields.as_object_mut().filter(|_| !record.enforced) {
-        fields.insert("enforced".to_owned(), Json::Bool(false));
-    }
-    Map::from_iter([("signalwarden".to_owned(), fields)])
-}
-
-/// Policies named in Envoy's metadata; the record names them all.
-const MAX_DETERMINING: usize = 8;
 
 /// A decision that never got as far as a request: not ready, or a panic.
 pub(crate) fn refused(reason: Reason, detail: &str, id: DecisionId, now: Timestamp) -> Checked {
     let mut record = blank(id, now);
     record.reason = reason;
     detail.clone_into(&mut record.detail);
-    Checked { record, answer: bare(reason, id), counting: None }
+    Checked { record, answer: bare(reason, id), counting: None, keeping: Keeping::default() }
 }
 
 impl Record {
@@ -382,6 +397,10 @@ fn blank(id: DecisionId, time: Timestamp) -> Box<Record> {
         resolved: None,
         evidence: None,
         query: None,
+        grant: None,
+        approval: None,
+        tools: None,
+        client: None,
         facts: Vec::new(),
         verdict: None,
         spent: record::Spent::default(),

@@ -1,0 +1,98 @@
+//! Decisions about tasks and approvals themselves: a client of the admin door asks, policies of the built-in actions answer,
+//! and what they say has a record as any call's has.
+
+use super::{Ground, blank, wanted};
+use crate::{
+    decide::Denial,
+    model::{ActionId, Request, ResourceId, TaskFacts, Tier},
+    policy::{BuiltInRequest, IdentityView, Query, RequestView, reasoning},
+    reason::Reason,
+    record::{Asked, Client, Record},
+    signals::{self, Asker},
+};
+use std::{collections::BTreeSet, sync::Arc};
+
+/// What a client asks for.
+pub(crate) struct BuiltIn<'a> {
+    /// One of `BUILT_IN_ACTIONS`.
+    pub(crate) action: &'static str,
+    /// The type of task, the parent, or the question.
+    pub(crate) resource: ResourceId,
+    /// `context.request`.
+    pub(crate) request: BuiltInRequest,
+    /// Who asks.
+    pub(crate) client: Client,
+    /// The task that it is part of.
+    pub(crate) task: Option<&'a TaskFacts>,
+    /// The call of the admin door, for the record.
+    pub(crate) call: (&'static str, String),
+}
+
+/// The record of the decision; its reason is the answer. `refused`: what stands against it before any policy.
+pub(crate) fn decide_built_in(ground: &Ground<'_>, asked: BuiltIn<'_>, refused: Option<Denial>) -> Box<Record> {
+    let started = (ground.ticks)();
+    let mut record = blank(ground.id, ground.now);
+    record.snapshot = Some(Arc::clone(&ground.running.snapshot));
+    record.asked = Asked { method: asked.call.0.to_owned(), path: asked.call.1.clone(), ..Asked::default() };
+    record.client = Some(asked.client.clone());
+    let outcome = judge(ground, asked, refused, &mut record);
+    if let Err(denial) = outcome {
+        record.deny(denial);
+    }
+    let spent = (ground.ticks)().saturating_sub(started);
+    (record.spent.evaluate, record.spent.total) = (spent, spent);
+    record
+}
+
+fn judge(ground: &Ground<'_>, asked: BuiltIn<'_>, refused: Option<Denial>, record: &mut Record) -> Result<(), Denial> {
+    let snapshot = &ground.running.snapshot;
+    let BuiltIn { action, resource, request, client, task, .. } = asked;
+    let Some(action) = ActionId::parse(action) else {
+        return Err(Denial::new(Reason::EngineError, "a built-in action has no name"));
+    };
+    let query = record.query.insert(Query {
+        principal: client.id.clone(),
+        action,
+        tier: Tier::Runtime,
+        resource,
+        request: RequestView::default(),
+        identity: IdentityView {
+            kind: "client",
+            trust_domain: client.id.trust_domain().into(),
+            bound: client.certificate.is_some(),
+            age_seconds: None,
+            actor: None,
+            interactive: false,
+            legacy: false,
+        },
+        grant: None,
+        chain: None,
+        approved_by: BTreeSet::new(),
+        built_in: Some(request),
+    });
+    if let Some(refused) = refused {
+        return Err(refused);
+    }
+    let known = snapshot.policies.record_of(&client.id);
+    if let Some(at) = known.and_then(|known| known.retired_at).filter(|at| ground.now >= *at) {
+        return Err(Denial::new(Reason::PrincipalRetired, format!("the client was retired at {at}")));
+    }
+    let slice = snapshot.policies.slice(query)?;
+    let asker = Asker {
+        principal: &client.id,
+        resource: &query.resource,
+        device: known.and_then(|record| record.device.as_deref()),
+        route: None,
+        proofs: &[],
+        derived: &ground.running.derived,
+        task,
+    };
+    let (signals, cells) = wanted(ground.running, query, &*slice);
+    let facts = signals::gather(ground.store, &cells, &asker, &Request::default(), ground.now);
+    record.facts = signals.into_iter().zip(facts).collect();
+    let verdict = record.verdict.insert(reasoning::evaluate(&*slice, &snapshot.rules, &record.facts));
+    match verdict.reason {
+        Reason::Allowed => Ok(()),
+        reason => Err(Denial::new(reason, "")),
+    }
+}

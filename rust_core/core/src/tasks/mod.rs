@@ -1,0 +1,265 @@
+//! Tasks, their grants and their chains: what was begun, what has ended, and whether a grant that is presented counts.
+//! Changed by `apply` alone, but for what a call touches (`tree.rs`) and when a task was last used.
+//!
+//! `admit.rs` looks at a grant, `plan.rs` makes a task of what a client asks for, `list.rs` shows them.
+
+mod admit;
+mod list;
+mod plan;
+mod settings;
+mod tree;
+
+pub use admit::{Admitted, GrantRefused, Presented};
+pub use list::Wanted;
+pub use plan::{AskedTask, Planned};
+pub use settings::TaskSettings;
+pub use tree::{Touch, Touched, Tree};
+
+use crate::change::{Change, StandingLost, TaskEnded, WorkflowMoved};
+use crate::limits;
+use crate::locks::{read, write};
+use crate::model::{Ending, Fingerprint, Span, SpiffeId, Task, TaskId, Timestamp, WorkflowId};
+use std::{
+    collections::BTreeMap,
+    sync::{
+        Arc, RwLock,
+        atomic::{AtomicI64, Ordering},
+    },
+};
+
+/// The tasks of a running core.
+#[derive(Default)]
+pub struct Tasks(RwLock<Image>);
+
+#[derive(Default)]
+struct Image {
+    tasks: BTreeMap<TaskId, Arc<Kept>>,
+    grants: BTreeMap<Fingerprint, Arc<Kept>>,
+    ended: BTreeMap<TaskId, TaskEnded>,
+    trees: BTreeMap<TaskId, Arc<Tree>>,
+    workflows: BTreeMap<WorkflowId, WorkflowMoved>,
+    lost: BTreeMap<SpiffeId, StandingLost>,
+}
+
+/// A task that is held.
+#[derive(Debug)]
+pub struct Kept {
+    /// The task.
+    pub task: Task,
+    /// What its tree has touched.
+    tree: Arc<Tree>,
+    /// When it was last used, in microseconds; in memory alone, so after a restart it lies idle from its beginning on.
+    used_at: AtomicI64,
+}
+
+/// What else a task stands on, that other rooms know.
+pub trait Support {
+    /// Whether a revocation names its grant, or its principal.
+    fn is_revoked(&self, task: &Task) -> bool;
+
+    /// Whether the orchestrator's signal says, fresh, that a workflow is approved.
+    fn is_vouched_for(&self, workflow: &WorkflowId) -> bool;
+}
+
+/// How a task stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TaskState {
+    /// It counts.
+    Live,
+    /// It was done.
+    Completed,
+    /// It was taken back.
+    Revoked,
+    /// Its workflow has ended, or is not approved any more.
+    WorkflowEnded,
+    /// Its workflow was approved by a signal that is not fresh.
+    WorkflowUnknown,
+    /// Its principal's standing was lost.
+    StandingLost,
+    /// Its time is over, or it lay idle for too long.
+    Expired,
+    /// A task above it counts no more.
+    ParentEnded,
+}
+
+impl TaskState {
+    /// Every state, with its word.
+    pub const ALL: &'static [(&'static str, Self)] = &[
+        ("live", Self::Live),
+        ("completed", Self::Completed),
+        ("revoked", Self::Revoked),
+        ("workflow_ended", Self::WorkflowEnded),
+        ("workflow_unknown", Self::WorkflowUnknown),
+        ("standing_lost", Self::StandingLost),
+        ("expired", Self::Expired),
+        ("parent_ended", Self::ParentEnded),
+    ];
+
+    /// The word.
+    pub fn as_str(self) -> &'static str {
+        Self::ALL.iter().find(|(_, state)| *state == self).map_or("", |(word, _)| word)
+    }
+}
+
+impl Kept {
+    fn used(&self, now: Timestamp) {
+        self.used_at.fetch_max(now.as_micros(), Ordering::Relaxed);
+    }
+
+    /// Until when it may lie idle.
+    fn idle_until(&self) -> Option<Timestamp> {
+        let used = Timestamp::from_micros(self.used_at.load(Ordering::Relaxed));
+        self.task.idle.map(|idle| used.max(self.task.begun_at).plus(idle))
+    }
+}
+
+impl Image {
+    /// A task and those above it, itself first. `None` if one of them is not held: nobody could say how it stands.
+    fn line(&self, kept: &Arc<Kept>) -> Option<Vec<Arc<Kept>>> {
+        let mut line = vec![Arc::clone(kept)];
+        while let Some(parent) = line.last().and_then(|last| last.task.parent.as_ref()) {
+            if line.len() > limits::MAX_CHAIN {
+                return None;
+            }
+            line.push(Arc::clone(self.tasks.get(parent)?));
+        }
+        Some(line)
+    }
+
+    /// How a task stands, those above it left aside.
+    fn own_state(&self, kept: &Kept, support: &dyn Support, now: Timestamp) -> TaskState {
+        let task = &kept.task;
+        if let Some(ended) = self.ended.get(&task.id) {
+            return match ended.how {
+                Ending::Completed => TaskState::Completed,
+                Ending::Revoked => TaskState::Revoked,
+            };
+        }
+        if self.lost.get(&task.principal).is_some_and(|lost| task.begun_at <= lost.at) || support.is_revoked(task) {
+            return TaskState::StandingLost;
+        }
+        if let Some(workflow) = &task.workflow {
+            match self.workflow_state(workflow, task.begun_at, support) {
+                TaskState::Live => {}
+                other => return other,
+            }
+        }
+        let is_over = now >= task.expires_at || kept.idle_until().is_some_and(|until| now >= until);
+        if is_over { TaskState::Expired } else { TaskState::Live }
+    }
+
+    /// How a workflow stands for a task that began then.
+    fn workflow_state(&self, id: &WorkflowId, begun_at: Timestamp, support: &dyn Support) -> TaskState {
+        match self.workflows.get(id) {
+            Some(known) if known.approved && known.ended_at.is_none_or(|ended| begun_at > ended) => {
+                // INVARIANT I2: what a signal said counts only while the signal does.
+                if known.by_signal && !support.is_vouched_for(id) {
+                    TaskState::WorkflowUnknown
+                } else {
+                    TaskState::Live
+                }
+            }
+            _ => TaskState::WorkflowEnded,
+        }
+    }
+
+    /// How a task stands with all that stands above it.
+    fn state(&self, kept: &Arc<Kept>, support: &dyn Support, now: Timestamp) -> TaskState {
+        match self.own_state(kept, support, now) {
+            TaskState::Live => {}
+            other => return other,
+        }
+        let Some(line) = self.line(kept) else { return TaskState::ParentEnded };
+        let above = line.iter().skip(1).all(|kept| self.own_state(kept, support, now) == TaskState::Live);
+        if above { TaskState::Live } else { TaskState::ParentEnded }
+    }
+}
+
+impl Tasks {
+    /// Takes a change in; false if it is none of ours. Idempotent.
+    pub fn apply(&self, change: &Change) -> bool {
+        let mut image = write(&self.0);
+        match change {
+            Change::TaskBegun(task) => begin(&mut image, task),
+            Change::TaskEnded(ended) => drop(image.ended.entry(ended.id.clone()).or_insert_with(|| ended.clone())),
+            Change::TreeTouched(touched) => image.trees.entry(touched.root.clone()).or_default().keep(touched),
+            Change::WorkflowMoved(moved) => {
+                let known = image.workflows.entry(moved.id.clone()).or_insert_with(|| moved.clone());
+                let ended_at = known.ended_at.max(moved.ended_at);
+                *known = WorkflowMoved { ended_at, ..moved.clone() };
+            }
+            Change::StandingLost(lost) => {
+                let known = image.lost.entry(lost.principal.clone()).or_insert_with(|| lost.clone());
+                if lost.at > known.at {
+                    *known = lost.clone();
+                }
+            }
+            _ => return false,
+        }
+        true
+    }
+
+    /// How a workflow stands, if anything is known of it.
+    pub fn workflow(&self, id: &WorkflowId) -> Option<WorkflowMoved> {
+        read(&self.0).workflows.get(id).cloned()
+    }
+
+    /// Tasks held.
+    pub fn count(&self) -> usize {
+        read(&self.0).tasks.len()
+    }
+
+    /// Keys of kept changes of what ended so long ago that nobody asks any more, at most so many. A tree goes as a whole,
+    /// so that no child is left without those above it.
+    pub fn expired(&self, retention: Span, most: usize, now: Timestamp) -> Vec<String> {
+        let image = read(&self.0);
+        let mut ends: BTreeMap<&TaskId, Timestamp> = BTreeMap::new();
+        for kept in image.tasks.values() {
+            let end = ends.entry(&kept.task.root).or_insert(kept.task.expires_at);
+            *end = kept.task.expires_at.max(*end);
+        }
+        let is_past = |root: &TaskId| ends.get(root).is_none_or(|end| now >= end.plus(retention));
+        let mut keys = Vec::new();
+        for root in image.trees.keys().filter(|root| is_past(root)) {
+            for kept in image.tasks.values().filter(|kept| kept.task.root == *root) {
+                keys.push(format!("task {}", kept.task.id));
+                keys.extend(image.ended.contains_key(&kept.task.id).then(|| format!("task_end {}", kept.task.id)));
+            }
+            keys.push(format!("touched {root}"));
+            if keys.len() >= most {
+                break;
+            }
+        }
+        keys
+    }
+
+    /// Lets go of what these keys name, once they are gone from where they were kept.
+    pub fn forget(&self, keys: &[String]) {
+        let mut image = write(&self.0);
+        for key in keys {
+            let Some((kind, id)) = key.split_once(' ') else { continue };
+            let Some(id) = TaskId::parse(id) else { continue };
+            match kind {
+                "task" => {
+                    if let Some(kept) = image.tasks.remove(&id) {
+                        image.grants.remove(&kept.task.grant);
+                    }
+                }
+                "task_end" => drop(image.ended.remove(&id)),
+                "touched" => drop(image.trees.remove(&id)),
+                _ => {}
+            }
+        }
+    }
+}
+
+fn begin(image: &mut Image, task: &Task) {
+    if image.tasks.contains_key(&task.id) {
+        return;
+    }
+    let tree = Arc::clone(image.trees.entry(task.root.clone()).or_default());
+    let used_at = AtomicI64::new(task.begun_at.as_micros());
+    let kept = Arc::new(Kept { task: task.clone(), tree, used_at });
+    image.grants.insert(task.grant, Arc::clone(&kept));
+    image.tasks.insert(task.id.clone(), kept);
+}
