@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 from signalwarden.config import Right
 from signalwarden.services import Client, Readiness
@@ -55,6 +56,7 @@ class FakeServices:
     """Answers at once; `fault` is raised instead, where set."""
 
     def __init__(self) -> None:
+        self.client = "spiffe://prod.example/client"
         self.may: frozenset[Right] = frozenset(Right)
         self.fault: Exception | None = None
         self.is_ready = True
@@ -67,12 +69,12 @@ class FakeServices:
         self.revoked: list[tuple[str, bytes]] = []
         self.pushed: list[tuple[str, str | None, bytes]] = []
         self.vouched: list[tuple[str, str]] = []
-        self.approvals = FakeApprovals(self)
-        self.overrides = FakeOverrides(self)
+        self.approvals: Any = FakeApprovals(self)
+        self.overrides: Any = FakeOverrides(self)
 
     def authenticate(self, token: bytes, chain: bytes = b"") -> Client | None:
         self.chains.append(chain)
-        return Client("spiffe://prod.example/client", self.may) if token == SECRET.encode() else None
+        return Client(self.client, self.may) if token == SECRET.encode() else None
 
     def authenticate_peer(self, chain: bytes) -> Client | None:
         self.chains.append(chain)

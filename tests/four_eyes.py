@@ -68,7 +68,7 @@ class FakeCore:
             "approval_id": approval_id, "requester": AGENT, "actor": None, "task_id": "t1", "action": "transfer.create",
             "resource": 'Account::"42"', "method": "POST", "host": "payments.prod.example",
             "path": "/v1/accounts/42/transfers?token=hush", "body_sha256": "ab" * 32, "words": ["moves money"],
-            "policies": [{"id": "gate", "sha256": "cd" * 32}], "asked_at": rfc3339(self.clock()),
+            "args": {"amount": "1250"}, "policies": ["gate"], "asked_at": rfc3339(self.clock()),
             "expires_at": rfc3339(self.clock() + 900 * SECOND_US), "state": "pending", "need": 1, "approved_by": [],
             "denied_by": None, "comment": None, "used_by": None, **other,
         }  # fmt: skip

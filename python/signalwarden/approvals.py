@@ -32,6 +32,8 @@ MAX_COMMENT: Final = 512
 """Letters of a comment: a sentence and the number of an incident, in a record that people read."""
 READ: Final = 10_000
 """Questions that are read to group them: as many as the core may hold open, a few megabytes at most."""
+RULE: Final = "rule:"
+"""Who answered, where a rule did: before the id of the decision that says which."""
 _ID: Final = re.compile(r"[A-Za-z0-9-]{1,64}")
 EXPECTED: Final = (
     f'expected an object of nothing or of "comment", a text of 1 to {MAX_COMMENT} printable letters'
@@ -95,9 +97,10 @@ class Question(TypedDict):
     method: str
     host: str
     path: str
+    args: dict[str, str]
     body_sha256: str
     words: list[str]
-    policies: list[Any]
+    policies: list[str]
     asked_at: str
     expires_at: str
     state: str
@@ -238,6 +241,8 @@ class Approvals:
 
     def _note_answered(self, told: dict[str, Any], decision_id: str | None) -> None:
         question = self._known(told["id"])
+        if told["by"].startswith(RULE):
+            decision_id = told["by"].removeprefix(RULE)
         self._recorder.change(
             "approval_answered",
             actor=told["by"],

@@ -27,6 +27,7 @@ __all__ = [
     "SignalwardenError",
     "StateError",
     "UnknownPublisherError",
+    "UnreachableError",
     "is_error",
     "sentence",
     "sorted_findings",
@@ -159,6 +160,10 @@ class KeySetError(SignalwardenError):
 
 class ServerError(SignalwardenError):
     """A door can't be opened: a port in use, a socket path that is not ours."""
+
+
+class UnreachableError(ServerError):
+    """A server that does not answer now; it may later."""
 
 
 class UnknownPublisherError(SignalwardenError):

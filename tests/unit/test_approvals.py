@@ -205,13 +205,13 @@ def test_a_question_is_recorded_when_it_is_asked(stage: Stage) -> None:
 
 
 def test_a_rule_answers_at_once_and_that_is_a_record_of_its_own(stage: Stage) -> None:
-    stage.core.rule = "policy:small-sums"
+    stage.core.rule = f"rule:{DECISION}"
     assert stage.approvals.asked(stage.core.ask("a1"))
-    assert [told["by"] for told in kept(stage)] == ["policy:small-sums"]
+    assert [told["by"] for told in kept(stage)] == [f"rule:{DECISION}"]
     asked, answered = stage.records()
     assert asked["change"] == "approval_asked"
-    assert (answered["change"], answered["actor"]) == ("approval_answered", "policy:small-sums")
-    assert (answered["state"], answered["decision_id"]) == ("approved", None)
+    assert (answered["change"], answered["actor"]) == ("approval_answered", f"rule:{DECISION}")
+    assert (answered["state"], answered["decision_id"]) == ("approved", DECISION)
 
 
 def test_use_and_release_are_recorded_with_who_approved(stage: Stage) -> None:

@@ -128,6 +128,7 @@ LAYERS: tuple[set[str], ...] = (
         "envoy_config",
         *("register_document", "register_view", "approve"),
         "demo_stage",
+        "approval_news",
     },
     {"app", "demo"},
     {"cli"},
