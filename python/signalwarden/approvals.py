@@ -188,9 +188,7 @@ class Approvals:
             self._intake.keep(make)
         self.noted(answered[0].changes, decision_id=answered[0].decision_id)
         question = self._question(approval_id)
-        return orjson.dumps(
-            {key: question[key] for key in ("approval_id", "state", "need", "approved_by")}  # type: ignore[literal-required]
-        )
+        return orjson.dumps({key: question[key] for key in ("approval_id", "state", "need", "approved_by")})
 
     # ------------------------------------------------------------ beside decisions
 

@@ -4,9 +4,10 @@ dictionaries."""
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from fastapi.testclient import TestClient
@@ -41,7 +42,7 @@ class House:
 
     def admin(self, *_: object) -> AdminClient:
         admin = AdminClient(Address("127.0.0.1", 1), SECRET)
-        admin._http = TestClient(self.app, headers={"authorization": f"Bearer {SECRET}"})
+        admin._http = cast("Any", TestClient(self.app, headers={"authorization": f"Bearer {SECRET}"}))
         return admin
 
     def run(self, *arguments: str) -> tuple[int, str, str]:
@@ -203,7 +204,7 @@ def test_watching_asks_at_a_bounded_rate_bears_a_server_that_is_gone_and_ends_wi
             gone.append(False)
 
     monkeypatch.setattr(AdminClient, "approvals", look)
-    monkeypatch.setattr(verbs.time, "sleep", sleep)
+    monkeypatch.setattr(time, "sleep", sleep)
     house.stage.core.ask(ID)
     status, out, err = house.run("approvals", "watch")
     assert status == 2
@@ -220,7 +221,7 @@ def test_watching_ends_with_ctrl_c(house: House, monkeypatch: pytest.MonkeyPatch
     def sleep(_: float) -> None:
         raise Enough
 
-    monkeypatch.setattr(verbs.time, "sleep", sleep)
+    monkeypatch.setattr(time, "sleep", sleep)
     house.stage.core.ask(ID)
     status, out, err = house.run("approvals", "watch", "--json")
     assert (status, err) == (130, "")
