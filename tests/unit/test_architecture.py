@@ -120,7 +120,7 @@ LAYERS: tuple[set[str], ...] = (
     {"mtls", "services", "keys", "doors", "state", "decision_log", "metrics", "rates", "register", "tallies"}
     | {"difference", "watch", "envoy_tls"},
     {"signals", "intake", "tokens", "tasks", "approvals", "in_force", "clients", "door_tls"},
-    {"publish_door", "publishers", "reloads", "revocations", "identity"},
+    {"publish_door", "publishers", "reloads", "revocations", "identity", "sweeping"},
     {
         *("server", "admin", "offline", "starter", "admin_client", "terminal", "reports"),
         "envoy_config",
@@ -148,6 +148,7 @@ IMPORTS: Edges = {
     "tallies": {"_core", "values"},
     "rates": {"errors"},
     "intake": {"_core", "errors", "rates", "state"},
+    "sweeping": {"intake", "state"},
     "approvers": {"errors"},
     "difference": {"config", "values"},
     "in_force": {"approvers", "config", "difference", "errors", "state"},
