@@ -163,6 +163,45 @@ class Pending:
     def credentials(self) -> list[Credential]: ...
 
 @final
+class Held:
+    """A decision whose answer must not leave before its changes are durable."""
+
+    @property
+    def changes(self) -> list[StoredChange]:
+        """What is to be kept and applied; none once it is finished."""
+    @property
+    def question(self) -> str | None:
+        """Id of a question that it asks."""
+
+class Proposal:
+    """A task that policies have permitted, and that waits for its grant."""
+
+    @property
+    def task_id(self) -> str:
+        """Its id."""
+    @property
+    def decision_id(self) -> str:
+        """The decision that permits it."""
+    @property
+    def expires_at_us(self) -> int:
+        """When it ends by itself."""
+    @property
+    def claims(self) -> bytes:
+        """JSON object of the grant's claims, without issuer and audience."""
+
+class Answered:
+    """An answer to a question."""
+
+    @property
+    def decision_id(self) -> str | None:
+        """The decision that permits it; a no needs none."""
+    @property
+    def state(self) -> str:
+        """How the question stands with it: `pending`, `approved` or `denied`."""
+    @property
+    def changes(self) -> list[StoredChange]:
+        """What is to be kept and applied."""
+
 class Engine:
     """The running core. Every method may be called from any thread; the interpreter is released inside."""
 
@@ -185,18 +224,68 @@ class Engine:
     @property
     def revision(self) -> str | None:
         """Revision in force."""
-    def check(self, request: bytes) -> bytes | Pending:
+    def check(self, request: bytes) -> bytes | Pending | Held:
         """Decides one serialised CheckRequest. Total: every input gives a CheckResponse, or, where the settings name
-        sources of tokens, a `Pending` whose tokens have to be validated before `validated` is called.
+        sources of tokens, a `Pending` whose tokens have to be validated before `validated` is called, or a `Held` whose
+        changes have to be kept before `finish` gives the answer.
 
         The record has been accepted by the log when this returns an answer, or the answer is `log_unavailable`.
         """
     def validated(
         self, request: bytes, *, proofs: Sequence[bytes], refused: Sequence[tuple[str, str, str]]
-    ) -> bytes:
-        """The second look at a call that was pending: a CheckResponse, as from `check`. A token that is neither among
+    ) -> bytes | Held:
+        """The second look at a call that was pending: a CheckResponse or a `Held`, as from `check`. A token that is neither among
         the proofs nor refused denies. `proofs`: JSON of each validated token's evidence; `refused`: digest, reason
         and one sentence of each other. Raises BadInputError for a proof or a reason that can't be read."""
+    def finish(self, held: Held, *, kept: bool) -> tuple[bytes, list[StoredChange]]:
+        """Ends a decision that was held: its CheckResponse, and what must still be kept (a yes that is given back, since
+        the log refused the record). `kept`: whether its changes are durable and applied; if not, it denies. Raises
+        ValueError the second time."""
+    def propose_task(
+        self, asked: bytes, *, client: str, certificate: str | None, now_us: int
+    ) -> Proposal:
+        """Judges a task that a client asks for, by its own bounds and by policy; the decision is recorded. `asked`: JSON
+        {"principal", "type", "workflow"?, "actions", "resources", "sensitivity"?, "environment"?, "ttl_us"?,
+        "certificate_sha256"?, "parent"?}. `certificate`: hex SHA-256 of the client's own. Raises BadInputError and
+        CallRefusedError."""
+    def issue_task(self, proposal: Proposal, *, grant: bytes, now_us: int) -> StoredChange:
+        """The change that begins a proposed task with its signed grant, of which the SHA-256 is kept. Hold a lock from here
+        to `apply`. Raises CallRefusedError if what it stands on has ended."""
+    def end_task(
+        self, task_id: str, *, how: str, client: str, operator: bool, now_us: int
+    ) -> StoredChange:
+        """The change that ends a task: `completed` or `revoked`. Raises CallRefusedError."""
+    def end_tasks_of(self, principal: str, *, at_us: int, why: str, now_us: int) -> StoredChange:
+        """The change that ends whatever a principal was given up to a time. Raises BadInputError."""
+    def tasks(
+        self,
+        *,
+        task_id: str | None = None,
+        principal: str | None = None,
+        ended: bool = False,
+        limit: int,
+        now_us: int,
+    ) -> bytes:
+        """JSON {"tasks": [...], "count", "truncated"}, newest first; ended ones only if asked for, or by id."""
+    def move_workflow(self, workflow: str, *, state: str, client: str, now_us: int) -> StoredChange:
+        """The change that makes a workflow `approved` or `ended`; ending ends its tasks. Raises BadInputError."""
+    def workflows(self, *, limit: int) -> bytes:
+        """JSON {"workflows": [{"workflow", "state", "by", "by_signal", "at", "ended_at"}], "count", "truncated"}."""
+    def approvals(
+        self, *, approval_id: str | None = None, state: str | None = None, limit: int, now_us: int
+    ) -> bytes:
+        """JSON {"approvals": [...], "count", "truncated"}, newest first. Raises BadInputError for an unknown state."""
+    def answer_approval(
+        self, approval_id: str, *, approve: bool, client: str, comment: str, now_us: int
+    ) -> Answered:
+        """A client's answer to a question; a yes is itself decided by policy. Hold a lock from here to `apply`. Raises
+        BadInputError and CallRefusedError."""
+    def waive_approval(self, approval_id: str, *, now_us: int) -> list[StoredChange]:
+        """The changes by which a rule (`approval.waive`) answers a question; none if no rule does."""
+    def expired(self, *, limit: int, now_us: int) -> list[str]:
+        """Keys of kept changes that count no more: to be forgotten where they are kept, then here by `forget`."""
+    def forget(self, keys: list[str]) -> None:
+        """Lets go of what these keys name."""
     def set_authority(self, name: str, *, members: Sequence[str]) -> bool:
         """Puts the state of what proofs rest on in place, whole: `keys:<issuer>` and `jwt:<trust domain>` hold
         `"<kid> <thumbprint>"`, `trust:<trust domain>` holds `bundle`, `status:<address>` a digest. No member: it is

@@ -1,6 +1,11 @@
 //! The running core for Python: clock, stopwatch and random bits are read here and handed in.
 
-use crate::{configuration::Configuration, errors, identity::Pending};
+use crate::{
+    configuration::Configuration,
+    errors,
+    identity::Pending,
+    tasks::{Answered, Held, Proposal},
+};
 use pyo3::{
     exceptions::PyValueError,
     prelude::*,
@@ -8,14 +13,16 @@ use pyo3::{
     types::{PyBytes, PyDict},
 };
 use signalwarden_core::{
+    approvals::{ApprovalState, WantedApprovals},
     change::Change,
-    engine::{self, Look, Options, Revoking},
+    engine::{self, Asking, Look, Options, Revoking},
     error::Error,
     identity::Validated,
     limits::MAX_LIVE_SIGNALS,
     model::{Fingerprint, Origin, SpiffeId, Timestamp},
     reason::Reason,
     record::{InfluenceMode, Rendering, id::RANDOM_BYTES},
+    tasks::Wanted,
 };
 use std::{
     sync::Arc,
@@ -166,6 +173,32 @@ impl Engine {
     }
 }
 
+impl Engine {
+    fn asking<'a>(
+        &self,
+        client: &'a SpiffeId,
+        digest: Option<&str>,
+        now_us: i64,
+        ticks: &'a dyn Fn() -> u64,
+    ) -> Result<Asking<'a>, Error> {
+        let certificate = digest.map(certificate).transpose()?;
+        Ok(Asking { client, certificate, now: Timestamp::from_micros(now_us), random: self.id_bits(), ticks })
+    }
+}
+
+/// What a look found, as Python sees it.
+fn to_look<'py>(py: Python<'py>, look: Look) -> PyResult<Bound<'py, PyAny>> {
+    match look {
+        Look::Answer(answer) => Ok(PyBytes::new(py, &answer).into_any()),
+        Look::Pending(pending) => Ok(Bound::new(py, Pending(pending))?.into_any()),
+        Look::Held(held) => Ok(Bound::new(py, Held::of(*held))?.into_any()),
+    }
+}
+
+fn client_id(text: &str) -> Result<SpiffeId, Error> {
+    SpiffeId::parse(text).map_err(|why| Error::BadInput(format!("a client or principal: {why}")))
+}
+
 #[pymethods]
 impl Engine {
     #[new]
@@ -205,10 +238,178 @@ impl Engine {
     }
 
     fn check<'py>(&self, py: Python<'py>, request: PyBackedBytes) -> PyResult<Bound<'py, PyAny>> {
-        match py.detach(|| self.core.look(&request, now(), self.id_bits(), &|| self.ticks())) {
-            Look::Answer(answer) => Ok(PyBytes::new(py, &answer).into_any()),
-            Look::Pending(pending) => Ok(Bound::new(py, Pending(pending))?.into_any()),
-        }
+        let look = py.detach(|| self.core.look(&request, now(), self.id_bits(), &|| self.ticks()));
+        to_look(py, look)
+    }
+
+    #[pyo3(signature = (held, *, kept))]
+    fn finish<'py>(
+        &self,
+        py: Python<'py>,
+        held: &Held,
+        kept: bool,
+    ) -> PyResult<(Bound<'py, PyBytes>, Vec<StoredChange>)> {
+        let Some(checked) = held.take() else {
+            return Err(PyValueError::new_err("the decision was finished before"));
+        };
+        let (answer, undo) = py.detach(|| self.core.finish(checked, kept));
+        Ok((PyBytes::new(py, &answer), undo.iter().map(StoredChange::from).collect()))
+    }
+
+    #[pyo3(signature = (asked, *, client, certificate, now_us))]
+    fn propose_task(
+        &self,
+        py: Python<'_>,
+        asked: PyBackedBytes,
+        client: &str,
+        certificate: Option<&str>,
+        now_us: i64,
+    ) -> PyResult<Proposal> {
+        let proposed = py.detach(|| {
+            let client = client_id(client)?;
+            let ticks = || self.ticks();
+            let asking = self.asking(&client, certificate, now_us, &ticks)?;
+            self.core.propose_task(&asked, &asking, self.id_bits())
+        });
+        proposed.map(Proposal).map_err(|error| errors::to_python(py, error))
+    }
+
+    #[pyo3(signature = (proposal, *, grant, now_us))]
+    fn issue_task(
+        &self,
+        py: Python<'_>,
+        proposal: &Proposal,
+        grant: PyBackedBytes,
+        now_us: i64,
+    ) -> PyResult<StoredChange> {
+        let change = self.core.issue_task(&proposal.0, &grant, Timestamp::from_micros(now_us));
+        change.map(|change| StoredChange::from(&change)).map_err(|error| errors::to_python(py, error))
+    }
+
+    #[pyo3(signature = (task_id, *, how, client, operator, now_us))]
+    fn end_task(
+        &self,
+        py: Python<'_>,
+        task_id: &str,
+        how: &str,
+        client: &str,
+        operator: bool,
+        now_us: i64,
+    ) -> PyResult<StoredChange> {
+        let change = client_id(client)
+            .and_then(|client| self.core.end_task(task_id, how, &client, operator, Timestamp::from_micros(now_us)));
+        change.map(|change| StoredChange::from(&change)).map_err(|error| errors::to_python(py, error))
+    }
+
+    #[pyo3(signature = (principal, *, at_us, why, now_us))]
+    fn end_tasks_of(
+        &self,
+        py: Python<'_>,
+        principal: &str,
+        at_us: i64,
+        why: &str,
+        now_us: i64,
+    ) -> PyResult<StoredChange> {
+        let (at, now) = (Timestamp::from_micros(at_us), Timestamp::from_micros(now_us));
+        let change = client_id(principal).and_then(|principal| self.core.end_tasks_of(&principal, at, why, now));
+        change.map(|change| StoredChange::from(&change)).map_err(|error| errors::to_python(py, error))
+    }
+
+    #[pyo3(signature = (*, task_id = None, principal = None, ended = false, limit, now_us))]
+    fn tasks<'py>(
+        &self,
+        py: Python<'py>,
+        task_id: Option<&str>,
+        principal: Option<&str>,
+        ended: bool,
+        limit: usize,
+        now_us: i64,
+    ) -> Bound<'py, PyBytes> {
+        let wanted = Wanted { id: task_id, principal, ended, most: limit };
+        let listed = py.detach(|| self.core.list_tasks(&wanted, Timestamp::from_micros(now_us)).to_string());
+        PyBytes::new(py, listed.as_bytes())
+    }
+
+    #[pyo3(signature = (workflow, *, state, client, now_us))]
+    fn move_workflow(
+        &self,
+        py: Python<'_>,
+        workflow: &str,
+        state: &str,
+        client: &str,
+        now_us: i64,
+    ) -> PyResult<StoredChange> {
+        let change = client_id(client)
+            .and_then(|client| self.core.move_workflow(workflow, state, &client, Timestamp::from_micros(now_us)));
+        change.map(|change| StoredChange::from(&change)).map_err(|error| errors::to_python(py, error))
+    }
+
+    #[pyo3(signature = (*, limit))]
+    fn workflows<'py>(&self, py: Python<'py>, limit: usize) -> Bound<'py, PyBytes> {
+        let listed = py.detach(|| self.core.list_workflows(limit).to_string());
+        PyBytes::new(py, listed.as_bytes())
+    }
+
+    #[pyo3(signature = (*, approval_id = None, state = None, limit, now_us))]
+    fn approvals<'py>(
+        &self,
+        py: Python<'py>,
+        approval_id: Option<&str>,
+        state: Option<&str>,
+        limit: usize,
+        now_us: i64,
+    ) -> PyResult<Bound<'py, PyBytes>> {
+        let known = state.map(|word| {
+            let found = ApprovalState::ALL.iter().find(|(known, _)| *known == word).map(|(_, state)| *state);
+            found.ok_or_else(|| {
+                let words: Vec<_> = ApprovalState::ALL.iter().map(|(word, _)| format!("`{word}`")).collect();
+                Error::BadInput(format!("`state`: expected one of {}, found `{word}`", words.join(", ")))
+            })
+        });
+        let state = known.transpose().map_err(|error| errors::to_python(py, error))?;
+        let wanted = WantedApprovals { id: approval_id, state, most: limit };
+        let listed = py.detach(|| self.core.list_approvals(&wanted, Timestamp::from_micros(now_us)).to_string());
+        Ok(PyBytes::new(py, listed.as_bytes()))
+    }
+
+    #[pyo3(signature = (approval_id, *, approve, client, comment, now_us))]
+    fn answer_approval(
+        &self,
+        py: Python<'_>,
+        approval_id: &str,
+        approve: bool,
+        client: &str,
+        comment: &str,
+        now_us: i64,
+    ) -> PyResult<Answered> {
+        let answered = py.detach(|| {
+            let client = client_id(client)?;
+            let ticks = || self.ticks();
+            let asking = self.asking(&client, None, now_us, &ticks)?;
+            self.core.answer_approval(approval_id, approve, comment, &asking)
+        });
+        answered.map(Answered).map_err(|error| errors::to_python(py, error))
+    }
+
+    #[pyo3(signature = (approval_id, *, now_us))]
+    fn waive_approval(&self, py: Python<'_>, approval_id: &str, now_us: i64) -> PyResult<Vec<StoredChange>> {
+        let waived = py.detach(|| {
+            let ticks = || self.ticks();
+            // Whoever asked takes the place of a client.
+            let nobody = client_id("spiffe://signalwarden/rule")?;
+            self.core.waive_approval(approval_id, &self.asking(&nobody, None, now_us, &ticks)?)
+        });
+        let changes = waived.map_err(|error| errors::to_python(py, error))?;
+        Ok(changes.iter().map(StoredChange::from).collect())
+    }
+
+    #[pyo3(signature = (*, limit, now_us))]
+    fn expired(&self, py: Python<'_>, limit: usize, now_us: i64) -> Vec<String> {
+        py.detach(|| self.core.expired(limit, Timestamp::from_micros(now_us)))
+    }
+
+    fn forget(&self, py: Python<'_>, keys: Vec<String>) {
+        py.detach(|| self.core.forget(&keys));
     }
 
     #[pyo3(signature = (request, *, proofs, refused))]
@@ -218,13 +419,13 @@ impl Engine {
         request: PyBackedBytes,
         proofs: Vec<PyBackedBytes>,
         refused: Vec<(String, String, String)>,
-    ) -> PyResult<Bound<'py, PyBytes>> {
+    ) -> PyResult<Bound<'py, PyAny>> {
         let checked = py.detach(|| {
             let refused = refused.into_iter().map(refusal).collect::<Result<Vec<_>, _>>()?;
             self.core.admit_proofs(proofs.iter().map(|proof| &**proof))?;
             Ok(self.core.check(&request, &Validated { refused }, now(), self.id_bits(), &|| self.ticks()))
         });
-        checked.map(|answer| PyBytes::new(py, &answer)).map_err(|error| errors::to_python(py, error))
+        checked.map_err(|error| errors::to_python(py, error)).and_then(|look| to_look(py, look))
     }
 
     #[pyo3(signature = (name, *, members))]

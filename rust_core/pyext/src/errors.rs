@@ -12,6 +12,10 @@ pub(crate) fn to_python(py: Python<'_>, error: Error) -> PyErr {
             raise(py, "ConfigurationError", |class| class.call1((findings,)))
         }
         Error::BadInput(sentence) => raise(py, "BadInputError", |class| class.call1((sentence,))),
+        Error::Refused(refusal, sentence) => {
+            let more: std::collections::BTreeMap<_, _> = refusal.more().into_iter().collect();
+            raise(py, "CallRefusedError", |class| class.call1((refusal.code(), sentence, more)))
+        }
         Error::Internal(sentence) => Ok(PyRuntimeError::new_err(sentence)),
     };
     made.unwrap_or_else(|error| error)

@@ -8,6 +8,7 @@ mod engine;
 mod errors;
 mod identity;
 mod publish;
+mod tasks;
 
 use pyo3::prelude::*;
 
@@ -24,6 +25,8 @@ mod _core {
     use crate::identity::{Credential, Pending};
     #[pymodule_export]
     use crate::publish::{publish_answer, publish_to_json};
+    #[pymodule_export]
+    use crate::tasks::{Answered, Held, Proposal};
     use pyo3::prelude::*;
 
     #[pymodule_init]
