@@ -130,7 +130,7 @@ LAYERS: tuple[set[str], ...] = (
     | {"difference", "watch", "envoy_tls", "envoy_directory"},
     {"signals", "intake", "tokens", "in_force", "clients", "door_tls", "refusals"},
     {"publish_door", "publishers", "reloads", "revocations", "identity", "tasks", "approvals", "overrides"}
-    | {"admin_answers", "envoy_routes"},
+    | {"admin_answers", "envoy_routes", "sweeping"},
     {"admin_tasks", "admin_approvals"},
     {
         *("server", "admin", "offline", "starter", "admin_client", "terminal", "reports"),
@@ -161,6 +161,7 @@ IMPORTS: Edges = {
     "tallies": {"_core", "values"},
     "rates": {"errors"},
     "intake": {"_core", "errors", "rates", "state"},
+    "sweeping": {"intake", "state"},
     "approvers": {"errors"},
     "difference": {"config", "values"},
     "in_force": {"approvers", "config", "difference", "errors", "state"},

@@ -175,7 +175,7 @@ fn each_exit_of_the_way_has_its_reason() {
     };
     assert_eq!(reason(&engine, &plain("GET")), "allowed");
     assert_eq!(reason(&engine, &plain("DELETE")), "grant_required");
-    assert_eq!(reason(&engine, &plain("PUT")), "approval_required");
+    assert_eq!(reason(&engine, &plain("PUT")), "body_incomplete");
     assert_eq!(record(&engine, b"\xff\xff")["reason"], "malformed_request");
     engine.close();
     assert_eq!(reason(&engine, &transfer()), "not_ready");
