@@ -37,6 +37,8 @@ pub const MAX_CLOCK_SKEW_MICROS: i64 = 5_000_000;
 pub const MAX_TIME_STEP_MICROS: i64 = 3_600_000_000;
 /// Most mixes of uncertain signals tried for one policy (DESIGN section 6, step 5).
 pub const MAX_MIXES: usize = 64;
+/// Longest words of a policy's demand for an approval: a sentence or two for whoever answers, kept with each question.
+pub const MAX_GATE_WORDS_BYTES: usize = 512;
 /// Largest body of an answer. A denial is a sentence, not a page.
 pub const MAX_ANSWER_BODY_BYTES: usize = 16 * 1024;
 /// Most headers that one answer sets; Envoy answers 500 when a request passes 100 headers.

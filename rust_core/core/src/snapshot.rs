@@ -8,6 +8,7 @@ use crate::{
     idle, limits,
     model::{
         ActionId, Environment, Influence, SignalName, SpiffeIdError, Timestamp, TrustDomain, WhenUnavailable, hex,
+        names::BUILT_IN_ACTIONS,
     },
     policy::{
         ActionRule, PolicyEngine, SignalIndex, SignalRule,
@@ -369,16 +370,17 @@ fn observed(
     rules: &[SignalRule],
     engine: &dyn PolicyEngine,
 ) -> HashMap<ActionId, Vec<SignalIndex>> {
-    let of = |action: &ActionRule| {
+    let of = |action: ActionId| {
         let own = rules
             .iter()
             .enumerate()
-            .filter(|(_, rule)| rule.influence == Influence::Observe && rule.used_by.contains(&action.id))
+            .filter(|(_, rule)| rule.influence == Influence::Observe && rule.used_by.contains(&action))
             .filter_map(|(at, _)| u16::try_from(at).ok().map(SignalIndex));
-        let all: BTreeSet<SignalIndex> = own.chain(engine.watched(&action.id).iter().copied()).collect();
-        all.into_iter().collect()
+        let all: BTreeSet<SignalIndex> = own.chain(engine.watched(&action).iter().copied()).collect();
+        (action, all.into_iter().collect())
     };
-    actions.iter().map(|action| (action.id.clone(), of(action))).collect()
+    let built_in = BUILT_IN_ACTIONS.iter().filter_map(|name| ActionId::parse(name));
+    actions.iter().map(|action| action.id.clone()).chain(built_in).map(of).collect()
 }
 
 fn revision(files: &[(String, Vec<u8>)], settings: &CoreSettings) -> Arc<str> {

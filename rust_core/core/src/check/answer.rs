@@ -110,7 +110,7 @@ fn metadata(record: &Record) -> Map<String, Json> {
             .iter()
             .zip(&verdict.truths)
             .filter_map(|(index, truth)| Some((snapshot.policies.policies().get(*index as usize)?, truth)))
-            .filter(|(policy, truth)| record::determines(record.reason, policy.effect, truth))
+            .filter(|(policy, truth)| record::determines(record.reason, policy, truth))
             .map(|(policy, _)| &*policy.id)
             .take(MAX_DETERMINING)
             .collect(),

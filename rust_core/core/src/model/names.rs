@@ -23,8 +23,8 @@ pub struct Environment(Arc<str>);
 /// How a name of a signal, a fact or a feed is written, for messages.
 pub const NAME_FORM: &str = "a lowercase letter, then lowercase letters, digits and `_`, at most 64";
 
-/// Actions that no route declares: they get a schema and a policy set of their own with tasks and approvals.
-pub const BUILT_IN_ACTIONS: &[&str] = &["task.begin", "task.delegate", "approval.give"];
+/// Actions that no route declares: they have a schema and a policy set of their own.
+pub const BUILT_IN_ACTIONS: &[&str] = &["task.begin", "task.delegate", "approval.give", "approval.waive"];
 
 impl SignalName {
     /// Parses a name.

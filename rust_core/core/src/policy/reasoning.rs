@@ -1,7 +1,9 @@
 //! Three-valued evaluation: what holds whatever the unavailable and self-asserted signals are
 //! (DESIGN section 6, step 5). Independent of the engine that judges one policy in one world.
 
-use super::{Effect, Facts, Judged, Seen, SignalIndex, SignalRule, Slice, Standing, standing, withdrawn_is_absent};
+use super::{
+    Effect, Facts, Judged, PolicyInfo, Seen, SignalIndex, SignalRule, Slice, Standing, standing, withdrawn_is_absent,
+};
 use crate::{
     limits::MAX_MIXES,
     model::{Fact, Influence, SignalName, State, WhenUnavailable},
@@ -50,27 +52,52 @@ struct Worlds {
 /// INVARIANT I3: a revocable word allows only if its withdrawal would, too.
 pub fn evaluate(slice: &dyn Slice, rules: &[SignalRule], facts: &Facts) -> Verdict {
     let truths = judge(slice, &worlds(rules, facts, None, false), None);
-    let reason = conclude(slice, &truths);
+    let Outcome { reason, gates } = conclude(slice, &truths);
     let in_play = slice.in_play().to_vec();
     if reason != Reason::Allowed || !any_revocable(rules, facts, None) {
-        return Verdict { reason, in_play, truths, gates: Vec::new(), rechecked: false };
+        return Verdict { reason, in_play, truths, gates, rechecked: false };
     }
     let without = judge(slice, &worlds(rules, facts, None, true), Some(&truths));
-    let reason = after_recheck(slice, &without);
+    let after = after_recheck(slice, &without);
     // An allow that stands is explained by the policies that made it, as they saw the words.
-    let truths = if reason == Reason::Allowed { truths } else { without };
-    Verdict { reason, in_play, truths, gates: Vec::new(), rechecked: true }
+    let stands = after.reason == Reason::Allowed && after.gates == gates;
+    let truths = if stands { truths } else { without };
+    Verdict { reason: after.reason, in_play, truths, gates: after.gates, rechecked: true }
+}
+
+/// What follows from truths. An allow is free, or waits for somebody's yes: the order is denied, gated, free.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Outcome {
+    pub(super) reason: Reason,
+    /// Policies whose demand for an approval stands; none unless the reason is `Allowed`.
+    pub(super) gates: Vec<u32>,
+}
+
+impl Outcome {
+    fn refused(reason: Reason) -> Self {
+        Self { reason, gates: Vec::new() }
+    }
+
+    /// Whether another outcome is of the same kind: the same reason, and a yes is asked for or is not.
+    pub(super) fn is_like(&self, reason: Reason, gates: &[u32]) -> bool {
+        self.reason == reason && self.gates.is_empty() == gates.is_empty()
+    }
+
+    pub(super) fn is_free(&self) -> bool {
+        self.reason == Reason::Allowed && self.gates.is_empty()
+    }
 }
 
 fn any_revocable(rules: &[SignalRule], facts: &Facts, doubted: Option<SignalIndex>) -> bool {
     facts.iter().any(|(signal, fact)| standing_of(rules, *signal, fact, doubted) == Standing::Revocable)
 }
 
-fn after_recheck(slice: &dyn Slice, truths: &[Truth]) -> Reason {
-    match conclude(slice, truths) {
-        Reason::Allowed => Reason::Allowed,
-        Reason::EngineError => Reason::EngineError,
-        _ => Reason::SignalWideningRefused,
+/// The worlds of the recheck hold those of the first evaluation, so this is the least over all of them.
+fn after_recheck(slice: &dyn Slice, truths: &[Truth]) -> Outcome {
+    let outcome = conclude(slice, truths);
+    match outcome.reason {
+        Reason::Allowed | Reason::EngineError => outcome,
+        _ => Outcome::refused(Reason::SignalWideningRefused),
     }
 }
 
@@ -92,16 +119,23 @@ impl<'a> Doubts<'a> {
         Self { slice, rules, facts, before, without }
     }
 
-    /// The reason before words are withdrawn.
-    pub(super) fn reason_before_recheck(&self, doubted: SignalIndex) -> Reason {
+    /// The outcome before words are withdrawn, with nothing doubted.
+    pub(super) fn undoubted_before_recheck(&self) -> Outcome {
+        conclude(self.slice, &self.before)
+    }
+
+    /// The outcome before words are withdrawn.
+    pub(super) fn before_recheck(&self, doubted: SignalIndex) -> Outcome {
         conclude(self.slice, &self.rejudge(&self.before, doubted, false))
     }
 
-    /// The reason of the whole evaluation.
-    pub(super) fn reason(&self, doubted: SignalIndex) -> Reason {
-        let before = self.reason_before_recheck(doubted);
+    /// The outcome of the whole evaluation.
+    pub(super) fn outcome(&self, doubted: SignalIndex) -> Outcome {
+        let before = self.before_recheck(doubted);
         match &self.without {
-            Some(without) if before == Reason::Allowed && any_revocable(self.rules, self.facts, Some(doubted)) => {
+            Some(without)
+                if before.reason == Reason::Allowed && any_revocable(self.rules, self.facts, Some(doubted)) =>
+            {
                 after_recheck(self.slice, &self.rejudge(without, doubted, true))
             }
             _ => before,
@@ -307,20 +341,60 @@ fn judge_mixes(
     }
 }
 
-/// The reason that follows from the truths: what holds in every world first.
-fn conclude(slice: &dyn Slice, truths: &[Truth]) -> Reason {
-    let has = |effect: Effect, wanted: &Truth| {
-        truths.iter().enumerate().any(|(at, truth)| truth == wanted && slice.info(at).effect == effect)
-    };
-    if truths.iter().any(|truth| matches!(truth, Truth::Failed(_))) {
-        Reason::EngineError
-    } else if has(Effect::Forbid, &Truth::Certain) {
-        Reason::PolicyDenied
-    } else if !has(Effect::Permit, &Truth::Certain) && !has(Effect::Permit, &Truth::May) {
-        Reason::NoPolicyPermits
-    } else if has(Effect::Forbid, &Truth::May) || !has(Effect::Permit, &Truth::Certain) {
-        Reason::SignalUnavailable
-    } else {
-        Reason::Allowed
+/// What follows from the truths: what holds in every world first.
+///
+/// A forbid with a gate does not deny: where it applies, or may, a yes is asked for. A permit with a gate permits as any
+/// does, and asks for a yes unless a permit without one applies in every world. So a gate turns a denial into a question
+/// only where the forbid itself says so, and losing a signal never takes a question away.
+fn conclude(slice: &dyn Slice, truths: &[Truth]) -> Outcome {
+    let mut all = Count::default();
+    for (at, truth) in truths.iter().enumerate() {
+        let info = slice.info(at);
+        let gated = info.require_approval.is_some();
+        match (info.effect, truth) {
+            (_, Truth::Never) => {}
+            (_, Truth::Failed(_)) => return Outcome::refused(Reason::EngineError),
+            (Effect::Forbid, _) if gated => all.demands = true,
+            (Effect::Forbid, Truth::Certain) => all.forbidden = true,
+            (Effect::Forbid, Truth::May) => all.may_be_forbidden = true,
+            (Effect::Permit, Truth::Certain) if gated => all.permitted_on_demand = true,
+            (Effect::Permit, Truth::Certain) => all.permitted_freely = true,
+            (Effect::Permit, Truth::May) => all.may_be_permitted = true,
+        }
     }
+    let permitted = all.permitted_freely || all.permitted_on_demand;
+    if all.forbidden {
+        Outcome::refused(Reason::PolicyDenied)
+    } else if !permitted && !all.may_be_permitted {
+        Outcome::refused(Reason::NoPolicyPermits)
+    } else if all.may_be_forbidden || !permitted {
+        Outcome::refused(Reason::SignalUnavailable)
+    } else if all.demands || !all.permitted_freely {
+        Outcome { reason: Reason::Allowed, gates: gates(slice, truths, all.permitted_freely) }
+    } else {
+        Outcome { reason: Reason::Allowed, gates: Vec::new() }
+    }
+}
+
+/// What the truths of the policies in play come to.
+#[derive(Default)]
+#[expect(clippy::struct_excessive_bools, reason = "one for each thing that may be so, independent of the others")]
+struct Count {
+    forbidden: bool,
+    may_be_forbidden: bool,
+    permitted_freely: bool,
+    permitted_on_demand: bool,
+    may_be_permitted: bool,
+    demands: bool,
+}
+
+/// The policies whose demand stands: each gated forbid that applies or may, and the gated permits that carry an allow.
+fn gates(slice: &dyn Slice, truths: &[Truth], permitted_freely: bool) -> Vec<u32> {
+    let stands = |info: &PolicyInfo, truth: &Truth| match info.effect {
+        _ if info.require_approval.is_none() => false,
+        Effect::Forbid => matches!(truth, Truth::Certain | Truth::May),
+        Effect::Permit => !permitted_freely && *truth == Truth::Certain,
+    };
+    let in_play = slice.in_play().iter().zip(truths).enumerate();
+    in_play.filter(|(at, (_, truth))| stands(slice.info(*at), truth)).map(|(_, (index, _))| *index).collect()
 }

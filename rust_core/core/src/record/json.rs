@@ -371,7 +371,7 @@ fn policies<'a>(record: &'a Record, snapshot: Option<&'a Snapshot>) -> PoliciesP
             });
             let error = if secret { "withheld: the policy reads a secret signal" } else { why };
             part.errors.push(ErrorPart { id: &info.id, error });
-        } else if determines(record.reason, info.effect, truth) {
+        } else if determines(record.reason, info, truth) {
             part.determining.push(policy_part(info, truth));
         }
     }
@@ -411,13 +411,25 @@ fn policy_part<'a>(info: &'a PolicyInfo, truth: &Truth) -> PolicyPart<'a> {
 }
 
 /// Whether a policy is part of why the reason is what it is.
-pub(crate) fn determines(reason: Reason, effect: Effect, truth: &Truth) -> bool {
+pub(crate) fn determines(reason: Reason, policy: &PolicyInfo, truth: &Truth) -> bool {
+    // What policies come to is an allow, of which an approval may be asked.
+    let allowed = matches!(
+        reason,
+        Reason::Allowed
+            | Reason::ApprovalRequired
+            | Reason::ApprovalDenied
+            | Reason::ApprovalExpired
+            | Reason::ApprovalMismatch
+    );
+    if policy.effect == Effect::Forbid && policy.require_approval.is_some() {
+        // It never denies: it asks.
+        return allowed && matches!(truth, Truth::Certain | Truth::May);
+    }
     matches!(
-        (reason, effect, truth),
-        (Reason::Allowed | Reason::ApprovalRequired, Effect::Permit, Truth::Certain)
-            | (Reason::PolicyDenied, Effect::Forbid, Truth::Certain)
+        (reason, policy.effect, truth),
+        (Reason::PolicyDenied, Effect::Forbid, Truth::Certain)
             | (Reason::SignalUnavailable, _, Truth::May)
             | (Reason::SignalWideningRefused, Effect::Forbid, Truth::May | Truth::Certain)
             | (Reason::SignalWideningRefused, Effect::Permit, Truth::May)
-    )
+    ) || (allowed && policy.effect == Effect::Permit && *truth == Truth::Certain)
 }

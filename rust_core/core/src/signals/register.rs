@@ -346,14 +346,14 @@ impl<'a> Reader<'a, '_> {
         let mut used_by = BTreeSet::new();
         for (name, place) in &names {
             let action = self.action(name, *place);
-            if action.is_some_and(|action| !used_by.insert(action.id.clone())) {
+            if action.is_some_and(|action| !used_by.insert(action)) {
                 self.error(*place, "repeated_action", format!("`used_by`: `{name}` stands twice"));
             }
         }
         (used_by.len() == names.len()).then_some(used_by)
     }
 
-    fn action(&mut self, name: &str, place: Place) -> Option<&'a ActionDecl> {
+    fn action(&mut self, name: &str, place: Place) -> Option<ActionId> {
         let found = self.actions.iter().find(|action| action.id.as_str() == name);
         match found {
             Some(action) if action.tier == Tier::Coarse => {
@@ -361,11 +361,8 @@ impl<'a> Reader<'a, '_> {
                 self.error(place, "coarse_action", message);
                 None
             }
-            Some(action) => Some(action),
-            None if BUILT_IN_ACTIONS.contains(&name) => {
-                self.error(place, "not_built", format!("`used_by`: the built-in action `{name}` is not built yet"));
-                None
-            }
+            Some(action) => Some(action.id.clone()),
+            None if BUILT_IN_ACTIONS.contains(&name) => ActionId::parse(name),
             None => {
                 let hint = did_you_mean(name, self.actions.iter().map(|action| action.id.as_str()));
                 let message = format!("`used_by`: expected an action that a route defines, found `{name}`{hint}");

@@ -2,13 +2,15 @@
 
 use super::{
     Compiled, Reads,
+    annotations::{self, Demand, Said},
+    built_in,
     schema::{Schemas, label},
     sentence, values, walk,
 };
 use crate::{
-    findings::{Findings, Place, did_you_mean, nearest},
+    findings::{Findings, Place, did_you_mean},
     limits,
-    model::{Influence, SpiffeId, Tier, hex, names::BUILT_IN_ACTIONS},
+    model::{Influence, SpiffeId, Tier, hex},
     policy::{ActionRule, Effect, Mode, PolicyInfo, SignalIndex, SignalRule},
 };
 use cedar_policy::{PolicySet, Schema, ValidationMode, ValidationWarning, Validator};
@@ -28,10 +30,6 @@ use std::{
     sync::Arc,
 };
 
-/// Annotations that mean something, today or once their feature is built.
-const ANNOTATIONS: &[(&str, bool)] =
-    &[("id", true), ("description", true), ("owner", true), ("mode", true), ("require_approval", false)];
-
 /// Code of the warning that a policy can apply to no request.
 const NEVER_MATCHES: &str = "never_matches";
 
@@ -40,6 +38,7 @@ pub(super) struct Parsed {
     pub(super) policy: ast::Policy,
     pub(super) id: Arc<str>,
     pub(super) mode: Mode,
+    pub(super) require_approval: Option<Demand>,
     pub(super) file: Arc<str>,
     pub(super) lines: Arc<values::Lines>,
     pub(super) place: Place,
@@ -81,8 +80,7 @@ pub(super) fn parse(files: &[(&str, &str)], findings: &mut Findings) -> Vec<Pars
                 .annotations()
                 .find(|(key, value)| key.as_ref() == "id" && !value.as_ref().is_empty())
                 .map_or_else(|| format!("{file}:{}", place.line).into(), |(_, value)| Arc::from(value.as_ref()));
-            annotations(policy, file, place, findings);
-            let mode = mode(policy, file, &lines, place, findings);
+            let said = annotations::read(policy, file, &lines, place, findings);
             if let Some((other, at)) = ids.get(&id) {
                 findings.error(
                     file,
@@ -96,57 +94,16 @@ pub(super) fn parse(files: &[(&str, &str)], findings: &mut Findings) -> Vec<Pars
             ids.insert(id.clone(), (file.clone(), place));
             // Cedar's own id is not shown to anybody; ours is, so both are the same.
             let policy = policy.new_id(PolicyID::from_string(&*id));
-            all.push(Parsed { policy, id, mode, file, lines: Arc::clone(&lines), place });
+            let Said { mode, require_approval } = said;
+            all.push(Parsed { policy, id, mode, require_approval, file, lines: Arc::clone(&lines), place });
         }
     }
     all
 }
 
-fn annotations(policy: &ast::Policy, file: &str, place: Place, findings: &mut Findings) {
-    for (key, _) in policy.annotations() {
-        let key: &str = key.as_ref();
-        match ANNOTATIONS.iter().find(|(name, _)| *name == key) {
-            Some((_, true)) => {}
-            Some((_, false)) => {
-                findings.error(
-                    file,
-                    place,
-                    "not_built",
-                    format!("the annotation `@{key}` is not built yet in this version"),
-                );
-            }
-            None => {
-                if let Some(meant) = nearest(key, ANNOTATIONS.iter().map(|(name, _)| *name)) {
-                    findings.error(
-                        file,
-                        place,
-                        "unknown_annotation",
-                        format!("the annotation `@{key}` is unknown, did you mean `@{meant}`?"),
-                    );
-                }
-            }
-        }
-    }
-}
-
-/// What `@mode` says. A word that is not known is an error, and the policy is read as one that counts.
-fn mode(policy: &ast::Policy, file: &str, lines: &values::Lines, place: Place, findings: &mut Findings) -> Mode {
-    let written = policy.annotations().find(|(key, _)| key.as_ref() == "mode");
-    let Some((_, annotation)) = written else { return Mode::Enforce };
-    let word: &str = annotation.as_ref();
-    if let Some((_, mode)) = Mode::ALL.iter().find(|(known, _)| *known == word) {
-        return *mode;
-    }
-    let hint = did_you_mean(word, Mode::ALL.iter().map(|(known, _)| *known));
-    let found = if word.is_empty() { "nothing".to_owned() } else { format!("`{word}`") };
-    let at = annotation.loc.as_ref().map_or(place, |loc| lines.place(loc.start()));
-    let message = format!("the annotation `@mode`: expected `\"enforce\"` or `\"observe\"`, found {found}{hint}");
-    findings.error(file, at, "unknown_mode", message);
-    Mode::Enforce
-}
-
 /// The vocabulary of a directory, by name.
 pub(super) struct Vocabulary<'a> {
+    /// Of routes, and built in.
     actions: HashMap<&'a str, &'a ActionRule>,
     signals: HashMap<&'a str, (SignalIndex, &'a SignalRule)>,
 }
@@ -166,10 +123,12 @@ impl<'a> Vocabulary<'a> {
         self.signals.get(name).map(|(_, rule)| *rule)
     }
 
-    /// The actions that a policy's scope can match.
+    /// The actions that a policy's scope can match. A built-in one only if the scope names it.
     pub(super) fn matched(&self, policy: &ast::Policy) -> Vec<&'a ActionRule> {
         match policy.action_constraint() {
-            ActionConstraint::Any => self.actions.values().copied().collect(),
+            ActionConstraint::Any => {
+                self.actions.values().copied().filter(|action| !built_in::is_built_in(&action.id)).collect()
+            }
             // What names no action of ours was a finding.
             constraint => constraint
                 .iter_euids()
@@ -192,6 +151,8 @@ pub(super) struct Checked {
     /// Its scope names a principal that can't be.
     nobody: bool,
     clean: bool,
+    /// Its scope names a built-in action.
+    built_in: bool,
 }
 
 /// Our own checks (DESIGN section 5), policy by policy, in order.
@@ -207,8 +168,10 @@ pub(super) fn check(parsed: &[Parsed], known: &Vocabulary<'_>, findings: &mut Fi
             known_actions(parsed, known, findings);
             governed(parsed, &reading, known, findings);
             needs_no_word(parsed, &reading, known, findings);
+            gate(parsed, known, findings);
             let nobody = names_nobody(parsed, findings);
-            Checked { reading, nobody, clean: findings.errors() == before }
+            let built_in = names_built_in(&parsed.policy);
+            Checked { reading, nobody, clean: findings.errors() == before, built_in }
         })
         .collect()
 }
@@ -217,17 +180,41 @@ fn known_actions(parsed: &Parsed, known: &Vocabulary<'_>, findings: &mut Finding
     for uid in parsed.policy.action_constraint().iter_euids() {
         let name: &str = uid.eid().as_ref();
         let at = uid.loc().map_or(parsed.place, |loc| parsed.lines.place(loc.start()));
-        if BUILT_IN_ACTIONS.contains(&name) {
-            findings.error(
-                &parsed.file,
-                at,
-                "not_built",
-                format!("policies for the built-in action `{name}` are not built yet in this version"),
-            );
-        } else if action_name(uid).is_none_or(|name| !known.actions.contains_key(name)) {
+        if action_name(uid).is_none_or(|name| !known.actions.contains_key(name)) {
             let meant = did_you_mean(name, known.actions.keys().copied());
             findings.error(&parsed.file, at, "unknown_action", format!("no route has the action `{name}`{meant}"));
         }
+    }
+}
+
+/// Whether a policy's scope names a built-in action, so that it is checked against their schema.
+pub(super) fn names_built_in(policy: &ast::Policy) -> bool {
+    policy.action_constraint().iter_euids().filter_map(action_name).any(built_in::is_name)
+}
+
+/// A demand for an approval is for calls: those of coarse actions are decided without anything that lives, and a
+/// built-in action is no call that could be made again once somebody has said yes.
+fn gate(parsed: &Parsed, known: &Vocabulary<'_>, findings: &mut Findings) {
+    let Some(Demand { place, .. }) = &parsed.require_approval else { return };
+    let mut matched = known.matched(&parsed.policy);
+    matched.sort_unstable_by(|a, b| a.id.cmp(&b.id));
+    for action in matched {
+        let message = if built_in::is_built_in(&action.id) {
+            format!(
+                "the annotation `@require_approval`: the built-in action `{}` can't wait for an approval, leave the \
+                 annotation out",
+                action.id
+            )
+        } else if action.tier == Tier::Coarse {
+            format!(
+                "the annotation `@require_approval`: this policy can match the action `{}` of tier coarse: name other \
+                 actions in its scope, or give the action another tier",
+                action.id
+            )
+        } else {
+            continue;
+        };
+        findings.error(&parsed.file, *place, "bad_gate", message);
     }
 }
 
@@ -356,10 +343,10 @@ pub(super) fn validate(
 ) -> HashSet<Arc<str>> {
     let nobodys = parsed.iter().zip(checked).filter(|(_, checked)| checked.nobody);
     let mut idle: HashSet<Arc<str>> = nobodys.map(|(policy, _)| policy.id.clone()).collect();
-    let observing = schemas.observing.as_ref().map(|schema| (Mode::Observe, schema));
-    for (mode, schema) in std::iter::once((Mode::Enforce, &schemas.enforcing)).chain(observing) {
-        let clean = parsed.iter().zip(checked).filter(|(_, checked)| checked.clean).map(|(policy, _)| policy);
-        validate_against(schema, clean.filter(|policy| policy.mode == mode), &mut idle, findings);
+    for (mode, built_in, schema) in schemas.all() {
+        let clean = parsed.iter().zip(checked).filter(|(_, checked)| checked.clean && checked.built_in == built_in);
+        let clean = clean.map(|(policy, _)| policy).filter(|policy| policy.mode == mode);
+        validate_against(schema, clean, &mut idle, findings);
     }
     idle
 }
@@ -436,14 +423,18 @@ pub(super) fn compile(parsed: &Parsed, reading: &walk::Reading, known: &Vocabula
     mentions.dedup();
     let whole = reading.request_fields.iter().any(|f| f == "*");
     let field = |name: &str| whole || reading.request_fields.iter().any(|f| f == name);
+    let context = |name: &str| reading.context_names.iter().any(|n| n == name);
     let reads = Reads {
+        request: !reading.request_fields.is_empty() || !reading.args.is_empty(),
         method: field("method"),
         path: field("path"),
         host: field("host"),
         all_args: whole || reading.args.iter().any(|a| a == "*"),
         args: reading.args.clone(),
-        identity: reading.context_names.iter().any(|n| n == "identity"),
-        approval: reading.context_names.iter().any(|n| n == "approval"),
+        identity: context("identity"),
+        grant: context("grant"),
+        chain: context("chain"),
+        approval: context("approval"),
     };
     let is_in = |constraint: &PrincipalOrResourceConstraint| match constraint {
         PrincipalOrResourceConstraint::IsIn(kind, _) => Some(kind.as_ref().clone()),
@@ -456,7 +447,7 @@ pub(super) fn compile(parsed: &Parsed, reading: &walk::Reading, known: &Vocabula
             place: parsed.place,
             effect: if parsed.policy.effect() == ast::Effect::Permit { Effect::Permit } else { Effect::Forbid },
             mode: parsed.mode,
-            require_approval: None,
+            require_approval: parsed.require_approval.as_ref().map(|demand| Arc::clone(&demand.words)),
             mentions,
             text_sha256: hex(&Sha256::digest(parsed.policy.loc().and_then(Loc::snippet).unwrap_or_default())),
         }),

@@ -1,13 +1,16 @@
 //! Judging the policies in play for one query: plainly, or with unknowns in Cedar's partial evaluation.
 
 use super::{
-    CedarEngine, Compiled, Reads,
+    CedarEngine, Compiled, Reads, built_in,
     slices::{ActionSlice, Located},
     values,
 };
 use crate::{
-    model::Tier,
-    policy::{EntityUnknown, IdentityView, Judged, PolicyInfo, Query, RequestView, Seen, SignalIndex, Slice},
+    model::{ActionId, Tier},
+    policy::{
+        BuiltInRequest, ChainView, EntityUnknown, GrantView, IdentityView, Judged, PolicyInfo, Query, RequestView,
+        Seen, SignalIndex, Slice,
+    },
 };
 use cedar_policy_core::{
     ast::{self, Context, EntityUID, EntityUIDEntry, Expr, Literal, PartialValue, Request, Unknown, ValueKind},
@@ -16,7 +19,7 @@ use cedar_policy_core::{
 };
 use smol_str::SmolStr;
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::{BTreeMap, BTreeSet, HashMap},
     sync::Arc,
 };
 
@@ -36,7 +39,11 @@ pub(super) struct CedarSlice<'e> {
     resource: EntityUID,
     tier: Tier,
     request: RequestView,
+    built_in: Option<BuiltInRequest>,
     identity: IdentityView,
+    grant: Option<GrantView>,
+    chain: Option<ChainView>,
+    approved_by: BTreeSet<Arc<str>>,
     /// Principal, resource: whether `entities.json` lists them.
     is_listed: (bool, bool),
     in_play: Vec<u32>,
@@ -82,12 +89,20 @@ impl<'e> CedarSlice<'e> {
         Self {
             engine,
             action: engine.action_uids.get(&query.action).unwrap_or(&principal).clone(),
-            is_listed: (engine.listed(&principal).is_some(), engine.listed(&resource).is_some()),
+            // Resources of built-in actions can't be listed, and have no attributes that anybody could ask for.
+            is_listed: (
+                engine.listed(&principal).is_some(),
+                built_in::is_built_in(&query.action) || engine.listed(&resource).is_some(),
+            ),
             principal,
             resource,
             tier: query.tier,
             request: query.request.clone(),
+            built_in: query.built_in.clone(),
             identity: query.identity.clone(),
+            grant: query.grant.clone(),
+            chain: query.chain.clone(),
+            approved_by: query.approved_by.clone(),
             in_play: Vec::new(),
             policies: Vec::new(),
         }
@@ -164,51 +179,66 @@ impl<'e> CedarSlice<'e> {
         }
     }
 
-    /// The parts of the context beside signals that are read.
+    /// The parts of the context beside signals that are read. What a call does not have is left out: a policy that
+    /// reads it all the same fails, and so does the decision.
     fn fixed(&self, reads: &Reads) -> Result<Vec<(SmolStr, ast::Value)>, String> {
         let mut parts = Vec::with_capacity(3);
-        let text = |s: &str| ast::Value::new(Literal::String(SmolStr::new(s)), None);
-        if reads.method || reads.path || reads.host || reads.all_args || !reads.args.is_empty() {
-            let mut request = Fields::new();
-            for (read, name, value) in [
-                (reads.method, "method", &self.request.method),
-                (reads.path, "path", &self.request.path),
-                (reads.host, "host", &self.request.host),
-            ] {
-                if read {
-                    request.insert(SmolStr::new_static(name), text(value));
-                }
-            }
-            let mut args = Fields::new();
-            for (name, value) in &self.request.args {
-                if reads.all_args || reads.args.iter().any(|a| **a == **name) {
-                    args.insert(SmolStr::new(&**name), values::to_cedar(value)?);
-                }
-            }
-            request.insert(SmolStr::new_static("args"), record(args));
-            parts.push((SmolStr::new_static("request"), record(request)));
+        let mut part = |name: &'static str, fields: Fields| parts.push((SmolStr::new_static(name), record(fields)));
+        match &self.built_in {
+            Some(asked) if reads.request => part("request", built_in_request(asked)),
+            None if reads.request => part("request", self.request(reads)?),
+            _ => {}
         }
         if reads.identity {
-            let mut identity = Fields::new();
-            identity.insert(SmolStr::new_static("kind"), text(self.identity.kind));
-            identity.insert(SmolStr::new_static("trust_domain"), text(&self.identity.trust_domain));
-            identity.insert(SmolStr::new_static("bound"), ast::Value::from(self.identity.bound));
-            identity.insert(SmolStr::new_static("legacy"), ast::Value::from(self.identity.legacy));
-            if let Some(age) = self.identity.age_seconds {
-                identity.insert(SmolStr::new_static("age_seconds"), ast::Value::from(age));
-            }
-            if let Some(actor) = &self.identity.actor {
-                identity.insert(SmolStr::new_static("actor"), text(actor));
-            }
-            identity.insert(SmolStr::new_static("interactive"), ast::Value::from(self.identity.interactive));
-            parts.push((SmolStr::new_static("identity"), record(identity)));
+            part("identity", identity(&self.identity));
+        }
+        if let Some(grant) = self.grant.as_ref().filter(|_| reads.grant) {
+            let mut fields = fields([
+                ("task", text(&grant.task)),
+                ("type", text(&grant.kind)),
+                ("expires_in_seconds", ast::Value::from(grant.expires_in_seconds)),
+            ]);
+            fields.extend(grant.workflow.as_ref().map(|id| (SmolStr::new_static("workflow"), text(id))));
+            part("grant", fields);
+        }
+        if let Some(chain) = self.chain.as_ref().filter(|_| reads.chain) {
+            part(
+                "chain",
+                fields([
+                    ("depth", ast::Value::from(chain.depth)),
+                    ("root", text(&chain.root)),
+                    ("systems", texts(chain.systems.iter().map(AsRef::as_ref))),
+                    ("sensitivity", ast::Value::from(chain.sensitivity)),
+                ]),
+            );
         }
         if reads.approval && self.tier == Tier::Approval {
-            // Before approval nobody has approved (DESIGN section 5).
-            let nobody = Fields::from([(SmolStr::new_static("approved_by"), ast::Value::empty_set(None))]);
-            parts.push((SmolStr::new_static("approval"), record(nobody)));
+            let by = texts(self.approved_by.iter().map(AsRef::as_ref));
+            part("approval", fields([("approved_by", by)]));
         }
         Ok(parts)
+    }
+
+    /// `context.request` of a route's action: the fields that are read.
+    fn request(&self, reads: &Reads) -> Result<Fields, String> {
+        let mut request = Fields::new();
+        for (read, name, value) in [
+            (reads.method, "method", &self.request.method),
+            (reads.path, "path", &self.request.path),
+            (reads.host, "host", &self.request.host),
+        ] {
+            if read {
+                request.insert(SmolStr::new_static(name), text(value));
+            }
+        }
+        let mut args = Fields::new();
+        for (name, value) in &self.request.args {
+            if reads.all_args || reads.args.iter().any(|a| **a == **name) {
+                args.insert(SmolStr::new(&**name), values::to_cedar(value)?);
+            }
+        }
+        request.insert(SmolStr::new_static("args"), record(args));
+        Ok(request)
     }
 
     /// What the policies in play read together, for one context that serves them all.
@@ -216,11 +246,14 @@ impl<'e> CedarSlice<'e> {
         let mut all = Reads::default();
         for policy in &self.policies {
             let r = &policy.reads;
+            all.request |= r.request;
             all.method |= r.method;
             all.path |= r.path;
             all.host |= r.host;
             all.all_args |= r.all_args || !r.args.is_empty();
             all.identity |= r.identity;
+            all.grant |= r.grant;
+            all.chain |= r.chain;
             all.approval |= r.approval;
         }
         all
@@ -269,6 +302,44 @@ impl<'e> CedarSlice<'e> {
         context.insert(SmolStr::new_static("signals"), Expr::record_arc(Arc::new(signals)));
         Ok((Context::RestrictedResidual(Arc::new(context)), known))
     }
+}
+
+fn text(text: &str) -> ast::Value {
+    ast::Value::new(Literal::String(SmolStr::new(text)), None)
+}
+
+fn texts<'t>(members: impl Iterator<Item = &'t str>) -> ast::Value {
+    ast::Value::set(members.map(text), None)
+}
+
+fn fields<const N: usize>(fields: [(&'static str, ast::Value); N]) -> Fields {
+    fields.into_iter().map(|(name, value)| (SmolStr::new_static(name), value)).collect()
+}
+
+fn identity(view: &IdentityView) -> Fields {
+    let mut identity = fields([
+        ("kind", text(view.kind)),
+        ("trust_domain", text(&view.trust_domain)),
+        ("bound", ast::Value::from(view.bound)),
+        ("interactive", ast::Value::from(view.interactive)),
+        ("legacy", ast::Value::from(view.legacy)),
+    ]);
+    identity.extend(view.age_seconds.map(|age| (SmolStr::new_static("age_seconds"), ast::Value::from(age))));
+    identity.extend(view.actor.as_ref().map(|actor| (SmolStr::new_static("actor"), text(actor))));
+    identity
+}
+
+/// `context.request` of a built-in action.
+fn built_in_request(asked: &BuiltInRequest) -> Fields {
+    let mut request = fields([
+        ("for", text(asked.principal.as_str())),
+        ("actions", texts(asked.actions.iter().map(ActionId::as_str))),
+        ("resources", texts(asked.resources.iter().map(AsRef::as_ref))),
+    ]);
+    request.extend(asked.sensitivity.map(|level| (SmolStr::new_static("sensitivity"), text(level.as_str()))));
+    let environment = asked.environment.as_ref().map(|name| (SmolStr::new_static("environment"), text(name.as_str())));
+    request.extend(environment);
+    request
 }
 
 /// A value as an expression that may stand beside an unknown. Cedar does not look into a record that holds both an

@@ -1,6 +1,8 @@
 //! Cedar: the policies of a directory parsed, checked against the register, sliced and judged.
 //! The only place that names `cedar_policy` and `cedar_policy_core`.
 
+mod annotations;
+mod built_in;
 mod checks;
 mod entities;
 mod evaluate;
@@ -58,12 +60,16 @@ struct Compiled {
 #[derive(Clone, Debug, Default)]
 #[expect(clippy::struct_excessive_bools, reason = "one flag for each part of the context, independent of the others")]
 struct Reads {
+    /// Any part of the request.
+    request: bool,
     method: bool,
     path: bool,
     host: bool,
     all_args: bool,
     args: Vec<String>,
     identity: bool,
+    grant: bool,
+    chain: bool,
     approval: bool,
 }
 
@@ -93,9 +99,11 @@ impl CedarEngine {
         findings: &mut Findings,
     ) -> Option<Self> {
         let parsed = checks::parse(files.policies, findings);
-        let observes = parsed.iter().any(|policy| policy.mode == Mode::Observe);
-        let schemas = schema::load(files.schema, actions, signals, observes, findings);
-        let known = checks::Vocabulary::new(actions, signals);
+        let kinds: Vec<(Mode, bool)> =
+            parsed.iter().map(|policy| (policy.mode, checks::names_built_in(&policy.policy))).collect();
+        let schemas = schema::load(files.schema, actions, signals, &kinds, findings);
+        let actions: Vec<ActionRule> = actions.iter().cloned().chain(built_in::rules()).collect();
+        let known = checks::Vocabulary::new(&actions, signals);
         let checked = checks::check(&parsed, &known, findings);
         let schemas = schemas?;
         let listing = entities::load(files.entities, &schemas.enforcing, findings);
@@ -105,12 +113,12 @@ impl CedarEngine {
             return None;
         }
         let readings: Vec<walk::Reading> = checked.into_iter().map(|checked| checked.reading).collect();
-        let mut engine = Self::assemble(&parsed, &readings, listing, actions, signals)?;
-        engine.note_permits(&parsed, &idle, &checks::Vocabulary::new(actions, signals));
+        let mut engine = Self::assemble(&parsed, &readings, listing, &actions, signals)?;
+        engine.note_reach(&parsed, &idle, &known);
         Some(engine)
     }
 
-    /// Compiles and files what was checked.
+    /// Compiles and files what was checked. `actions`: of routes, and built in.
     fn assemble(
         parsed: &[checks::Parsed],
         readings: &[walk::Reading],
@@ -168,15 +176,17 @@ impl CedarEngine {
         self.compiled.push(compiled);
     }
 
-    /// Which actions can be permitted at all: by a permit that is enforced, can apply, and fits their types.
-    fn note_permits(&mut self, parsed: &[checks::Parsed], idle: &HashSet<Arc<str>>, known: &checks::Vocabulary<'_>) {
-        let permits = parsed.iter().filter(|p| p.mode == Mode::Enforce && p.policy.effect() == Effect::Permit);
-        for permit in permits.filter(|permit| !idle.contains(&permit.id)) {
-            let kind = checks::type_of(permit.policy.resource_constraint().as_inner());
-            for action in known.matched(&permit.policy) {
+    /// Which actions can be permitted at all, and of which an approval can be demanded: by a policy that is enforced, can
+    /// apply, and fits their types.
+    fn note_reach(&mut self, parsed: &[checks::Parsed], idle: &HashSet<Arc<str>>, known: &checks::Vocabulary<'_>) {
+        for policy in parsed.iter().filter(|p| p.mode == Mode::Enforce && !idle.contains(&p.id)) {
+            let permits = policy.policy.effect() == Effect::Permit;
+            let kind = checks::type_of(policy.policy.resource_constraint().as_inner());
+            for action in known.matched(&policy.policy) {
                 let fits = kind.as_ref().is_none_or(|kind| action.resource_types.contains(kind.as_str()));
                 if let Some(slice) = self.slices.get_mut(&action.id).filter(|_| fits) {
-                    slice.can_permit = true;
+                    slice.can_permit |= permits;
+                    slice.has_gates |= policy.require_approval.is_some();
                 }
             }
         }
@@ -222,8 +232,8 @@ impl PolicyEngine for CedarEngine {
         self.slices.get(action).is_some_and(|slice| slice.can_permit)
     }
 
-    fn has_gates(&self, _action: &ActionId) -> bool {
-        false
+    fn has_gates(&self, action: &ActionId) -> bool {
+        self.slices.get(action).is_some_and(|slice| slice.has_gates)
     }
 
     fn watched(&self, action: &ActionId) -> &[SignalIndex] {

@@ -2,6 +2,7 @@
 //! reads them. One that can't be read is an error: a misspelt end must not be an end that never comes.
 
 use super::{
+    built_in,
     checks::{Parsed, Vocabulary},
     entities::FILE,
     values,
@@ -169,7 +170,8 @@ pub(super) fn warn_of_permits(parsed: &[Parsed], known: &Vocabulary<'_>, records
         if !is_legacy || matches!(policy.policy.action_constraint(), ActionConstraint::Any) {
             continue;
         }
-        let beyond = known.matched(&policy.policy).into_iter().filter(|action| action.tier != Tier::Coarse);
+        let calls = known.matched(&policy.policy).into_iter().filter(|action| !built_in::is_built_in(&action.id));
+        let beyond = calls.filter(|action| action.tier != Tier::Coarse);
         let mut beyond: Vec<String> = beyond.map(|action| format!("`{}`", action.id)).collect();
         beyond.sort_unstable();
         if !beyond.is_empty() {

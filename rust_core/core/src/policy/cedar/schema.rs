@@ -1,7 +1,10 @@
 //! The register compiled to a Cedar schema: for each action exactly the context of DESIGN section 5,
 //! beside the entity types that the user declares in `entities.cedarschema`.
 
-use super::values::{Lines, WORKLOAD};
+use super::{
+    built_in,
+    values::{Lines, WORKLOAD},
+};
 use crate::{
     findings::{Findings, Place, did_you_mean},
     model::Influence,
@@ -15,20 +18,31 @@ use std::{collections::BTreeSet, fmt::Write};
 /// Name of the user's schema file.
 pub(super) const FILE: &str = "entities.cedarschema";
 
-/// What policies are validated against.
+/// What policies are validated against: one schema for each kind of policy that there is. A policy of any action is not
+/// one of built-in actions, so it must not be held against what those have in place of a request.
 pub(super) struct Schemas {
-    /// For policies that count: the context that decisions are made on.
+    /// For policies that count, of routes' actions: the context that decisions are made on.
     pub(super) enforcing: Schema,
-    /// For observing ones, if there are any: the signals that the action only observes, too.
-    pub(super) observing: Option<Schema>,
+    /// For others, if there are any: whether they only observe, and with it see the signals that an action only
+    /// observes; whether their scope names a built-in action.
+    others: Vec<(Mode, bool, Schema)>,
 }
 
-/// Builds the schemas; `None` after findings that leave none.
+impl Schemas {
+    /// Each schema, with the policies that it is for: their mode, and whether their scope names a built-in action.
+    pub(super) fn all(&self) -> impl Iterator<Item = (Mode, bool, &Schema)> {
+        let others = self.others.iter().map(|(mode, built_in, schema)| (*mode, *built_in, schema));
+        std::iter::once((Mode::Enforce, false, &self.enforcing)).chain(others)
+    }
+}
+
+/// Builds the schemas; `None` after findings that leave none. `actions`: those of routes. `kinds`: what kinds of policies
+/// there are, as `Schemas::all` tells them apart.
 pub(super) fn load(
     user: Option<&str>,
     actions: &[ActionRule],
     signals: &[SignalRule],
-    observes: bool,
+    kinds: &[(Mode, bool)],
     findings: &mut Findings,
 ) -> Option<Schemas> {
     let Some(text) = user else {
@@ -54,6 +68,9 @@ pub(super) fn load(
     };
     refuse_actions(&fragment, text, findings);
     let declared = declared_types(&fragment);
+    if refuse_our_types(&fragment, text, findings) {
+        return None;
+    }
     if !declared.contains(WORKLOAD) {
         findings.error(
             FILE,
@@ -64,13 +81,19 @@ pub(super) fn load(
         return None;
     }
     refuse_unknown_types(actions, &declared, findings);
-    let mut built = |mode| {
+    let mut built = |mode, with_built_in: bool| {
         let ours = generate(actions, signals, &declared, mode);
-        build(&fragment, &ours, &Lines::of(text), findings)
+        let theirs = if with_built_in { generate_built_in(signals, mode) } else { String::new() };
+        build(&fragment, &format!("{ours}{theirs}"), &Lines::of(text), findings)
     };
-    let enforcing = built(Mode::Enforce)?;
-    let observing = if observes { Some(built(Mode::Observe)?) } else { None };
-    Some(Schemas { enforcing, observing })
+    let enforcing = built(Mode::Enforce, false)?;
+    let mut others: Vec<(Mode, bool, Schema)> = Vec::new();
+    for (mode, built_in) in kinds.iter().copied().filter(|kind| *kind != (Mode::Enforce, false)) {
+        if !others.iter().any(|(known, theirs, _)| (*known, *theirs) == (mode, built_in)) {
+            others.push((mode, built_in, built(mode, built_in)?));
+        }
+    }
+    Some(Schemas { enforcing, others })
 }
 
 fn build(user: &SchemaFragment, ours: &str, lines: &Lines, findings: &mut Findings) -> Option<Schema> {
@@ -112,6 +135,24 @@ fn refuse_actions(fragment: &SchemaFragment, text: &str, findings: &mut Findings
     }
 }
 
+/// The types of built-in actions' resources are declared by us; a type of the same name would be two things at once.
+fn refuse_our_types(fragment: &SchemaFragment, text: &str, findings: &mut Findings) -> bool {
+    let Ok(json) = fragment.clone().to_json_value() else { return false };
+    let kinds = |name| json.get("").and_then(|outside| outside.get(name)).and_then(|types| types.as_object());
+    let declared =
+        |name: &str| ["entityTypes", "commonTypes"].into_iter().filter_map(kinds).any(|types| types.contains_key(name));
+    let taken: Vec<&str> = built_in::TYPES.into_iter().filter(|name| declared(name)).collect();
+    for name in &taken {
+        let offset = [format!("entity {name}"), format!("type {name}")].iter().find_map(|words| text.find(&**words));
+        let at = offset.map_or_else(Place::default, |offset| Lines::of(text).place(offset));
+        let message = format!(
+            "the type `{name}` is the product's own, for built-in actions: give yours another name, or a namespace"
+        );
+        findings.error(FILE, at, "reserved_type", message);
+    }
+    !taken.is_empty()
+}
+
 fn declared_types(fragment: &SchemaFragment) -> BTreeSet<String> {
     let Ok(json) = fragment.clone().to_json_value() else { return BTreeSet::new() };
     let mut types = BTreeSet::new();
@@ -127,6 +168,15 @@ fn declared_types(fragment: &SchemaFragment) -> BTreeSet<String> {
 fn refuse_unknown_types(actions: &[ActionRule], declared: &BTreeSet<String>, findings: &mut Findings) {
     for action in actions {
         for kind in action.resource_types.iter().filter(|kind| !declared.contains(&***kind)) {
+            if built_in::TYPES.contains(&&**kind) {
+                let message = format!(
+                    "the resource type `{kind}` of action `{}` is the product's own, for built-in actions: give it \
+                     another name",
+                    action.id
+                );
+                findings.error("routes.yaml", action.place, "reserved_type", message);
+                continue;
+            }
             let hint = did_you_mean(kind, declared.iter().map(String::as_str));
             let message =
                 format!("the resource type `{kind}` of action `{}` is not declared in {FILE}{hint}", action.id);
@@ -155,27 +205,50 @@ fn generate(actions: &[ActionRule], signals: &[SignalRule], declared: &BTreeSet<
     text
 }
 
-/// The record type of `context` for one action.
-fn context(action: &ActionRule, signals: &[SignalRule], mode: Mode) -> String {
-    let args = record(action.args.iter().map(|(name, (kind, optional))| field(name, *optional, kind)));
-    let readable = record(
+/// Built-in actions and the types of their resources, which have no attributes: nothing lists them.
+fn generate_built_in(signals: &[SignalRule], mode: Mode) -> String {
+    let types = built_in::TYPES.map(|name| format!("entity {name};\n")).concat();
+    let actions = built_in::rules().into_iter().map(|action| {
+        let kinds: Vec<&str> = action.resource_types.iter().map(AsRef::as_ref).collect();
+        let readable = readable(&action, signals, mode);
+        format!(
+            "action \"{}\" appliesTo {{ principal: [{WORKLOAD}], resource: [{}], context: {{ \"request\": {}, \
+             \"signals\": {readable}, \"identity\": {IDENTITY} }} }};\n",
+            action.id,
+            kinds.join(", "),
+            built_in::REQUEST
+        )
+    });
+    std::iter::once(types).chain(actions).collect()
+}
+
+/// The record type of `context.identity`.
+const IDENTITY: &str = "{ \"kind\": __cedar::String, \"trust_domain\": __cedar::String, \"bound\": __cedar::Bool, \
+     \"age_seconds\"?: __cedar::Long, \"actor\"?: __cedar::String, \"interactive\": __cedar::Bool, \
+     \"legacy\": __cedar::Bool }";
+
+/// The record type of `context.signals` for one action: every one optional.
+fn readable(action: &ActionRule, signals: &[SignalRule], mode: Mode) -> String {
+    record(
         signals
             .iter()
             .filter(|s| s.influence != Influence::Observe || mode == Mode::Observe)
             .filter(|s| s.used_by.contains(&action.id))
             .map(|s| field(s.name.as_str(), true, &s.kind)),
-    );
+    )
+}
+
+/// The record type of `context` for one action of routes.
+fn context(action: &ActionRule, signals: &[SignalRule], mode: Mode) -> String {
+    let args = record(action.args.iter().map(|(name, (kind, optional))| field(name, *optional, kind)));
     let string = "__cedar::String";
     let mut parts = vec![
         format!("\"request\": {{ \"method\": {string}, \"path\": {string}, \"host\": {string}, \"args\": {args} }}"),
-        format!("\"signals\": {readable}"),
-        format!(
-            "\"identity\": {{ \"kind\": {string}, \"trust_domain\": {string}, \"bound\": __cedar::Bool, \
-             \"age_seconds\"?: __cedar::Long, \"actor\"?: {string}, \"interactive\": __cedar::Bool, \
-             \"legacy\": __cedar::Bool }}"
-        ),
+        format!("\"signals\": {}", readable(action, signals, mode)),
+        format!("\"identity\": {IDENTITY}"),
     ];
-    if action.tier == Tier::Jit {
+    // Never optional: where they stand, no call without a grant gets as far as a policy.
+    if action.tier == Tier::Jit || (action.tier == Tier::Approval && action.grant_required) {
         parts.push(format!(
             "\"grant\": {{ \"task\": {string}, \"type\": {string}, \"workflow\"?: {string}, \"expires_in_seconds\": __cedar::Long }}"
         ));

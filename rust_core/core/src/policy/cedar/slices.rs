@@ -73,6 +73,8 @@ pub(super) struct ActionSlice {
     pub(super) asks_resource: Option<u32>,
     /// Whether a permit among them can apply.
     pub(super) can_permit: bool,
+    /// Whether a policy among them that can apply demands an approval.
+    pub(super) has_gates: bool,
     /// Signals that they mention, sorted.
     mentions: Vec<SignalIndex>,
 }

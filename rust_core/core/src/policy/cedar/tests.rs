@@ -80,11 +80,13 @@ fn below_the_loader(policies: &[&str], signals: &[SignalRule]) -> CedarEngine {
     let texts: Vec<(String, &str)> = policies.iter().enumerate().map(|(n, p)| (format!("p{n}.cedar"), *p)).collect();
     let files: Vec<(&str, &str)> = texts.iter().map(|(n, p)| (n.as_str(), *p)).collect();
     let parsed = checks::parse(&files, &mut findings);
-    let schema = schema::load(Some(SCHEMA), &actions(), signals, true, &mut findings).unwrap();
+    let kinds: Vec<_> = parsed.iter().map(|p| (p.mode, checks::names_built_in(&p.policy))).collect();
+    let schema = schema::load(Some(SCHEMA), &actions(), signals, &kinds, &mut findings).unwrap();
     assert!(!findings.has_errors(), "{:?}", findings.as_slice());
     let readings: Vec<_> = parsed.iter().map(|p| walk::read(&p.policy)).collect();
     let entities = entities::load(Some("[]"), &schema.enforcing, &mut findings);
-    CedarEngine::assemble(&parsed, &readings, entities, &actions(), signals).unwrap()
+    let actions: Vec<_> = actions().into_iter().chain(built_in::rules()).collect();
+    CedarEngine::assemble(&parsed, &readings, entities, &actions, signals).unwrap()
 }
 
 fn case_signals(case: &Json) -> (Vec<SignalRule>, Vec<(SignalIndex, Fact)>) {
@@ -193,13 +195,21 @@ fn each_load_check_finds_its_mistake() {
         ("{t} when { context.signals == {} };", "signals_whole"),
         ("{t} when { unknown(\"x\") };", ""),
         ("permit(principal, action == Action::\"transfer.creat\", resource);", "unknown_action"),
-        ("permit(principal, action == Action::\"task.begin\", resource);", "not_built"),
+        ("permit(principal, action == Action::\"task.begn\", resource);", "unknown_action"),
         ("permit(principal == ?principal, action, resource);", "template"),
         (
             "permit(principal, action, resource) when { context.signals has device_trust && context.signals.device_trust > 1 };",
             "ungoverned_read",
         ),
-        ("@require_approval {t};", "not_built"),
+        ("@require_approval(\"May this be paid?\") {t};", ""),
+        ("@require_approval(\"May this be paid?\") @mode(\"observe\") {t};", ""),
+        ("@require_approval {t};", "bad_gate"),
+        ("@require_approval(\"  \") {t};", "bad_gate"),
+        ("@require_approval(\"one\\ntwo\") {t};", "bad_gate"),
+        ("@require_approval(\"May it?\") permit(principal, action, resource);", "bad_gate"),
+        ("@require_approval(\"May it?\") forbid(principal, action == Action::\"account.list\", resource);", "bad_gate"),
+        ("@require_approval(\"May it?\") permit(principal, action == Action::\"task.begin\", resource);", "bad_gate"),
+        ("@require_aproval(\"May it?\") {t};", "unknown_annotation"),
         ("@mode(\"enforce\") {t};", ""),
         ("@mode(\"observe\") {t} when { context.signals has risk && context.signals.risk < 3 };", ""),
         ("@mode(\"enforce\") {t} when { context.signals has risk && context.signals.risk < 3 };", "observed_signal"),
@@ -275,7 +285,7 @@ fn a_slice_holds_the_policies_whose_scope_matches_and_no_other() {
 #[test]
 fn every_mistake_of_the_entities_is_found_in_one_pass() {
     let mut findings = Findings::default();
-    let schema = schema::load(Some(SCHEMA), &actions(), &[], false, &mut findings).unwrap();
+    let schema = schema::load(Some(SCHEMA), &actions(), &[], &[], &mut findings).unwrap();
     let text = r#"[
         {"uid": {"type": "Workload", "id": "spiffe://t/a"}, "attrs": {"owner": 4}, "parents": []},
         {"uid": {"type": "Acount", "id": "x"}, "attrs": {}, "parents": []},
