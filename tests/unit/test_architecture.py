@@ -110,7 +110,16 @@ OUTSIDE_CRATES = {"rand", "getrandom", "fastrand", "tokio", "hyper", "socket2", 
 # stands for its modules. `_core` is the Rust extension.
 LAYERS: tuple[set[str], ...] = (
     {"_core", "errors", "files", "findings", "health", "envoy_yaml", "slips"},
-    {"directory", "request_json", "outbound", "approvers", "keysets", "foreground", "answering"},
+    {
+        "body_needs",
+        "directory",
+        "request_json",
+        "outbound",
+        "approvers",
+        "keysets",
+        "foreground",
+        "answering",
+    },
     {"values", "jose"},
     {"identity_settings"},
     {"settings", "identity_checks", "bundles"},
@@ -118,10 +127,10 @@ LAYERS: tuple[set[str], ...] = (
     {"cross_checks"},
     {"config"},
     {"mtls", "services", "keys", "doors", "state", "decision_log", "metrics", "rates", "register", "tallies"}
-    | {"difference", "watch", "envoy_tls"},
+    | {"difference", "watch", "envoy_tls", "envoy_directory"},
     {"signals", "intake", "tokens", "in_force", "clients", "door_tls", "refusals"},
     {"publish_door", "publishers", "reloads", "revocations", "identity", "tasks", "approvals", "overrides"}
-    | {"admin_answers"},
+    | {"admin_answers", "envoy_routes"},
     {"admin_tasks", "admin_approvals"},
     {
         *("server", "admin", "offline", "starter", "admin_client", "terminal", "reports"),
@@ -130,6 +139,7 @@ LAYERS: tuple[set[str], ...] = (
         "demo_stage",
         "approval_news",
     },
+    {"demo_agent"},
     {"app", "demo"},
     {"cli"},
 )

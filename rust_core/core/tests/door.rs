@@ -108,7 +108,7 @@ fn transfer() -> Request {
 }
 
 fn ask(engine: &Engine, bytes: &[u8]) -> Vec<u8> {
-    let answer = engine.check(bytes, &Validated::default(), NOW, [0; 10], &|| 0);
+    let answer = engine.check(bytes, &Validated::default(), NOW, [0; 10], &|| 0).answer().unwrap();
     wire::rules::check(&answer).unwrap_or_else(|broken| panic!("Envoy's rules are broken: {broken:?}"));
     answer
 }
