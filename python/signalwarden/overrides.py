@@ -158,6 +158,11 @@ class Overrides:
         after the durable write. Raises BadInputError, CallRefusedError, StateError."""
         with self._refusals.noted(client, "signal.override", name), self._mutex:
             asked = Proposal.parse(name, body)
+            if asked.subject == client:
+                # INVARIANT I3: what one says of itself widens nothing.
+                raise CallRefusedError(
+                    "own_approval", f"the signal is about `{client}` itself: two others must say it"
+                )
             self._drop_void()
             waiting = self._proposals.get(asked)
             if waiting is None:

@@ -56,6 +56,16 @@ def test_one_alone_is_not_two(stage: Stage) -> None:
     assert stage.override(BEN)[0] == 201
 
 
+def test_nobody_speaks_for_itself(stage: Stage) -> None:
+    with pytest.raises(CallRefusedError) as refused:
+        stage.override(AGENT)
+    assert refused.value.code == "own_approval"
+    stage.override(ANNA)
+    with pytest.raises(CallRefusedError):
+        stage.override(AGENT)
+    assert in_force(stage) == 0
+
+
 @pytest.mark.parametrize(
     "other",
     [{"value": "good"}, {"subject": "*"}, {"reason": "INC-8"}, {"ttl": "11m"}, {"name": "score", "value": 1}],

@@ -60,7 +60,10 @@ def changed(root: Path) -> dict[str, Any]:
     """The last record of a configuration."""
     lines = [json.loads(line) for line in (root / "var/decisions.jsonl").read_bytes().splitlines()]
     hold(lines)
-    return [line for line in lines if line.get("change", "").startswith("configuration_")][-1]
+    found: list[dict[str, Any]] = [
+        line for line in lines if line.get("change", "").startswith("configuration_")
+    ]
+    return found[-1]
 
 
 def said(record: dict[str, Any]) -> list[tuple[str, str, str]]:
