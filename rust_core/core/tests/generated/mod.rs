@@ -146,6 +146,20 @@ pub(crate) fn case() -> impl Strategy<Value = Case> {
     })
 }
 
+/// A case, and the same with a demand for an approval on some of its policies.
+pub(crate) fn gated_case() -> impl Strategy<Value = (Case, Case)> {
+    (case(), any::<[bool; 4]>()).prop_map(|(case, mask)| {
+        let mut gated = case.clone();
+        for (policy, _) in gated.policies.iter_mut().zip(mask).filter(|(_, gate)| *gate) {
+            *policy = format!("{GATE} {policy}");
+        }
+        (case, gated)
+    })
+}
+
+/// What a policy with a demand begins with.
+pub(crate) const GATE: &str = "@require_approval(\"May it?\")";
+
 pub(crate) fn actions() -> Vec<ActionRule> {
     vec![ActionRule {
         id: ActionId::parse("pay").unwrap(),

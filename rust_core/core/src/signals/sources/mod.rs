@@ -343,7 +343,10 @@ pub(crate) mod testing {
         let now = Timestamp::parse_rfc3339(now).unwrap();
         let read = |route: &Arc<Route>| {
             let derived = &Derived::default();
-            reader.read(&Circumstances { request, route, now, principal: &principal, proofs, derived }, &contract.kind)
+            reader.read(
+                &Circumstances { request, route: Some(route), now, principal: &principal, proofs, derived },
+                &contract.kind,
+            )
         };
         routes.all().iter().map(read).collect()
     }
