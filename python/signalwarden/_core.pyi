@@ -280,7 +280,7 @@ class Engine:
         """The changes by which a rule (`approval.waive`) answers a question; none if no rule does."""
     def expired(self, *, limit: int, now_us: int) -> list[str]:
         """Keys of kept changes that count no more: to be forgotten where they are kept, then here by `forget`."""
-    def forget(self, keys: list[str]) -> None:
+    def forget(self, keys: Sequence[str]) -> None:
         """Lets go of what these keys name."""
     def set_authority(self, name: str, *, members: Sequence[str]) -> bool:
         """Puts the state of what proofs rest on in place, whole: `keys:<issuer>` and `jwt:<trust domain>` hold
