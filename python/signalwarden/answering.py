@@ -52,6 +52,9 @@ class Asking(Protocol):
     def asked(self, held: _core.Held) -> bool:
         """Once what a decision changes is kept. True if a rule has said yes: the call is worth another look."""
 
+    def noted(self, changes: Sequence[_core.StoredChange]) -> None:
+        """Of further changes that are kept."""
+
 
 class Answering:
     """The engine, whoever validates tokens and whoever keeps changes, as one that answers."""
@@ -102,7 +105,9 @@ class Answering:
         answer, undo = self._engine.finish(held, kept=kept)
         if undo:
             # If that fails the yes stays used, though no call was made: whoever asks must ask again.
-            self._keep(lambda: undo, "an approval that came to nothing can't be given back")
+            kept = self._keep(lambda: undo, "an approval that came to nothing can't be given back")
+            if kept and self._asking is not None:
+                self._asking.noted(undo)
         return answer, is_waived
 
     def _keep(self, make: Callable[[], Sequence[_core.StoredChange]], otherwise: str) -> bool:
