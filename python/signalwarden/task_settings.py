@@ -73,7 +73,8 @@ class TaskSettings(Strict):
     max_depth: Depth = Field(default=4, description="delegations below the first task of a chain")
     retention: RetentionSpan = _span("24h", "how long the reason is remembered why a grant counts no more")
     workflow_signal: Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]{0,63}$")] | None = Field(
-        default=None, description="signal of subject `workflow` by which orchestrators approve and end workflows"
+        default=None,
+        description="signal of subject `workflow` by which orchestrators approve and end workflows",
     )
     types: dict[Name, TaskTypeSettings] = Field(
         default={}, max_length=MAX_TYPES, description="terms by type of task"
