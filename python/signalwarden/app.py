@@ -196,7 +196,7 @@ class App:
                 clock=self._clock,
             ),
             clients=lambda: reloads.loaded.settings.clients,
-            description=lambda: reloads.loaded.configuration.describe(),
+            description=lambda: reloads.loaded.configuration.describe(),  # noqa: PLW0108  # of what is in force then
             clock=self._clock,
         )
         front = FrontDoor(

@@ -1,5 +1,5 @@
-"""What the admin door changes, one desk for each kind of change, built for a running app; and what is done for them each
-second."""
+"""What the admin door changes, one desk for each kind of change, built for a running app; and what is done for them
+each second."""
 
 from __future__ import annotations
 

@@ -70,8 +70,8 @@ class Tasks(Protocol):
     """`tasks.Tasks`, as the admin API sees it."""
 
     def begin(self, client: str, body: bytes, *, certificate: str | None, parent: str | None = None) -> bytes:
-        """Body of POST /v1/tasks or …/{parent}/delegate in, JSON `{"task_id", "grant", "expires_at"}` out, after the durable
-        write. Raises BadInputError, RateLimitedError, CallRefusedError, StateError."""
+        """Body of POST /v1/tasks or …/{parent}/delegate in, JSON `{"task_id", "grant", "expires_at"}` out, after the
+        durable write. Raises BadInputError, RateLimitedError, CallRefusedError, StateError."""
 
     def end(self, client: str, task_id: str, how: str, *, operator: bool) -> bytes:
         """Completes or revokes; JSON `{"task_id", "state"}`, after the durable write. Raises CallRefusedError,

@@ -1,4 +1,4 @@
-"""What `signalwarden.yaml` may say of tasks, approvals and overrides: how long each may take, how far and by how many."""
+"""What `signalwarden.yaml` may say of tasks, approvals and overrides: how long, how far, and by how many."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """Tasks of a running app: begun, handed on, completed, revoked; and the workflows that they belong to.
 
-Whether a task may begin is the core's to say, by its bounds and by policy. Here its grant is signed, and what was said is
-kept before it is answered.
+Whether a task may begin is the core's to say, by its bounds and by policy. Here its grant is signed, and what was said
+is kept before it is answered.
 """
 
 from __future__ import annotations
@@ -75,8 +75,8 @@ class Tasks:
     # ------------------------------------------------------------ begin and end
 
     def begin(self, client: str, body: bytes, *, certificate: str | None, parent: str | None = None) -> bytes:
-        """Body of POST /v1/tasks, or of …/{parent}/delegate, in; JSON `{"task_id", "grant", "expires_at"}` out, after the
-        durable write. `certificate`: hex SHA-256 of the client's own. Raises BadInputError, RateLimitedError,
+        """Body of POST /v1/tasks, or of …/{parent}/delegate, in; JSON `{"task_id", "grant", "expires_at"}` out, after
+        the durable write. `certificate`: hex SHA-256 of the client's own. Raises BadInputError, RateLimitedError,
         CallRefusedError, StateError."""
         asked = _asked(body)
         self._rates.take(client, 1)
@@ -104,8 +104,8 @@ class Tasks:
         return orjson.dumps({"task_id": proposal.task_id, "grant": grant.decode(), "expires_at": expires_at})
 
     def end(self, client: str, task_id: str, how: str, *, operator: bool) -> bytes:
-        """Completes or revokes; JSON `{"task_id", "state"}`, after the durable write. `operator`: may revoke any. Raises
-        CallRefusedError and StateError."""
+        """Completes or revokes; JSON `{"task_id", "state"}`, after the durable write. `operator`: may revoke any.
+        Raises CallRefusedError and StateError."""
         verb = {"completed": "complete", "revoked": "revoke"}[how]
 
         def make() -> Sequence[_core.StoredChange]:
@@ -168,8 +168,8 @@ def _json(body: bytes) -> Any:
 
 
 def _asked(body: bytes) -> dict[str, Any]:
-    """What the core reads of the body of a task that is to begin. Raises BadInputError, which never repeats what was sent:
-    a token may stand there by mistake."""
+    """What the core reads of the body of a task that is to begin. Raises BadInputError, which never repeats what was
+    sent: a token may stand there by mistake."""
     content = _json(body)
     if not isinstance(content, dict) or not content.keys() <= {*TEXTS, *OPTIONAL_TEXTS, *LISTS}:
         raise BadInputError(EXPECTED)

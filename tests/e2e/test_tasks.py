@@ -158,8 +158,12 @@ def test_a_grant_counts_from_its_issue_to_the_completion_of_its_task(house: Hous
     lines = house.records()
     begun = [line for line in lines if line.get("change") == "task_begun"]
     assert begun[0]["grant_sha256"] == hashlib.sha256(task["grant"].encode()).hexdigest()
-    decided = next(line for line in lines if line.get("decision_id") == begun[0]["decision_id"])
-    assert decided["request"]["action"] == "task.begin" or decided["kind"] == "change"
+    (decided,) = (
+        line
+        for line in lines
+        if line["kind"] == "decision" and line["decision_id"] == begun[0]["decision_id"]
+    )
+    assert (decided["request"]["action"], decided["principal"]["id"]) == ("task.begin", ORCHESTRATOR)
     allowed = [line for line in lines if line["kind"] == "decision" and line["request"]["path"] == "/notes/1"]
     assert [line["reason"] for line in allowed] == ["grant_required", "allowed", "grant_revoked"]
     assert (allowed[1]["grant"]["task"], allowed[1]["chain"]["depth"]) == (task["task_id"], 0)

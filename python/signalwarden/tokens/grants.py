@@ -1,7 +1,7 @@
 """Grants as tokens: signed by our own keys, which change by themselves, and whose public halves anyone may fetch.
 
-The core knows a grant by its digest and asks nobody for its signature. The signature is for others: services behind us, and
-auditors, who verify with the published keys (RFC 7515, RFC 7517, RFC 7518 section 3.4).
+The core knows a grant by its digest and asks nobody for its signature. The signature is for others: services behind us,
+and auditors, who verify with the published keys (RFC 7515, RFC 7517, RFC 7518 section 3.4).
 """
 
 from __future__ import annotations
@@ -31,9 +31,9 @@ __all__ = ["Signer"]
 
 DAY_US: Final = 86_400_000_000
 ROTATE_US: Final = 7 * DAY_US
-"""A key signs for a week: whoever steals it gains nothing here, since the core asks for no signature, and little elsewhere."""
+"""A key signs for a week: whoever steals it gains nothing here, since the core asks for no signature."""
 PUBLISHED_US: Final = ROTATE_US + 2 * DAY_US
-"""So long a public key is published: until every grant that it signed has ended, of which none lives for more than a day."""
+"""So long a public key is published: until every grant that it signed has ended. None lives for more than a day."""
 MAX_KEYS: Final = 8
 """Files that are read: one signs, one or two more are published. More were put there by somebody else."""
 MAX_KEY_BYTES: Final = 4_096
@@ -89,8 +89,8 @@ class Signer:
             self._current()
 
     def sign(self, claims: bytes) -> bytes:
-        """A compact JWS over these claims (JSON) with issuer and audience. Raises BadInputError if it is too large for a
-        header, and KeysError if there is no key to sign with."""
+        """A compact JWS over these claims (JSON) with issuer and audience. Raises BadInputError if it is too large for
+        a header, and KeysError if there is no key to sign with."""
         with self._mutex:
             key = self._current()
         content = {"iss": self._issuer, "aud": self._issuer, **orjson.loads(claims)}
@@ -113,7 +113,7 @@ class Signer:
             return orjson.dumps({"keys": [key.public for key in self._keys]})
 
     def _current(self) -> _Key:
-        """The key that signs now; makes one if the newest is too old, and lets go of those that signed nothing that lives."""
+        """The key that signs now; makes one if the newest is too old, and lets go of the oldest."""
         now = self._clock()
         if not self._keys or now - self._keys[0].made_us >= ROTATE_US:
             self._keys.insert(0, self._make(now))
