@@ -241,9 +241,7 @@ class Engine:
         """Ends a decision that was held: its CheckResponse, and what must still be kept (a yes that is given back, since
         the log refused the record). `kept`: whether its changes are durable and applied; if not, it denies. Raises
         ValueError the second time."""
-    def propose_task(
-        self, asked: bytes, *, client: str, certificate: str | None, now_us: int
-    ) -> Proposal:
+    def propose_task(self, asked: bytes, *, client: str, certificate: str | None, now_us: int) -> Proposal:
         """Judges a task that a client asks for, by its own bounds and by policy; the decision is recorded. `asked`: JSON
         {"principal", "type", "workflow"?, "actions", "resources", "sensitivity"?, "environment"?, "ttl_us"?,
         "certificate_sha256"?, "parent"?}. `certificate`: hex SHA-256 of the client's own. Raises BadInputError and
@@ -251,9 +249,7 @@ class Engine:
     def issue_task(self, proposal: Proposal, *, grant: bytes, now_us: int) -> StoredChange:
         """The change that begins a proposed task with its signed grant, of which the SHA-256 is kept. Hold a lock from here
         to `apply`. Raises CallRefusedError if what it stands on has ended."""
-    def end_task(
-        self, task_id: str, *, how: str, client: str, operator: bool, now_us: int
-    ) -> StoredChange:
+    def end_task(self, task_id: str, *, how: str, client: str, operator: bool, now_us: int) -> StoredChange:
         """The change that ends a task: `completed` or `revoked`. Raises CallRefusedError."""
     def end_tasks_of(self, principal: str, *, at_us: int, why: str, now_us: int) -> StoredChange:
         """The change that ends whatever a principal was given up to a time. Raises BadInputError."""
@@ -284,7 +280,7 @@ class Engine:
         """The changes by which a rule (`approval.waive`) answers a question; none if no rule does."""
     def expired(self, *, limit: int, now_us: int) -> list[str]:
         """Keys of kept changes that count no more: to be forgotten where they are kept, then here by `forget`."""
-    def forget(self, keys: list[str]) -> None:
+    def forget(self, keys: Sequence[str]) -> None:
         """Lets go of what these keys name."""
     def set_authority(self, name: str, *, members: Sequence[str]) -> bool:
         """Puts the state of what proofs rest on in place, whole: `keys:<issuer>` and `jwt:<trust domain>` hold

@@ -6,9 +6,8 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
-from enum import Enum
 from typing import Annotated, Any, Final, cast
 
 import orjson
@@ -18,6 +17,20 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from signalwarden import admin_approvals
+from signalwarden.admin_answers import (
+    DEFAULT_LISTED,
+    MAX_BODY_BYTES,
+    MAX_LISTED,
+    RESERVED,
+    AdminReason,
+    Refused,
+    bounded_body,
+    client_of,
+    fields,
+    json_answer,
+    only,
+)
 from signalwarden.config import Right
 from signalwarden.doors import PEER_CHAIN
 from signalwarden.errors import (
@@ -36,83 +49,8 @@ __all__ = ["CALLS", "MAX_BODY_BYTES", "RESERVED", "AdminReason", "Call", "build"
 
 logger = logging.getLogger("signalwarden.admin")
 
-# The core takes 1,000 signals a batch of at most 4 KiB each; a real batch is a tenth of that. etcd and the
-# Kubernetes API server refuse requests from 1.5 and 3 MiB on.
-MAX_BODY_BYTES: Final = 2 * 1024 * 1024
-# Most signals in one answer of GET /v1/signals, and how many without `limit`.
-MAX_LISTED: Final = 1_000
-DEFAULT_LISTED: Final = 100
 # A token of ours has 43 characters, a JWT-SVID some hundreds; RFC 6750 sets no bound.
 MAX_TOKEN_BYTES: Final = 8_192
-
-
-class AdminReason(Enum):
-    """Every reason that the admin API gives for a refusal: code, HTTP status, sentence. Closed.
-
-    A status of 0 is one of a single signal in a batch alone: the batch is answered with 200, the signal stands in
-    `rejected`. `malformed` and `too_large` are said of both.
-    """
-
-    # Of a whole call.
-    TOKEN_MISSING = ("token_missing", 401, "this call needs a bearer token or a client certificate")
-    TOKEN_REFUSED = ("token_refused", 401, "the token is unknown, has expired, or is not this certificate's")
-    CERTIFICATE_REFUSED = ("certificate_refused", 401, "the certificate is no client's, or no longer good")
-    RIGHT_MISSING = ("right_missing", 403, "the client may not make this call")
-    MALFORMED = ("malformed", 400, "the request can't be read")
-    TOO_LARGE = ("too_large", 413, "the body is too large")
-    NOT_FOUND = ("not_found", 404, "there is no such call")
-    NOT_BUILT = ("not_built", 404, "this call is not built yet")
-    METHOD_NOT_ALLOWED = ("method_not_allowed", 405, "the call takes another method")
-    CONFIGURATION_REFUSED = (
-        "configuration_refused",
-        422,
-        "the directory has errors, the last good one goes on",
-    )
-    PUBLISHER_UNKNOWN = ("publisher_unknown", 404, "no contract names this publisher")
-    NOT_KEPT = ("not_kept", 503, "the signals can't be kept, so none was taken")
-    REVOCATIONS_FULL = ("revocations_full", 409, "as many revocations are in force as are held")
-    INTERNAL = ("internal", 500, "the server failed, its log says how")
-    RATE_LIMITED = ("rate_limited", 429, "too much at once, so none of it was taken")
-    TASK_UNKNOWN = ("task_unknown", 404, "there is no such task")
-    TASK_ENDED = ("task_ended", 409, "the task has ended")
-    WORKFLOW_NOT_APPROVED = ("workflow_not_approved", 403, "the workflow is not approved")
-    NOT_YOURS = ("not_yours", 403, "only the creator or the task's principal may do this")
-    # Of one signal in a batch: the core's table, whose sentences stand there.
-    UNKNOWN_SIGNAL = ("unknown_signal", 0, "no contract in the register has this name")
-    NOT_PUSHED = ("not_pushed", 0, "the contract's values do not come from a publisher")
-    WRONG_PUBLISHER = ("wrong_publisher", 0, "the contract names another publisher")
-    PUBLISHER_DISABLED = ("publisher_disabled", 0, "the publisher, or this signal of it, is switched off")
-    BAD_SUBJECT = ("bad_subject", 0, "the subject is not of the form that the contract asks for")
-    WRONG_TYPE = ("wrong_type", 0, "the value is not of the contract's type")
-    FUTURE = ("future", 0, "the value was observed later than now")
-    OLDER = ("older", 0, "a newer value is already known")
-    TOO_MANY = ("too_many", 0, "the store is full and takes no new subjects")
-
-    @property
-    def code(self) -> str:
-        """As it stands in answers."""
-        return self.value[0]
-
-    @property
-    def status(self) -> int:
-        """HTTP status of a problem document; 0 if there is none."""
-        return self.value[1]
-
-    @property
-    def sentence(self) -> str:
-        """For people."""
-        return self.value[2]
-
-
-# Named already, given once their features are built.
-RESERVED: Final = frozenset(
-    {
-        AdminReason.TASK_UNKNOWN,
-        AdminReason.TASK_ENDED,
-        AdminReason.WORKFLOW_NOT_APPROVED,
-        AdminReason.NOT_YOURS,
-    }
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,6 +62,8 @@ class Call:
     right: Right | None
     """None: open to all who reach the address. `operate` includes everything under `read` (`Client.has`)."""
     built: bool = False
+    or_right: Right | None = None
+    """Opens the call as well."""
 
 
 SSF_PUSH: Final = "/v1/ssf/push"
@@ -139,16 +79,18 @@ CALLS: Final = (
     Call("GET", "/v1/decisions", Right.READ),
     Call("GET", "/v1/decisions/stream", Right.READ),
     Call("GET", "/v1/tasks", Right.READ),
-    Call("GET", "/v1/approvals", Right.READ),
+    Call("GET", "/v1/approvals", Right.READ, or_right=Right.APPROVE, built=True),
+    Call("GET", "/v1/approvals/{id}", Right.READ, or_right=Right.APPROVE, built=True),
+    Call("GET", "/v1/overrides", Right.READ, built=True),
     Call("GET", "/metrics", Right.READ, built=True),
     Call("POST", "/v1/tasks", Right.TASKS),
     Call("POST", "/v1/tasks/{id}/delegate", Right.TASKS),
     Call("POST", "/v1/tasks/{id}/complete", Right.TASKS),
     Call("POST", "/v1/tasks/{id}/revoke", Right.TASKS),
-    Call("POST", "/v1/signals/{name}/override", Right.OVERRIDE),
+    Call("POST", "/v1/signals/{name}/override", Right.OVERRIDE, built=True),
     Call("PUT", "/v1/workflows/{id}", Right.WORKFLOWS),
-    Call("POST", "/v1/approvals/{id}/approve", Right.APPROVE),
-    Call("POST", "/v1/approvals/{id}/deny", Right.APPROVE),
+    Call("POST", "/v1/approvals/{id}/approve", Right.APPROVE, built=True),
+    Call("POST", "/v1/approvals/{id}/deny", Right.APPROVE, built=True),
     Call("POST", "/access/v1/evaluation", Right.EVALUATE),
     Call("POST", "/access/v1/evaluations", Right.EVALUATE),
     Call("POST", "/v1/reload", Right.OPERATE, built=True),
@@ -164,24 +106,6 @@ CALLS: Final = (
 )
 
 
-class Refused(Exception):
-    """A call that is refused; becomes the problem document."""
-
-    def __init__(
-        self,
-        reason: AdminReason,
-        detail: str | None = None,
-        *,
-        headers: Mapping[str, str] | None = None,
-        **more: Any,
-    ) -> None:
-        super().__init__(reason.code)
-        self.reason = reason
-        self.detail = detail or reason.sentence
-        self.headers = dict(headers or {})
-        self.more = more
-
-
 def build(services: Services) -> FastAPI:
     """The app. It serves nothing but `CALLS`: no documentation pages, no schema, no redirects."""
     app = FastAPI(
@@ -191,6 +115,7 @@ def build(services: Services) -> FastAPI:
         **_endpoints(services, PushSource(services.publish)),
         **_publisher_endpoints(services),
         **_revocation_endpoints(services),
+        **admin_approvals.endpoints(services),
     }
     for call in CALLS:
         endpoint = endpoints.get((call.method, call.path), _not_built)
@@ -211,9 +136,9 @@ def build(services: Services) -> FastAPI:
 
 def _endpoints(services: Services, push: PushSource) -> dict[tuple[str, str], Callable[..., Any]]:
     # Plain functions run in FastAPI's thread pool, so a slow disk holds up no other caller.
-    def publish(request: Request, body: Annotated[bytes, Depends(_bounded_body)]) -> Response:
+    def publish(request: Request, body: Annotated[bytes, Depends(bounded_body)]) -> Response:
         try:
-            return _json(push.take(body, _client(request)))
+            return json_answer(push.take(body, client_of(request)))
         except BadInputError as error:
             raise Refused(AdminReason.MALFORMED, str(error)) from error
         except RateLimitedError as error:
@@ -227,37 +152,37 @@ def _endpoints(services: Services, push: PushSource) -> dict[tuple[str, str], Ca
         subject: Annotated[str | None, Query(max_length=4_096)] = None,
         limit: Annotated[int, Query(ge=1, le=MAX_LISTED)] = DEFAULT_LISTED,
     ) -> Response:
-        _only(request, "subject", "limit")
-        return _json(services.signals(subject, limit))
+        only(request, "subject", "limit")
+        return json_answer(services.signals(subject, limit))
 
     def register() -> Response:
-        return _json(services.register())
+        return json_answer(services.register())
 
     def ssf_push(
         request: Request,
-        body: Annotated[bytes, Depends(_bounded_body)],
+        body: Annotated[bytes, Depends(bounded_body)],
         feed: Annotated[str, Query(max_length=64)],
     ) -> Response:
-        _only(request, "feed")
+        only(request, "feed")
         status, answer, headers = services.ssf_push(feed, request.headers.get("content-type"), body)
         return Response(answer, status_code=status, headers=dict(headers))
 
     def ssf_streams() -> Response:
-        return _json(services.ssf_streams())
+        return json_answer(services.ssf_streams())
 
-    def ssf_resynchronise(request: Request, body: Annotated[bytes, Depends(_bounded_body)]) -> Response:
-        feed = _fields(body, "feed")["feed"]
+    def ssf_resynchronise(request: Request, body: Annotated[bytes, Depends(bounded_body)]) -> Response:
+        feed = fields(body, "feed")["feed"]
         try:
-            known = services.ssf_resynchronise(feed, _client(request).id)
+            known = services.ssf_resynchronise(feed, client_of(request).id)
         except StateError as error:
             raise Refused(AdminReason.NOT_KEPT, str(error), headers={"retry-after": "1"}) from error
         if not known:
             raise Refused(AdminReason.NOT_FOUND, "the register has no feed of events of this name")
-        return _json(orjson.dumps({"feed": feed}))
+        return json_answer(orjson.dumps({"feed": feed}))
 
     def reload(request: Request) -> Response:
         try:
-            return _json(orjson.dumps({"revision": services.reload(_client(request).id)}))
+            return json_answer(orjson.dumps({"revision": services.reload(client_of(request).id)}))
         except ConfigurationError as error:
             findings = [_finding(finding) for finding in error.findings]
             raise Refused(AdminReason.CONFIGURATION_REFUSED, findings=findings) from error
@@ -266,11 +191,11 @@ def _endpoints(services: Services, push: PushSource) -> dict[tuple[str, str], Ca
 
     async def healthz() -> Response:
         # Not in the thread pool: publishers that wait for a slow disk must not make the process look dead.
-        return _json(b'{"alive":true}')
+        return json_answer(b'{"alive":true}')
 
     def readyz() -> Response:
         readiness = services.readiness()
-        return _json(orjson.dumps(readiness.detail), status=200 if readiness.ready else 503)
+        return json_answer(orjson.dumps(readiness.detail), status=200 if readiness.ready else 503)
 
     def metrics() -> Response:
         text, kind = services.metrics_text()
@@ -292,18 +217,20 @@ def _endpoints(services: Services, push: PushSource) -> dict[tuple[str, str], Ca
 
 def _publisher_endpoints(services: Services) -> dict[tuple[str, str], Callable[..., Any]]:
     def listing() -> Response:
-        return _json(services.publishers())
+        return json_answer(services.publishers())
 
-    def disable(request: Request, body: Annotated[bytes, Depends(_bounded_body)]) -> Response:
+    def disable(request: Request, body: Annotated[bytes, Depends(bounded_body)]) -> Response:
         return switch(request, body, enabled=False)
 
-    def enable(request: Request, body: Annotated[bytes, Depends(_bounded_body)]) -> Response:
+    def enable(request: Request, body: Annotated[bytes, Depends(bounded_body)]) -> Response:
         return switch(request, body, enabled=True)
 
     def switch(request: Request, body: bytes, *, enabled: bool) -> Response:
         publisher, signal = _switched(body)
         try:
-            return _json(services.switch_publisher(_client(request).id, publisher, signal, enabled=enabled))
+            return json_answer(
+                services.switch_publisher(client_of(request).id, publisher, signal, enabled=enabled)
+            )
         except UnknownPublisherError as error:
             raise Refused(AdminReason.PUBLISHER_UNKNOWN, str(error)) from error
         except BadInputError as error:
@@ -319,9 +246,9 @@ def _publisher_endpoints(services: Services) -> dict[tuple[str, str], Callable[.
 
 
 def _revocation_endpoints(services: Services) -> dict[tuple[str, str], Callable[..., Any]]:
-    def revoke(request: Request, body: Annotated[bytes, Depends(_bounded_body)]) -> Response:
+    def revoke(request: Request, body: Annotated[bytes, Depends(bounded_body)]) -> Response:
         try:
-            return _json(services.revoke(_client(request).id, body))
+            return json_answer(services.revoke(client_of(request).id, body))
         except BadInputError as error:
             raise Refused(AdminReason.MALFORMED, str(error)) from error
         except RevocationsFullError as error:
@@ -332,8 +259,8 @@ def _revocation_endpoints(services: Services) -> dict[tuple[str, str], Callable[
     def listing(
         request: Request, limit: Annotated[int, Query(ge=1, le=MAX_LISTED)] = DEFAULT_LISTED
     ) -> Response:
-        _only(request, "limit")
-        return _json(services.revocations(limit))
+        only(request, "limit")
+        return json_answer(services.revocations(limit))
 
     return {("POST", "/v1/revocations"): revoke, ("GET", "/v1/revocations"): listing}
 
@@ -354,41 +281,11 @@ def _not_built() -> Response:
     raise Refused(AdminReason.NOT_BUILT)
 
 
-def _only(request: Request, *known: str) -> None:
-    """Refuses a misspelt parameter, which would otherwise silently mean "all"."""
-    names = [name for name, _ in request.query_params.multi_items()]
-    if set(names) - set(known) or len(names) != len(set(names)):
-        raise Refused(
-            AdminReason.MALFORMED,
-            f"expected {' and '.join(f'`{name}`' for name in known)}, each once at most",
-        )
-
-
-def _fields(body: bytes, *names: str) -> dict[str, str]:
-    """A JSON object of exactly these texts."""
-    try:
-        content = orjson.loads(body)
-    except orjson.JSONDecodeError:
-        content = None
-    if not isinstance(content, dict) or {*content} != {*names} or not all(map(_is_text, content.values())):
-        expected = ", ".join(f'"{name}"' for name in names)
-        raise Refused(AdminReason.MALFORMED, f"expected an object of {expected}, each a text")
-    return content
-
-
-def _is_text(value: object) -> bool:
-    return isinstance(value, str)
-
-
 def _finding(finding: FindingLike) -> dict[str, Any]:
     return {
         "severity": finding.severity, "file": finding.file, "line": finding.line, "column": finding.column,
         "code": finding.code, "message": finding.message,
     }  # fmt: skip
-
-
-def _json(body: bytes, status: int = 200) -> Response:
-    return Response(body, status_code=status, media_type="application/json")
 
 
 # ---- who calls ------------------------------------------------------------------------------------------
@@ -403,7 +300,7 @@ def _guard(services: Services, call: Call) -> Callable[[Request], None]:
 
     def guard(request: Request) -> None:
         client = _authenticated(services, right, request)
-        if not client.has(right):
+        if not (client.has(right) or (call.or_right is not None and client.has(call.or_right))):
             services.refused(client, right, f"the right `{right}` is not in its `may`")
             challenge = f'Bearer realm="signalwarden", error="insufficient_scope", scope="{right}"'
             raise Refused(
@@ -450,31 +347,6 @@ def _bearer(scope: Scope) -> bytes | None:
     if scheme.lower() != b"bearer" or len(token) > MAX_TOKEN_BYTES or not _TOKEN.fullmatch(token):
         return None
     return token
-
-
-def _client(request: Request) -> Client:
-    return cast("Client", request.state.client)
-
-
-# ---- bodies ---------------------------------------------------------------------------------------------
-
-
-async def _bounded_body(request: Request) -> bytes:
-    """The body, never more of it in memory than `MAX_BODY_BYTES`, whatever Content-Length says."""
-    too_large = Refused(
-        AdminReason.TOO_LARGE,
-        f"the body has more than {MAX_BODY_BYTES} bytes",
-        headers={"connection": "close"},
-    )
-    announced = request.headers.get("content-length", "")
-    if announced.isdecimal() and int(announced[:20]) > MAX_BODY_BYTES:
-        raise too_large
-    body = bytearray()
-    async for chunk in request.stream():
-        if len(body) + len(chunk) > MAX_BODY_BYTES:
-            raise too_large
-        body += chunk
-    return bytes(body)
 
 
 # ---- refusals -------------------------------------------------------------------------------------------

@@ -8,12 +8,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
+from urllib.parse import quote
 
 import httpx
 import orjson
 
 from signalwarden.config import Address
-from signalwarden.errors import ServerError
+from signalwarden.errors import ServerError, UnreachableError
 
 __all__ = ["AdminClient", "ClientTls"]
 
@@ -128,6 +129,31 @@ class AdminClient:
         """GET /v1/revocations."""
         return self._call("GET", "/v1/revocations", params={"limit": limit})
 
+    def approvals(self, state: str | None, requester: str | None, limit: int) -> dict[str, Any]:
+        """GET /v1/approvals."""
+        narrowed = {"state": state, "requester": requester}
+        params = {key: value for key, value in narrowed.items() if value is not None}
+        return self._call("GET", "/v1/approvals", params={"limit": limit, **params})
+
+    def approval(self, approval_id: str) -> dict[str, Any]:
+        """GET /v1/approvals/{id}."""
+        return self._call("GET", f"/v1/approvals/{_segment(approval_id)}")
+
+    def answer(self, approval_id: str, comment: str | None, *, approve: bool) -> dict[str, Any]:
+        """POST /v1/approvals/{id}/approve, or deny."""
+        body = {} if comment is None else {"comment": comment}
+        path = f"/v1/approvals/{_segment(approval_id)}/{'approve' if approve else 'deny'}"
+        return self._call("POST", path, json=body)
+
+    def override(self, name: str, body: bytes) -> dict[str, Any]:
+        """POST /v1/signals/{name}/override."""
+        headers = {"content-type": "application/json"}
+        return self._call("POST", f"/v1/signals/{_segment(name)}/override", content=body, headers=headers)
+
+    def overrides(self) -> dict[str, Any]:
+        """GET /v1/overrides."""
+        return self._call("GET", "/v1/overrides")
+
     def register(self) -> dict[str, Any]:
         """GET /v1/register."""
         return self._call("GET", "/v1/register")
@@ -148,19 +174,24 @@ class AdminClient:
         try:
             answer = self._http.request(method, path, **more)
         except httpx.TimeoutException as error:
-            raise ServerError(
+            raise UnreachableError(
                 f"the server at `{self._address}` did not answer within {TIMEOUT_SECONDS:g} s"
             ) from error
         except httpx.TransportError as error:
             if why := _of_tls(error):
                 raise ServerError(f"there is no TLS with the server at `{self._address}`: {why}") from error
-            raise ServerError(
+            raise UnreachableError(
                 f"no server answers at `{self._address}`: is `signalwarden serve` running?"
             ) from error
         document = _json(answer.content)
         if answer.is_success and document is not None:
             return document
         raise ServerError(_refusal(self._address, answer.status_code, document or {}))
+
+
+def _segment(text: str) -> str:
+    """One segment of a path, whatever stands in it. A dot alone would be folded away on its way."""
+    return quote(text, safe="") if text.strip(".") else "-"
 
 
 def _of_tls(error: BaseException | None) -> str | None:

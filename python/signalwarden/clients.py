@@ -17,7 +17,7 @@ from signalwarden.services import Client
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from signalwarden.config import ClientSettings
+    from signalwarden.config import ClientSettings, Right
     from signalwarden.mtls import Peer, Peers
 
 __all__ = ["Clients", "TokenClients"]
@@ -103,6 +103,17 @@ class Clients:
         except PeerRefused as refused:
             self._refused(refused.claimed, str(refused))
             return None
+
+    def may(self, spiffe_id: str, right: Right) -> bool:
+        """Whether a client has a right now, by any of its entries: for what it has said before and somebody else rests
+        on."""
+        now = self._clock()
+        return any(
+            entry.id == spiffe_id
+            and right in entry.may
+            and (entry.expires is None or entry.expires.timestamp() * 1e6 > now)
+            for entry in self._entries()
+        )
 
     def _by_svid(self, spiffe_id: str) -> ClientSettings | None:
         by_svid = (entry for entry in self._entries() if entry.token_sha256 is None)

@@ -1,4 +1,5 @@
 """The demo: a refund agent, the real Envoy with mutual TLS, and what becomes of its requests as signals change.
+The second story, of an agent's task and its tools, is in `demo_agent.py`.
 
 The story is a list of steps; each is one HTTPS request, checked against what it should come to. What the decision
 point says is read where an operator would read it: in the answer, in the decision log and in Envoy's access log.
@@ -25,17 +26,17 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from signalwarden import offline, starter
+from signalwarden import demo_agent, offline, starter
 from signalwarden.demo_stage import (
     LOOPBACK,
     Authority,
     Credential,
     Upstream,
     free_port,
+    line_with,
     start_envoy,
     start_server,
     stopping,
-    wait_for,
 )
 from signalwarden.envoy_config import Options, render
 from signalwarden.errors import ServerError
@@ -48,7 +49,6 @@ ACCOUNT = "/v1/accounts/42"
 REFUND = f"{ACCOUNT}/refunds"
 # Long enough for the steps that need it fresh, short enough to wait for.
 POSTURE_MAX_AGE = 4.0
-RECORD_SECONDS = 10.0
 FORGED_ID = "00000000-0000-7000-8000-000000000000"
 # Enough for a median that does not jump; about a second in all.
 MEASURED_CALLS = 100
@@ -298,8 +298,8 @@ def _play(stage: Stage, step: Step) -> Got:
         return Got(response.status_code, "no decision", [], None, f"the answer was {response.text[:80]!r}")
     seen = dict(body.get("headers", []))
     decision_id = body.get("decision_id") if denied else seen.get("x-signalwarden-decision-id")
-    record = _line(stage.log, "decision_id", decision_id)
-    access = _line(stage.access_log, "decision_id", decision_id)
+    record = line_with(stage.log, "decision_id", decision_id)
+    access = line_with(stage.access_log, "decision_id", decision_id)
     if record is None or access is None:
         return Got(response.status_code, "no record", [], None, f"decision `{decision_id}` left no trace")
     told = {record["reason"], access["reason"], *({body["reason"]} if denied else ())}
@@ -320,22 +320,6 @@ def _said(signal: dict[str, Any]) -> str:
     return (
         f"{signal['name']} {value}" if signal["state"] == "fresh" else f"{signal['name']} {signal['state']}"
     )
-
-
-def _line(path: Path, key: str, value: str | None) -> dict[str, Any] | None:
-    """The last line of a JSONL file with this value; waits for it."""
-    found: list[dict[str, Any]] = []
-
-    def written() -> bool:
-        lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
-        found[:] = [line for line in map(json.loads, filter(None, lines)) if line.get(key) == value]
-        return bool(found)
-
-    if value is None:
-        return None
-    with contextlib.suppress(ServerError, ValueError):
-        wait_for("a record", written, RECORD_SECONDS)
-    return found[-1] if found else None
 
 
 def _plain(stage: Stage, directory: Path) -> Got:
@@ -442,6 +426,7 @@ def run(keep: bool = False, console: Console | None = None) -> int:
             )
             differing = _tell(stage, base, out)
             _measure(stage, out)
+            differing += demo_agent.play(stage.authority, base / "agent", out)
             _where(stage, base, out, keep=keep)
             if differing:
                 out.print(f"[bold red]{differing} row(s) differ from the story.[/]")

@@ -39,6 +39,7 @@ __all__ = [
     "Upstream",
     "envoy_binary",
     "free_port",
+    "line_with",
     "start_envoy",
     "start_server",
     "wait_for",
@@ -48,6 +49,7 @@ LOOPBACK = "127.0.0.1"
 # A loaded machine with two cores may take its time; a wait that takes longer than this has failed.
 START_SECONDS = 30.0
 STOP_SECONDS = 10.0
+RECORD_SECONDS = 10.0
 CERTIFICATE_HOURS = 12
 INSTALL = "install it with `pip install 'signalwarden[demo]'`"
 
@@ -284,6 +286,25 @@ def _answers(url: str) -> bool:
         return httpx.get(url, timeout=1.0, trust_env=False).status_code == httpx.codes.OK
     except httpx.HTTPError:
         return False
+
+
+# ---- files that processes write---------------------------------------------------------------------------
+
+
+def line_with(path: Path, key: str, value: str | None) -> dict[str, Any] | None:
+    """The last line of a JSONL file with this value; waits for it."""
+    found: list[dict[str, Any]] = []
+
+    def written() -> bool:
+        lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
+        found[:] = [line for line in map(json.loads, filter(None, lines)) if line.get(key) == value]
+        return bool(found)
+
+    if value is None:
+        return None
+    with contextlib.suppress(ServerError, ValueError):
+        wait_for("a record", written, RECORD_SECONDS)
+    return found[-1] if found else None
 
 
 # ---- the upstream -----------------------------------------------------------------------------------------

@@ -7,11 +7,9 @@ choice is for stands in `envoy_yaml.py` and goes into the output as a comment.
 
 from __future__ import annotations
 
-import json
 import re
-from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING, Any, Literal, cast
+from datetime import timedelta
+from typing import TYPE_CHECKING, cast
 
 from envoy_data_plane.envoy.config.accesslog.v3 import AccessLog
 from envoy_data_plane.envoy.config.bootstrap.v3 import Admin, Bootstrap, BootstrapStaticResources
@@ -40,22 +38,9 @@ from envoy_data_plane.envoy.config.endpoint.v3 import (
 )
 from envoy_data_plane.envoy.config.listener.v3 import Filter, FilterChain, Listener
 from envoy_data_plane.envoy.config.overload.v3 import OverloadManager, ResourceMonitor
-from envoy_data_plane.envoy.config.route.v3 import (
-    HeaderMatcher,
-    Route,
-    RouteAction,
-    RouteActionMaxStreamDuration,
-    RouteConfiguration,
-    RouteMatch,
-    VirtualHost,
-)
 from envoy_data_plane.envoy.extensions.access_loggers.file.v3 import FileAccessLog
-from envoy_data_plane.envoy.extensions.filters.http.ext_authz.v3 import (
-    BufferSettings,
-    CheckSettings,
-    ExtAuthz,
-    ExtAuthzPerRoute,
-)
+from envoy_data_plane.envoy.extensions.filters.http.ext_authz.v3 import BufferSettings, ExtAuthz
+from envoy_data_plane.envoy.extensions.filters.http.mcp.v3 import Mcp
 from envoy_data_plane.envoy.extensions.filters.http.router.v3 import Router
 from envoy_data_plane.envoy.extensions.filters.network.http_connection_manager.v3 import (
     HttpConnectionManager,
@@ -71,35 +56,28 @@ from envoy_data_plane.envoy.extensions.resource_monitors.downstream_connections.
 )
 from envoy_data_plane.envoy.extensions.upstreams.http.v3 import HttpProtocolOptions as UpstreamOptions
 from envoy_data_plane.envoy.extensions.upstreams.http.v3 import HttpProtocolOptionsExplicitHttpConfig
-from envoy_data_plane.envoy.type.matcher.v3 import ListStringMatcher, RegexMatcher, StringMatcher
+from envoy_data_plane.envoy.type.matcher.v3 import ListStringMatcher, StringMatcher
 from envoy_data_plane.envoy.type.v3 import HttpStatus, StatusCode
 from envoy_data_plane.google.protobuf import Any as ProtoAny
 from envoy_data_plane.google.protobuf import Struct
 
-from signalwarden import _core
-from signalwarden.config import SETTINGS_FILE, read_settings
-from signalwarden.config import Address as CheckAddress
+from signalwarden.envoy_directory import MCP_FILTER, Kind, Known, Options, read
+from signalwarden.envoy_routes import EXT_AUTHZ, UPSTREAM_CLUSTER, route_configuration, sends_bodies
 from signalwarden.envoy_tls import EnvoyTls
 from signalwarden.envoy_yaml import to_yaml
-from signalwarden.errors import ConfigurationError, Problem, is_error
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from signalwarden.settings import Settings
+    from signalwarden.values import Address as CheckAddress
 
 __all__ = ["CHECK_HEADERS", "Kind", "Options", "render"]
-
-Kind = Literal["sidecar", "gateway"]
 
 HEADER = """\
 # Envoy as a {kind} for a signalwarden directory, made by `signalwarden.envoy_config.render`.
 # What happens when something fails stands in envoy/README.md.
 """
-EXT_AUTHZ = "envoy.filters.http.ext_authz"
 CHECK_CLUSTER = "signalwarden"
-XFCC = "x-forwarded-client-cert"
-UPSTREAM_CLUSTER = "upstream"
 
 # The request headers that the decision point is sent, beside those that a contract in signals.yaml names as
 # a source, and those in which `identity` looks for one. All others stay in Envoy: cookies and other tokens are none
@@ -117,22 +95,6 @@ CHECK_HEADERS = (
     "x-signalwarden-approval",
     "x-signalwarden-grant",
 )
-# Ours alone: an allow overwrites or removes them. A route without a check must take them all away, or a
-# client could write what the upstream believes to be ours.
-OUR_HEADERS = (
-    "x-signalwarden-approval",
-    "x-signalwarden-decision-id",
-    "x-signalwarden-grant",
-    "x-signalwarden-principal",
-)
-# Headers by which some frameworks take another method or path than the one that was decided about.
-OVERRIDE_HEADERS = (
-    "x-http-method",
-    "x-http-method-override",
-    "x-method-override",
-    "x-original-url",
-    "x-rewrite-url",
-)
 # Equals the core's MAX_ANSWER_BODY_BYTES: a cut problem document would be no document.
 MAX_DENIED_BODY_BYTES = 16 * 1024
 # Envoy's advice for edges: with untrusted peers the default of 1 MiB a connection is memory given away.
@@ -143,162 +105,18 @@ EDGE_CONNECTION_WINDOW_BYTES = 1024 * 1024
 EDGE_MAX_CONNECTIONS = 50_000
 
 
-@dataclass(frozen=True, slots=True)
-class Options:
-    """What a directory does not say: where Envoy listens, where it sends on, where its credentials are."""
-
-    listener: tuple[str, int] = ("0.0.0.0", 8443)
-    upstream: tuple[str, int] = ("127.0.0.1", 8080)
-    admin: tuple[str, int] | None = ("127.0.0.1", 9901)
-    unguarded: tuple[str, int] | None = None
-    """A second listener without ext_authz, to measure what a check adds. For benches and the demo only."""
-    certificate: str = "tls/tls.crt"
-    key: str = "tls/tls.key"
-    trust_bundle: str = "tls/{trust_domain}.pem"
-    """One file for each trust domain, so that no authority can vouch for another's workloads."""
-    access_log: str = "/dev/stdout"
-    require_client_certificate: bool | None = None
-    """None: a sidecar requires one (the handshake fails without), and so does whoever federates; any other
-    gateway lets the decision point answer 401, so that the attempt is on record."""
-    check_timeout: timedelta = timedelta(milliseconds=250)
-    max_stream_duration: timedelta = timedelta(minutes=5)
-    request_bodies: bool = True
-    """Whether the check is sent the bodies of the routes that name body arguments, and of no others. Without, a
-    request to such a route that has a body is `malformed_request`."""
-    max_body_bytes: int = 64 * 1024
-    agent: str | None = None
-    """Socket of SPIRE's agent, which brings certificates and bundles in place of the files; None: as the directory's
-    `tls.spire` and `workload_api` say."""
-    envoy_id: str | None = None
-    """Envoy's own SPIFFE ID; None: the first of `tls.check_clients`."""
-    server_id: str | None = None
-    """The decision point's SPIFFE ID, if its check address has TLS; None: `spiffe://TRUST-DOMAIN/signalwarden`."""
-    health_path: str | None = "/healthz"
-    raw_headers: bool = True
-
-
-@dataclass(frozen=True, slots=True)
-class _BodyRoute:
-    """A route that names body arguments: the only place where Envoy may buffer a body."""
-
-    regex: str
-    methods: tuple[str, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class _Directory:
-    """What Envoy has to know of a directory."""
-
-    settings: Settings
-    check: CheckAddress
-    identity_headers: tuple[str, ...]
-    signal_headers: tuple[str, ...]
-    signal_namespaces: tuple[str, ...]
-    body_routes: tuple[_BodyRoute, ...]
-
-    @property
-    def trust_domains(self) -> tuple[str, ...]:
-        """Those whose callers are accepted."""
-        return (self.settings.trust_domain, *self.settings.federates_with)
-
-
 def render(directory: Path, kind: Kind, options: Options | None = None) -> str:
     """The bootstrap as YAML with comments. Raises ConfigurationError for a directory that can't be read, and
     BadInputError for options that it does not go with."""
     chosen = options or Options()
-    known = _read(directory)
+    known = read(directory)
     return to_yaml(_bootstrap(known, kind, chosen), HEADER.format(kind=kind))
-
-
-# ---- what the directory says ------------------------------------------------------------------------------
-
-
-def _read(directory: Path) -> _Directory:
-    settings, findings = read_settings(_text(directory, SETTINGS_FILE), now=datetime.now(UTC))
-    if settings is None:
-        raise ConfigurationError(findings)
-    routes = _document(directory, "routes.yaml")
-    signals = _document(directory, "signals.yaml")
-    sources = [
-        source for contract in _entries(signals.get("signals")) for source in _list(contract.get("sources"))
-    ]
-    bodies = [
-        _body_route(route["match"])
-        for route in _list(routes.get("routes"))
-        if isinstance(args := route.get("args"), dict) and args.get("body")
-        if isinstance(route.get("match"), dict)
-    ]
-    return _Directory(
-        settings=settings,
-        check=settings.listen.check,
-        identity_headers=_identity_headers(settings),
-        signal_headers=tuple(sorted({name.lower() for name in _named(sources, "header", "header")})),
-        signal_namespaces=tuple(sorted(_named(sources, "envoy_metadata", "namespace"))),
-        body_routes=tuple(dict.fromkeys(bodies)),
-    )
-
-
-def _identity_headers(settings: Settings) -> tuple[str, ...]:
-    """Those that an identity may stand in."""
-    return tuple(
-        sorted(
-            settings.identity.token_headers().keys()
-            | ({XFCC} if "xfcc" in settings.identity.sources else set())
-        )
-    )
-
-
-def _named(sources: list[dict[str, Any]], kind: str, key: str) -> set[str]:
-    """What the sources of a kind say under a key."""
-    return {str(source[key]) for source in sources if source.get("kind") == kind and key in source}
-
-
-def _text(directory: Path, name: str) -> str:
-    try:
-        return (directory / name).read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        problem = Problem("error", name, 0, 0, "unreadable", f"`{directory / name}` can't be read: {error}")
-        raise ConfigurationError([problem]) from None
-
-
-def _document(directory: Path, name: str) -> dict[str, Any]:
-    document = _core.parse_yaml(name, _text(directory, name))
-    value = json.loads(document.json) if document.json else None
-    if any(map(is_error, document.findings)):
-        raise ConfigurationError(document.findings)
-    if not isinstance(value, dict):
-        raise ConfigurationError([Problem("error", name, 0, 0, "wrong_type", "expected a map")])
-    return value
-
-
-def _entries(value: object) -> list[dict[str, Any]]:
-    return [entry for entry in value.values() if isinstance(entry, dict)] if isinstance(value, dict) else []
-
-
-def _list(value: object) -> list[dict[str, Any]]:
-    return [entry for entry in value if isinstance(entry, dict)] if isinstance(value, list) else []
-
-
-def _body_route(match: dict[str, Any]) -> _BodyRoute:
-    method = match.get("method")
-    methods = tuple(map(str, method)) if isinstance(method, list) else (str(method),) if method else ()
-    return _BodyRoute(_template_regex(str(match.get("path", "/{*rest}"))), methods)
-
-
-def _template_regex(template: str) -> str:
-    """A path template as a regular expression. Too wide is harmless: the decision point does the routing, and
-    a body that it does not need is buffered for nothing."""
-    parts = re.split(r"(\{\*?[^{}]+\})", template)
-    return "".join(
-        (".*" if part.startswith("{*") else "[^/]+") if part.startswith("{") else re.escape(part)
-        for part in parts
-    )
 
 
 # ---- the bootstrap ----------------------------------------------------------------------------------------
 
 
-def _bootstrap(known: _Directory, kind: Kind, options: Options) -> Bootstrap:
+def _bootstrap(known: Known, kind: Kind, options: Options) -> Bootstrap:
     listeners = [_listener(known, kind, options, guarded=True)]
     if options.unguarded:
         listeners.append(_listener(known, kind, options, guarded=False))
@@ -360,7 +178,7 @@ def _check_cluster(check: CheckAddress, tls: EnvoyTls, options: Options) -> Clus
     )
 
 
-def _listener(known: _Directory, kind: Kind, options: Options, *, guarded: bool) -> Listener:
+def _listener(known: Known, kind: Kind, options: Options, *, guarded: bool) -> Listener:
     name, address = ("guarded", options.listener) if guarded else ("unguarded", options.unguarded)
     manager = _connection_manager(known, kind, options, guarded=guarded)
     chain = FilterChain(
@@ -377,7 +195,7 @@ def _listener(known: _Directory, kind: Kind, options: Options, *, guarded: bool)
     )
 
 
-def _tls(known: _Directory, kind: Kind, options: Options) -> EnvoyTls:
+def _tls(known: Known, kind: Kind, options: Options) -> EnvoyTls:
     required = options.require_client_certificate
     if required is None:
         required = kind == "sidecar" or len(known.trust_domains) > 1
@@ -392,7 +210,7 @@ def _tls(known: _Directory, kind: Kind, options: Options) -> EnvoyTls:
 
 
 def _connection_manager(
-    known: _Directory, kind: Kind, options: Options, *, guarded: bool
+    known: Known, kind: Kind, options: Options, *, guarded: bool
 ) -> HttpConnectionManager:
     edge = kind == "gateway"
     # Whoever called, as the handshake with this Envoy proved it, and nothing that the caller wrote.
@@ -401,9 +219,12 @@ def _connection_manager(
     if guarded:
         authz = ProtoAny.pack(_ext_authz(known, options))
         filters.insert(0, HttpFilter(name=EXT_AUTHZ, typed_config=authz))
+        if known.mcp and sends_bodies(known, options) and options.mcp_filter:
+            # Off but for the routes that turn it on: it would hold up every other JSON body for nothing.
+            filters.insert(0, HttpFilter(name=MCP_FILTER, typed_config=ProtoAny.pack(Mcp()), disabled=True))
     return HttpConnectionManager(
         stat_prefix="guarded" if guarded else "unguarded",
-        route_config=_routes(known, options, guarded=guarded),
+        route_config=route_configuration(known, options, guarded=guarded),
         http_filters=filters,
         access_log=[_access_log(options.access_log)] if guarded else [],
         use_remote_address=edge,
@@ -431,7 +252,7 @@ def _connection_manager(
     )
 
 
-def _ext_authz(known: _Directory, options: Options) -> ExtAuthz:
+def _ext_authz(known: Known, options: Options) -> ExtAuthz:
     headers = sorted({*CHECK_HEADERS, *known.signal_headers, *known.identity_headers})
     return ExtAuthz(
         grpc_service=GrpcService(
@@ -449,11 +270,13 @@ def _ext_authz(known: _Directory, options: Options) -> ExtAuthz:
         allowed_headers=ListStringMatcher(
             patterns=[StringMatcher(exact=name, ignore_case=True) for name in headers]
         ),
-        metadata_context_namespaces=list(known.signal_namespaces),
+        metadata_context_namespaces=sorted(
+            {*known.signal_namespaces, *({MCP_FILTER} if known.mcp and options.mcp_filter else ())}
+        ),
         # Here and not on the routes: a route's own `pack_as_bytes` is ignored, and without it Envoy replaces
         # what is not UTF-8, so that what is decided about would not be what is forwarded.
         with_request_body=BufferSettings(max_request_bytes=options.max_body_bytes, pack_as_bytes=True)
-        if _sends_bodies(known, options)
+        if sends_bodies(known, options)
         else None,
         encode_raw_headers=options.raw_headers,
         validate_mutations=True,
@@ -462,69 +285,6 @@ def _ext_authz(known: _Directory, options: Options) -> ExtAuthz:
         max_denied_response_body_bytes=MAX_DENIED_BODY_BYTES,
         emit_filter_state_stats=True,
     )
-
-
-# ---- routes -----------------------------------------------------------------------------------------------
-
-
-def _routes(known: _Directory, options: Options, *, guarded: bool) -> RouteConfiguration:
-    action = RouteAction(
-        cluster=UPSTREAM_CLUSTER,
-        timeout=timedelta(0),
-        max_stream_duration=RouteActionMaxStreamDuration(max_stream_duration=options.max_stream_duration),
-    )
-    everything = Route(name="guarded" if guarded else "unguarded", match=RouteMatch(prefix="/"), route=action)
-    if not guarded:
-        everything.request_headers_to_remove = list(OUR_HEADERS)
-        return _route_configuration([everything])
-    with_body: list[Route] = []
-    if _sends_bodies(known, options):
-        with_body = [_with_body(n, route, action) for n, route in enumerate(known.body_routes, start=1)]
-        no_body = ExtAuthzPerRoute(check_settings=CheckSettings(disable_request_body_buffering=True))
-        everything.typed_per_filter_config = {EXT_AUTHZ: ProtoAny.pack(no_body)}
-    exempt = [_health(options.health_path, action)] if options.health_path else []
-    return _route_configuration([*exempt, *with_body, everything])
-
-
-def _route_configuration(routes: list[Route]) -> RouteConfiguration:
-    host = VirtualHost(name="all", domains=["*"], routes=routes)
-    return RouteConfiguration(
-        name="routes", virtual_hosts=[host], request_headers_to_remove=list(OVERRIDE_HEADERS)
-    )
-
-
-def _health(path: str, action: RouteAction) -> Route:
-    """The one exception: exact path, GET alone, and nothing that looks like ours gets through."""
-    return Route(
-        name="health",
-        match=RouteMatch(path=path, headers=[_method(("GET",))]),
-        route=action,
-        typed_per_filter_config={EXT_AUTHZ: ProtoAny.pack(ExtAuthzPerRoute(disabled=True))},
-        request_headers_to_remove=list(OUR_HEADERS),
-    )
-
-
-def _with_body(number: int, body: _BodyRoute, action: RouteAction) -> Route:
-    return Route(
-        name=f"guarded-with-body-{number}",
-        match=RouteMatch(
-            safe_regex=RegexMatcher(regex=body.regex), headers=[_method(body.methods)] if body.methods else []
-        ),
-        route=action,
-    )
-
-
-def _sends_bodies(known: _Directory, options: Options) -> bool:
-    return options.request_bodies and bool(known.body_routes)
-
-
-def _method(methods: tuple[str, ...]) -> HeaderMatcher:
-    matcher = (
-        StringMatcher(exact=methods[0])
-        if len(methods) == 1
-        else StringMatcher(safe_regex=RegexMatcher(regex="|".join(methods)))
-    )
-    return HeaderMatcher(name=":method", string_match=matcher)
 
 
 # ---- small parts ------------------------------------------------------------------------------------------

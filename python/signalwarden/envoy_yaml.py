@@ -22,6 +22,8 @@ def to_yaml(message: betterproto2.Message, header: str = "") -> str:
 # Envoy's defaults that carry the weight of a promise: said aloud, so that a reader need not know them.
 _ALOUD: dict[str, dict[str, object]] = {
     "ExtAuthz": {"failure_mode_allow": False, "clear_route_cache": False},
+    "with_request_body": {"allow_partial_message": False},
+    "McpOverride": {"traffic_mode": "PASS_THROUGH"},
     "HttpConnectionManager": {
         "forward_client_cert_details": "SANITIZE",
         "merge_slashes": False,
@@ -78,7 +80,8 @@ _COMMENTS: dict[str, str] = {
         "in which `identity` looks for one. Cookies and other tokens stay here."
     ),
     "metadata_context_namespaces": (
-        "The metadata that signals.yaml names. The filters that write it stand before this one."
+        "The metadata that signals.yaml names, and what the MCP filter saw. The filters that write it stand "
+        "before this one."
     ),
     "encode_raw_headers": "Repeated headers stay apart and bytes stay bytes: one meaning or none.",
     "validate_mutations": "A malformed answer is a 500, never a malformed request to the upstream.",
@@ -93,23 +96,40 @@ _COMMENTS: dict[str, str] = {
     ),
     "request_headers_to_remove": "Nothing here may come from a client.",
     "with_request_body": (
-        "Only where routes.yaml names body arguments: every other route turns it off. It stands here because "
-        "Envoy ignores pack_as_bytes on a route. A larger body is answered 413 before any check."
+        "Only where routes.yaml names body arguments, MCP calls or approvals: every other route turns it "
+        "off. Envoy takes pack_as_bytes from the filter alone. A larger body is answered 413 before any "
+        "check."
+    ),
+    "allow_partial_message": (
+        "Never true: Envoy's mark of a part (x-envoy-auth-partial-body) says false when exactly the limit had "
+        "come, and the rest would go on unseen."
+    ),
+    "max_request_body_size": (
+        "As much as the check is sent. On all other routes the MCP filter is off: it would hold up their "
+        "bodies for nothing."
+    ),
+    "traffic_mode": (
+        "What is no JSON-RPC goes on to the check, and is denied there with a record; rejecting it here "
+        "would leave none."
+    ),
+    "request_headers_to_add": (
+        "Which tools this caller may use: the answer to tools/list need not name others. Never a client's "
+        "own: it is removed first."
     ),
     "disable_request_body_buffering": "This route needs no body to be decided.",
     "disabled": "Health of the upstream: exact path, GET alone, no check.",
 }
 
 
-def _spelled_out(value: Any) -> Any:
-    """Adds the defaults of `_ALOUD`, wherever their message stands."""
+def _spelled_out(value: Any, key: str = "") -> Any:
+    """Adds the defaults of `_ALOUD`, wherever their message stands: known by its type, or by the key that holds it."""
     if isinstance(value, list):
         return [_spelled_out(entry) for entry in value]
     if not isinstance(value, dict):
         return value
-    name = str(value.get("@type", "")).rpartition(".")[2]
+    name = str(value.get("@type", "")).rpartition(".")[2] or key
     merged = {**value, **{k: v for k, v in _ALOUD.get(name, {}).items() if k not in value}}
-    return {key: _spelled_out(entry) for key, entry in merged.items()}
+    return {key: _spelled_out(entry, key) for key, entry in merged.items()}
 
 
 def _yaml(value: Any, indent: int = 0, said: set[str] | None = None) -> list[str]:

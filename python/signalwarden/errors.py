@@ -9,10 +9,11 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, Protocol
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Mapping
 
 __all__ = [
     "BadInputError",
+    "CallRefusedError",
     "ConfigurationError",
     "FeedError",
     "FindingLike",
@@ -26,6 +27,7 @@ __all__ = [
     "SignalwardenError",
     "StateError",
     "UnknownPublisherError",
+    "UnreachableError",
     "is_error",
     "sentence",
     "sorted_findings",
@@ -110,6 +112,20 @@ class BadInputError(SignalwardenError):
     """A body or a stored change that is not what it claims to be; whoever sent it must mend it."""
 
 
+class CallRefusedError(SignalwardenError):
+    """A call about a task, an approval or an override that is well formed and refused. `code`: the reason that the
+    admin API gives; `more`: what else the answer says of it."""
+
+    def __init__(self, code: str, detail: str, more: Mapping[str, str] | None = None) -> None:
+        super().__init__(code, detail, more)
+        self.code = code
+        self.detail = detail
+        self.more: dict[str, str] = dict(more or {})
+
+    def __str__(self) -> str:
+        return self.detail
+
+
 class FeedError(SignalwardenError):
     """What a feed reads can't be had or is not what it should be. Never with a token or what was read in it."""
 
@@ -144,6 +160,10 @@ class KeySetError(SignalwardenError):
 
 class ServerError(SignalwardenError):
     """A door can't be opened: a port in use, a socket path that is not ours."""
+
+
+class UnreachableError(ServerError):
+    """A server that does not answer now; it may later."""
 
 
 class UnknownPublisherError(SignalwardenError):

@@ -47,6 +47,7 @@ _VALUES: Final = {
     "empty_list": "A list that must name something is empty.",
     "empty_text": "A text that people are to read is empty.",
     "missing_key": "A required key is not there: nothing that matters has a silent default.",
+    "needs_body": "Envoy must forward whole bodies on these routes: `signalwarden envoy config` has it do so.",
     "one_of": "Exactly one of several keys is needed here. Remove the others, or add one.",
     "too_many": "A list is longer than it may be.",
     "not_a_value": "The value is not of the declared type.",

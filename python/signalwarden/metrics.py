@@ -69,6 +69,8 @@ GAUGES: Final = {
     "proofs": "tokens whose evidence is held",
     "tokens_waiting": "calls whose tokens are validated at the moment",
     "live_bundles": "trust domains with a live bundle",
+    "overrides": "signals of a subject that two people have overridden",
+    "override_proposals": "overrides that wait for a second client",
     "publish_streams": "open streams of publishers on the signals address",
     "intake_waiting": "batches that wait to be judged and written",
     "log_queued": "records that wait to be written",

@@ -11,7 +11,7 @@ from typing import Any, Protocol
 
 from signalwarden.config import Right
 
-__all__ = ["Client", "Readiness", "Services"]
+__all__ = ["AnswersQuestions", "Client", "Overrides", "Readiness", "Services"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +38,32 @@ class Readiness:
     "feeds": {name: {"running", "last_success", "last_error", "batches", "refused"}},
     "last_reload_refused": {"time", "findings": [...]} | null, "warnings": n,
     "unenforced": [labels of routes with `enforce: false`]}`."""
+
+
+class AnswersQuestions(Protocol):
+    """`approvals.Approvals`, as the admin API sees it."""
+
+    def listing(self, state: str | None, requester: str | None, limit: int) -> bytes:
+        """JSON of GET /v1/approvals: `{"approvals": […], "groups": […], "count", "truncated"}`. Raises
+        BadInputError."""
+
+    def show(self, approval_id: str) -> bytes:
+        """JSON of GET /v1/approvals/{id}. Raises CallRefusedError."""
+
+    def answer(self, client: str, approval_id: str, body: bytes, *, approve: bool) -> bytes:
+        """Body of POST /v1/approvals/{id}/approve or deny in, JSON `{"approval_id", "state", "need", "approved_by"}`
+        out, after the durable write. Raises BadInputError, CallRefusedError, StateError."""
+
+
+class Overrides(Protocol):
+    """`overrides.Overrides`, as the admin API sees it."""
+
+    def override(self, client: str, name: str, body: bytes) -> tuple[int, bytes]:
+        """Proposes (202), or confirms what another client has proposed (201, after the durable write): status and JSON.
+        Raises BadInputError, CallRefusedError, StateError."""
+
+    def listing(self) -> bytes:
+        """JSON of GET /v1/overrides: `{"overrides": […], "proposals": […]}`."""
 
 
 class Services(Protocol):
@@ -92,6 +118,14 @@ class Services(Protocol):
 
     def revocations(self, limit: int) -> bytes:
         """JSON of GET /v1/revocations: `{"revocations": [{…}], "count", "truncated"}`."""
+
+    @property
+    def approvals(self) -> AnswersQuestions:
+        """Questions, and the answers to them."""
+
+    @property
+    def overrides(self) -> Overrides:
+        """What two people have said in place of a signal."""
 
     def register(self) -> bytes:
         """JSON of GET /v1/register: the configuration in force, as `Configuration.describe()`, each signal with

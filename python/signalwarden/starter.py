@@ -1,19 +1,34 @@
-"""Makes a directory that works: `signalwarden init`, the demo and the tests start from it."""
+"""Makes a directory that works, from a template: `signalwarden init`, the demo and the tests start from it."""
 
 from __future__ import annotations
 
 import hashlib
+import re
 import secrets
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from importlib import resources
 from importlib.resources.abc import Traversable
 from pathlib import Path
+from typing import Literal
 
 from signalwarden.errors import BadInputError
 
-__all__ = ["AGENT", "OPERATOR", "PUBLISHER", "TOKEN_LIFE", "Starter", "create", "new_token"]
+__all__ = [
+    "AGENT",
+    "OPERATOR",
+    "PUBLISHER",
+    "TOKEN_LIFE",
+    "Made",
+    "Starter",
+    "Template",
+    "create",
+    "create_from",
+    "new_token",
+]
+
+Template = Literal["starter", "agent-tools"]
 
 AGENT = "spiffe://prod.example/ns/agents/sa/refund-agent"
 PUBLISHER = "spiffe://prod.example/ns/signals/sa/publisher"
@@ -25,6 +40,18 @@ TOKEN_LIFE = timedelta(days=30)
 REVIEW_AFTER = timedelta(days=180)
 # 256 bits of randomness, as a session token of any strength asks for.
 TOKEN_BYTES = 32
+# Where a template wants the digest of a client's token.
+_TOKEN = re.compile(r"\$\{(\w+)_token_sha256\}")
+
+
+@dataclass(frozen=True, slots=True)
+class Made:
+    """A directory from a template. The tokens exist here alone: the directory holds their SHA-256."""
+
+    directory: Path
+    tokens: Mapping[str, str] = field(repr=False)
+    """By the short name that the template has for a client."""
+    expires: datetime
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,24 +74,34 @@ def create(
     directory: Path, *, now: datetime, device_trust_max_age: str = "5m", posture_max_age: str = "5m"
 ) -> Starter:
     """Writes the starter directory. Refuses a directory that holds anything, so nothing is overwritten."""
+    more = {"device_trust_max_age": device_trust_max_age, "posture_max_age": posture_max_age}
+    made = create_from("starter", directory, now=now, values=more)
+    return Starter(directory, made.tokens["publisher"], made.tokens["operator"], made.expires)
+
+
+def create_from(
+    template: Template, directory: Path, *, now: datetime, values: Mapping[str, str] | None = None
+) -> Made:
+    """Writes a directory from a template. Refuses a directory that holds anything, so nothing is overwritten."""
     if directory.exists() and (not directory.is_dir() or any(directory.iterdir())):
         raise BadInputError(f"`{directory}` is not an empty directory: init would mix its files with yours")
-    publisher_token, publisher_digest = new_token()
-    operator_token, operator_digest = new_token()
     expires = (now + TOKEN_LIFE).astimezone(UTC).replace(microsecond=0)
-    values = {
-        "publisher_token_sha256": publisher_digest,
-        "operator_token_sha256": operator_digest,
+    filled = {
         "expires": expires.strftime("%Y-%m-%dT%H:%M:%SZ"),
-        "device_trust_max_age": device_trust_max_age,
-        "posture_max_age": posture_max_age,
+        "device_trust_max_age": "5m",
+        "posture_max_age": "5m",
         "review_by": (now + REVIEW_AFTER).date().isoformat(),
+        **(values or {}),
     }
-    for name, text in _files(resources.files("signalwarden") / "templates" / "starter"):
+    tokens: dict[str, str] = {}
+    for name, text in _files(resources.files("signalwarden") / "templates" / template):
+        for client in _TOKEN.findall(text):
+            if client not in tokens:
+                tokens[client], filled[f"{client}_token_sha256"] = new_token()
         target = directory / name
         target.parent.mkdir(parents=True, exist_ok=True)
-        target.write_text(_filled(text, values), encoding="utf-8")
-    return Starter(directory, publisher_token, operator_token, expires)
+        target.write_text(_filled(text, filled), encoding="utf-8")
+    return Made(directory, tokens, expires)
 
 
 def _files(folder: Traversable, below: str = "") -> Iterator[tuple[str, str]]:

@@ -72,6 +72,7 @@ COMMIT;
 """,  # noqa: S608  # made of constants
 }
 
+_FORGET: Final = "DELETE FROM latest WHERE key = ?"
 _CLEAR: Final = "DELETE FROM added WHERE key = ?"
 _REPLACE: Final = (
     "INSERT INTO latest (key, seq, payload) VALUES (?, ?, ?)"
@@ -96,6 +97,10 @@ class Store(Protocol):
     def append(self, changes: Sequence[_core.StoredChange]) -> None:
         """Writes all or none; on the disk when it returns. A change that `replaces` removes the older ones
         of its key: this is the whole of compaction."""
+
+    def forget(self, keys: Sequence[str]) -> None:
+        """Removes every change of these keys, all or none; gone from the disk when it returns. A key that is not
+        known is none. Only for what counts no more at all: nothing says afterwards that it ever was."""
 
     def read_all(self) -> Iterator[_core.StoredChange]:
         """Everything kept, oldest first."""
@@ -142,19 +147,36 @@ class SqliteStore:
         with self._mutex, self._saying("written"):
             last = self._last
             replacing, adding = _compacted(changes, last)
-            self._database.execute("BEGIN IMMEDIATE")
-            try:
+            with self._transaction():
                 if self._added:
                     self._database.executemany(_CLEAR, [(key,) for key, _, _ in replacing])
                 self._database.executemany(_REPLACE, replacing)
                 self._database.executemany(_ADD, adding)
                 self._database.execute("UPDATE sequence SET last = ?", (last + len(changes),))
-                self._database.execute("COMMIT")
-            except BaseException:
-                self._undo()
-                raise
             self._last = last + len(changes)
             self._added = self._added or bool(adding)
+
+    def forget(self, keys: Sequence[str]) -> None:
+        """See Store."""
+        if not keys:
+            return
+        # In the order of the table, so that neighbours are removed together.
+        named = [(key,) for key in sorted(set(keys))]
+        with self._mutex, self._saying("written"), self._transaction():
+            self._database.executemany(_FORGET, named)
+            if self._added:
+                self._database.executemany(_CLEAR, named)
+
+    @contextlib.contextmanager
+    def _transaction(self) -> Iterator[None]:
+        """All or none, and on the disk at the end."""
+        self._database.execute("BEGIN IMMEDIATE")
+        try:
+            yield
+            self._database.execute("COMMIT")
+        except BaseException:
+            self._undo()
+            raise
 
     def _undo(self) -> None:
         """SQLite has already rolled back after some errors, a full disk among them."""

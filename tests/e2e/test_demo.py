@@ -38,6 +38,10 @@ def test_the_demo_tells_its_story_in_time_and_leaves_its_records_alone(tmp_path:
         "no_policy_permits",
         "route_unknown",
         "identity_missing",
+        "grant_required",
+        "approval_required",
+        "approval_mismatch",
+        "grant_revoked",
     ):
         assert reason in ran.stdout
     assert "Every row came out as told" in ran.stdout

@@ -90,6 +90,7 @@ COMMITTED: dict[str, tuple[Kind, Options]] = {
     "sidecar.yaml": ("sidecar", Options()),
     "gateway.yaml": ("gateway", Options()),
     "spire.yaml": ("sidecar", Options()),
+    "mcp.yaml": ("gateway", Options()),
 }
 ENVOY_ID = "spiffe://prod.example/envoy"
 SPIRE = f"""
@@ -109,6 +110,12 @@ def spire_directory(directory: Path, tmp_path_factory: pytest.TempPathFactory) -
     return copy
 
 
+@pytest.fixture(scope="module")
+def mcp_directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("mcp") / "config"
+    return starter.create_from("agent-tools", folder, now=datetime.now(UTC)).directory
+
+
 def test_every_committed_configuration_is_known_here() -> None:
     manifests = {"istio.yaml", "gateway-api.yaml"}
     of_their_own = {"legacy-gateway.yaml"}  # test_legacy_gateway.py
@@ -117,10 +124,11 @@ def test_every_committed_configuration_is_known_here() -> None:
 
 @pytest.mark.parametrize("name", COMMITTED)
 def test_the_committed_file_is_what_render_makes_of_the_starter(
-    directory: Path, spire_directory: Path, name: str
+    directory: Path, spire_directory: Path, mcp_directory: Path, name: str
 ) -> None:
     kind, options = COMMITTED[name]
-    made = render(spire_directory if name == "spire.yaml" else directory, kind, options)
+    of_its_own = {"spire.yaml": spire_directory, "mcp.yaml": mcp_directory}
+    made = render(of_its_own.get(name, directory), kind, options)
     assert (ENVOY / name).read_text() == made
 
 

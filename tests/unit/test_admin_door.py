@@ -17,7 +17,8 @@ from signalwarden.admin_client import AdminClient
 from signalwarden.config import Address, Right
 from signalwarden.doors import HttpDoor
 from signalwarden.errors import ServerError
-from tests.unit.test_admin import BATCH, SECRET, FakeServices
+from tests.fake_services import SECRET, FakeServices
+from tests.unit.test_admin import BATCH
 
 
 @pytest.fixture
@@ -82,7 +83,7 @@ def test_publishers_that_wait_for_the_disk_do_not_make_the_process_look_dead(
         waiting.release()
         assert go.wait(20)
 
-    monkeypatch.setattr(services, "_fail", slow)
+    monkeypatch.setattr(services, "fail", slow)
     with (
         ThreadPoolExecutor(60) as pool,
         httpx.Client(

@@ -22,8 +22,8 @@ from signalwarden.doors import HttpDoor
 from signalwarden.errors import ServerError
 from signalwarden.mtls import Certificates, Spire
 from tests.conftest import Eventually
+from tests.fake_services import SECRET, FakeServices
 from tests.trust import WARDEN, Domains
-from tests.unit.test_admin import SECRET, FakeServices
 
 TIMEOUT_S = 10.0
 WHO = "spiffe://prod.example/operator"

@@ -110,7 +110,16 @@ OUTSIDE_CRATES = {"rand", "getrandom", "fastrand", "tokio", "hyper", "socket2", 
 # stands for its modules. `_core` is the Rust extension.
 LAYERS: tuple[set[str], ...] = (
     {"_core", "errors", "files", "findings", "health", "envoy_yaml", "slips"},
-    {"directory", "request_json", "outbound", "approvers", "keysets", "foreground", "answering"},
+    {
+        "body_needs",
+        "directory",
+        "request_json",
+        "outbound",
+        "approvers",
+        "keysets",
+        "foreground",
+        "answering",
+    },
     {"values", "jose"},
     {"identity_settings"},
     {"settings", "identity_checks", "bundles"},
@@ -118,15 +127,19 @@ LAYERS: tuple[set[str], ...] = (
     {"cross_checks"},
     {"config"},
     {"mtls", "services", "keys", "doors", "state", "decision_log", "metrics", "rates", "register", "tallies"}
-    | {"difference", "watch", "envoy_tls"},
-    {"signals", "intake", "tokens", "tasks", "approvals", "in_force", "clients", "door_tls"},
-    {"publish_door", "publishers", "reloads", "revocations", "identity"},
+    | {"difference", "watch", "envoy_tls", "envoy_directory"},
+    {"signals", "intake", "tokens", "in_force", "clients", "door_tls", "refusals"},
+    {"publish_door", "publishers", "reloads", "revocations", "identity", "tasks", "approvals", "overrides"}
+    | {"admin_answers", "envoy_routes", "sweeping"},
+    {"admin_tasks", "admin_approvals"},
     {
         *("server", "admin", "offline", "starter", "admin_client", "terminal", "reports"),
         "envoy_config",
         *("register_document", "register_view", "approve"),
         "demo_stage",
+        "approval_news",
     },
+    {"demo_agent"},
     {"app", "demo"},
     {"cli"},
 )
@@ -148,6 +161,7 @@ IMPORTS: Edges = {
     "tallies": {"_core", "values"},
     "rates": {"errors"},
     "intake": {"_core", "errors", "rates", "state"},
+    "sweeping": {"intake", "state"},
     "approvers": {"errors"},
     "difference": {"config", "values"},
     "in_force": {"approvers", "config", "difference", "errors", "state"},
@@ -172,6 +186,11 @@ IMPORTS: Edges = {
     "publish_door": {"_core", "doors", "errors", "mtls", "values"},
     "publishers": {"_core", "decision_log", "errors", "intake", "values"},
     "revocations": {"_core", "decision_log", "errors", "intake", "values"},
+    "refusals": {"decision_log", "errors", "rates"},
+    "approvals": {"_core", "decision_log", "errors", "intake", "refusals"},
+    "overrides": {"_core", "decision_log", "errors", "intake", "refusals", "values"},
+    "admin_answers": {"errors", "services"},
+    "admin_approvals": {"admin_answers", "services"},
     "answering": {"_core"},
     "foreground": {"errors"},
     "slips": set(),
@@ -195,7 +214,7 @@ IMPORTS: Edges = {
     "door_tls": {"bundles", "mtls", "settings"},
     "health": set(),
     "server": {"config", "doors", "errors", "health", "mtls"},
-    "admin": {"config", "doors", "errors", "services", "signals"},
+    "admin": {"admin_answers", "admin_approvals", "config", "doors", "errors", "services", "signals"},
     "app": {
         "_core",
         "admin",
@@ -233,7 +252,8 @@ IMPORTS: Edges = {
 HOT = (
     *("server.py", "health.py", "app.py", "admin.py", "doors.py", "services.py", "intake.py", "rates.py"),
     *("publish_door.py", "mtls.py", "reloads.py", "watch.py", "decision_log/", "signals/", "answering.py"),
-    *("identity.py", "clients.py", "door_tls.py", "tokens/", "bundles/"),
+    *("identity.py", "clients.py", "door_tls.py", "tokens/", "bundles/", "approvals.py", "overrides.py"),
+    *("admin_answers.py", "admin_approvals.py", "refusals.py"),
 )
 PARSERS = {"envoy_data_plane", "betterproto2"}
 

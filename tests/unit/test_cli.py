@@ -414,7 +414,8 @@ def test_debug_shows_the_traceback(tmp_path: Path) -> None:
     ["", "init", "check", "diff", "serve", "demo", "decide", "signals", "signals publish", "signals list", "signals show",
      "signals document", "signals values", "signals approve", "signals publisher", "signals publisher list",
      "signals publisher disable", "signals publisher enable", "signals streams", "signals resynchronise", "revoke",
-     "revocations", "log", "log tail",
+     "revocations", "approvals", "approvals list", "approvals show", "approvals approve", "approvals deny",
+     "approvals watch", "signals override", "signals overrides", "log", "log tail",
      "envoy", "envoy config"],
 )  # fmt: skip
 def test_every_verb_explains_itself(run: Run, verb: str) -> None:

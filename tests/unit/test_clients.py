@@ -152,3 +152,11 @@ def test_no_token_is_written_down(stage: Stage) -> None:
     stage.clients(by_svid()).by_token(b"secret.jwt.token")
     stage.clients(by_svid()).by_token(b"secret-token")
     assert "secret" not in str(stage.refusals)
+
+
+def test_what_a_client_may_is_asked_of_its_entries_as_they_are_now(stage: Stage) -> None:
+    clients = stage.clients(by_token(), by_svid(until=NOW))
+    assert clients.may(WHO, Right.READ)
+    assert not clients.may(WHO, Right.OPERATE), "that entry has ended"
+    assert not clients.may("spiffe://prod.example/other", Right.READ)
+    assert stage.refusals == []

@@ -18,7 +18,9 @@ from signalwarden.app import App
 from signalwarden.decision_log import Recorder
 from signalwarden.errors import ConfigurationError
 from signalwarden.services import Client
+from signalwarden.state import SqliteStore
 from tests.asking import CORE_SETTINGS
+from tests.four_eyes import every_record
 
 if TYPE_CHECKING:
     pass
@@ -197,7 +199,9 @@ def test_a_decision_for_every_reason_is_as_its_schema_says() -> None:
     assert "digest" in seen["alarm"]
 
 
-def test_every_change_and_transport_record_is_as_its_schema_says(minimal_directory: Path) -> None:
+def test_every_change_and_transport_record_is_as_its_schema_says(
+    minimal_directory: Path, tmp_path: Path
+) -> None:
     settings = minimal_directory / "signalwarden.yaml"
     log = minimal_directory / "var" / "decisions.jsonl"
     log.parent.mkdir()
@@ -243,6 +247,7 @@ def test_every_change_and_transport_record_is_as_its_schema_says(minimal_directo
     assert settings.exists()
     lines = [json.loads(line) for line in log.read_bytes().splitlines()]
     lines += [json.loads(line) for line in lost()]
+    lines += [json.loads(line) for line in every_record(SqliteStore(tmp_path / "desks" / "state.db"))]
     hold(lines)
     changes = {line["change"] for line in lines if line["kind"] == "change"}
     assert changes == set(RECORD_SCHEMA["$defs"]["change"]["properties"]["change"]["enum"])

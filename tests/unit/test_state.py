@@ -226,12 +226,50 @@ def test_a_failed_append_keeps_nothing_of_its_batch(path: Path) -> None:
         assert content(store) == [("a", True, b"1"), ("c", True, b"4")]
 
 
+def test_what_is_forgotten_is_gone_whole_after_a_restart_and_nothing_else_is(path: Path) -> None:
+    with SqliteStore(path) as store:
+        store.append([change("a", "1"), change("b", "2"), change("c", "3")])
+        store.append([change("a", "4", replaces=False), change("d", "5", replaces=False)])
+        store.forget(["a", "d", "never was", "a"])
+        assert content(store) == [("b", True, b"2"), ("c", True, b"3")]
+    with SqliteStore(path) as store:
+        assert content(store) == [("b", True, b"2"), ("c", True, b"3")]
+        store.append([change("a", "6")])
+        assert content(store)[-1] == ("a", True, b"6"), "a key may come again, at the end"
+        store.forget([])
+
+
+def test_a_forgetting_that_fails_forgets_nothing(path: Path) -> None:
+    with SqliteStore(path) as store:
+        store.append([change("a", "1"), change("kept", "2")])
+        with contextlib.closing(sqlite3.connect(path)) as other:
+            other.execute(
+                "CREATE TRIGGER no BEFORE DELETE ON latest WHEN old.key = 'kept'"
+                " BEGIN SELECT RAISE(ABORT, 'no'); END"
+            )
+        with pytest.raises(StateError, match="can't be written"):
+            store.forget(["a", "kept"])
+        store.append([change("c", "3")])
+        assert content(store) == [("a", True, b"1"), ("kept", True, b"2"), ("c", True, b"3")]
+
+
+def test_ten_thousand_keys_are_forgotten_at_once(path: Path) -> None:
+    keys = [f"task {n}" for n in range(10_000)]
+    with SqliteStore(path) as store:
+        store.append([change(key, "x") for key in keys])
+        store.append([change("live", "x")])
+        store.forget(keys)
+        assert content(store) == [("live", True, b"x")]
+
+
 def test_a_closed_store_says_so(path: Path) -> None:
     store = SqliteStore(path)
     store.close()
     store.close()
     with pytest.raises(StateError, match="closed"):
         store.append([change("a", "1")])
+    with pytest.raises(StateError, match="closed"):
+        store.forget(["a"])
     with pytest.raises(StateError, match="closed"):
         list(store.read_all())
 

@@ -16,11 +16,13 @@ import typer
 
 from signalwarden import __version__
 from signalwarden.cli import (
+    approvals,
     approve,
     diff,
     directory,
     envoy,
     log,
+    overrides,
     publishers,
     register,
     revocations,
@@ -39,7 +41,9 @@ GROUPS: Final = (
     diff,
     server,
     signals,
+    overrides,
     register,
+    approvals,
     approve,
     publishers,
     streams,

@@ -8,7 +8,6 @@ from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
-import orjson
 import typer
 
 from signalwarden.cli.options import (
@@ -23,7 +22,7 @@ from signalwarden.cli.options import (
 )
 from signalwarden.decision_log import now_us
 from signalwarden.decision_log.tail import clean
-from signalwarden.errors import BadInputError, ConfigurationError
+from signalwarden.errors import BadInputError, ConfigurationError, sorted_findings
 from signalwarden.terminal import console, count, print_findings, print_json, say
 
 if TYPE_CHECKING:
@@ -37,6 +36,13 @@ class Outcome(StrEnum):
 
     ALLOW = "allow"
     DENY = "deny"
+
+
+class Template(StrEnum):
+    """What `init` can make."""
+
+    STARTER = "starter"
+    AGENT_TOOLS = "agent-tools"
 
 
 class Form(StrEnum):
@@ -59,16 +65,22 @@ def init(
     directory: Annotated[
         Path, typer.Argument(metavar="DIR", help="A directory that is empty or not there yet.")
     ],
+    template: Annotated[
+        Template, typer.Option("--template", help="A refund agent and its signals, or an agent's MCP tools.")
+    ] = Template.STARTER,
     as_json: JsonOption = False,
 ) -> None:
-    """Make a directory that works: a refund agent, guarded by signals.
+    """Make a directory that works: a refund agent, guarded by signals, or an agent's tools, guarded by tasks.
 
-    Prints two tokens, once: only their SHA-256 is kept.
+    Prints the tokens of its clients, once: only their SHA-256 is kept.
 
     Example: `signalwarden init refunds`
     """
     from signalwarden import starter
 
+    if template is not Template.STARTER:
+        _init_from(template, directory, as_json=as_json)
+        return
     made = starter.create(directory, now=datetime.now(UTC))
     if as_json:
         print_json({
@@ -88,6 +100,22 @@ def init(
     out.print(f"  {where}signalwarden check")
     out.print("  signalwarden decide --request samples/refund.json --signals samples/signals.json")
     out.print("  signalwarden serve")
+
+
+def _init_from(template: Template, directory: Path, *, as_json: bool) -> None:
+    from signalwarden import starter
+
+    made = starter.create_from(template.value, directory, now=datetime.now(UTC))
+    if as_json:
+        print_json({"directory": str(made.directory), "tokens": made.tokens, "expires": made.expires})
+        return
+    out = console()
+    out.print(
+        f"Made {directory} for trust domain prod.example: start reading at {directory / 'README.md'}.\n"
+    )
+    out.print(f"Tokens of the admin API, shown this once, good until {made.expires:%Y-%m-%d}:")
+    for name, token in made.tokens.items():
+        out.print(f"  {name:<10} {token}")
 
 
 def check(
@@ -134,7 +162,7 @@ def check(
 
 def _checked(directory: Path) -> Report:
     """What a load says. A directory that can't be read at all is an error of the call, not a finding."""
-    from signalwarden import config
+    from signalwarden import body_needs, config
     from signalwarden.reports import Report
 
     try:
@@ -143,8 +171,9 @@ def _checked(directory: Path) -> Report:
         if any(finding.code == "unreadable_directory" for finding in error.findings):
             raise
         return Report(directory, error.findings, [], None)
-    exceptions = orjson.loads(loaded.configuration.describe())["exceptions"]
-    return Report(directory, list(loaded.warnings), exceptions, loaded.configuration.revision)
+    described = loaded.described()
+    findings = sorted_findings([*loaded.warnings, *body_needs.findings(described)])
+    return Report(directory, findings, described["exceptions"], loaded.configuration.revision)
 
 
 def decide(

@@ -21,7 +21,7 @@ from signalwarden.decision_log import now_us, rfc3339
 from signalwarden.errors import BadInputError
 from signalwarden.terminal import console, print_json, say, signals_table
 
-__all__ = ["add", "group"]
+__all__ = ["add", "group", "value_of"]
 
 group = typer.Typer(no_args_is_help=True, help="Publish signals to a running server, and see what it knows.")
 
@@ -73,7 +73,7 @@ def publish(
         told = {
             "name": name,
             "subject": subject,
-            "value": value if text else _value(value),
+            "value": value if text else value_of(value),
             "observed_at": observed,
         }
         body = orjson.dumps({"signals": [told]})
@@ -126,7 +126,8 @@ def _batch(body: bytes, observed: str) -> bytes:
     return orjson.dumps(document)
 
 
-def _value(text: str) -> Any:
+def value_of(text: str) -> Any:
+    """JSON, or else a text."""
     try:
         return orjson.loads(text)
     except orjson.JSONDecodeError:

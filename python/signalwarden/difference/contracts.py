@@ -33,6 +33,12 @@ def added(new: Entry) -> Said:
             yield NARROWS, f"`{name}` is new and may only deny: {who} say it"
         case _:
             yield NEUTRAL, f"`{name}` is new and is only observed: {who} say it"
+    if new.get("when_unavailable") == "absent":
+        said = "its when_unavailable is `absent`"
+        yield (
+            MAY_WIDEN,
+            f"while `{name}` is missing or stale, requests are judged as if it said nothing: {said}",
+        )
     if approvers := new.get("approvers"):
         yield NARROWS, f"a change of `{name}` needs the approval of {named(a['id'] for a in approvers)}"
 

@@ -105,6 +105,12 @@ def routes(old: list[Entry], new: list[Entry]) -> Told:
                 WIDENS,
                 f"requests `{match}` are decided, as `{route['action']}` of tier `{route['tier']}`",
             )
+            if route.get("enforce") is False:
+                yield (
+                    match,
+                    WIDENS,
+                    f"what would be denied at `{match}` is only recorded, and let pass: its enforce is `false`",
+                )
         gone += olds
     for route in gone:
         match = route["match"]
@@ -362,11 +368,29 @@ MEMBERS: Final = ("tls.check_clients",)
 STRICTER_ON: Final = ("principals.require_record", "identity.require_certificate")
 """Switches that deny more when they are on."""
 LIMITS: Final = "identity.limits."
+WAITS: Final = ("tasks.", "approvals.", "overrides.")
+"""What is granted for a time, or by other people."""
 
 
 def _longer(was: Any, now: Any) -> bool:
     """Whether a limit lets more through; none at all lets everything."""
     return now is None or (was is not None and span_s(now) > span_s(was))
+
+
+def _of_waits(word: str, was: Any, now: Any) -> Direction:
+    """How long what is granted lasts, how far it is handed on, and how many must say yes. One that was not there, or is
+    gone, stands beside a default that is not looked up here."""
+    if word in ("max_open", "retention"):
+        return NEUTRAL
+    if was is None or now is None:
+        return MAY_WIDEN
+    if word == "need":
+        return NARROWS if now > was else WIDENS
+    if word == "max_depth":
+        return WIDENS if now > was else NARROWS
+    if word in ("ttl", "max_ttl", "idle"):
+        return WIDENS if _longer(was, now) else NARROWS
+    return MAY_WIDEN
 
 
 def settings(old: dict[str, Any], new: dict[str, Any]) -> Told:
@@ -392,6 +416,8 @@ def settings(old: dict[str, Any], new: dict[str, Any]) -> Told:
             yield key, NARROWS if now else WIDENS, f"the setting `{key}` {was_is(was, now)}"
         elif key.startswith(LIMITS):
             yield key, WIDENS if _longer(was, now) else NARROWS, f"the limit `{key}` {was_is(was, now)}"
+        elif key.startswith(WAITS):
+            yield key, _of_waits(key.rpartition(".")[2], was, now), f"the setting `{key}` {was_is(was, now)}"
         elif key == "trust_domain":
             yield key, MAY_WIDEN, f"principals of another trust domain are accepted: it {was_is(was, now)}"
         else:

@@ -51,7 +51,7 @@ fn main() {
         publish(&engine, &format!("spiffe://prod.example/ns/other/sa/workload-{nth}"));
     }
     let bytes = wire::encode_request(&request());
-    let answer = engine.check(&bytes, &Validated::default(), NOW, [0; 10], &|| 0);
+    let answer = engine.check(&bytes, &Validated::default(), NOW, [0; 10], &|| 0).answer().unwrap();
     assert!(String::from_utf8_lossy(&engine.drain(1).0).contains("\"reason\":\"allowed\""), "{answer:?}");
     let mut times: Vec<u128> = (0..rounds)
         .map(|_| {

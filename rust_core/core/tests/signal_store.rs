@@ -294,9 +294,10 @@ fn a_request_finds_its_own_subjects_and_no_others() {
             principal: &id(principal),
             resource: &resource,
             device,
-            route: &routes.all()[0],
+            route: Some(&routes.all()[0]),
             proofs: &[],
             derived: &derived,
+            task: None,
         };
         let facts = gather(&store, &cells, &asker, &request, at(1));
         let words = register.contracts().iter().zip(facts);

@@ -122,6 +122,7 @@ fn look(engine: &Engine, request: &Request, now: Timestamp) -> Result<Json, Pend
             assert_eq!(engine.queued(), 0, "nothing is decided, so nothing is recorded");
             Err(pending)
         }
+        Look::Held(_) => panic!("no token makes a decision wait for the disk"),
     }
 }
 

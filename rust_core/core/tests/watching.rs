@@ -168,7 +168,7 @@ fn decide(engine: &Engine, request: &Request) -> (Vec<u8>, Json) {
 }
 
 fn ask(engine: &Engine, request: &Request) -> Vec<u8> {
-    let answer = engine.check(&wire::encode_request(request), &Validated::default(), NOW, [0; 10], &|| 0);
+    let answer = engine.check(&wire::encode_request(request), &Validated::default(), NOW, [0; 10], &|| 0).answer().unwrap();
     wire::rules::check(&answer).unwrap_or_else(|broken| panic!("Envoy's rules are broken: {broken:?}"));
     answer
 }
@@ -268,7 +268,7 @@ fn what_would_be_follows_the_tier_and_goes_before_a_decision_does() {
     let (_, record) = decide(&watching, &call("PUT"));
     assert_eq!(
         (&record["reason"], &record["policies"]["would"]),
-        (&json!("approval_required"), &json!("approval_required"))
+        (&json!("body_incomplete"), &json!("approval_required"))
     );
     // No policy was asked, so none has anything to say.
     let (_, record) = decide(&watching, &call("DELETE"));

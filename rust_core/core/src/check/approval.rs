@@ -116,6 +116,10 @@ pub(super) fn approve(
     ready: impl FnOnce(&mut Keeping) -> Result<(), Stop>,
 ) -> Result<Claimed, Stop> {
     let denied = |reason, detail: &str| Err(Stop::Denied(Denial::new(reason, detail)));
+    if !call.resolved.route.enforce {
+        // Let pass whatever is answered: a question would only tire whoever has to answer.
+        return denied(Reason::ApprovalRequired, "not asked, since the route is not enforced");
+    }
     let exact = exact.map_err(|why| Denial::new(Reason::BodyIncomplete, why))?;
     let deciding = Deciding::of(&ground.running.snapshot, call.verdict);
     let (question, state, approved_by) = match &exact.found {
@@ -158,10 +162,6 @@ fn ask(
 ) -> Denial {
     let Call { resolved, evidence, request, .. } = *call;
     let route = &resolved.route;
-    if !route.enforce {
-        // Let pass whatever is answered: a question would only tire whoever has to answer.
-        return Denial::new(Reason::ApprovalRequired, "not asked, since the route is not enforced");
-    }
     let Some(id) = ApprovalId::parse(&ground.id.to_string()) else {
         return Denial::new(Reason::EngineError, "the decision's id is no id of an approval");
     };

@@ -523,6 +523,16 @@ pub enum Look {
     Held(Box<Checked>),
 }
 
+impl Look {
+    /// The `CheckResponse`, where nothing has to be done before it leaves.
+    pub fn answer(self) -> Option<Vec<u8>> {
+        match self {
+            Self::Answer(answer) => Some(answer),
+            Self::Pending(_) | Self::Held(_) => None,
+        }
+    }
+}
+
 /// What is to be revoked, as callers write it.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Revoking<'a> {
