@@ -1,7 +1,7 @@
 """The decision core, in Rust. This stub is checked against the binary by mypy's stubtest."""
 
 from collections.abc import Sequence
-from typing import final
+from typing import Self, final
 
 __all__ = [
     "BUILD_PROFILE",
@@ -213,7 +213,7 @@ class Engine:
         influence: str = ...,
         digest_key: bytes | None = ...,
         max_live: int = ...,
-    ) -> Engine:
+    ) -> Self:
         """No configuration yet: `check` answers `not_ready` until `swap`.
 
         `log_capacity`: records that may wait to be drained; `log_bytes`: their size together.
@@ -280,7 +280,7 @@ class Engine:
         """The changes by which a rule (`approval.waive`) answers a question; none if no rule does."""
     def expired(self, *, limit: int, now_us: int) -> list[str]:
         """Keys of kept changes that count no more: to be forgotten where they are kept, then here by `forget`."""
-    def forget(self, keys: list[str]) -> None:
+    def forget(self, keys: Sequence[str]) -> None:
         """Lets go of what these keys name."""
     def set_authority(self, name: str, *, members: Sequence[str]) -> bool:
         """Puts the state of what proofs rest on in place, whole: `keys:<issuer>` and `jwt:<trust domain>` hold

@@ -1,50 +1,121 @@
-"""How a call is answered: by the core at once, or after its tokens were validated."""
+"""How a call is answered: by the core at once, after its tokens were validated, or after what it changes was kept."""
 
 from __future__ import annotations
 
+import logging
 from typing import TYPE_CHECKING, Protocol
 
+from signalwarden import _core
+from signalwarden.errors import StateError
+
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
-    from signalwarden import _core
+__all__ = ["Answering", "Asking", "FirstSight", "Keeping"]
 
-__all__ = ["Answering", "FirstSight"]
+logger = logging.getLogger(__name__)
 
 
 class Deciding(Protocol):
     """The part of the engine that answers calls."""
 
-    def check(self, request: bytes) -> bytes | _core.Pending:
+    def check(self, request: bytes) -> bytes | _core.Pending | _core.Held:
         """The first look."""
 
     def validated(
         self, request: bytes, *, proofs: Sequence[bytes], refused: Sequence[tuple[str, str, str]]
-    ) -> bytes:
+    ) -> bytes | _core.Held:
         """The second look, which is the last."""
+
+    def finish(self, held: _core.Held, *, kept: bool) -> tuple[bytes, list[_core.StoredChange]]:
+        """The answer of a decision that was held."""
 
 
 class FirstSight(Protocol):
     """Whoever validates tokens that were not seen before."""
 
-    def answer(self, request: bytes, pending: _core.Pending) -> bytes:
+    def answer(self, request: bytes, pending: _core.Pending) -> bytes | _core.Held:
         """Validates what is pending, bounded in work and time, and answers by the second look. Never raises for what a
         token is."""
 
 
-class Answering:
-    """The engine and whoever validates tokens, as one that answers."""
+class Keeping(Protocol):
+    """Whoever makes changes durable: `intake.Intake`."""
 
-    def __init__(self, engine: Deciding, first_sight: FirstSight | None) -> None:
+    def keep(self, make: Callable[[], Sequence[_core.StoredChange]]) -> None:
+        """Keeps and takes in. Raises StateError."""
+
+
+class Asking(Protocol):
+    """Whoever is told of questions: `approvals.Approvals`."""
+
+    def asked(self, held: _core.Held) -> bool:
+        """Once what a decision changes is kept. True if a rule has said yes: the call is worth another look."""
+
+    def noted(self, changes: Sequence[_core.StoredChange]) -> None:
+        """Of further changes that are kept."""
+
+
+class Answering:
+    """The engine, whoever validates tokens and whoever keeps changes, as one that answers."""
+
+    def __init__(
+        self,
+        engine: Deciding,
+        first_sight: FirstSight | None,
+        keeping: Keeping | None = None,
+        asking: Asking | None = None,
+    ) -> None:
+        """Where nobody keeps, what must be kept before an answer denies."""
         self._engine = engine
         self._first_sight = first_sight
+        self._keeping = keeping
+        self._asking = asking
 
     def check(self, request: bytes) -> bytes:
         """Total: every input gives a CheckResponse."""
-        answer = self._engine.check(request)
+        answer = self._look(request)
         if isinstance(answer, bytes):
+            return answer
+        answer, is_waived = self._finish(answer)
+        if not is_waived:
+            return answer
+        # A rule has just said yes to exactly this call, which is a decision of its own.
+        again = self._look(request)
+        return again if isinstance(again, bytes) else self._finish(again)[0]
+
+    def _look(self, request: bytes) -> bytes | _core.Held:
+        answer = self._engine.check(request)
+        if not isinstance(answer, _core.Pending):
             return answer
         if self._first_sight is None:
             # Nobody validates here: what is not known denies.
             return self._engine.validated(request, proofs=(), refused=())
         return self._first_sight.answer(request, answer)
+
+    def _finish(self, held: _core.Held) -> tuple[bytes, bool]:
+        """Keeps first, answers then: what is not durable is no ground for an answer."""
+        is_waived = False
+        kept = self._keep(lambda: held.changes, "what a decision changes can't be kept, so it denies")
+        if kept and self._asking is not None:
+            try:
+                is_waived = self._asking.asked(held)
+            except StateError as error:
+                logger.error("the answer of a rule can't be kept: %s", error)
+        answer, undo = self._engine.finish(held, kept=kept)
+        if undo:
+            # If that fails the yes stays used, though no call was made: whoever asks must ask again.
+            kept = self._keep(lambda: undo, "an approval that came to nothing can't be given back")
+            if kept and self._asking is not None:
+                self._asking.noted(undo)
+        return answer, is_waived
+
+    def _keep(self, make: Callable[[], Sequence[_core.StoredChange]], otherwise: str) -> bool:
+        if self._keeping is None:
+            return False
+        try:
+            self._keeping.keep(make)
+        except StateError as error:
+            logger.error("%s: %s", otherwise, error)
+            return False
+        return True

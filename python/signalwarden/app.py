@@ -21,6 +21,7 @@ from signalwarden.bundles import Bundles
 from signalwarden.clients import Clients
 from signalwarden.config import Loaded, Right, Settings
 from signalwarden.decision_log import FileSink, LogWriter, Recorder, now_us, rfc3339
+from signalwarden.desks import Desks
 from signalwarden.difference import view
 from signalwarden.door_tls import DoorTls
 from signalwarden.doors import HttpDoor
@@ -32,10 +33,8 @@ from signalwarden.intake import Intake
 from signalwarden.keys import digest_key
 from signalwarden.metrics import Metrics
 from signalwarden.publish_door import PublishDoor
-from signalwarden.publishers import Publishers
 from signalwarden.rates import Sampled
 from signalwarden.reloads import Reloads, load_still
-from signalwarden.revocations import Revocations
 from signalwarden.server import CheckTls, FrontDoor, default_workers
 from signalwarden.services import Client, Readiness
 from signalwarden.signals import Seams
@@ -43,12 +42,17 @@ from signalwarden.signals.feeds import Feeds
 from signalwarden.signals.ssf import Desk
 from signalwarden.state import SqliteStore, Store
 from signalwarden.tokens import MAX_WAITING
+from signalwarden.tokens.grants import Signer
 from signalwarden.watch import Watch
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
 
     from prometheus_client.core import Metric
+
+    from signalwarden.approvals import Approvals
+    from signalwarden.overrides import Overrides
+    from signalwarden.tasks import Tasks
 
 __all__ = ["App"]
 
@@ -87,6 +91,7 @@ class _Running:
     signals: PublishDoor | None
     clients: Clients
     identity: Identity
+    desks: Desks
 
     @property
     def loaded(self) -> Loaded:
@@ -183,8 +188,19 @@ class App:
             admin.build(self), settings.listen.admin, tls.certificates("admin") if tls else None
         )
         stack.callback(admin_door.stop, ADMIN_GRACE_S)
+        desks = Desks.build(
+            *(engine, store, intake, recorder),
+            signer=Signer(
+                settings.keys_path(root) / "grants",
+                issuer=f"spiffe://{settings.trust_domain}/signalwarden",
+                clock=self._clock,
+            ),
+            clients=lambda: reloads.loaded.settings.clients,
+            description=lambda: reloads.loaded.configuration.describe(),  # noqa: PLW0108  # of what is in force then
+            clock=self._clock,
+        )
         front = FrontDoor(
-            Answering(engine, identity.desk),
+            Answering(engine, identity.desk, intake, desks.approvals),
             settings.listen.check,
             reflection_on=settings.listen.reflection,
             workers=default_workers() + (MAX_WAITING if settings.identity.takes_tokens else 0),
@@ -194,7 +210,7 @@ class App:
         signals = self._signals_door(stack, settings, tls)
         self._running = _Running(
             *(reloads, store, engine, intake, recorder, writer, feeds, admin_door, front, signals, clients),
-            identity,
+            *(identity, desks),
         )
         feeds.adopt(loaded.configuration.describe())
         admin_door.start()
@@ -364,6 +380,7 @@ class App:
                 self._keep_time(running.intake, running.engine)
             except SignalwardenError as error:
                 _log.error("the time mark can't be kept: %s", error)
+            running.desks.tick()
             self._watch_transport(running)
 
     def _keep_time(self, intake: Intake, engine: _core.Engine) -> None:
@@ -414,33 +431,34 @@ class App:
 
     def switch_publisher(self, actor: str, publisher: str, signal: str | None, *, enabled: bool) -> bytes:
         """See Services."""
-        return self._publishers().switch(actor, publisher, signal, enabled=enabled)
+        return self._up().desks.publishers.switch(actor, publisher, signal, enabled=enabled)
 
     def publishers(self) -> bytes:
         """See Services."""
-        return self._publishers().listing()
-
-    def _publishers(self) -> Publishers:
-        running = self._up()
-        return Publishers(
-            running.engine,
-            running.intake,
-            running.recorder,
-            description=running.loaded.configuration.describe,
-            clock=self._clock,
-        )
+        return self._up().desks.publishers.listing()
 
     def revoke(self, actor: str, body: bytes) -> bytes:
         """See Services."""
-        return self._revocations().revoke(actor, body)
+        return self._up().desks.revocations.revoke(actor, body)
 
     def revocations(self, limit: int) -> bytes:
         """See Services."""
-        return self._revocations().listing(limit)
+        return self._up().desks.revocations.listing(limit)
 
-    def _revocations(self) -> Revocations:
-        running = self._up()
-        return Revocations(running.engine, running.intake, running.recorder, clock=self._clock)
+    @property
+    def tasks(self) -> Tasks:
+        """See Services."""
+        return self._up().desks.tasks
+
+    @property
+    def approvals(self) -> Approvals:
+        """See Services."""
+        return self._up().desks.approvals
+
+    @property
+    def overrides(self) -> Overrides:
+        """See Services."""
+        return self._up().desks.overrides
 
     def ssf_push(
         self, feed: str, content_type: str | None, body: bytes
@@ -536,6 +554,7 @@ class App:
             "feeds": running.feeds.detail(),
             "identity": running.identity.detail(),
             "last_reload_refused": running.reloads.refused,
+            "overrides": running.desks.overrides.detail(),
             "warnings": len(running.loaded.warnings),
             "unenforced": [f"{w.file}:{w.line}" for w in running.loaded.warnings if w.code == UNENFORCED],
         }
@@ -554,6 +573,7 @@ class App:
             **running.engine.counters(),
             **running.intake.counters(),
             **running.identity.numbers(),
+            **running.desks.overrides.numbers(),
             **counts,
             **running.feeds.numbers(),
             **self._desk().numbers(),

@@ -10,6 +10,7 @@ from typing import Annotated, Literal
 from pydantic import ConfigDict, Field
 
 from signalwarden.identity_settings import BundleSettings, IdentitySettings
+from signalwarden.task_settings import ApprovalSettings, OverrideSettings, TaskSettings
 from signalwarden.values import (
     Address,
     Digest,
@@ -75,7 +76,7 @@ class Right(StrEnum):
     OPERATE = "operate"
 
 
-BUILT_RIGHTS = (Right.PUBLISH, Right.READ, Right.OPERATE)
+BUILT_RIGHTS = tuple(right for right in Right if right is not Right.EVALUATE)
 LATER_RIGHTS = tuple(right for right in Right if right not in BUILT_RIGHTS)
 
 
@@ -196,6 +197,9 @@ class Settings(Strict):
     bundles: dict[TrustDomain, BundleSettings] = Field(
         default={}, description="where the trust bundle of a trust domain comes from"
     )
+    tasks: TaskSettings = TaskSettings()
+    approvals: ApprovalSettings = ApprovalSettings()
+    overrides: OverrideSettings = OverrideSettings()
     insecure: Insecure = False
 
     @staticmethod
@@ -210,6 +214,8 @@ class Settings(Strict):
             "federates_with": self.federates_with,
             "require_record": self.principals.require_record,
             "identity": self.identity.for_core(bundled=self.bundled()),
+            "tasks": self.tasks.for_core(),
+            "approvals": self.approvals.for_core(),
         }
         return json.dumps(core, separators=(",", ":"), sort_keys=True).encode()
 

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any, Final, Protocol
 from signalwarden.tokens.proof import Proof, TokenRefused
 
 if TYPE_CHECKING:
+    from signalwarden import _core
     from signalwarden.tokens.validate import Validator
 
 __all__ = ["MAX_WAITING", "Desk"]
@@ -87,7 +88,7 @@ class Answers(Protocol):
 
     def validated(
         self, request: bytes, *, proofs: Sequence[bytes], refused: Sequence[tuple[str, str, str]]
-    ) -> bytes:
+    ) -> bytes | _core.Held:
         """The second look at a call."""
 
 
@@ -130,7 +131,7 @@ class Desk:
             "waiting": self._places.taken()
         }
 
-    def answer(self, request: bytes, pending: PendingLike) -> bytes:
+    def answer(self, request: bytes, pending: PendingLike) -> bytes | _core.Held:
         """Ends in the second look, whatever happens here."""
         proofs: list[bytes] = []
         refused: list[tuple[str, str, str]] = []

@@ -293,7 +293,7 @@ fn decide_on(
     let facts = signals::gather(ground.store, &cells, &asker, &request, ground.now);
     record.facts = signals.into_iter().zip(facts).collect();
     let verdict = record.verdict.insert(reasoning::evaluate(&*slice, &snapshot.rules, &record.facts));
-    let touch = |keeping: &mut Keeping| touch(ground, &resolved.route, admitted, keeping);
+    let touch = |keeping: &mut Keeping| touch(ground, resolved, admitted, keeping);
     let claimed = match decide::conclude(&resolved.route, verdict.reason, !verdict.gates.is_empty())? {
         Need::Nothing => {
             touch(keeping)?;
@@ -338,9 +338,15 @@ fn usable_tools(snapshot: &Snapshot, route: &Route, query: &Query) -> Vec<Box<st
 }
 
 /// Notes what an allowed call touches, before anything that can be used once is claimed for it.
-fn touch(ground: &Ground<'_>, route: &Route, admitted: Option<&Admitted>, keeping: &mut Keeping) -> Result<(), Stop> {
+fn touch(
+    ground: &Ground<'_>,
+    resolved: &Resolved,
+    admitted: Option<&Admitted>,
+    keeping: &mut Keeping,
+) -> Result<(), Stop> {
+    let route = &resolved.route;
     let Some(admitted) = admitted else { return Ok(()) };
-    match admitted.touch(route.system.as_ref(), route.sensitivity, ground.now) {
+    match admitted.touch(&resolved.resource, route.system.as_ref(), route.sensitivity, ground.now) {
         Touch::Known => Ok(()),
         Touch::New(touched) => {
             keeping.changes.push(Change::TreeTouched(touched));

@@ -135,18 +135,22 @@ fn refuse_actions(fragment: &SchemaFragment, text: &str, findings: &mut Findings
     }
 }
 
-/// The types of built-in actions' resources are declared by us; a type of the same name would be two things at once.
+/// The types of built-in actions' resources are declared by us, outside all namespaces; Cedar takes no other definition
+/// of such a name, in a namespace neither, since it would hide ours there.
 fn refuse_our_types(fragment: &SchemaFragment, text: &str, findings: &mut Findings) -> bool {
     let Ok(json) = fragment.clone().to_json_value() else { return false };
-    let kinds = |name| json.get("").and_then(|outside| outside.get(name)).and_then(|types| types.as_object());
-    let declared =
-        |name: &str| ["entityTypes", "commonTypes"].into_iter().filter_map(kinds).any(|types| types.contains_key(name));
+    let declared = |name: &str| {
+        json.as_object().into_iter().flatten().any(|(_, content)| {
+            let kinds = ["entityTypes", "commonTypes"].into_iter();
+            kinds.filter_map(|kind| content.get(kind)?.as_object()).any(|types| types.contains_key(name))
+        })
+    };
     let taken: Vec<&str> = built_in::TYPES.into_iter().filter(|name| declared(name)).collect();
     for name in &taken {
         let offset = [format!("entity {name}"), format!("type {name}")].iter().find_map(|words| text.find(&**words));
         let at = offset.map_or_else(Place::default, |offset| Lines::of(text).place(offset));
         let message = format!(
-            "the type `{name}` is the product's own, for built-in actions: give yours another name, or a namespace"
+            "the type `{name}` is the product's own, for built-in actions, in every namespace: give yours another name"
         );
         findings.error(FILE, at, "reserved_type", message);
     }

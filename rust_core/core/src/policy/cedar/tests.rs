@@ -9,6 +9,8 @@ use crate::{
 use serde_json::Value as Json;
 use std::collections::{BTreeMap, BTreeSet};
 
+mod built_in_actions;
+
 const SCHEMA: &str = "entity Role; entity Workload in [Role] = { owner?: String, device?: String }; entity Account = { owner?: String };";
 
 fn actions() -> Vec<ActionRule> {
@@ -118,10 +120,19 @@ fn case_signals(case: &Json) -> (Vec<SignalRule>, Vec<(SignalIndex, Fact)>) {
 
 #[test]
 fn every_case_of_the_semantics_holds() {
-    let text = include_str!("../../../../../tests/vectors/semantics.json");
-    let vectors: Json = serde_json::from_str(text).unwrap();
+    replay(include_str!("../../../../../tests/vectors/semantics.json"), 56);
+}
+
+#[test]
+fn every_case_of_the_gates_holds() {
+    replay(include_str!("../../../../../tests/vectors/gates.json"), 29);
+}
+
+/// Holds each case to its reason, to what each signal did, and to the demands for an approval that stand.
+fn replay(vectors: &str, at_least: usize) {
+    let vectors: Json = serde_json::from_str(vectors).unwrap();
     let cases = vectors["cases"].as_array().unwrap();
-    assert!(cases.len() >= 56);
+    assert!(cases.len() >= at_least);
     let mut wrong = Vec::new();
     for case in cases {
         let (rules, facts) = case_signals(case);
@@ -133,19 +144,20 @@ fn every_case_of_the_semantics_holds() {
             .into_iter()
             .map(|(signal, what)| (rules[usize::from(signal.0)].name.as_str(), what.as_str()))
             .collect();
-        let expected: BTreeMap<&str, &str> = case["expect"]["influence"]
+        let gates: Vec<&str> = verdict.gates.iter().map(|at| &*engine.policies()[*at as usize].id).collect();
+        let expect = &case["expect"];
+        let words = |list: &Json| -> Vec<String> {
+            list.as_array().into_iter().flatten().map(|word| word.as_str().unwrap().to_owned()).collect()
+        };
+        let influences: BTreeMap<&str, &str> = expect["influence"]
             .as_object()
             .unwrap()
             .iter()
             .map(|(name, what)| (name.as_str(), what.as_str().unwrap()))
             .collect();
-        if verdict.reason.code() != case["expect"]["reason"] || effected != expected {
-            wrong.push(format!(
-                "{}: got {} {effected:?}, expected {}",
-                case["id"],
-                verdict.reason.code(),
-                case["expect"]
-            ));
+        let reason = verdict.reason.code();
+        if reason != expect["reason"] || effected != influences || gates != words(&expect["gates"]) {
+            wrong.push(format!("{}: got {reason} {gates:?} {effected:?}, expected {expect}", case["id"]));
         }
     }
     assert!(wrong.is_empty(), "{} of {}:\n{}", wrong.len(), cases.len(), wrong.join("\n"));
