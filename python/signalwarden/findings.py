@@ -86,6 +86,7 @@ _ROUTES: Final = {
     "too_many_series": "Counting so many signals over so many windows takes more memory than there is for it.",
     "too_many_facts": "A route declares more facts than it may.",
     "too_many_routes": "There are more routes than there may be.",
+    "tool_of_no_call": "Only a `tools/call` of MCP has a tool and its arguments.",
     "unenforced_route": "Denials of this route are recorded and let pass. Remove `enforce: false` when it is to count.",
     "unknown_parameter": "An argument names a parameter that the path of its route does not have.",
 }

@@ -37,6 +37,7 @@ if TYPE_CHECKING:
 
 SERVER = Path(__file__).parents[2] / "envoy" / "mcp" / "server.py"
 AGENT = "spiffe://prod.example/ns/agents/sa/desk-agent"
+READER = "spiffe://prod.example/ns/agents/sa/digest-agent"
 HOST = "tools.prod.example"
 ACTIONS = ["note.read", "note.write", "record.export"]
 RESOURCES = ["Notebook::*", "CustomerRecords::*"]
@@ -59,6 +60,8 @@ class Desk:
     port: int
     admin_port: int
     credential: Credential
+    reader: Credential
+    """Another agent's, that may read notes alone."""
     agent: httpx.Client
 
     def admin(self, who: str, method: str, path: str, body: object = None) -> httpx.Response:
@@ -107,10 +110,12 @@ class Desk:
         return found[-1]
 
     @asynccontextmanager
-    async def client(self, mode: str, grant: str | None = None, **headers: str) -> AsyncIterator[Client]:
-        """The official client, over mutual TLS as the agent."""
+    async def client(
+        self, mode: str, grant: str | None = None, *, who: Credential | None = None, **headers: str
+    ) -> AsyncIterator[Client]:
+        """The official client, over mutual TLS as the agent, or as another."""
         sent = {"host": HOST, **headers, **({GRANT: grant} if grant else {})}
-        context = self.stage.authority.trust(self.credential)
+        context = self.stage.authority.trust(who or self.credential)
         async with httpx2.AsyncClient(headers=sent, verify=context, timeout=20, trust_env=False) as http:
             transport = streamable_http_client(f"https://localhost:{self.port}/mcp", http_client=http)
             async with Client(transport, mode=mode) as client:
@@ -160,7 +165,8 @@ def desk(stage: Stage, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Des
         stage.client(port, credential) as agent,
     ):
         server.wait_until(lambda: answers(tools))
-        yield Desk(made, stage, port, admin, credential, agent)
+        reader = stage.authority.issue(READER)
+        yield Desk(made, stage, port, admin, credential, reader, agent)
 
 
 def answers(port: int) -> bool:
@@ -173,8 +179,8 @@ def answers(port: int) -> bool:
 # ---- with the official client -----------------------------------------------------------------------------
 
 
-async def tools_seen(desk: Desk, mode: str, grant: str | None, **headers: str) -> list[str]:
-    async with desk.client(mode, grant, **headers) as client:
+async def tools_seen(desk: Desk, mode: str, who: Credential | None = None, **headers: str) -> list[str]:
+    async with desk.client(mode, who=who, **headers) as client:
         return sorted(tool.name for tool in (await client.list_tools()).tools)
 
 
@@ -193,16 +199,16 @@ def test_the_official_client_calls_a_tool_within_a_task(desk: Desk, mode: str) -
 
 @pytest.mark.parametrize("mode", ["auto", "legacy"])
 def test_a_caller_is_shown_the_tools_that_it_may_use(desk: Desk, mode: str) -> None:
-    _task, grant = desk.begin(["note.read"])
-    assert anyio.run(tools_seen, desk, mode, grant) == ["read_note"]
+    assert anyio.run(tools_seen, desk, mode) == ["export_record", "read_note", "write_note"]
+    assert anyio.run(tools_seen, desk, mode, desk.reader) == ["read_note"]
 
 
 def test_a_client_can_not_show_itself_a_tool(desk: Desk) -> None:
     async def seen() -> list[str]:
         forged = {"x-signalwarden-tools": '["export_record"]'}
-        return await tools_seen(desk, "auto", None, **forged)
+        return await tools_seen(desk, "auto", desk.reader, **forged)
 
-    assert "export_record" not in anyio.run(seen)
+    assert anyio.run(seen) == ["read_note"]
 
 
 # ---- what is denied, and why ------------------------------------------------------------------------------

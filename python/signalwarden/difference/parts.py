@@ -201,7 +201,8 @@ def _may_overlap(one: str, other: str) -> bool:
 
 
 def _pieces(match: str) -> tuple[set[str], str, list[str]]:
-    methods, _, rest = match.rpartition(" ")
+    # Which message of MCP is left aside: in doubt, two routes of one path overlap.
+    methods, _, rest = match.partition(" (")[0].rpartition(" ")
     host, _, path = rest.partition("/")
     named_methods = set() if methods == "any method" else set(methods.split(", "))
     return named_methods, host, path.split("/")
