@@ -101,7 +101,7 @@ fn tools_beside_a_list_are_those_of_its_host_and_path() {
     let (routes, findings) = load(&text);
     assert!(findings.as_slice().is_empty(), "{findings:?}");
     let list = routes.all().iter().find(|route| route.lists_tools()).unwrap();
-    assert_eq!(list.describe_match(), "any method */mcp (mcp tools/list)");
+    assert_eq!(list.describe_match(), "POST */mcp (mcp tools/list)");
     let beside: Vec<&str> = routes.tools_beside(list).map(|(tool, _)| tool).collect();
     assert_eq!(beside, ["export_record"]);
 }

@@ -1,7 +1,10 @@
 //! Arguments from a JSON body, by JSON pointer (RFC 6901). The body is read once, from left to right;
 //! what the route does not name is skipped: of it, only that it is JSON counts.
 
-use super::args::{Values, wrong_type};
+use super::{
+    args::{Values, wrong_type},
+    mcp::is_other_case,
+};
 use crate::model::{Body, Request, SignalType, Value};
 use serde::Deserialize;
 use serde::de::{DeserializeSeed, Deserializer, Error as _, IgnoredAny, MapAccess, SeqAccess, Visitor};
@@ -32,6 +35,9 @@ pub(super) struct BodyArgs {
 struct Wanted {
     /// The argument that is this very value.
     arg: Option<usize>,
+    /// Whether a key below that is the same in another case has two meanings. So it is with tools: servers of MCP there are
+    /// many of, and some don't mind the case.
+    minds_case: bool,
     children: Vec<Child>,
 }
 
@@ -73,7 +79,7 @@ impl BodyArgs {
     pub(super) fn new(args: Vec<BodyArg>) -> Self {
         let mut wanted = Wanted::default();
         for (at, arg) in args.iter().enumerate() {
-            wanted.add(&arg.pointer, at);
+            wanted.add(&arg.pointer, at, arg.group == "tool");
         }
         Self { args, wanted }
     }
@@ -102,7 +108,10 @@ impl BodyArgs {
                 Found::Absent if arg.optional => {}
                 Found::Absent => return Err(format!("the {} argument `{}` is missing", arg.group, arg.name)),
                 Found::WrongType => return Err(wrong_type(&arg.name, arg.group, &arg.kind)),
-                Found::Repeated => return Err(format!("the {} argument `{}` is repeated", arg.group, arg.name)),
+                Found::Repeated => {
+                    let case = if arg.group == "tool" { ", or written in another case" } else { "" };
+                    return Err(format!("the {} argument `{}` is repeated{case}", arg.group, arg.name));
+                }
             }
         }
         Ok(())
@@ -157,7 +166,8 @@ fn is_json(content_type: &str) -> bool {
 }
 
 impl Wanted {
-    fn add(&mut self, pointer: &[Box<str>], arg: usize) {
+    fn add(&mut self, pointer: &[Box<str>], arg: usize, minds_case: bool) {
+        self.minds_case |= minds_case;
         let [token, below @ ..] = pointer else {
             self.arg = Some(arg);
             return;
@@ -168,7 +178,7 @@ impl Wanted {
             self.children.len() - 1
         });
         if let Some(child) = self.children.get_mut(at) {
-            child.wanted.add(below, arg);
+            child.wanted.add(below, arg, minds_case);
         }
     }
 
@@ -220,11 +230,12 @@ impl<'de> Visitor<'de> for Search<'_> {
     fn visit_map<A: MapAccess<'de>>(mut self, mut map: A) -> Result<(), A::Error> {
         let children = &self.wanted.children;
         let mut seen = vec![false; children.len()];
-        while let Some(at) = map.next_key_seed(Key(children))? {
+        while let Some((at, is_exact)) = map.next_key_seed(Key(self.wanted))? {
             match at.and_then(|at| children.get(at).zip(seen.get_mut(at))) {
                 None => drop(map.next_value::<IgnoredAny>()?),
                 // Which of the two the server would take is its own affair: neither is read.
-                Some((child, true)) => {
+                Some((child, seen)) if *seen || !is_exact => {
+                    *seen = true;
                     child.wanted.repeated(self.found);
                     map.next_value::<IgnoredAny>()?;
                 }
@@ -277,11 +288,11 @@ impl<'de> Visitor<'de> for Search<'_> {
     }
 }
 
-/// Reads the key of a member: which child it is, if any.
-struct Key<'a>(&'a [Child]);
+/// Reads the key of a member: which child it is, if any, and whether it is written as that is.
+struct Key<'a>(&'a Wanted);
 
 impl<'de> DeserializeSeed<'de> for Key<'_> {
-    type Value = Option<usize>;
+    type Value = (Option<usize>, bool);
 
     fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Self::Value, D::Error> {
         deserializer.deserialize_str(self)
@@ -289,13 +300,18 @@ impl<'de> DeserializeSeed<'de> for Key<'_> {
 }
 
 impl Visitor<'_> for Key<'_> {
-    type Value = Option<usize>;
+    type Value = (Option<usize>, bool);
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("a key")
     }
 
     fn visit_str<E>(self, key: &str) -> Result<Self::Value, E> {
-        Ok(self.0.iter().position(|child| *child.token == *key))
+        let Wanted { children, minds_case, .. } = self.0;
+        let other = |child: &Child| *minds_case && is_other_case(key, &child.token);
+        Ok(match children.iter().position(|child| *child.token == *key) {
+            Some(at) => (Some(at), true),
+            None => (children.iter().position(other), false),
+        })
     }
 }

@@ -152,6 +152,9 @@ impl Reader<'_> {
             Some(read) => Some(read?),
             None => None,
         };
+        // A message is always posted. Were the method left open, a route of `POST` alone would be the more specific one, and
+        // take the calls of every tool.
+        let methods = if mcp.is_some() { methods.map(|_| only_post()) } else { methods };
         Some(Matches { host, path, methods: methods?, further: Further { grpc, mcp, extensions: extensions? } })
     }
 

@@ -184,9 +184,20 @@ impl Default for Params {
     }
 }
 
-/// Keys are compared in lower case, too: some servers read `Method` as `method`.
+/// Whether a server that does not mind the case could read one key as another. Go's `encoding/json` also takes `ſ` for `s`,
+/// and the sign of kelvin for `k` (CVE-2026-27896).
+pub(super) fn is_other_case(key: &str, name: &str) -> bool {
+    let fold = |c: char| match c {
+        '\u{17f}' => 's',
+        '\u{212a}' => 'k',
+        c => c.to_ascii_lowercase(),
+    };
+    key.chars().map(fold).eq(name.chars().map(fold))
+}
+
+/// Keys are compared whatever their case, too: some servers read `Method` as `method`.
 fn key_of(key: &str, known: &[&'static str]) -> Result<Option<&'static str>, String> {
-    match known.iter().find(|name| name.eq_ignore_ascii_case(key)) {
+    match known.iter().find(|name| is_other_case(key, name)) {
         Some(name) if *name == key => Ok(Some(name)),
         Some(name) => Err(format!("{OURS}the key `{name}` is written in another case")),
         None => Ok(None),
