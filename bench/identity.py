@@ -169,7 +169,9 @@ def _inside(folder: Path) -> dict[str, Any]:
 
     def answer(request: bytes) -> bytes:
         first = engine.check(request)
-        return first if isinstance(first, bytes) else desk.answer(request, first)
+        answer = desk.answer(request, first) if isinstance(first, _core.Pending) else first
+        assert isinstance(answer, bytes)
+        return answer
 
     token = issuer.token()
     known = tokens.Template.of(token).filled(token)

@@ -55,9 +55,11 @@ def vectors(name: str) -> list[Any]:
 
 
 def answered(engine: _core.Engine, request: bytes) -> bytes:
-    """The answer to a call; tokens that are not known are not validated either."""
+    """The answer to a call; tokens that are not known are not validated either, and nothing is kept."""
     answer = engine.check(request)
-    return answer if isinstance(answer, bytes) else engine.validated(request, proofs=(), refused=())
+    if isinstance(answer, _core.Pending):
+        answer = engine.validated(request, proofs=(), refused=())
+    return answer if isinstance(answer, bytes) else engine.finish(answer, kept=False)[0]
 
 
 def prove(

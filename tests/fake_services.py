@@ -34,6 +34,43 @@ class FakeApprovals:
         return b'{"approval_id":"a","state":"approved","need":1,"approved_by":[]}'
 
 
+class FakeTasks:
+    """As FakeApprovals."""
+
+    def __init__(self, services: FakeServices) -> None:
+        self._services = services
+        self.asked: list[tuple[str, str, bytes | str]] = []
+
+    def begin(self, client: str, body: bytes, *, certificate: str | None, parent: str | None = None) -> bytes:
+        self._services.fail()
+        self.asked.append((client, parent or "begin", body))
+        return b'{"task_id":"t","grant":"g","expires_at":"2026-11-24T10:00:00Z"}'
+
+    def end(self, client: str, task_id: str, how: str, *, operator: bool) -> bytes:
+        self._services.fail()
+        self.asked.append((client, task_id, how))
+        return b'{"task_id":"t","state":"completed"}'
+
+    def listing(self, principal: str | None, *, ended: bool, limit: int) -> bytes:
+        self._services.fail()
+        return b'{"tasks":[],"count":0,"truncated":false}'
+
+    def show(self, task_id: str) -> bytes:
+        return self.listing(None, ended=True, limit=1)
+
+    def move_workflow(self, client: str, workflow: str, body: bytes) -> bytes:
+        self._services.fail()
+        self.asked.append((client, workflow, body))
+        return b'{"workflow":"w","state":"approved"}'
+
+    def workflows(self, limit: int) -> bytes:
+        self._services.fail()
+        return b'{"workflows":[],"count":0,"truncated":false}'
+
+    def jwks(self) -> bytes:
+        return b'{"keys":[]}'
+
+
 class FakeOverrides:
     """As FakeApprovals."""
 
@@ -69,6 +106,7 @@ class FakeServices:
         self.revoked: list[tuple[str, bytes]] = []
         self.pushed: list[tuple[str, str | None, bytes]] = []
         self.vouched: list[tuple[str, str]] = []
+        self.tasks: Any = FakeTasks(self)
         self.approvals: Any = FakeApprovals(self)
         self.overrides: Any = FakeOverrides(self)
 

@@ -1,7 +1,7 @@
 """The decision core, in Rust. This stub is checked against the binary by mypy's stubtest."""
 
 from collections.abc import Sequence
-from typing import final
+from typing import Self, final
 
 __all__ = [
     "BUILD_PROFILE",
@@ -213,7 +213,7 @@ class Engine:
         influence: str = ...,
         digest_key: bytes | None = ...,
         max_live: int = ...,
-    ) -> Engine:
+    ) -> Self:
         """No configuration yet: `check` answers `not_ready` until `swap`.
 
         `log_capacity`: records that may wait to be drained; `log_bytes`: their size together.

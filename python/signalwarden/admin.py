@@ -17,7 +17,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from signalwarden import admin_approvals
+from signalwarden import admin_approvals, admin_tasks
 from signalwarden.admin_answers import (
     DEFAULT_LISTED,
     MAX_BODY_BYTES,
@@ -78,17 +78,19 @@ CALLS: Final = (
     Call("GET", "/v1/ssf", Right.READ, built=True),
     Call("GET", "/v1/decisions", Right.READ),
     Call("GET", "/v1/decisions/stream", Right.READ),
-    Call("GET", "/v1/tasks", Right.READ),
+    Call("GET", "/v1/tasks", Right.READ, or_right=Right.TASKS, built=True),
+    Call("GET", "/v1/tasks/{id}", Right.READ, or_right=Right.TASKS, built=True),
+    Call("GET", "/v1/workflows", Right.READ, or_right=Right.WORKFLOWS, built=True),
     Call("GET", "/v1/approvals", Right.READ, or_right=Right.APPROVE, built=True),
     Call("GET", "/v1/approvals/{id}", Right.READ, or_right=Right.APPROVE, built=True),
     Call("GET", "/v1/overrides", Right.READ, built=True),
     Call("GET", "/metrics", Right.READ, built=True),
-    Call("POST", "/v1/tasks", Right.TASKS),
-    Call("POST", "/v1/tasks/{id}/delegate", Right.TASKS),
-    Call("POST", "/v1/tasks/{id}/complete", Right.TASKS),
-    Call("POST", "/v1/tasks/{id}/revoke", Right.TASKS),
+    Call("POST", "/v1/tasks", Right.TASKS, built=True),
+    Call("POST", "/v1/tasks/{id}/delegate", Right.TASKS, built=True),
+    Call("POST", "/v1/tasks/{id}/complete", Right.TASKS, built=True),
+    Call("POST", "/v1/tasks/{id}/revoke", Right.TASKS, or_right=Right.OPERATE, built=True),
     Call("POST", "/v1/signals/{name}/override", Right.OVERRIDE, built=True),
-    Call("PUT", "/v1/workflows/{id}", Right.WORKFLOWS),
+    Call("PUT", "/v1/workflows/{id}", Right.WORKFLOWS, built=True),
     Call("POST", "/v1/approvals/{id}/approve", Right.APPROVE, built=True),
     Call("POST", "/v1/approvals/{id}/deny", Right.APPROVE, built=True),
     Call("POST", "/access/v1/evaluation", Right.EVALUATE),
@@ -102,7 +104,7 @@ CALLS: Final = (
     Call("GET", "/v1/revocations", Right.READ, built=True),
     Call("GET", "/healthz", None, built=True),
     Call("GET", "/readyz", None, built=True),
-    Call("GET", "/.well-known/jwks.json", None),
+    Call("GET", "/.well-known/jwks.json", None, built=True),
 )
 
 
@@ -116,6 +118,7 @@ def build(services: Services) -> FastAPI:
         **_publisher_endpoints(services),
         **_revocation_endpoints(services),
         **admin_approvals.endpoints(services),
+        **admin_tasks.endpoints(services),
     }
     for call in CALLS:
         endpoint = endpoints.get((call.method, call.path), _not_built)

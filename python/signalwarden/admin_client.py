@@ -129,6 +129,28 @@ class AdminClient:
         """GET /v1/revocations."""
         return self._call("GET", "/v1/revocations", params={"limit": limit})
 
+    def begin_task(self, asked: Mapping[str, Any], *, parent: str | None) -> dict[str, Any]:
+        """POST /v1/tasks, or /v1/tasks/{parent}/delegate."""
+        path = "/v1/tasks" if parent is None else f"/v1/tasks/{_segment(parent)}/delegate"
+        return self._call("POST", path, json=dict(asked))
+
+    def end_task(self, task_id: str, verb: str) -> dict[str, Any]:
+        """POST /v1/tasks/{id}/complete, or revoke."""
+        return self._call("POST", f"/v1/tasks/{_segment(task_id)}/{verb}")
+
+    def tasks(self, principal: str | None, *, ended: bool, limit: int) -> dict[str, Any]:
+        """GET /v1/tasks."""
+        params: dict[str, Any] = {"limit": limit, "ended": ended}
+        return self._call("GET", "/v1/tasks", params=params | ({"principal": principal} if principal else {}))
+
+    def move_workflow(self, workflow: str, state: str) -> dict[str, Any]:
+        """PUT /v1/workflows/{id}."""
+        return self._call("PUT", f"/v1/workflows/{_segment(workflow)}", json={"state": state})
+
+    def workflows(self, limit: int) -> dict[str, Any]:
+        """GET /v1/workflows."""
+        return self._call("GET", "/v1/workflows", params={"limit": limit})
+
     def approvals(self, state: str | None, requester: str | None, limit: int) -> dict[str, Any]:
         """GET /v1/approvals."""
         narrowed = {"state": state, "requester": requester}

@@ -42,6 +42,7 @@ from signalwarden.signals.feeds import Feeds
 from signalwarden.signals.ssf import Desk
 from signalwarden.state import SqliteStore, Store
 from signalwarden.tokens import MAX_WAITING
+from signalwarden.tokens.grants import Signer
 from signalwarden.watch import Watch
 
 if TYPE_CHECKING:
@@ -51,6 +52,7 @@ if TYPE_CHECKING:
 
     from signalwarden.approvals import Approvals
     from signalwarden.overrides import Overrides
+    from signalwarden.tasks import Tasks
 
 __all__ = ["App"]
 
@@ -188,8 +190,13 @@ class App:
         stack.callback(admin_door.stop, ADMIN_GRACE_S)
         desks = Desks.build(
             *(engine, store, intake, recorder),
+            signer=Signer(
+                settings.keys_path(root) / "grants",
+                issuer=f"spiffe://{settings.trust_domain}/signalwarden",
+                clock=self._clock,
+            ),
             clients=lambda: reloads.loaded.settings.clients,
-            description=lambda: reloads.loaded.configuration.describe(),
+            description=lambda: reloads.loaded.configuration.describe(),  # noqa: PLW0108  # of what is in force then
             clock=self._clock,
         )
         front = FrontDoor(
@@ -437,6 +444,11 @@ class App:
     def revocations(self, limit: int) -> bytes:
         """See Services."""
         return self._up().desks.revocations.listing(limit)
+
+    @property
+    def tasks(self) -> Tasks:
+        """See Services."""
+        return self._up().desks.tasks
 
     @property
     def approvals(self) -> Approvals:

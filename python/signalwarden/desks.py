@@ -1,5 +1,5 @@
-"""What the admin door changes, one desk for each kind of change, built for a running app; and what is done for them each
-second."""
+"""What the admin door changes, one desk for each kind of change, built for a running app; and what is done for them
+each second."""
 
 from __future__ import annotations
 
@@ -14,6 +14,8 @@ from signalwarden.publishers import Publishers
 from signalwarden.refusals import Refusals
 from signalwarden.revocations import Revocations
 from signalwarden.sweeping import Sweep
+from signalwarden.tasks import Tasks
+from signalwarden.tokens.grants import Signer
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -38,6 +40,7 @@ class Desks:
     publishers: Publishers
     revocations: Revocations
     sweep: Sweep
+    tasks: Tasks
 
     @classmethod
     def build(
@@ -47,6 +50,7 @@ class Desks:
         intake: Intake,
         recorder: Recorder,
         *,
+        signer: Signer,
         clients: Callable[[], tuple[ClientSettings, ...]],
         description: Callable[[], bytes],
         clock: Callable[[], int],
@@ -65,6 +69,7 @@ class Desks:
             publishers=Publishers(engine, intake, recorder, description=description, clock=clock),
             revocations=Revocations(engine, intake, recorder, clock=clock),
             sweep=Sweep(engine, store, intake, clock=clock),
+            tasks=Tasks(engine, intake, recorder, refusals, signer=signer, clock=clock),
         )
 
     def tick(self) -> None:

@@ -11,7 +11,7 @@ from typing import Any, Protocol
 
 from signalwarden.config import Right
 
-__all__ = ["AnswersQuestions", "Client", "Overrides", "Readiness", "Services"]
+__all__ = ["AnswersQuestions", "Client", "Overrides", "Readiness", "Services", "Tasks"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +66,34 @@ class Overrides(Protocol):
         """JSON of GET /v1/overrides: `{"overrides": […], "proposals": […]}`."""
 
 
+class Tasks(Protocol):
+    """`tasks.Tasks`, as the admin API sees it."""
+
+    def begin(self, client: str, body: bytes, *, certificate: str | None, parent: str | None = None) -> bytes:
+        """Body of POST /v1/tasks or …/{parent}/delegate in, JSON `{"task_id", "grant", "expires_at"}` out, after the
+        durable write. Raises BadInputError, RateLimitedError, CallRefusedError, StateError."""
+
+    def end(self, client: str, task_id: str, how: str, *, operator: bool) -> bytes:
+        """Completes or revokes; JSON `{"task_id", "state"}`, after the durable write. Raises CallRefusedError,
+        StateError."""
+
+    def listing(self, principal: str | None, *, ended: bool, limit: int) -> bytes:
+        """JSON of GET /v1/tasks: `{"tasks": […], "count", "truncated"}`."""
+
+    def show(self, task_id: str) -> bytes:
+        """The same of one task at most."""
+
+    def move_workflow(self, client: str, workflow: str, body: bytes) -> bytes:
+        """Body of PUT /v1/workflows/{id} in, JSON `{"workflow", "state"}` out, after the durable write. Raises
+        BadInputError, StateError."""
+
+    def workflows(self, limit: int) -> bytes:
+        """JSON of GET /v1/workflows."""
+
+    def jwks(self) -> bytes:
+        """The public keys of grants, as a JWK set."""
+
+
 class Services(Protocol):
     """The app as the admin API sees it. Every method may be called from any thread and blocks: call it from a
     plain `def` endpoint, which FastAPI runs in its thread pool."""
@@ -118,6 +146,10 @@ class Services(Protocol):
 
     def revocations(self, limit: int) -> bytes:
         """JSON of GET /v1/revocations: `{"revocations": [{…}], "count", "truncated"}`."""
+
+    @property
+    def tasks(self) -> Tasks:
+        """Tasks, and the workflows that they belong to."""
 
     @property
     def approvals(self) -> AnswersQuestions:

@@ -1,4 +1,4 @@
-"""What `signalwarden.yaml` may say of tasks, approvals and overrides: how long each may take, how far and by how many."""
+"""What `signalwarden.yaml` may say of tasks, approvals and overrides: how long, how far, and by how many."""
 
 from __future__ import annotations
 
@@ -73,7 +73,8 @@ class TaskSettings(Strict):
     max_depth: Depth = Field(default=4, description="delegations below the first task of a chain")
     retention: RetentionSpan = _span("24h", "how long the reason is remembered why a grant counts no more")
     workflow_signal: Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]{0,63}$")] | None = Field(
-        default=None, description="signal of subject `workflow` by which orchestrators approve and end workflows"
+        default=None,
+        description="signal of subject `workflow` by which orchestrators approve and end workflows",
     )
     types: dict[Name, TaskTypeSettings] = Field(
         default={}, max_length=MAX_TYPES, description="terms by type of task"

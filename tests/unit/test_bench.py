@@ -175,7 +175,7 @@ def test_bad_tokens_of_the_bench_are_distinct_and_as_long_as_their_place(tmp_pat
         template = tokens.Template.of(next(distinct), principal="")
         for token, address in zip(itertools.islice(distinct, 3), flood.addresses(), strict=False):
             pending = engine.check(template.filled(token, address))
-            assert not isinstance(pending, bytes), kind
+            assert isinstance(pending, _core.Pending), kind
             assert pending.peer == address
             seen.add(pending.credentials[0].digest)
     assert len(seen) == 3 * len(tokens.BAD)

@@ -29,6 +29,7 @@ from signalwarden.cli import (
     server,
     signals,
     streams,
+    tasks,
 )
 from signalwarden.cli.options import ERROR, INTERRUPTED, TLS_VARIABLES
 from signalwarden.errors import ConfigurationError, SignalwardenError, is_error, sentence
@@ -43,6 +44,7 @@ GROUPS: Final = (
     signals,
     overrides,
     register,
+    tasks,
     approvals,
     approve,
     publishers,

@@ -50,6 +50,11 @@ pub const MAX_ANSWER_HEADER_BYTES: usize = 16 * 1024;
 pub const MAX_ANSWER_METADATA_BYTES: usize = 16 * 1024;
 /// Deepest nesting of an answer's dynamic metadata. One level takes three of protobuf's own limit of 100.
 pub const MAX_ANSWER_METADATA_DEPTH: usize = 8;
+/// Longest method or name of a tool in a message of MCP: what the protocol itself allows a tool.
+pub const MAX_MCP_NAME_BYTES: usize = 128;
+/// Longest list of the tools that a caller may use, as names: it goes into an answer's metadata, and from there into a
+/// header. Some hundred tools; further ones are not shown.
+pub const MAX_LISTED_TOOLS_BYTES: usize = 8 * 1024;
 /// Most routes of one file. The index compares them in pairs when it is built; a large gateway has some hundreds.
 pub const MAX_ROUTES: usize = 10_000;
 /// Most arguments that one route names in one of path, query and body. Policies read a handful.

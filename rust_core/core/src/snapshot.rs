@@ -230,7 +230,7 @@ impl Snapshot {
             "principals": self.policies.records().iter().filter(|listed| listed.record.restricts())
                 .map(principals::describe).collect::<Vec<_>>(),
             "actions": self.routes.actions().iter().map(|action| json!({
-                "action": action.id.as_str(), "tier": action.tier.as_str(),
+                "action": action.id.as_str(), "tier": action.tier.as_str(), "has_gates": self.policies.has_gates(&action.id),
             })).collect::<Vec<_>>(),
             "policies": self.policies.policies().iter().map(|policy| json!({
                 "id": &*policy.id, "file": &*policy.file, "line": policy.place.line, "text_sha256": policy.text_sha256,

@@ -184,7 +184,8 @@ fn decide(snapshot: &Arc<Snapshot>, case: &Case, parts: &Parts) -> Json {
         source: Peer { principal: AGENT.into(), ..Peer::default() },
         ..Request::default()
     };
-    let answer = engine.check(&wire::encode_request(&request), &Validated::default(), NOW, [0; 10], &|| 0).answer().unwrap();
+    let answer =
+        engine.check(&wire::encode_request(&request), &Validated::default(), NOW, [0; 10], &|| 0).answer().unwrap();
     wire::rules::check(&answer).unwrap();
     let (line, count) = engine.drain(8);
     assert_eq!(count, 1);

@@ -78,7 +78,8 @@ impl Directory {
             source: Peer { principal: AGENT.into(), ..Peer::default() },
             ..Request::default()
         };
-        let answer = engine.check(&wire::encode_request(&request), &Validated::default(), NOW, [0; 10], &|| 0).answer().unwrap();
+        let answer =
+            engine.check(&wire::encode_request(&request), &Validated::default(), NOW, [0; 10], &|| 0).answer().unwrap();
         wire::rules::check(&answer).unwrap_or_else(|broken| panic!("Envoy's rules are broken: {broken:?}"));
         serde_json::from_slice(&engine.drain(4).0).unwrap()
     }

@@ -88,7 +88,7 @@ fn read(register: &Register, store: &Store, name: &str, subject: &str, now: Time
     let contract = register.find(name).unwrap();
     let subject = Subject::parse(contract.subject, subject).unwrap();
     let vouched = store.vouching().load();
-    let reading = Reading { store, vouched: &vouched, principal: None, circumstances: None, now };
+    let reading = Reading { store, vouched: &vouched, principal: None, chain: &[], circumstances: None, now };
     store.bind(contract).read(&reading, &subject)
 }
 

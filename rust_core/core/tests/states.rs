@@ -94,7 +94,8 @@ fn states(engine: &Engine, path: &str, headers: &[(&str, &str)], address: &str, 
     if path == "/facts" {
         request.metadata = BTreeMap::from([("app".to_owned(), json!({"word": "x"}))]);
     }
-    let answer = engine.check(&wire::encode_request(&request), &Validated::default(), at(now), [0; 10], &|| 0).answer().unwrap();
+    let answer =
+        engine.check(&wire::encode_request(&request), &Validated::default(), at(now), [0; 10], &|| 0).answer().unwrap();
     wire::rules::check(&answer).unwrap();
     let (line, _) = engine.drain(64);
     let last = line.split(|byte| *byte == b'\n').rev().find(|line| !line.is_empty()).unwrap();

@@ -109,7 +109,8 @@ impl World {
         let contract = register.find(name).unwrap();
         let subject = Subject::parse(contract.subject, device).unwrap();
         let vouched = store.vouching().load();
-        let reading = Reading { store, vouched: &vouched, principal: None, circumstances: None, now: at(seconds) };
+        let reading =
+            Reading { store, vouched: &vouched, principal: None, chain: &[], circumstances: None, now: at(seconds) };
         store.bind(contract).read(&reading, &subject)
     }
 

@@ -168,7 +168,8 @@ fn decide(engine: &Engine, request: &Request) -> (Vec<u8>, Json) {
 }
 
 fn ask(engine: &Engine, request: &Request) -> Vec<u8> {
-    let answer = engine.check(&wire::encode_request(request), &Validated::default(), NOW, [0; 10], &|| 0).answer().unwrap();
+    let answer =
+        engine.check(&wire::encode_request(request), &Validated::default(), NOW, [0; 10], &|| 0).answer().unwrap();
     wire::rules::check(&answer).unwrap_or_else(|broken| panic!("Envoy's rules are broken: {broken:?}"));
     answer
 }

@@ -17,8 +17,9 @@ use crate::{
     change::Change,
     decide::{self, Denial, Need, Permit},
     identity::{Evidence, IdentityRefused, Proofs, Unestablished, UnknownToken, Validated},
+    limits,
     model::{ApprovalId, Fingerprint, Peer, PrincipalRecord, Request, Tier, Timestamp},
-    policy::{EntityUnknown, IdentityView, Query, RequestView, SignalIndex, Slice, reasoning},
+    policy::{Effect, EntityUnknown, IdentityView, Query, RequestView, SignalIndex, Slice, reasoning},
     principals::NotAdmitted,
     reason::Reason,
     record::{self, Asked, DecisionId, Record, ring::Ring},
@@ -28,7 +29,7 @@ use crate::{
         derived::{Caller, Derived},
         sources::peer,
     },
-    snapshot::Running,
+    snapshot::{Running, Snapshot},
     tasks::{Admitted, Tasks, Touch},
     wire::{self, Malformed},
 };
@@ -292,7 +293,7 @@ fn decide_on(
     let facts = signals::gather(ground.store, &cells, &asker, &request, ground.now);
     record.facts = signals.into_iter().zip(facts).collect();
     let verdict = record.verdict.insert(reasoning::evaluate(&*slice, &snapshot.rules, &record.facts));
-    let touch = |keeping: &mut Keeping| touch(ground, &resolved.route, admitted, keeping);
+    let touch = |keeping: &mut Keeping| touch(ground, resolved, admitted, keeping);
     let claimed = match decide::conclude(&resolved.route, verdict.reason, !verdict.gates.is_empty())? {
         Need::Nothing => {
             touch(keeping)?;
@@ -304,13 +305,48 @@ fn decide_on(
             Some(approval::approve(ground, exact, &call, &mut record.approval, keeping, touch)?)
         }
     };
-    Ok(decide::permit(&resolved.route, verdict, admitted, claimed.as_ref())?)
+    let permit = decide::permit(&resolved.route, verdict, admitted, claimed.as_ref())?;
+    if resolved.route.lists_tools() {
+        record.tools = Some(usable_tools(snapshot, &resolved.route, query));
+    }
+    Ok(permit)
+}
+
+/// The tools beside a route that some permit could let this caller use: what a list need not name otherwise. Arguments and
+/// signals are not known yet, so it is no promise.
+fn usable_tools(snapshot: &Snapshot, route: &Route, query: &Query) -> Vec<Box<str>> {
+    let mut names = BTreeSet::new();
+    let mut bytes = 0;
+    for (tool, other) in snapshot.routes.tools_beside(route) {
+        let may = other.fixed_resource().map_or_else(
+            || snapshot.policies.can_permit(&other.action),
+            |resource| {
+                let query = Query { action: other.action.clone(), tier: other.tier, resource, ..query.clone() };
+                let slice = snapshot.policies.slice(&query);
+                slice.is_ok_and(|slice| (0..slice.in_play().len()).any(|at| slice.info(at).effect == Effect::Permit))
+            },
+        );
+        bytes += tool.len();
+        if bytes > limits::MAX_LISTED_TOOLS_BYTES {
+            break;
+        }
+        if may {
+            names.insert(tool);
+        }
+    }
+    names.into_iter().map(Into::into).collect()
 }
 
 /// Notes what an allowed call touches, before anything that can be used once is claimed for it.
-fn touch(ground: &Ground<'_>, route: &Route, admitted: Option<&Admitted>, keeping: &mut Keeping) -> Result<(), Stop> {
+fn touch(
+    ground: &Ground<'_>,
+    resolved: &Resolved,
+    admitted: Option<&Admitted>,
+    keeping: &mut Keeping,
+) -> Result<(), Stop> {
+    let route = &resolved.route;
     let Some(admitted) = admitted else { return Ok(()) };
-    match admitted.touch(route.system.as_ref(), route.sensitivity, ground.now) {
+    match admitted.touch(&resolved.resource, route.system.as_ref(), route.sensitivity, ground.now) {
         Touch::Known => Ok(()),
         Touch::New(touched) => {
             keeping.changes.push(Change::TreeTouched(touched));

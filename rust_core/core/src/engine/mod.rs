@@ -406,12 +406,14 @@ impl Engine {
     /// Takes kept changes in, in order. What can't be read is left out and told at the end.
     pub fn apply(&self, payloads: &[Vec<u8>], now: Timestamp) -> Result<(), Error> {
         let mut first_error = None;
+        // Before the first configuration nothing was decided: what comes then is read back.
+        let is_new = self.running.load().is_some();
         for payload in payloads {
             match Change::from_payload(payload) {
                 Ok(Change::TimeMark { at }) => self.mark.restore(at, now),
                 Ok(change) => {
                     self.store.apply(&change);
-                    if !self.tasks.apply(&change) && !self.approvals.apply(&change) {
+                    if !self.tasks.apply(&change, is_new) && !self.approvals.apply(&change) {
                         self.proofs.apply(change);
                     }
                 }

@@ -313,6 +313,10 @@ fn facts_of(planned: &Task, parent: Option<&TaskId>) -> Option<TaskFacts> {
         in_approved_workflow: planned.workflow.is_some(),
         begun_at: planned.begun_at,
         chain: Vec::new(),
+        // Nothing was called under a task that has not begun; of a parent it is not looked up here.
+        calls: None,
+        resources: None,
+        systems: 0,
     })
 }
 

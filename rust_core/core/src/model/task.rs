@@ -293,4 +293,10 @@ pub struct TaskFacts {
     pub begun_at: Timestamp,
     /// The principals of the chain.
     pub chain: Vec<SpiffeId>,
+    /// Calls allowed under its tree so far; `None` if not all of them were seen.
+    pub calls: Option<i64>,
+    /// Distinct resources among them, up to a bound; `None` likewise.
+    pub resources: Option<i64>,
+    /// Systems that its tree has touched.
+    pub systems: i64,
 }

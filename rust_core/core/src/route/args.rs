@@ -2,7 +2,7 @@
 //! Nothing else of these is looked at, so nothing else can influence a decision (I1).
 
 use super::{
-    body::BodyArgs,
+    body::{BodyArg, BodyArgs},
     paths::{cut, escape},
 };
 use crate::model::{Request, SignalType, Value};
@@ -50,6 +50,15 @@ impl Args {
             body.read(request, &mut values)?;
         }
         Ok(values)
+    }
+
+    /// Whether a tool's argument of this name is always there and can stand in the id of a resource.
+    pub(super) fn tool_can_name(&self, name: &str) -> bool {
+        let can = |arg: &BodyArg| {
+            let is_plain = matches!(arg.kind, SignalType::String | SignalType::Long | SignalType::Enum(_));
+            arg.group == "tool" && *arg.name == *name && !arg.optional && is_plain
+        };
+        self.body.iter().flat_map(BodyArgs::iter).any(can)
     }
 
     /// Name, type and whether optional, of every argument.

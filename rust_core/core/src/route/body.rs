@@ -14,7 +14,9 @@ pub(super) struct BodyArg {
     pub(super) name: Arc<str>,
     pub(super) kind: SignalType,
     pub(super) optional: bool,
-    /// Tokens of the pointer, unescaped.
+    /// `body`, or `tool` for those of a call of MCP.
+    pub(super) group: &'static str,
+    /// Tokens of the pointer from the top of the body, unescaped.
     pub(super) pointer: Vec<Box<str>>,
 }
 
@@ -98,9 +100,9 @@ impl BodyArgs {
             match found {
                 Found::Value(value) => drop(values.insert(Arc::clone(&arg.name), value)),
                 Found::Absent if arg.optional => {}
-                Found::Absent => return Err(format!("the body argument `{}` is missing", arg.name)),
-                Found::WrongType => return Err(wrong_type(&arg.name, "body", &arg.kind)),
-                Found::Repeated => return Err(format!("the body argument `{}` is repeated", arg.name)),
+                Found::Absent => return Err(format!("the {} argument `{}` is missing", arg.group, arg.name)),
+                Found::WrongType => return Err(wrong_type(&arg.name, arg.group, &arg.kind)),
+                Found::Repeated => return Err(format!("the {} argument `{}` is repeated", arg.group, arg.name)),
             }
         }
         Ok(())
@@ -125,7 +127,7 @@ fn has_no_body(request: &Request) -> bool {
 }
 
 /// Only a JSON body that is not encoded is read.
-fn check_headers(request: &Request) -> Result<(), String> {
+pub(super) fn check_headers(request: &Request) -> Result<(), String> {
     let plain = |value: &str| value.trim().is_empty() || value.trim().eq_ignore_ascii_case("identity");
     if !request.headers.all("content-encoding").iter().all(|entry| plain(&entry.value)) {
         return Err("the body is encoded (`content-encoding`)".to_owned());

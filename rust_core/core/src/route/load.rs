@@ -7,6 +7,7 @@ use super::{
     hosts::HostPattern,
     load_args, load_facts,
     matches::{Further, Grpc, Methods},
+    mcp::{self, Mcp},
     paths::Template,
 };
 use crate::{
@@ -69,12 +70,13 @@ impl Reader<'_> {
         let matches = fields.require("match", self.findings).and_then(|node| self.matches(node));
         let path = matches.as_ref().and_then(|matches| matches.path.as_ref());
         let action = fields.require("action", self.findings).and_then(|node| self.action(node));
-        let resource = fields.require("resource", self.findings).and_then(|node| self.resource(node, path));
-        let is_grpc = matches.as_ref().is_some_and(|matches| matches.further.grpc.is_some());
+        let further = matches.as_ref().map(|matches| &matches.further);
         let args = match fields.take("args") {
-            Some(node) => load_args::args(self, node, path, is_grpc),
+            Some(node) => load_args::args(self, node, path, further),
             None => Some(Args::default()),
         };
+        let resource = fields.require("resource", self.findings);
+        let resource = resource.and_then(|node| self.resource(node, path, args.as_ref()));
         let system = fields.take("system").map(|node| self.system(node));
         let tier = fields.require_word("tier", Tier::ALL, self.findings);
         let sensitivity = fields.require_word("sensitivity", Sensitivity::ALL, self.findings);
@@ -129,13 +131,28 @@ impl Reader<'_> {
             }
         };
         let extensions = fields.take("extensions").map_or(Some(BTreeMap::new()), |node| self.extensions(node));
-        fields.not_built("mcp", self.findings);
+        let (grpc_place, mcp_place) = (fields.place_of("grpc"), fields.place_of("mcp"));
+        let mcp = fields.take("mcp").map(|node| self.mcp(node));
         fields.finish(self.findings);
+        if mcp.is_some() && grpc.is_some() {
+            let message = "`match`: a gRPC call is no message of MCP: expected one of `grpc` and `mcp`";
+            self.error(grpc_place.max(mcp_place), "one_of", message);
+            return None;
+        }
+        if mcp.is_some() && methods.as_ref().is_some_and(Methods::is_named) && methods != Some(only_post()) {
+            let message = "`method`: messages of MCP are sent with `POST`: expected `POST`, or nothing";
+            self.error(node.place, "bad_method", message);
+            return None;
+        }
         let grpc = match grpc {
             Some(read) => Some(read?),
             None => None,
         };
-        Some(Matches { host, path, methods: methods?, further: Further { grpc, extensions: extensions? } })
+        let mcp = match mcp {
+            Some(read) => Some(read?),
+            None => None,
+        };
+        Some(Matches { host, path, methods: methods?, further: Further { grpc, mcp, extensions: extensions? } })
     }
 
     fn host(&mut self, node: &Node) -> Option<HostPattern> {
@@ -199,6 +216,40 @@ impl Reader<'_> {
         Some(Grpc { service: service?, method })
     }
 
+    fn mcp(&mut self, node: &Node) -> Option<Mcp> {
+        let mut fields = Fields::of(self.file, "mcp", node, self.findings)?;
+        let method = fields.require("method", self.findings).and_then(|node| self.mcp_name("method", node));
+        let tool_place = fields.place_of("tool");
+        let tool = fields.take("tool").map(|node| self.mcp_name("tool", node));
+        fields.finish(self.findings);
+        let tool = match tool {
+            Some(read) => Some(read?),
+            None => None,
+        };
+        let method = method?;
+        if tool.is_some() && *method != *mcp::TOOLS_CALL {
+            let message = format!("`tool`: only `{}` names a tool, and `method` is `{method}`", mcp::TOOLS_CALL);
+            self.error(tool_place, "tool_of_no_call", message);
+            return None;
+        }
+        Some(Mcp { method, tool })
+    }
+
+    fn mcp_name(&mut self, key: &str, node: &Node) -> Option<Box<str>> {
+        let text = node.text(self.file, key, self.findings)?;
+        let length = 1..=limits::MAX_MCP_NAME_BYTES;
+        let good = length.contains(&text.len()) && text.bytes().all(|b| b.is_ascii_graphic());
+        if !good {
+            let example = if key == "method" { mcp::TOOLS_CALL } else { "export_record" };
+            let message = format!(
+                "`{key}`: expected a name of at most {} visible ascii characters, such as `{example}`, found `{text}`",
+                limits::MAX_MCP_NAME_BYTES
+            );
+            self.error(node.place, "bad_name", message);
+        }
+        good.then(|| text.into())
+    }
+
     fn grpc_name(&mut self, key: &str, also: &str, node: &Node) -> Option<Box<str>> {
         let text = node.text(self.file, key, self.findings)?;
         let good = text.split(also.chars().next().unwrap_or('/')).all(|part| {
@@ -244,7 +295,12 @@ impl Reader<'_> {
     }
 
     /// Type and id template of a resource. Without a readable path the names in the template are not checked.
-    fn resource(&mut self, node: &Node, path: Option<&Template>) -> Option<(Arc<str>, Vec<IdPiece>)> {
+    fn resource(
+        &mut self,
+        node: &Node,
+        path: Option<&Template>,
+        args: Option<&Args>,
+    ) -> Option<(Arc<str>, Vec<IdPiece>)> {
         let mut fields = Fields::of(self.file, "resource", node, self.findings)?;
         let kind = fields.require("type", self.findings);
         let id = fields.require("id", self.findings);
@@ -261,7 +317,7 @@ impl Reader<'_> {
         });
         let id = id.and_then(|node| {
             let text = node.text(self.file, "id", self.findings)?;
-            let read = id_template(text, path);
+            let read = id_template(text, path, args);
             if let Err(why) = &read {
                 self.error(node.place, "bad_resource_id", format!("`id`: {why}"));
             }
@@ -327,6 +383,10 @@ fn check_method(text: &str, before: &[Box<str>]) -> Result<(), String> {
     }
 }
 
+fn only_post() -> Methods {
+    Methods::Named(vec![mcp::METHOD.into()])
+}
+
 fn methods_in_order(methods: Methods) -> Methods {
     match methods {
         Methods::Any => Methods::Any,
@@ -337,8 +397,11 @@ fn methods_in_order(methods: Methods) -> Methods {
     }
 }
 
+/// Begins the name of a tool's argument in the id of a resource: `{tool.record}`.
+const TOOL_ARGUMENT: &str = "tool.";
+
 /// Reads `acct-{account}`; the error is the rest of a sentence.
-fn id_template(text: &str, path: Option<&Template>) -> Result<Vec<IdPiece>, String> {
+fn id_template(text: &str, path: Option<&Template>, args: Option<&Args>) -> Result<Vec<IdPiece>, String> {
     let expected = || format!("expected text with parameters of the path such as `{{account}}`, found `{text}`");
     let mut pieces = Vec::new();
     let mut rest = text;
@@ -350,9 +413,16 @@ fn id_template(text: &str, path: Option<&Template>) -> Result<Vec<IdPiece>, Stri
         if !before.is_empty() {
             pieces.push(IdPiece::Text(before.into()));
         }
+        rest = after;
+        if let Some(name) = name.strip_prefix(TOOL_ARGUMENT) {
+            if args.is_some_and(|args| !args.tool_can_name(name)) {
+                return Err(format!("expected a required text or number of `args: {{tool: …}}`, found `{name}`"));
+            }
+            pieces.push(IdPiece::Arg(name.into()));
+            continue;
+        }
         let name = name.strip_prefix('*').unwrap_or(name);
         pieces.push(IdPiece::Param(path.map_or(Ok(0), |path| path.param(name))?));
-        rest = after;
     }
     if rest.contains('}') || text.is_empty() {
         return Err(expected());

@@ -4,6 +4,8 @@ use super::{
     args::{Args, PathArg, QueryArg},
     body::{BodyArg, BodyArgs, parse_pointer},
     load::Reader,
+    matches::Further,
+    mcp,
     paths::Template,
 };
 use crate::{
@@ -25,20 +27,34 @@ struct Declared {
 }
 
 /// Reads all arguments. `None` if any is wrong.
-pub(super) fn args(reader: &mut Reader<'_>, node: &Node, path: Option<&Template>, is_grpc: bool) -> Option<Args> {
+pub(super) fn args(
+    reader: &mut Reader<'_>,
+    node: &Node,
+    path: Option<&Template>,
+    further: Option<&Further>,
+) -> Option<Args> {
     let mut fields = Fields::of(reader.file, "args", node, reader.findings)?;
     let from_path = fields.take("path").map_or(Some(Vec::new()), |node| group(reader, "path", node));
     let from_query = fields.take("query").map_or(Some(Vec::new()), |node| group(reader, "query", node));
     let from_body = fields.take("body").map_or(Some(Vec::new()), |node| group(reader, "body", node));
     let body_place = fields.place_of("body");
+    let tool_place = fields.place_of("tool");
+    let from_tool = fields.take("tool").map_or(Some(Vec::new()), |node| group(reader, "tool", node));
     fields.finish(reader.findings);
-    let mut good = unique(reader, [&from_path, &from_query, &from_body].into_iter().flatten().flatten());
+    let mut good = unique(reader, [&from_path, &from_query, &from_body, &from_tool].into_iter().flatten().flatten());
+    let is_grpc = further.is_some_and(|further| further.grpc.is_some());
+    let is_call = further.is_none_or(|further| further.mcp.as_ref().is_some_and(|mcp| *mcp.method == *mcp::TOOLS_CALL));
+    if !is_call && from_tool.as_ref().is_some_and(|tool| !tool.is_empty()) {
+        let message = "`tool`: expected a route with `mcp: {method: tools/call}` in its `match`";
+        reader.error(tool_place, "tool_of_no_call", message);
+        good = false;
+    }
     if is_grpc && from_body.as_ref().is_some_and(|body| !body.is_empty()) {
         reader.error(body_place, "body_of_grpc", "`body`: the body of a gRPC call is not json and can't be read");
         good = false;
     }
     let path_args = from_path.and_then(|all| all_or_none(all.into_iter().map(|arg| path_arg(reader, arg, path))));
-    let body_args = from_body.and_then(|all| body_args(reader, all));
+    let body_args = from_body.zip(from_tool).and_then(|(body, tool)| body_args(reader, body, tool));
     let query = from_query?.into_iter().map(|arg| QueryArg { name: arg.name, kind: arg.kind, optional: arg.optional });
     let args = Args { path: path_args?, query: query.collect(), body: body_args? };
     good.then_some(args)
@@ -72,7 +88,7 @@ fn declared(reader: &mut Reader<'_>, group: &str, entry: &Entry) -> Option<Decla
     let (kind, pointer) = if matches!(entry.value.kind, Kind::Map(_)) {
         let mut fields = Fields::of(reader.file, &entry.key, &entry.value, reader.findings)?;
         let kind = fields.require("type", reader.findings);
-        let pointer = if group == "body" { fields.take("pointer") } else { None };
+        let pointer = if matches!(group, "body" | "tool") { fields.take("pointer") } else { None };
         fields.finish(reader.findings);
         let pointer = pointer.map(|node| read_pointer(reader, node));
         (kind.and_then(|node| read_type(reader, "type", node)), pointer)
@@ -145,11 +161,15 @@ fn path_arg(reader: &mut Reader<'_>, arg: Declared, path: Option<&Template>) -> 
 
 /// The inner `None` is a route without arguments from the body.
 #[expect(clippy::option_option, reason = "the outer one is the loader's, the inner one the route's")]
-fn body_args(reader: &mut Reader<'_>, all: Vec<Declared>) -> Option<Option<BodyArgs>> {
+fn body_args(reader: &mut Reader<'_>, body: Vec<Declared>, tool: Vec<Declared>) -> Option<Option<BodyArgs>> {
     let mut args: Vec<(BodyArg, Place)> = Vec::new();
     let mut good = true;
-    for arg in all {
-        let pointer = arg.pointer.unwrap_or_else(|| vec![arg.name.as_ref().into()]);
+    let all = body.into_iter().map(|arg| ("body", arg)).chain(tool.into_iter().map(|arg| ("tool", arg)));
+    for (group, arg) in all {
+        let mut pointer = arg.pointer.unwrap_or_else(|| vec![arg.name.as_ref().into()]);
+        if group == "tool" {
+            pointer = mcp::ARGUMENTS.iter().map(|step| (*step).into()).chain(pointer).collect();
+        }
         let inside =
             |(other, _): &&(BodyArg, Place)| other.pointer.starts_with(&pointer) || pointer.starts_with(&other.pointer);
         if let Some((other, place)) = args.iter().find(inside) {
@@ -160,7 +180,7 @@ fn body_args(reader: &mut Reader<'_>, all: Vec<Declared>) -> Option<Option<BodyA
             reader.error(arg.place, "overlapping_pointers", message);
             good = false;
         }
-        args.push((BodyArg { name: arg.name, kind: arg.kind, optional: arg.optional, pointer }, arg.place));
+        args.push((BodyArg { name: arg.name, kind: arg.kind, optional: arg.optional, group, pointer }, arg.place));
     }
     let args: Vec<BodyArg> = args.into_iter().map(|(arg, _)| arg).collect();
     good.then(|| (!args.is_empty()).then(|| BodyArgs::new(args)))

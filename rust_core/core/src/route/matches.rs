@@ -1,5 +1,6 @@
 //! What a route asks of a request beside host and path: methods, a gRPC method, extensions of the Envoy route.
 
+use super::mcp::Mcp;
 use crate::model::Request;
 use std::{cmp::Ordering, collections::BTreeMap, fmt};
 
@@ -56,11 +57,12 @@ pub(super) struct Grpc {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Further {
     pub(super) grpc: Option<Grpc>,
+    pub(super) mcp: Option<Mcp>,
     pub(super) extensions: BTreeMap<String, String>,
 }
 
 impl Further {
-    /// Whether a request, of this decoded path, fulfils every condition.
+    /// Whether a request, of this decoded path, fulfils every condition but that of `mcp`, for which the body is read.
     pub(super) fn matches(&self, request: &Request, path: &str) -> bool {
         self.grpc.as_ref().is_none_or(|grpc| grpc.matches(request, path))
             && self.extensions.iter().all(|(key, value)| request.extensions.get(key) == Some(value))
@@ -69,7 +71,8 @@ impl Further {
     /// How many conditions there are: a set of conditions that holds another one is larger.
     pub(super) fn count(&self) -> usize {
         let grpc = self.grpc.as_ref().map_or(0, |grpc| 1 + usize::from(grpc.method.is_some()));
-        grpc + self.extensions.len()
+        let mcp = self.mcp.as_ref().map_or(0, |mcp| 1 + usize::from(mcp.tool.is_some()));
+        grpc + mcp + self.extensions.len()
     }
 
     /// Whether, for some request, both match and neither is the more specific:
@@ -78,6 +81,10 @@ impl Further {
         let compatible =
             self.extensions.iter().all(|(key, value)| other.extensions.get(key).is_none_or(|v| v == value))
                 && match (&self.grpc, &other.grpc) {
+                    (Some(one), Some(two)) => one.is_compatible(two),
+                    _ => true,
+                }
+                && match (&self.mcp, &other.mcp) {
                     (Some(one), Some(two)) => one.is_compatible(two),
                     _ => true,
                 };
@@ -98,6 +105,11 @@ impl Further {
                 (Some(one), Some(two)) => {
                     one.service == two.service && (two.method.is_none() || one.method == two.method)
                 }
+            }
+            && match (&self.mcp, &other.mcp) {
+                (_, None) => true,
+                (None, Some(_)) => false,
+                (Some(one), Some(two)) => one.asks_for_all_of(two),
             }
     }
 }

@@ -1,7 +1,7 @@
 //! The route table: from a request to the action, the resource and the arguments that it stands for.
 //!
 //! `load.rs` reads `routes.yaml`, `table.rs` finds the route, `paths.rs` and `hosts.rs` say what a path and a host
-//! mean, `args.rs` and `body.rs` read what a route names, `actions.rs` sums up what all routes declare.
+//! mean, `mcp.rs` reads messages of MCP, `args.rs` and `body.rs` read what a route names, `actions.rs` sums up what all routes declare.
 
 mod actions;
 mod args;
@@ -12,6 +12,7 @@ mod load;
 mod load_args;
 mod load_facts;
 mod matches;
+mod mcp;
 mod paths;
 mod shadow;
 mod table;
@@ -75,6 +76,8 @@ const BUILT_IN_FACTS: [&str; 3] = ["sensitivity", "system", "tier"];
 enum IdPiece {
     Text(Box<str>),
     Param(usize),
+    /// An argument of the tool that is called.
+    Arg(Arc<str>),
 }
 
 /// What a request stands for.
@@ -123,6 +126,13 @@ impl Routes {
         &self.actions
     }
 
+    /// The tools that stand beside a route, by name: those that routes of the same host and path name.
+    pub fn tools_beside<'a>(&'a self, route: &'a Route) -> impl Iterator<Item = (&'a str, &'a Arc<Route>)> {
+        let beside = |other: &&Arc<Route>| other.host == route.host && other.path.text == route.path.text;
+        let named = |other: &'a Arc<Route>| Some((other.further.mcp.as_ref()?.tool.as_deref()?, other));
+        self.all.iter().filter(beside).filter_map(named)
+    }
+
     /// What a request stands for. It reads host, path, method, what further matches name, and the arguments that
     /// the found route names: nothing else (INVARIANT I1, for the part of the request).
     pub fn resolve(&self, request: &Request) -> Result<Resolved, Unresolved> {
@@ -134,9 +144,11 @@ impl Routes {
         }
         let (path, query) = paths::cut(&request.path, b'?');
         let reading = paths::read(path).map_err(Unresolved::route_unknown)?;
-        let found = self.table.find(&host, &reading.decoded, request);
+        let seen = mcp::Seen::new(request);
+        let found = self.table.find(&host, &reading.decoded, &seen).map_err(Unresolved::malformed)?;
         if let Some(literal) = &reading.literal {
-            let other = self.table.find(&host, literal, request).map(|(route, _)| route);
+            let other = self.table.find(&host, literal, &seen).map_err(Unresolved::malformed)?;
+            let other = other.map(|(route, _)| route);
             let same = match (&found, other) {
                 (Some((route, _)), Some(other)) => Arc::ptr_eq(route, other),
                 (None, None) => true,
@@ -156,7 +168,7 @@ impl Routes {
         })?;
         Ok(Resolved {
             route: Arc::clone(route),
-            resource: route.resource(&params),
+            resource: route.resource(&params, &args),
             args,
             host: host.into_owned(),
             path: path.to_owned(),
@@ -165,9 +177,22 @@ impl Routes {
 }
 
 impl Route {
-    /// Method, host and path as written: `POST pay.*/v1/accounts/{account}`.
+    /// Method, host and path as written: `POST pay.*/v1/accounts/{account}`; with a method and tool of MCP,
+    /// `POST tools.*/mcp (mcp tools/call export_record)`.
     pub fn describe_match(&self) -> String {
-        format!("{} {}{}", self.methods, self.host, self.path.text)
+        let mcp = self.further.mcp.as_ref().map_or_else(String::new, |mcp| format!(" ({mcp})"));
+        format!("{} {}{}{mcp}", self.methods, self.host, self.path.text)
+    }
+
+    /// Whether a call of this route asks which tools there are.
+    pub fn lists_tools(&self) -> bool {
+        self.further.mcp.as_ref().is_some_and(|mcp| *mcp.method == *mcp::TOOLS_LIST)
+    }
+
+    /// What a call of this route's tool is done to, where that does not depend on the call.
+    pub fn fixed_resource(&self) -> Option<ResourceId> {
+        let is_fixed = self.resource_id.iter().all(|piece| matches!(piece, IdPiece::Text(_)));
+        is_fixed.then(|| self.resource(&[], &BTreeMap::new()))
     }
 
     /// Hex SHA-256 over all that the route says, its place in the file left out.
@@ -194,11 +219,16 @@ impl Route {
         built_in.chain(self.facts.iter().map(|(name, value)| (Arc::clone(name), value.clone())))
     }
 
-    fn resource(&self, params: &[&str]) -> ResourceId {
+    fn resource(&self, params: &[&str], args: &BTreeMap<Arc<str>, Value>) -> ResourceId {
         let text = |piece: &'_ IdPiece| -> String {
             match piece {
                 IdPiece::Text(text) => text.to_string(),
                 IdPiece::Param(at) => params.get(*at).copied().unwrap_or_default().to_owned(),
+                IdPiece::Arg(name) => match args.get(name) {
+                    Some(Value::String(text)) => text.to_string(),
+                    Some(Value::Long(number)) => number.to_string(),
+                    _ => String::new(),
+                },
             }
         };
         let id: Arc<str> = match self.resource_id.as_slice() {
@@ -211,6 +241,10 @@ impl Route {
 }
 
 impl Unresolved {
+    fn malformed(detail: String) -> Self {
+        Self { reason: Reason::MalformedRequest, detail, route: None }
+    }
+
     fn route_unknown(detail: &str) -> Self {
         Self { reason: Reason::RouteUnknown, detail: detail.to_owned(), route: None }
     }

@@ -5,9 +5,10 @@ use super::{
     Route,
     forms::{Form, Tree},
     hosts::{HostPattern, HostTable},
+    mcp::{self, Seen},
     shadow,
 };
-use crate::{findings::Findings, model::Request};
+use crate::findings::Findings;
 use std::{
     cmp::Reverse,
     collections::{BTreeMap, BTreeSet},
@@ -18,6 +19,9 @@ use std::{
 /// All routes, by host.
 #[derive(Debug)]
 pub(super) struct Table(HostTable<PathTable>);
+
+/// A route, and the parameters of the path.
+pub(super) type Found<'t, 'p> = Option<(&'t Arc<Route>, Vec<&'p str>)>;
 
 /// The routes of one host pattern.
 struct PathTable {
@@ -39,16 +43,16 @@ impl Table {
         Self(HostTable::new(tables))
     }
 
-    /// The most specific route that matches, and the path's parameters. `path` is decoded.
-    pub(super) fn find<'t, 'p>(
-        &'t self,
-        host: &str,
-        path: &'p str,
-        request: &Request,
-    ) -> Option<(&'t Arc<Route>, Vec<&'p str>)> {
+    /// The most specific route that matches, and the path's parameters. `path` is decoded. The error is one sentence, and
+    /// means `malformed_request`: a route asked for a message of MCP, and there is not one.
+    pub(super) fn find<'t, 'p>(&'t self, host: &str, path: &'p str, seen: &Seen<'_>) -> Result<Found<'t, 'p>, String> {
         let mut params = Vec::with_capacity(4);
-        let route = self.0.matching(host).find_map(|paths| paths.find(path, request, &mut params))?;
-        Some((route, params))
+        for paths in self.0.matching(host) {
+            if let Some(route) = paths.find(path, seen, &mut params)? {
+                return Ok(Some((route, params)));
+            }
+        }
+        Ok(None)
     }
 }
 
@@ -74,13 +78,29 @@ impl PathTable {
         Self { routes, layers, candidates }
     }
 
-    fn find<'t, 'p>(&'t self, path: &'p str, request: &Request, params: &mut Vec<&'p str>) -> Option<&'t Arc<Route>> {
-        let form = self.layers.iter().find_map(|layer| layer.at(path).ok()).map(|found| *found.value)?;
-        self.candidates.get(form)?.iter().filter_map(|at| self.routes.get(*at)).find(|route| {
-            route.methods.matches(&request.method)
+    fn find<'t, 'p>(
+        &'t self,
+        path: &'p str,
+        seen: &Seen<'_>,
+        params: &mut Vec<&'p str>,
+    ) -> Result<Option<&'t Arc<Route>>, String> {
+        let form = self.layers.iter().find_map(|layer| layer.at(path).ok()).map(|found| *found.value);
+        let candidates = form.and_then(|form| self.candidates.get(form)).into_iter().flatten();
+        for route in candidates.filter_map(|at| self.routes.get(*at)) {
+            let fits = route.methods.matches(&seen.request.method)
                 && route.path.matches(path, params)
-                && route.further.matches(request, path)
-        })
+                && route.further.matches(seen.request, path);
+            let asked = match &route.further.mcp {
+                _ if !fits => false,
+                None => true,
+                // A stream is asked for with GET, and a session ended with DELETE: neither is a message.
+                Some(mcp) => seen.request.method == mcp::METHOD && mcp.matches(seen.message()?),
+            };
+            if asked {
+                return Ok(Some(route));
+            }
+        }
+        Ok(None)
     }
 }
 

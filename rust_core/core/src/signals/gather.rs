@@ -30,10 +30,15 @@ pub struct Asker<'a> {
     pub task: Option<&'a TaskFacts>,
 }
 
-/// Subjects whose signals are stored. Signals of tasks and workflows are missing until grants are built,
-/// for nothing but a validated grant may name one.
-const STORED: [SubjectKind; 4] =
-    [SubjectKind::Principal, SubjectKind::Resource, SubjectKind::Device, SubjectKind::Global];
+/// Subjects whose signals are stored. Nothing but a grant that counts names a task or a workflow.
+const STORED: [SubjectKind; 6] = [
+    SubjectKind::Principal,
+    SubjectKind::Resource,
+    SubjectKind::Device,
+    SubjectKind::Task,
+    SubjectKind::Workflow,
+    SubjectKind::Global,
+];
 
 /// Gathers one fact for each bound contract, in their order, which is that of their names.
 // INVARIANT I1: what is read here is what the register names, of this request's own subjects, and nothing else.
@@ -46,10 +51,17 @@ pub fn gather<C: Borrow<Cells>>(
 ) -> Vec<Fact> {
     let vouched = store.vouching().load();
     let principal = asker.principal;
-    let Asker { route, proofs, derived, .. } = *asker;
-    let circumstances = Circumstances { request, route, now, principal, proofs, derived };
-    let reading =
-        Reading { store, vouched: &vouched, principal: Some(principal), circumstances: Some(&circumstances), now };
+    let Asker { route, proofs, derived, task, .. } = *asker;
+    let circumstances = Circumstances { request, route, now, principal, proofs, derived, task };
+    let chain = task.map_or(&[][..], |task| &task.chain);
+    let reading = Reading {
+        store,
+        vouched: &vouched,
+        principal: Some(principal),
+        chain,
+        circumstances: Some(&circumstances),
+        now,
+    };
     let mut facts: Vec<Fact> = Vec::with_capacity(cells.len());
     let mut subjects: [Option<Subject>; STORED.len()] = Default::default();
     for cells in cells.iter().map(Borrow::borrow) {
@@ -83,7 +95,7 @@ pub fn gather<C: Borrow<Cells>>(
 /// What is known of one stored signal and subject, whoever asks.
 pub fn read_of(store: &Store, cells: &Cells, subject: &Subject, now: Timestamp) -> Fact {
     let vouched = store.vouching().load();
-    let reading = Reading { store, vouched: &vouched, principal: None, circumstances: None, now };
+    let reading = Reading { store, vouched: &vouched, principal: None, chain: &[], circumstances: None, now };
     let mut fact = cells.missing(Some(subject.clone()));
     store.with_row(subject, |row| fact = cells.read_row(&reading, row, Some(subject.clone())));
     fact
@@ -119,7 +131,8 @@ fn subject_of(store: &Store, kind: SubjectKind, asker: &Asker<'_>) -> Option<Sub
         SubjectKind::Device => asker.device?.into(),
         SubjectKind::Global => return Some(store.global().clone()),
         SubjectKind::Request => return Some(store.of_request().clone()),
-        SubjectKind::Task | SubjectKind::Workflow => return None,
+        SubjectKind::Task => Arc::clone(&asker.task?.task),
+        SubjectKind::Workflow => Arc::clone(asker.task?.workflow.as_ref()?),
     };
     Some(Subject { kind, id })
 }

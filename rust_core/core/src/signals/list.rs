@@ -76,7 +76,7 @@ impl Store {
     fn listed(&self, cells: &Cells, vouched: &Vouched, id: Arc<str>, now: Timestamp) -> Option<Listed> {
         let contract = Arc::clone(cells.contract());
         let subject = Subject { kind: contract.subject, id };
-        let reading = Reading { store: self, vouched, principal: None, circumstances: None, now };
+        let reading = Reading { store: self, vouched, principal: None, chain: &[], circumstances: None, now };
         let fact = cells.read(&reading, &subject);
         let age_ms = Some(now.since(fact.observed_at?).as_millis());
         Some(Listed { contract, fact, age_ms })

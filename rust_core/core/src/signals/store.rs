@@ -105,6 +105,8 @@ pub struct Reading<'a> {
     pub vouched: &'a Vouched,
     /// The workload that is decided upon.
     pub principal: Option<&'a SpiffeId>,
+    /// Those of its chain: what they published counts as its own word.
+    pub chain: &'a [SpiffeId],
     /// What is asked, where that is known.
     pub circumstances: Option<&'a Circumstances<'a>>,
     /// The time that counts.
@@ -439,7 +441,7 @@ impl Cells {
                 } else if let (Some(resting), true) = (resting, words.is_empty()) {
                     self.rest(reading, origin, resting, &mut part);
                 }
-                part.own = reading.principal.is_some_and(|principal| origin.is(principal));
+                part.own = reading.principal.iter().copied().chain(reading.chain).any(|of_us| origin.is(of_us));
                 part.label = part.value.is_some().then(|| Arc::clone(&source.label));
             }
             BoundFlow::OnRequest(reader) => {

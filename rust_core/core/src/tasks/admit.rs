@@ -2,7 +2,7 @@
 
 use super::{Kept, Support, TaskState, Tasks, Touch, Touched, Tree};
 use crate::locks::read;
-use crate::model::{Call, Fingerprint, Sensitivity, SpiffeId, TaskFacts, Timestamp};
+use crate::model::{Call, Fingerprint, ResourceId, Sensitivity, SpiffeId, TaskFacts, Timestamp};
 use crate::reason::Reason;
 use std::sync::Arc;
 
@@ -123,17 +123,24 @@ impl Admitted {
     }
 
     /// Notes what an allowed call touches. A chain is in use as a whole.
-    pub fn touch(&self, system: Option<&Arc<str>>, sensitivity: Sensitivity, now: Timestamp) -> Touch {
+    pub fn touch(
+        &self,
+        resource: &ResourceId,
+        system: Option<&Arc<str>>,
+        sensitivity: Sensitivity,
+        now: Timestamp,
+    ) -> Touch {
         let touch = self.tree().touch(&self.root().task.id, &self.touched, system, sensitivity);
         if touch != Touch::Moved {
             self.line.iter().for_each(|kept| kept.used(now));
+            self.tree().count(resource);
         }
         touch
     }
 
     /// What signals may know of it. Its workflow, if it has one, was found approved.
     pub fn facts(&self) -> TaskFacts {
-        let task = &self.task().task;
+        let (task, counts) = (&self.task().task, self.tree().counts());
         TaskFacts {
             task: task.id.shared(),
             root: task.root.shared(),
@@ -141,6 +148,9 @@ impl Admitted {
             in_approved_workflow: task.workflow.is_some(),
             begun_at: self.root().task.begun_at,
             chain: self.line.iter().map(|kept| kept.task.principal.clone()).collect(),
+            calls: counts.map(|(calls, _)| calls),
+            resources: counts.map(|(_, resources)| resources),
+            systems: i64::try_from(self.touched.systems.len()).unwrap_or(i64::MAX),
         }
     }
 }

@@ -176,13 +176,16 @@ impl Image {
 }
 
 impl Tasks {
-    /// Takes a change in; false if it is none of ours. Idempotent.
-    pub fn apply(&self, change: &Change) -> bool {
+    /// Takes a change in; false if it is none of ours. Idempotent. `is_new`: it happens now, and is not read back.
+    pub fn apply(&self, change: &Change, is_new: bool) -> bool {
         let mut image = write(&self.0);
         match change {
-            Change::TaskBegun(task) => begin(&mut image, task),
+            Change::TaskBegun(task) => begin(&mut image, task, is_new),
             Change::TaskEnded(ended) => drop(image.ended.entry(ended.id.clone()).or_insert_with(|| ended.clone())),
-            Change::TreeTouched(touched) => image.trees.entry(touched.root.clone()).or_default().keep(touched),
+            Change::TreeTouched(touched) => {
+                let tree = image.trees.entry(touched.root.clone()).or_insert_with(|| Arc::new(Tree::new(false)));
+                tree.keep(touched);
+            }
             Change::WorkflowMoved(moved) => {
                 let known = image.workflows.entry(moved.id.clone()).or_insert_with(|| moved.clone());
                 let ended_at = known.ended_at.max(moved.ended_at);
@@ -253,11 +256,12 @@ impl Tasks {
     }
 }
 
-fn begin(image: &mut Image, task: &Task) {
+fn begin(image: &mut Image, task: &Task, is_new: bool) {
     if image.tasks.contains_key(&task.id) {
         return;
     }
-    let tree = Arc::clone(image.trees.entry(task.root.clone()).or_default());
+    let tree = image.trees.entry(task.root.clone()).or_insert_with(|| Arc::new(Tree::new(is_new)));
+    let tree = Arc::clone(tree);
     let used_at = AtomicI64::new(task.begun_at.as_micros());
     let kept = Arc::new(Kept { task: task.clone(), tree, used_at });
     image.grants.insert(task.grant, Arc::clone(&kept));

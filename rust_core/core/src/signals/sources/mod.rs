@@ -10,13 +10,16 @@ pub mod route;
 pub mod ssf;
 pub mod time;
 pub mod token_claim;
+pub mod workflow;
 
 use super::derived::{Derived, Measure};
 use super::feeds::Feeds;
 use crate::document::{Fields, Node};
 use crate::findings::{Findings, Place, did_you_mean};
 use crate::model::names::SubjectKind;
-use crate::model::{Assurance, FeedKind, Origin, Proof, Request, SignalType, Span, SpiffeId, State, Timestamp, Value};
+use crate::model::{
+    Assurance, FeedKind, Origin, Proof, Request, SignalType, Span, SpiffeId, State, TaskFacts, Timestamp, Value,
+};
 use crate::route::{ActionDecl, Route};
 use serde_json::{Map, Value as Json};
 use std::{fmt, sync::Arc};
@@ -33,6 +36,7 @@ const KINDS: &[Kind] = &[
     time::KIND,
     derived::KIND,
     token_claim::KIND,
+    workflow::KIND,
 ];
 
 /// One kind of source: what may be declared of it.
@@ -228,6 +232,8 @@ pub struct Circumstances<'a> {
     pub proofs: &'a [Arc<Proof>],
     /// What was counted of callers before.
     pub derived: &'a Derived,
+    /// The task of its grant.
+    pub task: Option<&'a TaskFacts>,
 }
 
 /// Reads a signal off a request.
@@ -344,7 +350,7 @@ pub(crate) mod testing {
         let read = |route: &Arc<Route>| {
             let derived = &Derived::default();
             reader.read(
-                &Circumstances { request, route: Some(route), now, principal: &principal, proofs, derived },
+                &Circumstances { request, route: Some(route), now, principal: &principal, proofs, derived, task: None },
                 &contract.kind,
             )
         };

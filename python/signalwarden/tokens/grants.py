@@ -1,0 +1,180 @@
+"""Grants as tokens: signed by our own keys, which change by themselves, and whose public halves anyone may fetch.
+
+The core knows a grant by its digest and asks nobody for its signature. The signature is for others: services behind us,
+and auditors, who verify with the published keys (RFC 7515, RFC 7517, RFC 7518 section 3.4).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import stat
+import threading
+from base64 import urlsafe_b64encode
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final
+
+import orjson
+from cryptography.exceptions import UnsupportedAlgorithm
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.asymmetric.utils import decode_dss_signature
+
+from signalwarden.errors import BadInputError, KeysError
+from signalwarden.files import make_private_directory, open_private, sync_directory, why
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+__all__ = ["Signer"]
+
+DAY_US: Final = 86_400_000_000
+ROTATE_US: Final = 7 * DAY_US
+"""A key signs for a week: whoever steals it gains nothing here, since the core asks for no signature."""
+PUBLISHED_US: Final = ROTATE_US + 2 * DAY_US
+"""So long a public key is published: until every grant that it signed has ended. None lives for more than a day."""
+MAX_KEYS: Final = 8
+"""Files that are read: one signs, one or two more are published. More were put there by somebody else."""
+MAX_KEY_BYTES: Final = 4_096
+MAX_GRANT_BYTES: Final = 16 * 1024
+"""The core's bound on a token; servers take some 8 to 16 KiB as all the headers of a request."""
+COORDINATE_BYTES: Final = 32
+"""Of P-256 (RFC 7518 section 3.4)."""
+SUFFIX: Final = ".pem"
+TYPE: Final = "signalwarden-grant+jwt"
+
+
+def _base64url(content: bytes) -> str:
+    return urlsafe_b64encode(content).rstrip(b"=").decode()
+
+
+@dataclass(frozen=True, slots=True)
+class _Key:
+    made_us: int
+    private: ec.EllipticCurvePrivateKey
+    kid: str
+    public: dict[str, str]
+
+    def __repr__(self) -> str:
+        return f"_Key(kid={self.kid})"
+
+    @classmethod
+    def of(cls, made_us: int, private: ec.EllipticCurvePrivateKey) -> _Key:
+        numbers = private.public_key().public_numbers()
+        # In this order, and nothing else: RFC 7638 section 3.2.
+        members = {
+            "crv": "P-256",
+            "kty": "EC",
+            "x": _base64url(numbers.x.to_bytes(COORDINATE_BYTES)),
+            "y": _base64url(numbers.y.to_bytes(COORDINATE_BYTES)),
+        }
+        kid = _base64url(hashlib.sha256(orjson.dumps(members)).digest())
+        return cls(made_us, private, kid, {**members, "kid": kid, "use": "sig", "alg": "ES256"})
+
+
+class Signer:
+    """Signs grants. Thread-safe."""
+
+    def __init__(self, directory: Path, *, issuer: str, clock: Callable[[], int]) -> None:
+        """Keys are files of `directory`, made when missing. Raises KeysError."""
+        self._directory = directory
+        self._issuer = issuer
+        self._clock = clock
+        self._mutex = threading.Lock()
+        self._keys: list[_Key] = []
+        """Newest first."""
+        with self._mutex:
+            self._read()
+            self._current()
+
+    def sign(self, claims: bytes) -> bytes:
+        """A compact JWS over these claims (JSON) with issuer and audience. Raises BadInputError if it is too large for
+        a header, and KeysError if there is no key to sign with."""
+        with self._mutex:
+            key = self._current()
+        content = {"iss": self._issuer, "aud": self._issuer, **orjson.loads(claims)}
+        header = {"alg": "ES256", "typ": TYPE, "kid": key.kid}
+        signed = f"{_base64url(orjson.dumps(header))}.{_base64url(orjson.dumps(content))}".encode()
+        r, s = decode_dss_signature(key.private.sign(signed, ec.ECDSA(hashes.SHA256())))
+        signature = r.to_bytes(COORDINATE_BYTES) + s.to_bytes(COORDINATE_BYTES)
+        grant = signed + b"." + _base64url(signature).encode()
+        if len(grant) > MAX_GRANT_BYTES:
+            raise BadInputError(
+                f"the grant would have {len(grant)} bytes, expected at most {MAX_GRANT_BYTES}: name fewer `actions` "
+                "and `resources`, or a whole type of resources as `Type::*`"
+            )
+        return grant
+
+    def jwks(self) -> bytes:
+        """The public keys as a JWK set (RFC 7517 section 5), the one that signs first."""
+        with self._mutex:
+            self._current()
+            return orjson.dumps({"keys": [key.public for key in self._keys]})
+
+    def _current(self) -> _Key:
+        """The key that signs now; makes one if the newest is too old, and lets go of the oldest."""
+        now = self._clock()
+        if not self._keys or now - self._keys[0].made_us >= ROTATE_US:
+            self._keys.insert(0, self._make(now))
+        while len(self._keys) > 1 and now - self._keys[-1].made_us >= PUBLISHED_US:
+            (self._directory / f"{self._keys.pop().made_us}{SUFFIX}").unlink(missing_ok=True)
+        return self._keys[0]
+
+    def _read(self) -> None:
+        try:
+            make_private_directory(self._directory)
+            names = sorted(path for path in self._directory.iterdir() if path.suffix == SUFFIX)
+        except OSError as error:
+            raise KeysError(f"the directory `{self._directory}` can't be read: {why(error)}") from error
+        if len(names) > MAX_KEYS:
+            raise KeysError(
+                f"the directory `{self._directory}` has {len(names)} keys, expected at most {MAX_KEYS}"
+            )
+        keys = [self._load(path) for path in names]
+        self._keys = sorted(keys, key=lambda key: key.made_us, reverse=True)
+
+    def _load(self, path: Path) -> _Key:
+        try:
+            fd = open_private(path, os.O_RDONLY | os.O_NONBLOCK)
+            with os.fdopen(fd, "rb") as file:
+                status = os.fstat(fd)
+                content = file.read(MAX_KEY_BYTES + 1) if stat.S_ISREG(status.st_mode) else b""
+        except OSError as error:
+            raise KeysError(f"the key `{path}` can't be read: {why(error)}") from error
+        if status.st_mode & 0o077:
+            raise KeysError(f"the key `{path}` can be read by other users, expected mode 0600")
+        try:
+            private = serialization.load_pem_private_key(content, password=None)
+            made_us = int(path.stem)
+        except (ValueError, TypeError, UnsupportedAlgorithm):
+            private = None
+        if not isinstance(private, ec.EllipticCurvePrivateKey) or not isinstance(private.curve, ec.SECP256R1):
+            raise KeysError(f"the key `{path}` is no private key of P-256 in PEM, named by when it was made")
+        return _Key.of(made_us, private)
+
+    def _make(self, now_us: int) -> _Key:
+        """Whole or not at all: a crash leaves no half of a key behind."""
+        private = ec.generate_private_key(ec.SECP256R1())
+        content = private.private_bytes(
+            serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+        )
+        path = self._directory / f"{now_us}{SUFFIX}"
+        fresh = path.with_name(f".{path.name}.{os.getpid()}")
+        try:
+            fd = open_private(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL)
+            with os.fdopen(fd, "wb") as file:
+                file.write(content)
+                file.flush()
+                os.fsync(fd)
+            fresh.rename(path)
+            sync_directory(self._directory)
+        except OSError as error:
+            fresh.unlink(missing_ok=True)
+            raise KeysError(f"the key `{path}` can't be made: {why(error)}") from error
+        return _Key.of(now_us, private)
+
+
+def describe(grant: bytes) -> dict[str, Any]:
+    """What may be said of a grant in a log: its digest."""
+    return {"grant_sha256": hashlib.sha256(grant).hexdigest()}

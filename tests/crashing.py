@@ -1,0 +1,196 @@
+"""A server and its callers in one process that kills itself at a chosen write: what it had answered until then stands in a
+file. For tests/e2e/test_crash.py, which starts it anew and looks at what is left.
+
+`python -m tests.crashing DIRECTORY ACKNOWLEDGED N before|after`: at the Nth write, before it begins or once it is durable.
+N 0: never, and the count of writes is the last line.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import signal
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import grpc
+
+import signalwarden.app
+from signalwarden import _core
+from signalwarden.admin_client import AdminClient
+from signalwarden.app import App
+from signalwarden.config import Address
+from signalwarden.server import CHECK_METHOD
+from signalwarden.state import SqliteStore
+from tests import asking
+
+TIMEOUT_S = 20.0
+AGENT = asking.AGENT
+ORCHESTRATOR, APPROVER = "spiffe://prod.example/orchestrator", "spiffe://prod.example/people/anna"
+RIGHTS = {ORCHESTRATOR: "tasks, workflows, read, operate", APPROVER: "approve, read"}
+
+
+def token_of(name: str) -> str:
+    return "token-of-" + name.rpartition("/")[2]
+
+
+CLIENTS = "clients:\n" + "".join(
+    f'  - {{id: "{name}", may: [{rights}], token_sha256: "{hashlib.sha256(token_of(name).encode()).hexdigest()}", '
+    'expires: "2099-01-01T00:00:00Z"}\n'
+    for name, rights in RIGHTS.items()
+)
+ROUTES = """\
+routes:
+  - match: {host: "pages.example", method: GET, path: "/notes/{id}"}
+    action: note.read
+    resource: {type: Page, id: "{id}"}
+    system: notes
+    tier: jit
+    sensitivity: low
+  - match: {host: "pages.example", method: GET, path: "/crm/{id}"}
+    action: crm.read
+    resource: {type: Page, id: "{id}"}
+    system: crm
+    tier: jit
+    sensitivity: high
+  - match: {host: "pages.example", method: POST, path: "/transfers/{id}"}
+    action: transfer.create
+    resource: {type: Page, id: "{id}"}
+    system: payments
+    tier: approval
+    sensitivity: high
+default: deny
+"""
+POLICIES = """\
+@id("begin") permit (principal, action == Action::"task.begin", resource);
+@id("notes") permit (principal, action == Action::"note.read", resource);
+@id("crm-first") permit (principal, action == Action::"crm.read", resource)
+when { !context.chain.systems.contains("notes") };
+@id("transfers") permit (principal, action == Action::"transfer.create", resource);
+@id("people") permit (principal, action == Action::"approval.give", resource);
+"""
+
+
+class KillingStore(SqliteStore):
+    """Kills its own process at a write. The mark of time is written each second and is not counted."""
+
+    at = 0
+    before = False
+    count = 0
+
+    def append(self, changes: Sequence[_core.StoredChange]) -> None:
+        if all(change.key == "time" for change in changes):
+            super().append(changes)
+            return
+        KillingStore.count += 1
+        dies = KillingStore.count == KillingStore.at
+        if dies and KillingStore.before:
+            os.kill(os.getpid(), signal.SIGKILL)
+        super().append(changes)
+        if dies:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+
+class Callers:
+    """Envoy, an orchestrator and an approver."""
+
+    def __init__(self, app: App, channel: grpc.Channel) -> None:
+        self._app = app
+        self._channel = channel
+
+    def admin(self, name: str) -> AdminClient:
+        host, _, port = self._app.admin_address.rpartition(":")
+        return AdminClient(Address(host.strip("[]"), int(port)), token_of(name))
+
+    def check(self, request: Any) -> tuple[str, dict[str, Any]]:
+        """Reason, and the problem document of a denial."""
+        call = self._channel.unary_unary(CHECK_METHOD, request_serializer=bytes, response_deserializer=bytes)
+        answer = bytes(call(bytes(request), timeout=TIMEOUT_S))
+        denied = asking.parsed(answer).denied_response
+        return asking.reason_of(answer), json.loads(denied.body) if denied and denied.body else {}
+
+    def read(self, grant: str, path: str = "/notes/1") -> str:
+        return self.check(asking.check_request(path=path, headers={"x-signalwarden-grant": grant}))[0]
+
+    def transfer(self, which: str, named: str | None = None) -> tuple[str, dict[str, Any]]:
+        headers = {} if named is None else {"x-signalwarden-approval": named}
+        path = f"/transfers/{which}"
+        return self.check(asking.check_request("POST", path=path, body=b'{"amount":1}', headers=headers))
+
+    def begin(self, **asked: Any) -> dict[str, Any]:
+        body = {
+            "principal": AGENT, "type": "t", "actions": ["note.read", "crm.read"], "resources": ["Page::*"],
+            **asked,
+        }  # fmt: skip
+        with self.admin(ORCHESTRATOR) as admin:
+            return admin.begin_task(body, parent=None)
+
+    def approve(self, approval_id: str) -> None:
+        with self.admin(APPROVER) as admin:
+            admin.answer(approval_id, None, approve=True)
+
+    def end(self, task: dict[str, Any], verb: str) -> None:
+        with self.admin(ORCHESTRATOR) as admin:
+            admin.end_task(task["task_id"], verb)
+
+    def move(self, state: str) -> None:
+        with self.admin(ORCHESTRATOR) as admin:
+            admin.move_workflow("w", state)
+
+
+def scenario(callers: Callers, acknowledged: Path) -> None:
+    """Each step is written down once it was answered."""
+    fd = os.open(acknowledged, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+
+    def ack(step: str, **told: Any) -> None:
+        os.write(fd, json.dumps({"step": step, **told}).encode() + b"\n")
+
+    callers.move("approved")
+    ack("approved")
+    member = callers.begin(workflow="w")
+    ack("begun", name="member", grant=member["grant"])
+    kept = callers.begin()
+    ack("begun", name="kept", grant=kept["grant"])
+    done = callers.begin()
+    ack("begun", name="done", grant=done["grant"])
+    taken = callers.begin()
+    ack("begun", name="taken", grant=taken["grant"])
+    assert callers.read(kept["grant"]) == "allowed"
+    ack("touched", name="kept")
+    callers.end(done, "complete")
+    ack("ended", name="done")
+    callers.end(taken, "revoke")
+    ack("ended", name="taken")
+    for which in ("used", "open"):
+        reason, problem = callers.transfer(which)
+        assert reason == "approval_required"
+        ack("asked", name=which, approval=problem["approval_id"])
+        callers.approve(problem["approval_id"])
+        ack("answered", name=which)
+    assert callers.transfer("used")[0] == "allowed"
+    ack("used", name="used")
+    with callers.admin(ORCHESTRATOR) as admin:
+        admin.revoke({"jti": "not-ours", "reason": "INC-7"})
+    ack("revoked")
+    callers.move("ended")
+    ack("ended", name="member")
+
+
+def main(directory: str, acknowledged: str, at: str, side: str) -> None:
+    KillingStore.at, KillingStore.before = int(at), side == "before"
+    signalwarden.app.SqliteStore = KillingStore  # type: ignore[misc]
+    app = App(directory)
+    app.start()
+    try:
+        with grpc.insecure_channel(app.check_address) as channel:
+            scenario(Callers(app, channel), Path(acknowledged))
+    finally:
+        app.stop()
+    print(KillingStore.count)
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

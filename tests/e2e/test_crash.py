@@ -1,0 +1,72 @@
+"""The server is killed at every write, before it and once it is durable: nothing that was answered is lost, and no yes is
+used twice."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import grpc
+import pytest
+
+from tests.crashing import CLIENTS, POLICIES, ROUTES, Callers
+from tests.serving import running
+
+TIMEOUT_S = 60
+ENDED = {"grant_revoked"}
+WRITES = 15
+"""Of the scenario; `test_the_scenario_writes_as_often_as_it_is_killed` counts them."""
+
+
+@pytest.fixture
+def root(minimal_directory: Path) -> Path:
+    settings = minimal_directory / "signalwarden.yaml"
+    settings.write_text(settings.read_text() + CLIENTS)
+    (minimal_directory / "routes.yaml").write_text(ROUTES)
+    (minimal_directory / "policies/pages.cedar").write_text(POLICIES)
+    return minimal_directory
+
+
+def killed(root: Path, acknowledged: Path, at: int, side: str) -> subprocess.CompletedProcess[bytes]:
+    command = [sys.executable, "-m", "tests.crashing", str(root), str(acknowledged), str(at), side]
+    return subprocess.run(command, capture_output=True, timeout=TIMEOUT_S, check=False)
+
+
+def test_the_scenario_writes_as_often_as_it_is_killed(root: Path, tmp_path: Path) -> None:
+    done = killed(root, tmp_path / "acknowledged", 0, "after")
+    assert done.returncode == 0, done.stderr.decode()
+    assert int(done.stdout.split()[-1]) == WRITES
+
+
+@pytest.mark.parametrize("side", ["before", "after"])
+@pytest.mark.parametrize("at", range(1, WRITES + 1))
+def test_what_was_answered_before_a_kill_holds_after_it(
+    root: Path, tmp_path: Path, at: int, side: str
+) -> None:
+    acknowledged = tmp_path / "acknowledged"
+    assert killed(root, acknowledged, at, side).returncode == -9
+    lines = acknowledged.read_bytes().splitlines() if acknowledged.exists() else []
+    steps: list[dict[str, Any]] = [json.loads(line) for line in lines]
+    grants = {step["name"]: step["grant"] for step in steps if step["step"] == "begun"}
+    ended = {step["name"] for step in steps if step["step"] == "ended"}
+    approvals = {step["name"]: step["approval"] for step in steps if step["step"] == "asked"}
+    answered = {step["name"] for step in steps if step["step"] == "answered"}
+    used = sum(step["step"] == "used" for step in steps)
+    with running(root) as app, grpc.insecure_channel(app.check_address) as channel:
+        callers = Callers(app, channel)
+        for name in ended:
+            assert callers.read(grants[name]) in ENDED, name
+        if "kept" in grants:
+            touched = any(step["step"] == "touched" for step in steps)
+            if touched:
+                assert callers.read(grants["kept"], "/crm/1") == "no_policy_permits"
+            assert callers.read(grants["kept"]) == "allowed", "what was issued and not ended counts"
+        for name, approval in approvals.items():
+            reasons = [callers.transfer(name, approval)[0] for _ in range(3)]
+            allowed = reasons.count("allowed") + (used if name == "used" else 0)
+            assert allowed <= 1, (name, reasons)
+            if name == "open" and name in answered:
+                assert allowed == 1, "a yes that was answered and not used counts once"
