@@ -66,6 +66,7 @@ _SETTINGS: Final = {
     "trust_domain_unknown": "A client of a trust domain that is neither ours nor federated could never be accepted.",
 }
 _ROUTES: Final = {
+    "action_grant": "Routes of one action differ in `grant`: its policies read a grant, or they don't.",
     "action_tier": "Routes of one action have different tiers: an action has one, or the weaker could be chosen.",
     "argument_type": "Routes of one action read the same argument as different types. Policies see one type.",
     "bad_host": "The host of a route is a name, `*.name`, or `*`.",
@@ -144,6 +145,7 @@ _ON_THE_REQUEST: Final = {
 }
 _POLICIES: Final = {
     "action_without_policy": "No policy is about this action, so every request to it is denied.",
+    "bad_gate": "`@require_approval` has one line of words, and stands at policies for calls that can wait for a yes.",
     "cedar": "Cedar's strict validator objects: often a signal is read without `has` before it.",
     "context_whole": "Policies read single attributes of `context`, so that it can be known which.",
     "duplicate_id": "Two policies have one id, and records could not tell them apart.",
@@ -158,6 +160,7 @@ _POLICIES: Final = {
     "observed_signal": "A signal with `influence: observe` decides nothing: only a policy that observes may read it.",
     "permit_needs_word": "A permit rests on a signal that may only restrict, such as what the caller says of itself.",
     "permit_on_absence": "A permit rests on a signal being lost, so cutting off its feed would open a door.",
+    "reserved_type": "`Task`, `TaskType`, `Approval` are types of built-in actions. Give yours another name.",
     "schema": "`entities.cedarschema` is not a schema of Cedar.",
     "schema_action": "Actions come from routes.yaml; the schema declares entity types alone.",
     "signals_whole": "Policies read single signals, so that it can be known which.",

@@ -156,6 +156,9 @@ def _route_changed(old: Entry, new: Entry) -> Said:
         elif key == "enforce":
             what = "is denied again" if after else "is only recorded, and let pass,"
             yield NARROWS if after else WIDENS, f"what would be denied at `{match}` {what}: {said}"
+        elif key == "grant_required":
+            what = "needs" if after else "no longer needs"
+            yield NARROWS if after else WIDENS, f"`{match}` {what} a grant of a task: {said}"
         elif key == "sensitivity":
             lower = _rank(LEVELS, after) < _rank(LEVELS, before)
             what = "less" if lower else "more"
