@@ -290,3 +290,79 @@ def test_others_verify_a_grant_by_the_published_keys(house: House) -> None:
     claims = json.loads(raw(body))
     assert (claims["sub"], claims["jti"], claims["task"]["type"]) == (AGENT, task["task_id"], "long")
     assert claims["iss"] == claims["aud"] == "spiffe://prod.example/signalwarden"
+
+
+SIGNALS = """\
+signals:
+  approved:
+    {type: bool, subject: task, influence: grant, used_by: [note.read], description: d, owner: o@x, purpose: p,
+     review_by: 2099-01-01, sources: [{kind: workflow, assurance: authoritative}]}
+  pages:
+    {type: long, subject: task, influence: grant, used_by: [note.read], description: d, owner: o@x, purpose: p,
+     review_by: 2099-01-01, sources: [{kind: derived, measure: task_resources, assurance: derived}]}
+  workflow_state:
+    {type: "enum[approved, ended]", subject: workflow, max_age: 5m, influence: grant, used_by: [note.read],
+     description: d, owner: o@x, purpose: p, review_by: 2099-01-01,
+     sources: [{kind: push, publisher: "spiffe://prod.example/orchestrator", assurance: authoritative}]}
+"""
+
+
+def with_signals(root: Path, condition: str) -> None:
+    (root / "signals.yaml").write_text(SIGNALS)
+    policies = root / "policies/pages.cedar"
+    permit = '@id("notes") permit (principal, action == Action::"note.read", resource);'
+    text = policies.read_text()
+    assert permit in text
+    policies.write_text(text.replace(permit, f"{permit[:-1]} when {{ {condition} }};"))
+    settings = root / "signalwarden.yaml"
+    settings.write_text(
+        settings.read_text()
+        .replace("tasks: {types", "tasks: {workflow_signal: workflow_state, types")
+        .replace("may: [tasks, workflows, read]", "may: [tasks, workflows, read, publish]")
+    )
+
+
+def test_policies_may_ask_for_an_approved_workflow(root: Path) -> None:
+    with_signals(root, "context.signals has approved && context.signals.approved")
+    with running(root) as app, grpc.insecure_channel(app.check_address) as channel:
+        house = House(root, app, channel)
+        assert house.ask(house.begin()["grant"]) == "no_policy_permits"
+        with house.as_client(ORCHESTRATOR) as admin:
+            admin.move_workflow("month-end", "approved")
+        assert house.ask(house.begin(workflow="month-end")["grant"]) == "allowed"
+
+
+def test_policies_may_bound_how_much_a_task_touches_and_a_restart_forgets_no_count(root: Path) -> None:
+    with_signals(root, "context.signals has pages && context.signals.pages < 2")
+    with running(root) as app, grpc.insecure_channel(app.check_address) as channel:
+        house = House(root, app, channel)
+        task, other = house.begin(), house.begin()
+        reasons = [house.ask(task["grant"], f"/notes/{page}") for page in (1, 1, 2, 3)]
+        assert reasons == ["allowed", "allowed", "allowed", "no_policy_permits"]
+        assert house.ask(other["grant"]) == "allowed", "each tree has its own count"
+    with running(root) as app, grpc.insecure_channel(app.check_address) as channel:
+        house = House(root, app, channel)
+        assert house.ask(other["grant"]) == "signal_unavailable", "nobody knows what it has done"
+        assert house.ask(house.begin()["grant"]) == "allowed"
+
+
+def test_an_orchestrator_approves_and_ends_workflows_by_its_signal(root: Path) -> None:
+    with_signals(root, "true")
+    with running(root) as app, grpc.insecure_channel(app.check_address) as channel:
+        house = House(root, app, channel)
+
+        def say(value: str) -> None:
+            with house.as_client(ORCHESTRATOR) as admin:
+                entry = {"name": "workflow_state", "subject": "nightly", "value": value}
+                answer = admin.publish([{**entry, "observed_at": asking.rfc3339_now()}])
+            assert answer["accepted"] == 1, answer
+
+        assert refused(lambda: house.begin(workflow="nightly")) == "workflow_not_approved"
+        say("approved")
+        task = house.begin(workflow="nightly")
+        assert house.ask(task["grant"]) == "allowed"
+        say("ended")
+        assert house.ask(task["grant"]) == "grant_revoked"
+        say("approved")
+        assert house.ask(task["grant"]) == "grant_revoked", "approving again begins a new life"
+        assert house.ask(house.begin(workflow="nightly")["grant"]) == "allowed"
