@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
-import httpx
 import pytest
 from fastapi.testclient import TestClient
 
@@ -64,13 +64,13 @@ def test_a_misspelt_parameter_is_refused(http: TestClient) -> None:
     problem(http.get("/v1/tasks", params={"limit": 0}), AdminReason.MALFORMED)
 
 
-def refuse(http: TestClient, services: FakeServices, code: str, **more: str) -> httpx.Response:
+def refuse(http: TestClient, services: FakeServices, code: str, **more: str) -> Any:
     services.fault = CallRefusedError(code, "it is so", more)
     return http.post("/v1/tasks", content=BODY)
 
 
 def test_what_the_core_refuses_is_a_problem_document(http: TestClient, services: FakeServices) -> None:
-    def ask(code: str) -> httpx.Response:
+    def ask(code: str) -> Any:
         return refuse(http, services, code)
 
     problem(ask("task_unknown"), AdminReason.TASK_UNKNOWN)
