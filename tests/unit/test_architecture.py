@@ -121,7 +121,7 @@ LAYERS: tuple[set[str], ...] = (
         "answering",
     },
     {"values", "jose"},
-    {"identity_settings"},
+    {"identity_settings", "task_settings"},
     {"settings", "identity_checks", "bundles"},
     {"door_checks"},
     {"cross_checks"},
@@ -131,7 +131,7 @@ LAYERS: tuple[set[str], ...] = (
     {"signals", "intake", "tokens", "in_force", "clients", "door_tls", "refusals"},
     {"publish_door", "publishers", "reloads", "revocations", "identity", "tasks", "approvals", "overrides"}
     | {"admin_answers", "envoy_routes", "sweeping"},
-    {"admin_tasks", "admin_approvals"},
+    {"admin_tasks", "admin_approvals", "desks"},
     {
         *("server", "admin", "offline", "starter", "admin_client", "terminal", "reports"),
         "envoy_config",
@@ -195,7 +195,7 @@ IMPORTS: Edges = {
     "foreground": {"errors"},
     "slips": set(),
     "identity_settings": {"values"},
-    "settings": {"identity_settings", "values"},
+    "settings": {"identity_settings", "task_settings", "values"},
     "identity_checks": {"slips", "values"},
     "door_checks": {"settings", "slips", "values"},
     "cross_checks": {"door_checks", "identity_checks", "settings", "slips", "values"},
