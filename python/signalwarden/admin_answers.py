@@ -10,7 +10,7 @@ from typing import Any, Final, cast
 import orjson
 from fastapi import Request, Response
 
-from signalwarden.errors import BadInputError, CallRefusedError, StateError
+from signalwarden.errors import BadInputError, CallRefusedError, KeysError, RateLimitedError, StateError
 from signalwarden.services import Client
 
 __all__ = [
@@ -111,16 +111,7 @@ class AdminReason(Enum):
 CODES: Final = {reason.code: reason for reason in AdminReason}
 
 # Named already, given once their features are built.
-RESERVED: Final = frozenset(
-    {
-        AdminReason.TASK_UNKNOWN,
-        AdminReason.TASK_ENDED,
-        AdminReason.WORKFLOW_NOT_APPROVED,
-        AdminReason.NOT_YOURS,
-        AdminReason.DELEGATION_WIDENS,
-        AdminReason.TOO_MANY_TASKS,
-    }
-)
+RESERVED: Final[frozenset[AdminReason]] = frozenset()
 
 
 class Refused(Exception):
@@ -158,7 +149,10 @@ def refusing() -> Iterator[None]:
         raise Refused(reason, error.detail, headers=wait, **more) from error
     except BadInputError as error:
         raise Refused(AdminReason.MALFORMED, str(error)) from error
-    except StateError as error:
+    except RateLimitedError as error:
+        wait = {"retry-after": str(error.retry_after_s)}
+        raise Refused(AdminReason.RATE_LIMITED, str(error), headers=wait) from error
+    except (KeysError, StateError) as error:
         raise Refused(AdminReason.NOT_KEPT, str(error), headers={"retry-after": "1"}) from error
 
 

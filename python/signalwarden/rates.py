@@ -23,9 +23,16 @@ MAX_BUCKETS: Final = 10_000
 
 
 class Rates:
-    """Token buckets, in values. Thread-safe."""
+    """Token buckets, in values or whatever `deed` says. Thread-safe."""
 
-    def __init__(self, a_second: int, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self,
+        a_second: int,
+        clock: Callable[[], float] = time.monotonic,
+        *,
+        deed: tuple[str, str] = ("publishes", "values"),
+    ) -> None:
+        self._deed = deed
         self._a_second = a_second
         self._burst = max(a_second, MIN_BURST)
         self._clock = clock
@@ -41,9 +48,10 @@ class Rates:
             if missing <= 0:
                 self._put(publisher, left - values, now)
                 return
+        verb, things = self._deed
         wait_s = max(1, math.ceil(missing / self._a_second))
         raise RateLimitedError(
-            f"`{publisher}` publishes more than {self._a_second} values a second: try again in {wait_s} s",
+            f"`{publisher}` {verb} more than {self._a_second} {things} a second: try again in {wait_s} s",
             wait_s,
         )
 

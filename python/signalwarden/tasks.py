@@ -70,14 +70,14 @@ class Tasks:
         self._refusals = refusals
         self._signer = signer
         self._clock = clock
-        self._rates = Rates(TASKS_A_SECOND)
+        self._rates = Rates(TASKS_A_SECOND, deed=("begins", "tasks"))
 
     # ------------------------------------------------------------ begin and end
 
     def begin(self, client: str, body: bytes, *, certificate: str | None, parent: str | None = None) -> bytes:
         """Body of POST /v1/tasks, or of …/{parent}/delegate, in; JSON `{"task_id", "grant", "expires_at"}` out, after
         the durable write. `certificate`: hex SHA-256 of the client's own. Raises BadInputError, RateLimitedError,
-        CallRefusedError, StateError."""
+        CallRefusedError, KeysError, StateError."""
         asked = _asked(body)
         self._rates.take(client, 1)
         if parent is not None:

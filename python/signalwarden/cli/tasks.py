@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.table import Table
+from rich.text import Text
 from rich.tree import Tree
 
 from signalwarden.cli.options import HERE, SERVER, ConfigOption, JsonOption, TokenOption, admin_of
@@ -206,7 +207,8 @@ def _trees(tasks: Sequence[dict[str, Any]]) -> list[Tree]:
         touched = ", ".join(task["touched"]["systems"]) or "nothing"
         told = f"{task['type']} {task['task_id']} [{task['state']}] {task['principal']}, touched {touched}"
         parent = nodes.get(task["parent"] or "")
-        text = clean(told).replace("[", r"\[")
+        # As a text of its own: no words of others are ever read as markup.
+        text = Text(clean(told))
         node = Tree(text) if parent is None else parent.add(text)
         nodes[task["task_id"]] = node
         if parent is None:

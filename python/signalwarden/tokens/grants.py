@@ -7,6 +7,7 @@ and auditors, who verify with the published keys (RFC 7515, RFC 7517, RFC 7518 s
 from __future__ import annotations
 
 import hashlib
+import logging
 import os
 import stat
 import threading
@@ -28,6 +29,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 __all__ = ["Signer"]
+
+_log = logging.getLogger("signalwarden")
 
 DAY_US: Final = 86_400_000_000
 ROTATE_US: Final = 7 * DAY_US
@@ -93,7 +96,7 @@ class Signer:
         a header, and KeysError if there is no key to sign with."""
         with self._mutex:
             key = self._current()
-        content = {"iss": self._issuer, "aud": self._issuer, **orjson.loads(claims)}
+        content = {**orjson.loads(claims), "iss": self._issuer, "aud": self._issuer}
         header = {"alg": "ES256", "typ": TYPE, "kid": key.kid}
         signed = f"{_base64url(orjson.dumps(header))}.{_base64url(orjson.dumps(content))}".encode()
         r, s = decode_dss_signature(key.private.sign(signed, ec.ECDSA(hashes.SHA256())))
@@ -116,7 +119,13 @@ class Signer:
         """The key that signs now; makes one if the newest is too old, and lets go of the oldest."""
         now = self._clock()
         if not self._keys or now - self._keys[0].made_us >= ROTATE_US:
-            self._keys.insert(0, self._make(now))
+            try:
+                self._keys.insert(0, self._make(now))
+            except KeysError as error:
+                # A full disk ends no grants: the old key is as good, and stays published as long as it is the newest.
+                if not self._keys:
+                    raise
+                _log.warning("the key of grants is older than a week, and no new one can be made: %s", error)
         while len(self._keys) > 1 and now - self._keys[-1].made_us >= PUBLISHED_US:
             (self._directory / f"{self._keys.pop().made_us}{SUFFIX}").unlink(missing_ok=True)
         return self._keys[0]
