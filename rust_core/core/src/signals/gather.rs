@@ -2,6 +2,7 @@
 
 use super::derived::Derived;
 use super::merge;
+use super::overriding;
 use super::sources::Circumstances;
 use super::store::{Cells, Reading, Store};
 use crate::model::fact::{Member, Stand};
@@ -88,6 +89,7 @@ pub fn gather<C: Borrow<Cells>>(
             }
         });
     }
+    overriding::stand_in(&vouched, cells, &mut facts, now);
     keep_company(cells, &mut facts);
     facts
 }
