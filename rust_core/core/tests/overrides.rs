@@ -53,8 +53,7 @@ fn engine() -> Engine {
 fn judged(engine: &Engine, name: &str, subject: &str, value: &str, by: [&str; 2], ttl: i64) -> Result<Change, String> {
     let [first, second] = by.map(|text| SpiffeId::parse(text).unwrap());
     let ttl = Span::from_micros(ttl * 1_000_000);
-    let asked =
-        Overriding { name, subject, value: value.as_bytes(), reason: "INC-7", by: [&first, &second], ttl };
+    let asked = Overriding { name, subject, value: value.as_bytes(), reason: "INC-7", by: [&first, &second], ttl };
     engine.override_signal(&asked, at(0)).map_err(|error| error.to_string())
 }
 
@@ -97,7 +96,10 @@ fn two_peoples_word_stands_in_until_the_very_moment_of_its_end_and_the_record_sh
     assert_eq!(reason, "allowed");
     let expected = json!({"by": BY, "reason": "INC-7", "was": "missing", "expires_at": at(60).to_rfc3339()});
     assert_eq!(fact["override"], expected);
-    assert_eq!((&fact["state"], &fact["assurance"], &fact["source"]), (&json!("fresh"), &json!("sourced"), &json!("override")));
+    assert_eq!(
+        (&fact["state"], &fact["assurance"], &fact["source"]),
+        (&json!("fresh"), &json!("sourced"), &json!("override"))
+    );
     let (reason, fact) = decide(&engine, 60);
     assert_eq!((&*reason, &fact["override"]), ("signal_unavailable", &Json::Null));
     // A clock that is set back revives nothing.

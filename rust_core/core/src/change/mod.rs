@@ -13,7 +13,8 @@ pub use tasks::{StandingLost, TaskEnded, TreeTouched, WorkflowMoved};
 use crate::error::Error;
 use crate::model::names::{EVERYONE, SubjectKind};
 use crate::model::{
-    Answer, FeedName, Origin, Overridden, Proof, Question, Revoked, SignalName, SignalType, Subject, Task, Timestamp, Value,
+    Answer, FeedName, Origin, Overridden, Proof, Question, Revoked, SignalName, SignalType, Subject, Task, Timestamp,
+    Value,
 };
 use serde::{Deserialize, Serialize};
 use serde_json::Value as Json;

@@ -92,9 +92,9 @@ impl Overriding<'_> {
         let ttl = self.ttl.as_micros();
         if !(limits::MIN_TTL_MICROS..=settings.max_ttl_us).contains(&ttl) {
             return Err(bad(format!(
-                "`ttl`: expected 1 to {} seconds (`overrides: {{max_ttl}}`), found {}",
+                "`ttl`: expected 1 to {} seconds (`overrides: {{max_ttl}}`), found {} ms",
                 settings.max_ttl_us / 1_000_000,
-                Json::from(self.ttl.as_millis() as f64 / 1_000.0)
+                self.ttl.as_millis()
             )));
         }
         let others = |word: &&Arc<Overridden>| (&word.name, &word.subject) != (&contract.name, &subject);
