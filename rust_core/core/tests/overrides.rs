@@ -26,10 +26,12 @@ default: deny
 "#;
 const SIGNALS: &str = r#"
 signals:
+  alarm: {type: bool, subject: principal, max_age: 5m, sources: [{kind: push, publisher: "spiffe://t/mdm", assurance: authoritative}], influence: restrict, REST}
   asked: {type: string, subject: request, sources: [{kind: header, header: x-asked, assurance: self_asserted}], influence: restrict, REST}
   own: {type: string, subject: principal, max_age: 5m, sources: [{kind: push, publisher: "spiffe://t/agent", assurance: self_asserted}], influence: restrict, REST}
   place: {type: string, subject: request, sources: [{kind: peer, zones: {office: [10.0.0.0/8]}, assurance: sourced}], influence: grant, REST}
   posture: {type: "enum[good, bad]", subject: principal, max_age: 5m, sources: [{kind: push, publisher: "spiffe://t/mdm", assurance: authoritative}], influence: grant, REST}
+  quality: {type: "enum[good, bad]", subject: resource, max_age: 5m, sources: [{kind: push, publisher: "spiffe://t/mdm", assurance: authoritative}], influence: grant, REST}
   secret_word: {type: string, subject: principal, max_age: 5m, sources: [{kind: push, publisher: "spiffe://t/mdm", assurance: authoritative}], influence: grant, sensitivity: secret, REST}
 "#;
 const REST: &str = "description: d, owner: o@x, purpose: p, used_by: [act], review_by: 2099-01-01";
@@ -43,9 +45,13 @@ fn at(seconds: i64) -> Timestamp {
 }
 
 fn engine() -> Engine {
+    engine_of(POLICIES)
+}
+
+fn engine_of(policies: &str) -> Engine {
     let signals = SIGNALS.replace("REST", REST);
     let schema = "entity Workload; entity A;";
-    let texts = Texts { routes: ROUTES, signals: &signals, schema, policies: POLICIES };
+    let texts = Texts { routes: ROUTES, signals: &signals, schema, policies };
     let snapshot = stage::load(&texts, "t", at(0)).unwrap_or_else(|error| panic!("{error}"));
     stage::engine(Arc::new(snapshot), 64, InfluenceMode::None)
 }
@@ -73,6 +79,12 @@ fn publish(engine: &Engine, value: &str, observed: i64, now: i64) {
 
 /// Reason, and what the record says of posture.
 fn decide(engine: &Engine, now: i64) -> (String, Json) {
+    let record = record(engine, now);
+    let posture = record["signals"].as_array().unwrap().iter().find(|fact| fact["name"] == "posture");
+    (record["reason"].as_str().unwrap().to_owned(), posture.unwrap().clone())
+}
+
+fn record(engine: &Engine, now: i64) -> Json {
     let request = Request {
         method: "GET".into(),
         path: "/".into(),
@@ -82,9 +94,7 @@ fn decide(engine: &Engine, now: i64) -> (String, Json) {
     };
     let bytes = wire::encode_request(&request);
     engine.check(&bytes, &Validated::default(), at(now), [0; 10], &|| 0).answer().unwrap();
-    let record: Json = serde_json::from_slice(&engine.drain(64).0).unwrap();
-    let posture = record["signals"].as_array().unwrap().iter().find(|fact| fact["name"] == "posture");
-    (record["reason"].as_str().unwrap().to_owned(), posture.unwrap().clone())
+    serde_json::from_slice(&engine.drain(64).0).unwrap()
 }
 
 #[test]
@@ -122,12 +132,41 @@ fn a_fresh_value_always_wins_and_every_other_state_is_stood_in_for() {
 }
 
 #[test]
-fn a_word_about_one_goes_before_one_about_everyone() {
+fn an_override_by_whoever_is_decided_upon_widens_nothing() {
+    let policies = r#"permit(principal, action, resource) when { context.signals has quality && context.signals.quality == "good" };"#;
+    for (by, reason, assurance) in
+        [(BY, "allowed", "sourced"), ([AGENT, BY[1]], "signal_widening_refused", "self_asserted")]
+    {
+        let engine = engine_of(policies);
+        let change = judged(&engine, "quality", "A::\"1\"", r#""good""#, by, 60).unwrap();
+        engine.apply(&[change.to_payload()], at(0)).unwrap();
+        let record = record(&engine, 1);
+        assert_eq!((&record["reason"], &record["signals"][0]["assurance"]), (&json!(reason), &json!(assurance)));
+    }
+}
+
+#[test]
+fn a_signal_that_may_only_restrict_is_overridden_as_its_own_source_would_speak() {
+    let policies = "permit(principal, action, resource);
+        forbid(principal, action, resource) when { context.signals has alarm && context.signals.alarm };";
+    let engine = engine_of(policies);
+    assert_eq!(record(&engine, 0)["reason"], "signal_unavailable");
+    for (value, reason) in [("false", "allowed"), ("true", "policy_denied")] {
+        let change = judged(&engine, "alarm", AGENT, value, BY, 60).unwrap();
+        engine.apply(&[change.to_payload()], at(0)).unwrap();
+        assert_eq!(record(&engine, 1)["reason"], reason);
+    }
+    assert_eq!(record(&engine, 60)["reason"], "signal_unavailable");
+}
+
+#[test]
+fn counts_of_states_show_the_feed_as_it_is() {
     let engine = engine();
-    overridden(&engine, "*", r#""good""#);
-    assert_eq!(decide(&engine, 1).0, "allowed");
-    overridden(&engine, AGENT, r#""bad""#);
-    assert_eq!(decide(&engine, 2).0, "no_policy_permits");
+    overridden(&engine, AGENT, r#""good""#);
+    decide(&engine, 1);
+    let stats = engine.signal_stats(at(1), false);
+    let posture = stats["signals"].as_array().unwrap().iter().find(|signal| signal["name"] == "posture").unwrap();
+    assert_eq!((&posture["states"]["fresh"], &posture["states"]["missing"]), (&json!(0), &json!(1)));
 }
 
 #[test]
@@ -154,6 +193,7 @@ fn what_can_not_be_overridden_is_refused_in_one_sentence() {
         ("postur", AGENT, r#""good""#, BY, 60, "did you mean `posture`"),
         ("posture", AGENT, r#""worse""#, BY, 60, "`value`"),
         ("posture", AGENT, "{", BY, 60, "`value`"),
+        ("posture", "*", r#""good""#, BY, 60, "`subject`"),
         ("posture", "agent", r#""good""#, BY, 60, "`subject`"),
         ("posture", AGENT, r#""good""#, [ann, ann], 60, "two distinct"),
         ("posture", ann, r#""good""#, BY, 60, "two others"),
@@ -188,11 +228,10 @@ proptest! {
     fn an_override_changes_nothing_while_the_signal_is_fresh_nor_after_its_own_end(
         said in proptest::option::of((prop_oneof![Just("good"), Just("bad")], 0_i64..400)),
         word in prop_oneof![Just(r#""good""#), Just(r#""bad""#)],
-        everyone: bool,
         now in 0_i64..900,
     ) {
         let (plain, with) = (engine(), engine());
-        overridden(&with, if everyone { "*" } else { AGENT }, word);
+        overridden(&with, AGENT, word);
         if let Some((value, observed)) = said {
             publish(&plain, value, observed, observed);
             publish(&with, value, observed, observed);

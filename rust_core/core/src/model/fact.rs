@@ -204,6 +204,11 @@ impl Fact {
         self.value.as_ref().filter(|_| self.state == State::Fresh)
     }
 
+    /// The state, whatever people said in its place.
+    pub fn true_state(&self) -> State {
+        self.overridden.as_ref().map_or(self.state, |stand_in| stand_in.was)
+    }
+
     /// Whether a self-asserted value contributed in this decision (I3).
     pub fn is_self_asserted(&self) -> bool {
         self.self_published || self.assurance == Assurance::SelfAsserted

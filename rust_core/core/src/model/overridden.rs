@@ -1,7 +1,7 @@
 //! Break-glass: two people's word in place of one signal of one subject that is not available.
 
 use super::{
-    fact::State,
+    fact::{Assurance, State},
     names::{SignalName, Subject},
     time::Timestamp,
     value::Value,
@@ -13,7 +13,7 @@ use std::sync::Arc;
 pub struct Overridden {
     /// The signal.
     pub name: SignalName,
-    /// Of whom; or of everyone of its kind.
+    /// Of whom.
     pub subject: Subject,
     /// What it is taken to say.
     pub value: Value,
@@ -46,4 +46,6 @@ pub struct StandIn {
     pub word: Arc<Overridden>,
     /// How the signal really was.
     pub was: State,
+    /// The assurance of the sources in whose place it stands.
+    pub assurance: Assurance,
 }

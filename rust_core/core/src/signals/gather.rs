@@ -89,12 +89,12 @@ pub fn gather<C: Borrow<Cells>>(
             }
         });
     }
-    overriding::stand_in(&vouched, cells, &mut facts, now);
+    overriding::stand_in(&reading, cells, &mut facts);
     keep_company(cells, &mut facts);
     facts
 }
 
-/// What is known of one stored signal and subject, whoever asks.
+/// What is known of one stored signal and subject, whoever asks. Without overrides: those stand in a decision alone.
 pub fn read_of(store: &Store, cells: &Cells, subject: &Subject, now: Timestamp) -> Fact {
     let vouched = store.vouching().load();
     let reading = Reading { store, vouched: &vouched, principal: None, chain: &[], circumstances: None, now };

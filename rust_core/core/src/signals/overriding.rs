@@ -4,13 +4,12 @@
 use super::contract::{Contract, LogSensitivity};
 use super::judge::shortened;
 use super::register::Register;
-use super::store::{Cells, Store};
-use super::streams::Vouched;
+use super::store::{Cells, Reading, Store};
 use crate::change::Change;
 use crate::error::Error;
 use crate::findings::did_you_mean;
 use crate::limits;
-use crate::model::names::{EVERYONE, SubjectKind};
+use crate::model::names::SubjectKind;
 use crate::model::overridden::StandIn;
 use crate::model::{Assurance, Fact, Overridden, Span, SpiffeId, State, Subject, Timestamp};
 use serde::Deserialize;
@@ -36,7 +35,7 @@ impl Default for OverrideSettings {
 pub struct Overriding<'a> {
     /// Name of the signal.
     pub name: &'a str,
-    /// Whom it is about, or `*`.
+    /// Whom it is about: one subject.
     pub subject: &'a str,
     /// JSON of what it is taken to say.
     pub value: &'a [u8],
@@ -100,7 +99,7 @@ impl Overriding<'_> {
         let others = |word: &&Arc<Overridden>| (&word.name, &word.subject) != (&contract.name, &subject);
         if store.vouching().load().overrides(now).filter(others).count() >= limits::MAX_OVERRIDES {
             return Err(bad(format!(
-                "{} overrides are in force: no more are held, one about `{EVERYONE}` takes the place of many",
+                "{} overrides are in force: no more are held",
                 limits::MAX_OVERRIDES
             )));
         }
@@ -116,10 +115,9 @@ impl Overriding<'_> {
     }
 
     fn subject(&self, contract: &Contract) -> Result<Subject, Error> {
-        let everyone = if self.subject == EVERYONE { Subject::everyone(contract.subject) } else { None };
-        everyone.or_else(|| Subject::parse(contract.subject, self.subject)).ok_or_else(|| {
+        Subject::parse(contract.subject, self.subject).ok_or_else(|| {
             let kind = contract.subject.as_str();
-            bad(format!("`subject`: expected a subject of kind `{kind}`, or `*`, found `{}`", shortened(self.subject)))
+            bad(format!("`subject`: expected a subject of kind `{kind}`, found `{}`", shortened(self.subject)))
         })
     }
 
@@ -140,7 +138,8 @@ fn bad(sentence: String) -> Error {
 /// Puts two people's word in the place of what is not available.
 // INVARIANT I2: the one exception that is made while the core runs. It takes two, it ends by itself, the record shows
 // it, and a fresh value always wins. Self-asserted signals have none: their absence is the caller's choice.
-pub(super) fn stand_in<C: Borrow<Cells>>(vouched: &Vouched, cells: &[C], facts: &mut [Fact], now: Timestamp) {
+pub(super) fn stand_in<C: Borrow<Cells>>(reading: &Reading<'_>, cells: &[C], facts: &mut [Fact]) {
+    let Reading { vouched, now, .. } = *reading;
     if !vouched.has_overrides() {
         return;
     }
@@ -154,12 +153,19 @@ pub(super) fn stand_in<C: Borrow<Cells>>(vouched: &Vouched, cells: &[C], facts: 
         let word = vouched.overridden(&contract.name, subject, now);
         // A contract may have changed its type since.
         let Some(word) = word.filter(|word| contract.kind.admits(&word.value)) else { continue };
+        // INVARIANT I3: an author that is decided upon, or part of the chain, speaks for itself. Its word withdrawn, the
+        // signal is as it was.
+        let mut us = reading.principal.iter().copied().chain(reading.chain);
+        let self_published = us.any(|of_us| word.by.iter().any(|by| **by == *of_us.as_str()));
+        let (was, assurance) = (fact.state, fact.assurance);
         *fact = Fact {
             state: State::Fresh,
             value: Some(word.value.clone()),
             observed_at: Some(word.at),
             source: Some("override".into()),
-            overridden: Some(StandIn { word: Arc::clone(word), was: fact.state }),
+            self_published,
+            without_own: self_published.then(|| Box::new((was, None))),
+            overridden: Some(StandIn { word: Arc::clone(word), was, assurance }),
             ..Fact::missing(fact.subject.take(), Assurance::Sourced)
         };
     }

@@ -1,5 +1,6 @@
 //! What vouches for stored values beside their own age: which streams of events are live and in sync, which origins
-//! are switched off, what is known of every subject at once, and what two people say in place of a signal. Rarely changed, read without a lock.
+//! are switched off, what is known of every subject at once, and what two people
+//! say in place of a signal. Rarely changed, read without a lock.
 
 use super::store::Known;
 use crate::change::{Published, PublisherSwitched, StreamEvent, StreamMoved};
@@ -161,10 +162,9 @@ impl Vouched {
         self.overrides.values().filter(move |word| word.is_live(now))
     }
 
-    /// The word that stands in for a signal of a subject; the one about this subject goes before one about everyone.
+    /// The word that stands in for a signal of a subject.
     pub(super) fn overridden(&self, name: &SignalName, subject: &Subject, now: Timestamp) -> Option<&Arc<Overridden>> {
-        let find = |subject: Subject| self.overrides.get(&(name.clone(), subject)).filter(|word| word.is_live(now));
-        find(subject.clone()).or_else(|| find(Subject::everyone(subject.kind)?))
+        self.overrides.get(&(name.clone(), subject.clone())).filter(|word| word.is_live(now))
     }
 
     /// What an origin said of every subject of a kind.
