@@ -278,6 +278,22 @@ class Engine:
         BadInputError and CallRefusedError."""
     def waive_approval(self, approval_id: str, *, now_us: int) -> list[StoredChange]:
         """The changes by which a rule (`approval.waive`) answers a question; none if no rule does."""
+    def override(
+        self,
+        name: str,
+        *,
+        subject: str,
+        value: bytes,
+        reason: str,
+        by: tuple[str, str],
+        ttl_us: int,
+        now_us: int,
+    ) -> StoredChange:
+        """The change by which two clients' word stands in for a signal of a subject while it is not available; `value` is
+        JSON. Raises BadInputError, which never repeats the value."""
+    def overrides(self, now_us: int) -> bytes:
+        """JSON {"overrides": [{"name", "subject", "value", "reason", "by", "at", "expires_at"}]} of those in force; the
+        value of a secret signal is null."""
     def expired(self, *, limit: int, now_us: int) -> list[str]:
         """Keys of kept changes that count no more: to be forgotten where they are kept, then here by `forget`."""
     def forget(self, keys: Sequence[str]) -> None:

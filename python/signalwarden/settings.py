@@ -216,6 +216,7 @@ class Settings(Strict):
             "identity": self.identity.for_core(bundled=self.bundled()),
             "tasks": self.tasks.for_core(),
             "approvals": self.approvals.for_core(),
+            "overrides": self.overrides.for_core(),
         }
         return json.dumps(core, separators=(",", ":"), sort_keys=True).encode()
 

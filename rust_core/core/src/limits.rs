@@ -135,3 +135,10 @@ pub const MIN_TTL_MICROS: i64 = 1_000_000;
 pub const MAX_APPROVALS: usize = 50_000;
 /// Longest comment on an answer: a sentence and the number of an incident.
 pub const MAX_COMMENT_BYTES: usize = 2_048;
+/// How long an override may last unless the settings say otherwise: a feed that is dead for longer is an incident with
+/// people at work on it, who can say it again.
+pub const DEFAULT_OVERRIDE_MICROS: i64 = 3_600_000_000;
+/// Longest reason of an override: a sentence and the number of an incident. It is in every record that it touches.
+pub const MAX_OVERRIDE_REASON_LETTERS: usize = 512;
+/// Most overrides in force at once: each takes two people, and all are copied when one is added.
+pub const MAX_OVERRIDES: usize = 1_000;

@@ -16,7 +16,7 @@ use crate::{
     },
     principals::{self, Principals},
     route::{ActionDecl, Routes},
-    signals::{Cells, Contract, Flow, Register, Store, derived::Derived, feeds::Feed},
+    signals::{Cells, Contract, Flow, Register, Store, derived::Derived, feeds::Feed, overriding::OverrideSettings},
     tasks::TaskSettings,
 };
 use serde::Deserialize;
@@ -49,6 +49,9 @@ pub struct CoreSettings {
     /// How long questions are open, and how many must say yes.
     #[serde(default)]
     pub approvals: ApprovalSettings,
+    /// How long an override may last.
+    #[serde(default)]
+    pub overrides: OverrideSettings,
 }
 
 impl CoreSettings {
@@ -83,6 +86,8 @@ pub struct Snapshot {
     pub tasks: TaskSettings,
     /// What the settings say of approvals.
     pub approvals: ApprovalSettings,
+    /// What the settings say of overrides.
+    pub overrides: OverrideSettings,
     /// Signals that are read for the record alone: those that an action only observes, and those of observing policies.
     pub observed: HashMap<ActionId, Vec<SignalIndex>>,
     /// What was said at load and did not stop it.
@@ -182,6 +187,7 @@ impl Snapshot {
                 principals: Principals::new(settings.require_record),
                 tasks: settings.tasks.clone(),
                 approvals: settings.approvals.clone(),
+                overrides: settings.overrides.clone(),
                 warnings: findings,
                 files: files.iter().map(|(name, content)| (name.clone(), hex(&Sha256::digest(content)))).collect(),
             }),
@@ -392,7 +398,7 @@ fn revision(files: &[(String, Vec<u8>)], settings: &CoreSettings) -> Arc<str> {
     part(settings.trust_domain.as_bytes());
     part(settings.federates_with.join("\n").as_bytes());
     part(format!("{:?} {:?}", settings.require_record, settings.identity).as_bytes());
-    part(format!("{:?} {:?}", settings.tasks, settings.approvals).as_bytes());
+    part(format!("{:?} {:?} {:?}", settings.tasks, settings.approvals, settings.overrides).as_bytes());
     let mut sorted: Vec<&(String, Vec<u8>)> = files.iter().collect();
     sorted.sort_unstable();
     for (name, content) in sorted {

@@ -136,7 +136,7 @@ impl OfSignal {
     fn saw(&mut self, contract: &Contract, fact: &Fact, at: Timestamp) {
         let count = |states: &mut [u64; STATES.len()]| {
             for (state, count) in STATES.iter().zip(states) {
-                *count += u64::from(*state == fact.state);
+                *count += u64::from(*state == fact.true_state());
             }
         };
         count(&mut self.states);
@@ -151,7 +151,7 @@ impl OfSignal {
             self.recent.push((minute, states));
         }
         // What has no `max_age` is as old as the decision.
-        let stored = contract.max_age.is_some() && fact.state != State::Future;
+        let stored = contract.max_age.is_some() && fact.state != State::Future && fact.overridden.is_none();
         let Some(age) = fact.observed_at.filter(|_| stored).map(|observed_at| at.since(observed_at).as_micros()) else {
             return;
         };

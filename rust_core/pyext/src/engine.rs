@@ -19,9 +19,10 @@ use signalwarden_core::{
     error::Error,
     identity::Validated,
     limits::MAX_LIVE_SIGNALS,
-    model::{Fingerprint, Origin, SpiffeId, Timestamp},
+    model::{Fingerprint, Origin, Span, SpiffeId, Timestamp},
     reason::Reason,
     record::{InfluenceMode, Rendering, id::RANDOM_BYTES},
+    signals::overriding::Overriding,
     tasks::Wanted,
 };
 use std::{
@@ -401,6 +402,33 @@ impl Engine {
         });
         let changes = waived.map_err(|error| errors::to_python(py, error))?;
         Ok(changes.iter().map(StoredChange::from).collect())
+    }
+
+    #[pyo3(name = "override", signature = (name, *, subject, value, reason, by, ttl_us, now_us))]
+    #[expect(clippy::too_many_arguments, reason = "each is a part of what two people say, by keyword")]
+    fn override_signal(
+        &self,
+        py: Python<'_>,
+        name: &str,
+        subject: &str,
+        value: PyBackedBytes,
+        reason: &str,
+        by: (String, String),
+        ttl_us: i64,
+        now_us: i64,
+    ) -> PyResult<StoredChange> {
+        let change = py.detach(|| {
+            let (first, second) = (client_id(&by.0)?, client_id(&by.1)?);
+            let ttl = Span::from_micros(ttl_us);
+            let asked = Overriding { name, subject, value: &value, reason, by: [&first, &second], ttl };
+            self.core.override_signal(&asked, Timestamp::from_micros(now_us))
+        });
+        change.map(|change| StoredChange::from(&change)).map_err(|error| errors::to_python(py, error))
+    }
+
+    fn overrides<'py>(&self, py: Python<'py>, now_us: i64) -> Bound<'py, PyBytes> {
+        let listed = py.detach(|| self.core.overrides(Timestamp::from_micros(now_us)).to_string());
+        PyBytes::new(py, listed.as_bytes())
     }
 
     #[pyo3(signature = (*, limit, now_us))]

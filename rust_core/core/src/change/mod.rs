@@ -3,6 +3,7 @@
 
 mod approvals;
 mod identity;
+mod overrides;
 mod tasks;
 
 pub use approvals::ApprovalUsed;
@@ -12,7 +13,8 @@ pub use tasks::{StandingLost, TaskEnded, TreeTouched, WorkflowMoved};
 use crate::error::Error;
 use crate::model::names::{EVERYONE, SubjectKind};
 use crate::model::{
-    Answer, FeedName, Origin, Proof, Question, Revoked, SignalName, SignalType, Subject, Task, Timestamp, Value,
+    Answer, FeedName, Origin, Overridden, Proof, Question, Revoked, SignalName, SignalType, Subject, Task, Timestamp,
+    Value,
 };
 use serde::{Deserialize, Serialize};
 use serde_json::Value as Json;
@@ -51,6 +53,8 @@ pub enum Change {
     ApprovalAnswered(Answer),
     /// A yes was used for its call, or given back unused.
     ApprovalUsed(ApprovalUsed),
+    /// Two people's word in place of a signal.
+    SignalOverridden(Box<Overridden>),
     /// Time was seen to be at least this: ages and expiries never run backwards, restarts included.
     TimeMark {
         /// The high-water mark.
@@ -163,6 +167,7 @@ impl Change {
             Self::ApprovalAsked(question) => format!("approval {}", question.id),
             Self::ApprovalAnswered(answer) => format!("approval_answer {} {}", answer.id, answer.by),
             Self::ApprovalUsed(used) => format!("approval_used {}", used.id),
+            Self::SignalOverridden(word) => word.key(),
             Self::TimeMark { .. } => "time".to_owned(),
         }
     }
@@ -184,6 +189,7 @@ impl Change {
             | Self::ApprovalAsked(_)
             | Self::ApprovalAnswered(_)
             | Self::ApprovalUsed(_)
+            | Self::SignalOverridden(_)
             | Self::TimeMark { .. } => true,
         }
     }
@@ -224,6 +230,7 @@ impl Change {
             Self::ApprovalAsked(question) => serde_json::to_vec(&approvals::WrittenQuestion::from(&**question)),
             Self::ApprovalAnswered(answer) => serde_json::to_vec(&approvals::WrittenAnswer::from(answer)),
             Self::ApprovalUsed(used) => serde_json::to_vec(&approvals::WrittenUse::from(used)),
+            Self::SignalOverridden(word) => serde_json::to_vec(&overrides::WrittenOverride::from(&**word)),
             Self::TimeMark { at } => {
                 serde_json::to_vec(&WrittenTimeMark { v: VERSION, change: Kind::TimeMark, at_us: at.as_micros() })
             }
@@ -260,6 +267,7 @@ impl Change {
             "approval_asked" => read::<approvals::WrittenQuestion>(payload, &head.change)?.into_change(),
             "approval_answered" => read::<approvals::WrittenAnswer>(payload, &head.change)?.into_change(),
             "approval_used" => read::<approvals::WrittenUse>(payload, &head.change)?.into_change(),
+            "signal_overridden" => read::<overrides::WrittenOverride>(payload, &head.change)?.into_change(),
             "time_mark" => {
                 let written: WrittenTimeMark = read(payload, &head.change)?;
                 Ok(Self::TimeMark { at: Timestamp::from_micros(written.at_us) })
@@ -304,6 +312,7 @@ enum Kind {
     ApprovalAsked,
     ApprovalAnswered,
     ApprovalUsed,
+    SignalOverridden,
     TimeMark,
 }
 
@@ -378,6 +387,14 @@ fn bad(part: &str, text: &str) -> Error {
     Error::BadInput(format!("a kept change has a {part} that can't be read: `{text}`"))
 }
 
+/// The subject of a kept change; `*`: everyone of its kind.
+fn whose(kind: &str, subject: &str) -> Result<Subject, Error> {
+    let found = SubjectKind::ALL.iter().find(|(word, _)| *word == kind).map(|(_, kind)| *kind);
+    let kind = found.ok_or_else(|| bad("subject kind", kind))?;
+    let everyone = if subject == EVERYONE { Subject::everyone(kind) } else { None };
+    everyone.or_else(|| Subject::parse(kind, subject)).ok_or_else(|| bad("subject", subject))
+}
+
 impl WrittenSwitch {
     fn into_change(self) -> Result<Change, Error> {
         let signal = self.signal.map(|name| SignalName::parse(&name).ok_or_else(|| bad("signal name", &name)));
@@ -404,15 +421,8 @@ impl WrittenMove {
 impl WrittenPublication {
     fn into_change(self) -> Result<Change, Error> {
         let name = SignalName::parse(&self.name).ok_or_else(|| bad("signal name", &self.name))?;
-        let kind = SubjectKind::ALL
-            .iter()
-            .find(|(word, _)| *word == self.subject_kind)
-            .map(|(_, kind)| *kind)
-            .ok_or_else(|| bad("subject kind", &self.subject_kind))?;
         let origin = Origin::parse(&self.publisher).map_err(|_| bad("publisher", &self.publisher))?;
-        let everyone = if self.subject == EVERYONE { Subject::everyone(kind) } else { None };
-        let subject =
-            everyone.or_else(|| Subject::parse(kind, &self.subject)).ok_or_else(|| bad("subject", &self.subject))?;
+        let subject = whose(&self.subject_kind, &self.subject)?;
         let value = SignalType::parse(&self.kind)
             .ok()
             .and_then(|kind| kind.read_json(&self.value))

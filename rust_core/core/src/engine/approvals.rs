@@ -109,6 +109,7 @@ impl Engine {
         let Some(snapshot) = self.snapshot() else { return Vec::new() };
         let mut keys = self.tasks.expired(snapshot.tasks.retention(), most, now);
         keys.extend(self.approvals.expired(most, now));
+        keys.extend(self.store.vouching().expired(most, now));
         keys
     }
 
@@ -116,6 +117,7 @@ impl Engine {
     pub fn forget(&self, keys: &[String]) {
         self.tasks.forget(keys);
         self.approvals.forget(keys);
+        self.store.vouching().forget(keys);
     }
 }
 

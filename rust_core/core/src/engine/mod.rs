@@ -1,9 +1,10 @@
 //! The running core: the configuration in force behind an atomic swap, live state, the ring, counters, and the
 //! high-water mark of time. `apply` and `swap` change it; beside them only what `check` does itself.
 //!
-//! `tasks.rs` and `approvals.rs` hold what the admin door asks for.
+//! `tasks.rs`, `approvals.rs` and `overrides.rs` hold what the admin door asks for.
 
 mod approvals;
+mod overrides;
 mod tasks;
 
 pub use approvals::Answered;

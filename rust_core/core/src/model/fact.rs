@@ -2,6 +2,7 @@
 
 use super::{
     names::{SignalName, Subject},
+    overridden::StandIn,
     time::Timestamp,
     value::Value,
 };
@@ -118,6 +119,8 @@ pub struct Fact {
     pub without_own: Option<Box<(State, Option<Value>)>>,
     /// Who else speaks against access, where an adverse value counts only in company.
     pub company: Option<Arc<Company>>,
+    /// Two people's word that stands in for the signal; state and value are theirs then.
+    pub overridden: Option<StandIn>,
 }
 
 /// The group around an adverse value.
@@ -192,12 +195,18 @@ impl Fact {
             observed_at: None,
             without_own: None,
             company: None,
+            overridden: None,
         }
     }
 
     /// The value, if policies may see it.
     pub fn fresh_value(&self) -> Option<&Value> {
         self.value.as_ref().filter(|_| self.state == State::Fresh)
+    }
+
+    /// The state, whatever people said in its place.
+    pub fn true_state(&self) -> State {
+        self.overridden.as_ref().map_or(self.state, |stand_in| stand_in.was)
     }
 
     /// Whether a self-asserted value contributed in this decision (I3).

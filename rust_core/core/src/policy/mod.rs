@@ -362,7 +362,9 @@ pub fn standing(rule: &SignalRule, fact: &Fact) -> Standing {
 /// Whether a withdrawn word leaves plain absence behind (otherwise its source is missing,
 /// and the signal follows `when_unavailable`).
 pub(crate) fn withdrawn_is_absent(rule: &SignalRule, fact: &Fact) -> bool {
+    // What people say in place of a signal restricts as its own source would.
+    let assurance = fact.overridden.as_ref().map_or(fact.assurance, |stand_in| stand_in.assurance);
     let authoritative_restrict =
-        rule.influence == Influence::Restrict && fact.assurance == Assurance::Authoritative && !fact.self_published;
+        rule.influence == Influence::Restrict && assurance == Assurance::Authoritative && !fact.self_published;
     rule.self_asserted || authoritative_restrict || rule.when_unavailable == WhenUnavailable::Absent
 }

@@ -220,7 +220,7 @@ fn as_it_is(fact: &Fact, doubted: Option<&SignalName>, withdraw: bool, seen: &mu
 /// What is left of a signal whose revocable words are taken away.
 fn withdrawn(rule: Option<&SignalRule>, fact: &Fact, seen: &mut Vec<Seen>) {
     let Some(rule) = rule else { return anything(None, seen) };
-    let only_own = rule.influence != Influence::Restrict && fact.self_published;
+    let only_own = (rule.influence != Influence::Restrict || fact.overridden.is_some()) && fact.self_published;
     let left = fact.without_own.as_deref().filter(|_| only_own);
     let possible = match left {
         // The other sources still say it.

@@ -126,8 +126,19 @@ struct SignalPart<'a> {
     age_ms: Option<i64>,
     #[serde(skip_serializing_if = "Option::is_none")]
     company: Option<&'static str>,
+    #[serde(rename = "override", skip_serializing_if = "Option::is_none")]
+    overridden: Option<OverridePart<'a>>,
     #[serde(skip_serializing_if = "Option::is_none")]
     influence: Option<&'static str>,
+}
+
+/// Two people's word, and what it stands in for.
+#[derive(Serialize)]
+struct OverridePart<'a> {
+    by: [&'a str; 2],
+    reason: &'a str,
+    was: &'static str,
+    expires_at: String,
 }
 
 #[derive(Serialize)]
@@ -337,6 +348,12 @@ fn signal_part<'a>(
         observed_at: fact.observed_at.map(crate::model::Timestamp::to_rfc3339),
         age_ms: fact.observed_at.filter(|_| fact.state != State::Future).map(|at| record.time.since(at).as_millis()),
         company: fact.company.as_ref().map(|company| company.as_str()),
+        overridden: fact.overridden.as_ref().map(|stand_in| OverridePart {
+            by: [&*stand_in.word.by[0], &*stand_in.word.by[1]],
+            reason: &stand_in.word.reason,
+            was: stand_in.was.as_str(),
+            expires_at: stand_in.word.expires_at.to_rfc3339(),
+        }),
         influence: effected.map(Effected::as_str),
     }
 }

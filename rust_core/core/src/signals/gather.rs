@@ -2,6 +2,7 @@
 
 use super::derived::Derived;
 use super::merge;
+use super::overriding;
 use super::sources::Circumstances;
 use super::store::{Cells, Reading, Store};
 use crate::model::fact::{Member, Stand};
@@ -88,11 +89,12 @@ pub fn gather<C: Borrow<Cells>>(
             }
         });
     }
+    overriding::stand_in(&reading, cells, &mut facts);
     keep_company(cells, &mut facts);
     facts
 }
 
-/// What is known of one stored signal and subject, whoever asks.
+/// What is known of one stored signal and subject, whoever asks. Without overrides: those stand in a decision alone.
 pub fn read_of(store: &Store, cells: &Cells, subject: &Subject, now: Timestamp) -> Fact {
     let vouched = store.vouching().load();
     let reading = Reading { store, vouched: &vouched, principal: None, chain: &[], circumstances: None, now };

@@ -5,6 +5,7 @@
 //! - `feeds`: documents that are fetched, streams that are received. `combine`: how several sources and signals
 //!   come together, as declared. `merge`: the same, applied.
 //! - `store`: what is known now. `streams`: how live the streams are, and who is switched off. `gather`: the facts of one request. `list`: the same for people.
+//! - `overriding`: two people's word in place of a signal that is not available.
 //! - `ingest`: a publisher's batch on its way in. `judge`: whether a value is taken. `refusal`: why it is not.
 
 pub mod combine;
@@ -16,6 +17,7 @@ pub mod ingest;
 pub mod judge;
 pub mod list;
 pub mod merge;
+pub mod overriding;
 pub mod refusal;
 pub mod register;
 pub mod sources;

@@ -186,6 +186,7 @@ impl Store {
             Change::SignalPublished(published) if published.subject.is_everyone() => self.vouching.hear(published),
             Change::SignalPublished(published) => self.hear(published),
             Change::PublisherSwitched(switched) => self.vouching.switch(switched),
+            Change::SignalOverridden(word) => self.vouching.take_word(word),
             Change::StreamMoved(moved) => self.vouching.moved(moved),
             // Learnt of identities, tasks, approvals, or of time.
             _ => {}

@@ -1,11 +1,12 @@
 //! What vouches for stored values beside their own age: which streams of events are live and in sync, which origins
-//! are switched off, and what is known of every subject at once. Rarely changed, read without a lock.
+//! are switched off, what is known of every subject at once, and what two people
+//! say in place of a signal. Rarely changed, read without a lock.
 
 use super::store::Known;
 use crate::change::{Published, PublisherSwitched, StreamEvent, StreamMoved};
 use crate::locks::lock;
 use crate::model::names::SubjectKind;
-use crate::model::{FeedName, Origin, SignalName, Timestamp};
+use crate::model::{FeedName, Origin, Overridden, SignalName, Subject, Timestamp};
 use arc_swap::{ArcSwap, Guard};
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
@@ -24,6 +25,7 @@ pub struct Vouched {
     streams: BTreeMap<FeedName, Stream>,
     switches: BTreeMap<(Origin, Option<SignalName>), Switch>,
     everyone: BTreeMap<(SignalName, SubjectKind, Origin), Known>,
+    overrides: BTreeMap<(SignalName, Subject), Arc<Overridden>>,
 }
 
 /// One stream of events.
@@ -83,6 +85,28 @@ impl Vouching {
         });
     }
 
+    pub(super) fn take_word(&self, word: &Overridden) {
+        let key = (word.name.clone(), word.subject.clone());
+        self.change(|vouched| {
+            vouched.overrides.insert(key, Arc::new(word.clone()));
+        });
+    }
+
+    /// Keys of what has ended. Time never runs backwards here: it has ended for good.
+    pub(crate) fn expired(&self, most: usize, now: Timestamp) -> Vec<String> {
+        let vouched = self.now.load();
+        let ended = vouched.overrides.values().filter(|word| !word.is_live(now));
+        ended.take(most).map(|word| word.key()).collect()
+    }
+
+    /// Lets go of the overrides that these keys name, once they are gone from where they were kept.
+    pub(crate) fn forget(&self, keys: &[String]) {
+        let named = |word: &Overridden| keys.contains(&word.key());
+        if self.now.load().overrides.values().any(|word| named(word)) {
+            self.change(|vouched| vouched.overrides.retain(|_, word| !named(word)));
+        }
+    }
+
     pub(super) fn hear(&self, published: &Published) {
         let key = (published.name.clone(), published.subject.kind, published.origin.clone());
         self.change(|vouched| {
@@ -126,6 +150,21 @@ impl Vouched {
     /// What is switched off now: an origin, or one of its signals.
     pub fn switched_off(&self) -> impl Iterator<Item = (&Origin, Option<&SignalName>)> {
         self.switches.iter().filter(|(_, switch)| !switch.on).map(|((origin, signal), _)| (origin, signal.as_ref()))
+    }
+
+    /// Whether anybody's word stands in for a signal, or did until lately.
+    pub(super) fn has_overrides(&self) -> bool {
+        !self.overrides.is_empty()
+    }
+
+    /// The overrides in force.
+    pub fn overrides(&self, now: Timestamp) -> impl Iterator<Item = &Arc<Overridden>> {
+        self.overrides.values().filter(move |word| word.is_live(now))
+    }
+
+    /// The word that stands in for a signal of a subject.
+    pub(super) fn overridden(&self, name: &SignalName, subject: &Subject, now: Timestamp) -> Option<&Arc<Overridden>> {
+        self.overrides.get(&(name.clone(), subject.clone())).filter(|word| word.is_live(now))
     }
 
     /// What an origin said of every subject of a kind.
