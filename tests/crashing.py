@@ -231,7 +231,7 @@ def scenario(callers: Callers, acknowledged: Path) -> None:
 
 def main(directory: str, acknowledged: str, at: str, side: str) -> None:
     KillingStore.at, KillingStore.within = int(at), side == "within"
-    signalwarden.app.SqliteStore = KillingStore  # type: ignore[misc]
+    vars(signalwarden.app)["SqliteStore"] = KillingStore
     app = App(directory)
     app.start()
     try:

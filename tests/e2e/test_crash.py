@@ -69,7 +69,9 @@ def test_what_was_answered_before_a_kill_holds_after_it(
         for name, approval in approvals.items():
             action = "loans" if name == "late" else "transfers"
             reasons = [callers.transfer(name, approval, action=action)[0] for _ in range(3)]
-            assert name not in ("refused", "late") or "allowed" not in reasons
+            assert name != "refused" or "allowed" not in reasons
+            # By the last write it has expired, and is being forgotten.
+            assert name != "late" or at < WRITES or "allowed" not in reasons
             allowed = reasons.count("allowed") + (used if name == "used" else 0)
             assert allowed <= 1, (name, reasons)
             if name == "open" and name in answered:
