@@ -127,12 +127,17 @@ def signals_body(subject: str = PRINCIPAL) -> bytes:
 
 
 def allowed_request(
-    principal: str = PRINCIPAL, *, authorization: str | None = None, address: str = "10.1.2.3"
+    principal: str = PRINCIPAL,
+    *,
+    authorization: str | None = None,
+    address: str = "10.1.2.3",
+    headers: Mapping[str, str] | None = None,
+    resource: str = "42/transfers",
 ) -> bytes:
     """A serialised CheckRequest as Envoy sends it: 12 headers, about 660 bytes. Its answer is `allowed`. With
-    `authorization` it has one header more."""
-    more = {} if authorization is None else {"authorization": authorization}
-    return _request(amount=1_250, principal=principal, more=more, source=address)
+    `authorization` it has one header more, and with `headers` those."""
+    more = {**({} if authorization is None else {"authorization": authorization}), **(headers or {})}
+    return _request(amount=1_250, principal=principal, more=more, source=address, resource=resource)
 
 
 def denied_request() -> bytes:
@@ -141,9 +146,13 @@ def denied_request() -> bytes:
 
 
 def _request(
-    amount: int, principal: str, more: Mapping[str, str] | None = None, source: str = "10.1.2.3"
+    amount: int,
+    principal: str,
+    more: Mapping[str, str] | None = None,
+    source: str = "10.1.2.3",
+    resource: str = "42/transfers",
 ) -> bytes:
-    path = f"/v1/accounts/42/transfers?amount={amount}"
+    path = f"/v1/accounts/{resource}?amount={amount}"
     headers = {
         ":method": "POST",
         ":scheme": "https",

@@ -1,8 +1,8 @@
 """A server and its callers in one process that kills itself at a chosen write: what it had answered until then stands in a
 file. For tests/e2e/test_crash.py, which starts it anew and looks at what is left.
 
-`python -m tests.crashing DIRECTORY ACKNOWLEDGED N before|after`: at the Nth write, before it begins or once it is durable.
-N 0: never, and the count of writes is the last line.
+`python -m tests.crashing DIRECTORY ACKNOWLEDGED N within|after`: at the Nth write, before it is committed or once it is
+durable. N 0: never, and the count of writes is the last line.
 """
 
 from __future__ import annotations
@@ -12,7 +12,9 @@ import json
 import os
 import signal
 import sys
-from collections.abc import Sequence
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -62,35 +64,59 @@ routes:
     system: payments
     tier: approval
     sensitivity: high
+  - match: {host: "pages.example", method: POST, path: "/loans/{id}"}
+    action: loan.create
+    resource: {type: Page, id: "{id}"}
+    system: payments
+    tier: approval
+    sensitivity: high
 default: deny
 """
+SETTINGS = "approvals: {actions: {loan.create: {ttl: 1s}}}\n"
+"""A question about a loan is soon of no account, and forgotten."""
 POLICIES = """\
 @id("begin") permit (principal, action == Action::"task.begin", resource);
 @id("notes") permit (principal, action == Action::"note.read", resource);
 @id("crm-first") permit (principal, action == Action::"crm.read", resource)
 when { !context.chain.systems.contains("notes") };
 @id("transfers") permit (principal, action == Action::"transfer.create", resource);
+@id("loans") permit (principal, action == Action::"loan.create", resource);
+@id("hand-on") permit (principal, action == Action::"task.delegate", resource);
 @id("people") permit (principal, action == Action::"approval.give", resource);
 """
 
 
 class KillingStore(SqliteStore):
-    """Kills its own process at a write. The mark of time is written each second and is not counted."""
+    """Kills its own process at a write. The mark of time is written each second and is not counted. Writes are made one
+    at a time, under the intake's lock."""
 
     at = 0
-    before = False
+    within = False
     count = 0
+    _dies = False
 
     def append(self, changes: Sequence[_core.StoredChange]) -> None:
-        if all(change.key == "time" for change in changes):
+        with self._counted(not all(change.key == "time" for change in changes)):
             super().append(changes)
-            return
-        KillingStore.count += 1
-        dies = KillingStore.count == KillingStore.at
-        if dies and KillingStore.before:
-            os.kill(os.getpid(), signal.SIGKILL)
-        super().append(changes)
-        if dies:
+
+    def forget(self, keys: Sequence[str]) -> None:
+        with self._counted(bool(keys)):
+            super().forget(keys)
+
+    @contextmanager
+    def _counted(self, counts: bool) -> Iterator[None]:
+        KillingStore.count += counts
+        self._dies = counts and KillingStore.count == KillingStore.at
+        yield
+
+    @contextmanager
+    def _transaction(self) -> Iterator[None]:
+        dies = self._dies
+        with super()._transaction():
+            yield
+            if dies and KillingStore.within:  # written, not committed
+                os.kill(os.getpid(), signal.SIGKILL)
+        if dies:  # durable, not answered
             os.kill(os.getpid(), signal.SIGKILL)
 
 
@@ -115,22 +141,33 @@ class Callers:
     def read(self, grant: str, path: str = "/notes/1") -> str:
         return self.check(asking.check_request(path=path, headers={"x-signalwarden-grant": grant}))[0]
 
-    def transfer(self, which: str, named: str | None = None) -> tuple[str, dict[str, Any]]:
+    def transfer(
+        self, which: str, named: str | None = None, *, action: str = "transfers"
+    ) -> tuple[str, dict[str, Any]]:
         headers = {} if named is None else {"x-signalwarden-approval": named}
-        path = f"/transfers/{which}"
+        path = f"/{action}/{which}"
         return self.check(asking.check_request("POST", path=path, body=b'{"amount":1}', headers=headers))
 
-    def begin(self, **asked: Any) -> dict[str, Any]:
+    def begin(self, parent: dict[str, Any] | None = None, **asked: Any) -> dict[str, Any]:
         body = {
             "principal": AGENT, "type": "t", "actions": ["note.read", "crm.read"], "resources": ["Page::*"],
             **asked,
         }  # fmt: skip
         with self.admin(ORCHESTRATOR) as admin:
-            return admin.begin_task(body, parent=None)
+            return admin.begin_task(body, parent=parent["task_id"] if parent else None)
 
-    def approve(self, approval_id: str) -> None:
+    def approve(self, approval_id: str, *, approve: bool = True) -> None:
         with self.admin(APPROVER) as admin:
-            admin.answer(approval_id, None, approve=True)
+            admin.answer(approval_id, None, approve=approve)
+
+    def sweep_until_gone(self, approval_id: str) -> None:
+        """As the server does each second."""
+        deadline = time.monotonic() + TIMEOUT_S
+        with self.admin(APPROVER) as admin:
+            while any(a["approval_id"] == approval_id for a in admin.approvals(None, None, 100)["approvals"]):
+                assert time.monotonic() < deadline, approval_id
+                time.sleep(0.1)
+                self._app._up().desks.sweep.run()
 
     def end(self, task: dict[str, Any], verb: str) -> None:
         with self.admin(ORCHESTRATOR) as admin:
@@ -162,8 +199,12 @@ def scenario(callers: Callers, acknowledged: Path) -> None:
     ack("touched", name="kept")
     callers.end(done, "complete")
     ack("ended", name="done")
+    part = callers.begin(taken)
+    ack("begun", name="part", grant=part["grant"])
+    assert callers.read(part["grant"]) == "allowed"
     callers.end(taken, "revoke")
     ack("ended", name="taken")
+    ack("ended", name="part")
     for which in ("used", "open"):
         reason, problem = callers.transfer(which)
         assert reason == "approval_required"
@@ -175,13 +216,22 @@ def scenario(callers: Callers, acknowledged: Path) -> None:
     with callers.admin(ORCHESTRATOR) as admin:
         admin.revoke({"jti": "not-ours", "reason": "INC-7"})
     ack("revoked")
+    problem = callers.transfer("refused")[1]
+    ack("asked", name="refused", approval=problem["approval_id"])
+    callers.approve(problem["approval_id"], approve=False)
+    ack("denied", name="refused")
     callers.move("ended")
     ack("ended", name="member")
+    problem = callers.transfer("late", action="loans")[1]
+    ack("asked", name="late", approval=problem["approval_id"])
+    callers.approve(problem["approval_id"])
+    callers.sweep_until_gone(problem["approval_id"])
+    ack("forgotten", name="late")
 
 
 def main(directory: str, acknowledged: str, at: str, side: str) -> None:
-    KillingStore.at, KillingStore.before = int(at), side == "before"
-    signalwarden.app.SqliteStore = KillingStore  # type: ignore[misc]
+    KillingStore.at, KillingStore.within = int(at), side == "within"
+    vars(signalwarden.app)["SqliteStore"] = KillingStore
     app = App(directory)
     app.start()
     try:

@@ -165,6 +165,21 @@ def test_the_bench_of_identity_runs_through_small() -> None:
     assert children() <= before
 
 
+def test_the_bench_of_tasks_runs_through_small() -> None:
+    before = children()
+    command = [
+        *(sys.executable, str(ROOT / "bench" / "tasks.py"), "--json"),
+        *("--issued", "5", "--revoked", "5", "--approved", "3", "--rounds", "1"),
+    ]
+    ran = subprocess.run(command, capture_output=True, text=True, timeout=150)
+    assert ran.returncode == 0, ran.stdout[-3_000:] + ran.stderr
+    figures = json.loads(ran.stdout)
+    assert figures["wrong"] == []
+    assert figures["revocation"]["allowed_after"] == 0
+    assert figures["approval_ms"]["together"]["count"] == 3
+    assert children() <= before
+
+
 def test_bad_tokens_of_the_bench_are_distinct_and_as_long_as_their_place(tmp_path: Path) -> None:
     made, issuer = tokens.make(tmp_path)
     engine = _core.Engine()
