@@ -98,10 +98,7 @@ impl Overriding<'_> {
         }
         let others = |word: &&Arc<Overridden>| (&word.name, &word.subject) != (&contract.name, &subject);
         if store.vouching().load().overrides(now).filter(others).count() >= limits::MAX_OVERRIDES {
-            return Err(bad(format!(
-                "{} overrides are in force: no more are held",
-                limits::MAX_OVERRIDES
-            )));
+            return Err(bad(format!("{} overrides are in force: no more are held", limits::MAX_OVERRIDES)));
         }
         Ok(Change::SignalOverridden(Box::new(Overridden {
             name: contract.name.clone(),
