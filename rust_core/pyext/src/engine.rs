@@ -188,7 +188,7 @@ impl Engine {
 }
 
 /// What a look found, as Python sees it.
-fn to_look<'py>(py: Python<'py>, look: Look) -> PyResult<Bound<'py, PyAny>> {
+fn to_look(py: Python<'_>, look: Look) -> PyResult<Bound<'_, PyAny>> {
     match look {
         Look::Answer(answer) => Ok(PyBytes::new(py, &answer).into_any()),
         Look::Pending(pending) => Ok(Bound::new(py, Pending(pending))?.into_any()),

@@ -4,6 +4,7 @@ use super::{ApprovalState, Approvals, Entry};
 use crate::locks::lock;
 use crate::model::{TaskId, Timestamp};
 use serde_json::{Value as Json, json};
+use std::cmp::Reverse;
 
 /// Which questions are wanted.
 #[derive(Clone, Copy, Debug, Default)]
@@ -26,7 +27,7 @@ impl Approvals {
             .filter(|entry| wanted.id.is_none_or(|id| entry.question.id.as_str() == id))
             .filter(|entry| wanted.state.is_none_or(|state| entry.state(now) == state))
             .collect();
-        found.sort_by(|a, b| b.question.asked_at.cmp(&a.question.asked_at));
+        found.sort_by_key(|entry| Reverse(entry.question.asked_at));
         let count = found.len();
         let listed: Vec<Json> = found.into_iter().take(wanted.most).map(|entry| describe(entry, now)).collect();
         json!({"truncated": count > listed.len(), "approvals": listed, "count": count})

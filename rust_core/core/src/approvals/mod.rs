@@ -167,22 +167,15 @@ impl Approvals {
     /// What is known of a call: by the id that it names, else by what it is. What is too old stands no more.
     pub fn find(&self, binding: &Fingerprint, named: Option<&str>, now: Timestamp) -> Known {
         let image = lock(&self.0);
-        let entry = match named {
-            Some(named) => {
-                let entry = ApprovalId::parse(named).and_then(|id| image.all.get(&id));
-                match entry.filter(|entry| entry.question.binding == *binding) {
-                    Some(entry) => entry,
-                    None => return Known::Mismatch,
-                }
-            }
-            None => {
-                let latest = image.latest.get(binding).and_then(|id| image.all.get(id));
-                match latest.filter(|entry| entry.used.is_none() && now < entry.stands_until()) {
-                    Some(entry) => entry,
-                    None => return Known::Nothing,
-                }
-            }
+        let found = if let Some(named) = named {
+            let entry = ApprovalId::parse(named).and_then(|id| image.all.get(&id));
+            let Some(entry) = entry.filter(|entry| entry.question.binding == *binding) else { return Known::Mismatch };
+            Some(entry)
+        } else {
+            let latest = image.latest.get(binding).and_then(|id| image.all.get(id));
+            latest.filter(|entry| entry.used.is_none() && now < entry.stands_until())
         };
+        let Some(entry) = found else { return Known::Nothing };
         Known::Asked { question: Arc::clone(&entry.question), state: entry.state(now), approved_by: entry.approvers() }
     }
 

@@ -78,7 +78,7 @@ fn judge(ground: &Ground<'_>, asked: BuiltIn<'_>, refused: Option<Denial>, recor
         return Err(Denial::new(Reason::PrincipalRetired, format!("the client was retired at {at}")));
     }
     let slice = snapshot.policies.slice(query)?;
-    let asker = Asker {
+    let who = Asker {
         principal: &client.id,
         resource: &query.resource,
         device: known.and_then(|record| record.device.as_deref()),
@@ -88,7 +88,7 @@ fn judge(ground: &Ground<'_>, asked: BuiltIn<'_>, refused: Option<Denial>, recor
         task,
     };
     let (signals, cells) = wanted(ground.running, query, &*slice);
-    let facts = signals::gather(ground.store, &cells, &asker, &Request::default(), ground.now);
+    let facts = signals::gather(ground.store, &cells, &who, &Request::default(), ground.now);
     record.facts = signals.into_iter().zip(facts).collect();
     let verdict = record.verdict.insert(reasoning::evaluate(&*slice, &snapshot.rules, &record.facts));
     match verdict.reason {

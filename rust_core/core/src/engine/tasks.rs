@@ -289,12 +289,11 @@ impl Engine {
         let reason = if is_accepted { reason } else { Reason::LogUnavailable };
         super::bump(&self.counts.decisions, Reason::ALL.iter().position(|r| *r == reason));
         match reason {
-            Reason::Allowed => Ok(id),
+            // Of a delegation that widens its own refusal says more.
+            Reason::Allowed | Reason::DelegationWidens => Ok(id),
             Reason::LogUnavailable => {
                 Err(Error::refused(Refusal::LogUnavailable, "the decision could not be recorded"))
             }
-            // Its own refusal says more.
-            Reason::DelegationWidens => Ok(id),
             reason => {
                 let sentence = if detail.is_empty() { reason.sentence().to_owned() } else { detail };
                 let refusal = Refusal::PolicyRefused { reason, decision: id.to_string() };

@@ -159,10 +159,13 @@ fn length(text: &str) -> Option<u64> {
 mod tests {
     use super::*;
 
+    /// Protocol, method, headers, what was forwarded, and the whole body.
+    type Case<'a> = (&'a str, &'a str, &'a [(&'a str, &'a str)], Body, Option<&'a [u8]>);
+
     #[test]
     fn a_body_is_whole_only_if_nothing_can_be_missing() {
         let cut = |bytes: &[u8], truncated| Body::Forwarded { bytes: bytes.to_vec(), truncated };
-        let cases: [(&str, &str, &[(&str, &str)], Body, Option<&[u8]>); 20] = [
+        let cases: [Case<'_>; 20] = [
             ("HTTP/1.1", "POST", &[("content-length", "2")], cut(b"{}", false), Some(b"{}")),
             ("HTTP/2", "POST", &[], cut(b"{}", false), Some(b"{}")),
             ("HTTP/2", "POST", &[("x-envoy-auth-partial-body", "false")], cut(b"{}", false), Some(b"{}")),

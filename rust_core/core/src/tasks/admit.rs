@@ -105,7 +105,7 @@ impl Admitted {
 
     /// The first task of the chain.
     pub fn root(&self) -> &Kept {
-        self.line.last().map_or_else(|| self.task(), |root| root)
+        self.line.last().map_or_else(|| self.task(), Arc::as_ref)
     }
 
     /// The tasks of the chain, the grant's own first.

@@ -217,7 +217,7 @@ impl Tasks {
         let kept = TaskId::parse(id).and_then(|id| image.tasks.get(&id).cloned()).ok_or_else(unknown)?;
         let task = &kept.task;
         let is_own = *client == task.created_by || *client == task.principal;
-        if !is_own && !(is_operator && how == Ending::Revoked) {
+        if !(is_own || is_operator && how == Ending::Revoked) {
             return Err(Error::refused(Refusal::NotYours, "the task is neither yours nor made by you"));
         }
         match image.own_state(&kept, support, now) {

@@ -145,10 +145,14 @@ mod tests {
         let page = |id: &str| ResourceId { kind: "Page".into(), id: id.into() };
         let (fresh, old) = (Tree::new(true), Tree::new(false));
         for tree in [&fresh, &old] {
-            ["1", "2", "1"].iter().for_each(|id| tree.count(&page(id)));
+            for id in ["1", "2", "1"] {
+                tree.count(&page(id));
+            }
         }
         assert_eq!((fresh.counts(), old.counts()), (Some((3, 2)), None));
-        (0..1_000).for_each(|id| fresh.count(&page(&id.to_string())));
+        for id in 0..1_000 {
+            fresh.count(&page(&id.to_string()));
+        }
         assert_eq!(fresh.counts(), Some((1_003, 256)));
     }
 }

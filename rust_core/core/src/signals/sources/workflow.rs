@@ -16,6 +16,7 @@ pub(super) const KIND: Kind = Kind {
     read,
 };
 
+#[expect(clippy::unnecessary_wraps, reason = "as every kind of source is read")]
 fn read(reading: &mut Reading<'_, '_>, assurance: Assurance) -> Option<Source> {
     if let Some(kind) = reading.declared.kind.filter(|kind| **kind != SignalType::Bool) {
         let message = format!("a `workflow` source says yes or no: its contract's type is `bool`, found `{kind}`");
