@@ -80,7 +80,7 @@ def test_a_whole_second_is_its_end_and_a_finer_time_is_itself() -> None:
 
 
 def test_only_a_revoked_session_of_a_principal_ends_anything() -> None:
-    revoked = {CAEP + "session-revoked": {}}
+    revoked: dict[str, Any] = {CAEP + "session-revoked": {}}
     assert read({CAEP + "credential-change": {}}) == ()
     assert read(revoked, subject="device") == ()
     assert read(revoked, uri="https://prod.example/agent") == ()
