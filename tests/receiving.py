@@ -75,6 +75,7 @@ class World:
         self.max_live = max_live
         self.transmitter = Transmitter()
         self.notes: list[tuple[str, str]] = []
+        self.changes: list[dict[str, str]] = []
         self.broken = False
         self.contracts = {"device_ok": "digest"}
         self.up()
@@ -99,7 +100,7 @@ class World:
             keep=self.keep,
             clock=self.clock,
             basis=Basis(self.store, "idp", self.contracts),
-            note=lambda feed, detail: self.notes.append((feed, detail)),
+            change=self.change,
         )
         self.stream.settle()
 
@@ -107,6 +108,12 @@ class World:
         if self.broken:
             raise StateError("the disk is full")
         self.intake.keep(make)
+
+    def change(self, change: str, **keys: str) -> None:
+        if change == "stream_suspended":
+            self.notes.append((keys["feed"], keys["detail"]))
+        else:
+            self.changes.append({"change": change, **keys})
 
     def restart(self) -> None:
         self.store.close()

@@ -254,7 +254,7 @@ class App:
                 core=engine,
                 keep=intake.keep,
                 documents=store,
-                note=lambda feed, why: recorder.change("stream_suspended", feed=feed, detail=why),
+                change=recorder.change,
             )
         )
 

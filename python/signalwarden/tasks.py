@@ -119,13 +119,6 @@ class Tasks:
         self._recorder.change("task_ended", actor=client, task_id=task_id, how=how)
         return orjson.dumps({"task_id": task_id, "state": how})
 
-    def lose_standing(self, principal: str, *, at_us: int, why: str) -> None:
-        """Ends whatever a principal was given up to a time. Raises BadInputError and StateError."""
-        self._intake.keep(
-            lambda: [self._engine.end_tasks_of(principal, at_us=at_us, why=why, now_us=self._clock())]
-        )
-        self._recorder.change("standing_lost", principal=principal, at=rfc3339(at_us), detail=why)
-
     # ------------------------------------------------------------ workflows
 
     def move_workflow(self, client: str, workflow: str, body: bytes) -> bytes:

@@ -63,7 +63,7 @@ class Feed:
     """Contracts of which a source names this feed, as the core describes them, in the order of their names."""
 
 
-def _say_nothing(_feed: str, _detail: str) -> None:
+def _say_nothing(_change: str, **_keys: Any) -> None:
     pass
 
 
@@ -83,8 +83,8 @@ class Seams:
     """Makes changes under the lock of all changes, writes them down, takes them in."""
     documents: Any = None
     """The store of the state, for what is small and must outlive a restart: `keep` and `kept`."""
-    note: Callable[[str, str], None] = _say_nothing
-    """Records that a stream of events is suspended: its feed, and why."""
+    change: Callable[..., None] = _say_nothing
+    """Records a change: what, and its keys."""
 
 
 class Kind(Protocol):

@@ -5,7 +5,8 @@ The types are those of CAEP 1.0 section 3, and whatever else a register names by
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+import contextlib
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Final
@@ -19,6 +20,7 @@ __all__ = [
     "STREAM_UPDATED",
     "VERIFICATION",
     "Contract",
+    "Loss",
     "Meaning",
     "Reading",
     "contracts_of",
@@ -27,10 +29,13 @@ __all__ = [
 
 CAEP: Final = "https://schemas.openid.net/secevent/caep/event-type/"
 TOKEN_CLAIMS_CHANGE: Final = CAEP + "token-claims-change"
+SESSION_REVOKED: Final = CAEP + "session-revoked"
 RISK_LEVEL_CHANGE: Final = CAEP + "risk-level-change"
 SSF: Final = "https://schemas.openid.net/secevent/ssf/event-type/"
 VERIFICATION: Final = SSF + "verification"
 STREAM_UPDATED: Final = SSF + "stream-updated"
+PRINCIPAL: Final = "principal"
+"""The kind of subject that may hold tasks."""
 ENABLED: Final = "enabled"
 """The one status of a stream in which events come; in `paused` and `disabled` they don't."""
 
@@ -135,6 +140,16 @@ def _uri(name: str) -> str:
 
 
 @dataclass(frozen=True, slots=True)
+class Loss:
+    """A principal's session was revoked: whatever it was given up to then counts no more."""
+
+    principal: str
+    """`*`: every one."""
+    at_us: int
+    """A time in whole seconds is the end of that second: what began in it may have begun before."""
+
+
+@dataclass(frozen=True, slots=True)
 class Reading:
     """What a SET comes to."""
 
@@ -144,9 +159,11 @@ class Reading:
     """Why an event that some contract maps gave it no value; without anything of the event but its type."""
     of_stream: bool
     """It speaks of the stream itself. Without that and without values, it concerns no signal."""
+    losses: tuple[Loss, ...] = ()
+    """Whose session it revokes, as contracts of principals map that; each once."""
 
 
-def read_events(token: SecurityEventToken, contracts: Iterable[Contract], rules: Rules) -> Reading:
+def read_events(token: SecurityEventToken, contracts: Sequence[Contract], rules: Rules) -> Reading:
     """Every value that the SET gives. For a contract all its events count, or none."""
     publications: list[Mapping[str, object]] = []
     problems: dict[str, None] = {}
@@ -165,7 +182,7 @@ def read_events(token: SecurityEventToken, contracts: Iterable[Contract], rules:
         publications += values
     problems.update(dict.fromkeys(_of_the_stream(token)))
     of_stream = VERIFICATION in token.events or STREAM_UPDATED in token.events
-    return Reading(tuple(publications), tuple(problems), of_stream)
+    return Reading(tuple(publications), tuple(problems), of_stream, _losses(token, contracts, rules))
 
 
 def _values(
@@ -183,15 +200,36 @@ def _values(
         yield {"name": contract.signal, "subject": name, "value": value, "observed_at": observed_at}
 
 
+def _losses(token: SecurityEventToken, contracts: Sequence[Contract], rules: Rules) -> tuple[Loss, ...]:
+    """Whatever else the SET says, and whatever value it comes to: what can't be read is a problem already."""
+    found: dict[str, Loss] = {}
+    for contract in contracts:
+        if (
+            contract.aim.kind != PRINCIPAL
+            or not {SESSION_REVOKED} <= token.events.keys() & contract.meanings.keys()
+        ):
+            continue
+        with contextlib.suppress(InexpressibleError):
+            at_us = _at_us(token, token.events[SESSION_REVOKED])
+            at_us += 0 if at_us % 1_000_000 else 999_999
+            for name in contract.aim.subjects(read_subject(token.subject, rules.issuer), rules):
+                found[name] = Loss(name, at_us)
+    return tuple(found.values())
+
+
 def _observed_at(token: SecurityEventToken, payload: Mapping[str, Any]) -> str:
     """When it happened: seconds since 1970 in `event_timestamp` (CAEP 1.0 section 2), else when the SET was issued."""
+    seconds, micros = divmod(_at_us(token, payload), 1_000_000)
+    return datetime.fromtimestamp(seconds, UTC).replace(microsecond=micros, tzinfo=None).isoformat() + "Z"
+
+
+def _at_us(token: SecurityEventToken, payload: Mapping[str, Any]) -> int:
     at: int | None = token.issued_at_us
     if "event_timestamp" in payload:
         at = microseconds(payload["event_timestamp"])
     if at is None:
         raise InexpressibleError("its `event_timestamp` is no number of seconds since 1970")
-    seconds, micros = divmod(at, 1_000_000)
-    return datetime.fromtimestamp(seconds, UTC).replace(microsecond=micros, tzinfo=None).isoformat() + "Z"
+    return at
 
 
 def _of_the_stream(token: SecurityEventToken) -> Iterator[str]:

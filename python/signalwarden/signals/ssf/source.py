@@ -209,7 +209,7 @@ class _Ssf:
             keep=seams.keep,
             clock=lambda: int(seams.clock() * 1_000_000),
             basis=Basis(seams.documents, settings.feed, digests(signals, settings.feed, *shared)),
-            note=seams.note,
+            change=seams.change,
         )
         poller = Poller(stream, settings.poll, fetching) if settings.poll is not None else None
         return SsfSource(stream, keys, poller, seams.clock)

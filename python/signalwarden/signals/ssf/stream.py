@@ -21,10 +21,11 @@ from typing import Any, Final, Protocol
 import orjson
 
 from signalwarden._core import StoredChange
+from signalwarden.decision_log import rfc3339
 from signalwarden.errors import BadInputError, KeySetError, StateError
-from signalwarden.signals.ssf.events import Contract, Reading, read_events
+from signalwarden.signals.ssf.events import Contract, Loss, Reading, read_events
 from signalwarden.signals.ssf.set import ErrorCode, SecurityEventToken, SetRefusedError, Verifier
-from signalwarden.signals.ssf.subjects import Rules
+from signalwarden.signals.ssf.subjects import EVERYONE, Rules
 
 __all__ = ["Core", "Keep", "Outcome", "Stream", "StreamState"]
 
@@ -35,6 +36,8 @@ MAX_REMEMBERED: Final = 10_000
 its values are not newer than what is known, and it was issued before the stream was last heard."""
 MAX_PUBLICATIONS: Final = 1_000
 """Values of one SET: as many as one call of a publisher."""
+MAX_TASKS: Final = 200_000
+"""As many as the core holds: when every session is revoked, no task is left out."""
 MAX_DETAIL: Final = 240
 WAIT_S: Final = 5.0
 """How long a SET waits for the one before: the transmitter is told to come again before it gives up by itself."""
@@ -61,6 +64,8 @@ class Core(Protocol):
     def admit(self, body: bytes, *, publisher: str, now_us: int) -> AdmissionLike: ...
     def stream(self, feed: str, *, event: str, at_us: int, now_us: int, detail: str = "") -> StoredChange: ...
     def feeds(self) -> bytes: ...
+    def end_tasks_of(self, principal: str, *, at_us: int, why: str, now_us: int) -> StoredChange: ...
+    def tasks(self, *, limit: int, now_us: int) -> bytes: ...
 
 
 class Vouching(Protocol):
@@ -92,6 +97,8 @@ class _Kept:
     problems: list[str] = field(default_factory=list)
     taken: bool = False
     """A value of it is not older than what was known."""
+    lost: list[Loss] = field(default_factory=list)
+    """Of whom what they were given ends."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,7 +125,7 @@ class Stream:
         keep: Keep,
         clock: Callable[[], int],
         basis: Vouching,
-        note: Callable[[str, str], None] = lambda _feed, _detail: None,
+        change: Callable[..., None] = lambda _change, **_keys: None,
     ) -> None:
         self.feed = feed
         self._contracts = tuple(contracts)
@@ -129,7 +136,7 @@ class Stream:
         self._keep_changes = keep
         self._clock = clock
         self._basis = basis
-        self._note = note
+        self._record = change
         self._turn = threading.Lock()
         self._closed = False
         self._seen: OrderedDict[bytes, None] = OrderedDict()
@@ -207,6 +214,7 @@ class Stream:
             now = self._clock()
             kept.problems, kept.taken = list(reading.problems), False
             changes = self._admitted(reading, kept, now)
+            changes += self._lost(reading, kept, now)
             changes += self._suspension([*self._gap(now), *kept.problems], now)
             # By the transmitter's own clock: a SET that was held back, or sent again, says nothing of now.
             heard = min(token.issued_at_us, now)
@@ -214,7 +222,32 @@ class Stream:
             return changes
 
         self._keep(make)
+        for loss in kept.lost:
+            at = rfc3339(loss.at_us)
+            self._record("standing_lost", principal=loss.principal, at=at, detail=self._why)
         return kept
+
+    @property
+    def _why(self) -> str:
+        return f"session revoked, says the feed `{self.feed}`"
+
+    def _lost(self, reading: Reading, kept: _Kept, now: int) -> list[StoredChange]:
+        """Whether its value counts or not: one that comes late still ends what was given before."""
+        losses = {loss.principal: loss for loss in reading.losses}
+        if everyone := losses.pop(EVERYONE, None):
+            listed = orjson.loads(self._core.tasks(limit=MAX_TASKS, now_us=now))["tasks"]
+            losses.update((task["principal"], Loss(task["principal"], everyone.at_us)) for task in listed)
+        kept.lost, changes = [], []
+        for loss in losses.values():
+            at_us = min(loss.at_us, now)
+            try:
+                change = self._core.end_tasks_of(loss.principal, at_us=at_us, why=self._why, now_us=now)
+            except BadInputError:
+                kept.problems.append("whoever's session is revoked can't be a principal")
+                continue
+            changes.append(change)
+            kept.lost.append(Loss(loss.principal, at_us))
+        return changes
 
     def _admitted(self, reading: Reading, kept: _Kept, now: int) -> list[StoredChange]:
         problems = kept.problems
@@ -300,7 +333,7 @@ class Stream:
         self._suspended = ""
         self._keep_changes(make)
         if self._suspended:
-            self._note(self.feed, self._suspended)
+            self._record("stream_suspended", feed=self.feed, detail=self._suspended)
 
     def _refuse(self, refused: SetRefusedError) -> None:
         """A SET that its transmitter signed for us, and that says nothing: an event is lost. Any other changes

@@ -202,6 +202,8 @@ impl Engine {
         }
         // What lies ahead of our clock counts as now: whoever speaks of the future would lock it out.
         let at = at.min(self.mark.at_least(now));
+        // What is kept of a principal is its last change: one that comes late takes nothing of it back.
+        let at = self.tasks.lost_until(principal).max(Some(at)).unwrap_or(at);
         Ok(Change::StandingLost(StandingLost { principal: principal.clone(), at, why: why.into() }))
     }
 

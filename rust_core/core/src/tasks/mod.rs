@@ -207,6 +207,11 @@ impl Tasks {
         read(&self.0).workflows.get(id).cloned()
     }
 
+    /// Up to when whatever a principal was given counts no more.
+    pub fn lost_until(&self, principal: &SpiffeId) -> Option<Timestamp> {
+        read(&self.0).lost.get(principal).map(|lost| lost.at)
+    }
+
     /// Tasks held.
     pub fn count(&self) -> usize {
         read(&self.0).tasks.len()
@@ -233,6 +238,19 @@ impl Tasks {
                 break;
             }
         }
+        // A loss says something of tasks begun up to it, and of none that begins later.
+        let mut earliest: BTreeMap<&SpiffeId, Timestamp> = BTreeMap::new();
+        for kept in image.tasks.values().filter(|kept| image.lost.contains_key(&kept.task.principal)) {
+            let known = earliest.entry(&kept.task.principal).or_insert(kept.task.begun_at);
+            *known = kept.task.begun_at.min(*known);
+        }
+        let over = image.lost.values().filter(|lost| {
+            let ends_nothing = earliest.get(&lost.principal).is_none_or(|begun| *begun > lost.at);
+            ends_nothing && now >= lost.at.plus(retention)
+        });
+        keys.extend(
+            over.take(most.saturating_sub(keys.len())).map(|lost| format!("standing {}", lost.principal.as_str())),
+        );
         keys
     }
 
@@ -241,6 +259,10 @@ impl Tasks {
         let mut image = write(&self.0);
         for key in keys {
             let Some((kind, id)) = key.split_once(' ') else { continue };
+            if kind == "standing" {
+                image.lost.retain(|principal, _| principal.as_str() != id);
+                continue;
+            }
             let Some(id) = TaskId::parse(id) else { continue };
             match kind {
                 "task" => {
