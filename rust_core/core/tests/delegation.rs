@@ -1,6 +1,6 @@
 //! I6 over generated trees: along any sequence of delegations, uses, ends and moves of time, what a child reaches never
 //! exceeds what its parent reaches, and nothing that has ended counts again.
-#![allow(clippy::unwrap_used, missing_docs)]
+#![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, missing_docs)]
 
 mod stage;
 
@@ -17,6 +17,7 @@ use signalwarden_core::{
 };
 use std::{
     collections::BTreeMap,
+    fmt::Write,
     sync::{
         Arc,
         atomic::{AtomicUsize, Ordering},
@@ -46,11 +47,13 @@ fn routes() -> String {
     for action in actions() {
         let parts: Vec<&str> = action.split('.').collect();
         let [system, level, environment] = parts.as_slice() else { panic!() };
-        text.push_str(&format!(
+        write!(
+            text,
             "  - {{match: {{host: h, method: GET, path: \"/{action}/{{id}}\"}}, action: {action}, \
              resource: {{type: Page, id: \"{{id}}\"}}, system: {system}, tier: jit, sensitivity: {level}, \
              environment: {environment}}}\n"
-        ));
+        )
+        .unwrap();
     }
     text + "default: deny\n"
 }
@@ -122,7 +125,7 @@ fn near(drawn: &Scope, parent: &Scope) -> Scope {
     }
     let actions = drawn.actions.iter().map(|at| parent.actions[at % parent.actions.len()]).collect();
     let pages = match (&parent.pages, &drawn.pages) {
-        (Some(parent), _) if drawn.actions[0] % 3 > 0 => Some(parent.clone()),
+        (Some(parent), _) if !drawn.actions[0].is_multiple_of(3) => Some(parent.clone()),
         (_, drawn) => drawn.clone(),
     };
     let level = drawn.level.filter(|level| level % 2 == 0);
