@@ -47,11 +47,11 @@ fn routes() -> String {
     for action in actions() {
         let parts: Vec<&str> = action.split('.').collect();
         let [system, level, environment] = parts.as_slice() else { panic!() };
-        write!(
+        writeln!(
             text,
             "  - {{match: {{host: h, method: GET, path: \"/{action}/{{id}}\"}}, action: {action}, \
              resource: {{type: Page, id: \"{{id}}\"}}, system: {system}, tier: jit, sensitivity: {level}, \
-             environment: {environment}}}\n"
+             environment: {environment}}}"
         )
         .unwrap();
     }
