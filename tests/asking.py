@@ -54,12 +54,21 @@ def vectors(name: str) -> list[Any]:
     return [json.loads((root / name).read_bytes()) for root in vector_roots() if (root / name).is_file()]
 
 
+OF_TASKS_AND_QUESTIONS = frozenset(
+    {"grant_expired", "grant_revoked", "grant_scope_exceeded", "approval_denied", "approval_expired"}
+)
+"""Reasons that need a task or a question of before: tests/e2e/test_tasks.py, test_approvals.py and test_clock_back.py."""
+
+
 def answered(engine: _core.Engine, request: bytes) -> bytes:
-    """The answer to a call; tokens that are not known are not validated either, and nothing is kept."""
+    """The answer to a call; tokens that are not known are not validated either. What it changes is taken in."""
     answer = engine.check(request)
     if isinstance(answer, _core.Pending):
         answer = engine.validated(request, proofs=(), refused=())
-    return answer if isinstance(answer, bytes) else engine.finish(answer, kept=False)[0]
+    if isinstance(answer, bytes):
+        return answer
+    engine.apply(answer.changes, now_us=NOW)
+    return engine.finish(answer, kept=True)[0]
 
 
 def prove(

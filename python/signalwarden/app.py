@@ -366,8 +366,7 @@ class App:
     @property
     def signals_address(self) -> str | None:
         """Where publishers are heard over mutual TLS; None if nowhere."""
-        signals = self._up().signals
-        return str(signals.address) if signals else None
+        return str(signals.address) if (signals := self._up().signals) else None
 
     # ------------------------------------------------------------ every second
 

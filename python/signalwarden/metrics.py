@@ -66,6 +66,8 @@ COUNTERS: Final = {
 }
 GAUGES: Final = {
     "live_signals": "signal values held",
+    "tasks": "tasks held, ended ones that are remembered included",
+    "approvals": "questions held, answered ones that are remembered included",
     "proofs": "tokens whose evidence is held",
     "tokens_waiting": "calls whose tokens are validated at the moment",
     "live_bundles": "trust domains with a live bundle",

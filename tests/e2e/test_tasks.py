@@ -20,6 +20,7 @@ from cryptography.hazmat.primitives.asymmetric.utils import encode_dss_signature
 from signalwarden.admin_client import AdminClient
 from signalwarden.app import App
 from signalwarden.config import Address
+from signalwarden.decision_log import now_us, rfc3339
 from signalwarden.errors import ServerError
 from signalwarden.server import CHECK_METHOD
 from tests import asking
@@ -353,8 +354,10 @@ def test_an_orchestrator_approves_and_ends_workflows_by_its_signal(root: Path) -
 
         def say(value: str) -> None:
             with house.as_client(ORCHESTRATOR) as admin:
-                entry = {"name": "workflow_state", "subject": "nightly", "value": value}
-                answer = admin.publish([{**entry, "observed_at": asking.rfc3339_now()}])
+                entry = {
+                    "name": "workflow_state", "subject": "nightly", "value": value, "observed_at": rfc3339(now_us()),
+                }  # fmt: skip
+                answer = admin.publish(json.dumps({"signals": [entry]}).encode())
             assert answer["accepted"] == 1, answer
 
         assert refused(lambda: house.begin(workflow="nightly")) == "workflow_not_approved"

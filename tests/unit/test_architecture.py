@@ -15,6 +15,8 @@ from pathlib import Path, PurePosixPath
 
 import pytest
 
+from tests.rooms import ROOMS
+
 ROOT = Path(__file__).parents[2]
 CORE = "rust_core/core/src"
 MAX_LINES = 600
@@ -25,65 +27,7 @@ Edges = dict[str, set[str]]
 
 # ---- the house, as data -----------------------------------------------------------------------------------
 
-# Which room of the core names which. Read from the left to the right: a room names only rooms above it.
-ROOMS: Edges = {
-    "limits": set(),
-    "locks": set(),
-    "reason": set(),
-    "findings": set(),
-    "error": {"findings"},
-    "model": {"limits"},
-    "document": {"findings", "limits"},
-    "change": {"error", "limits", "model"},
-    "route": {"document", "findings", "limits", "model", "reason"},
-    "identity": {"change", "limits", "locks", "model", "reason"},
-    "signals": {"change", "document", "error", "findings", "limits", "locks", "model", "reason", "route"},
-    "policy": {"document", "findings", "limits", "model", "reason"},
-    "idle": {"findings", "model", "policy", "signals"},
-    "principals": {"findings", "model", "policy", "reason", "route"},
-    "snapshot": {
-        "error",
-        "findings",
-        "identity",
-        "idle",
-        "limits",
-        "model",
-        "policy",
-        "principals",
-        "route",
-        "signals",
-    },
-    "decide": {"model", "policy", "reason", "route"},
-    "record": {"decide", "identity", "locks", "model", "policy", "reason", "route", "signals", "snapshot"},
-    "wire": {"decide", "error", "limits", "model", "reason"},
-    "check": {
-        "decide",
-        "identity",
-        "model",
-        "policy",
-        "principals",
-        "reason",
-        "record",
-        "route",
-        "signals",
-        "snapshot",
-        "wire",
-    },
-    "tally": {"limits", "locks", "model", "record", "signals"},
-    "engine": {
-        "change",
-        "check",
-        "error",
-        "identity",
-        "limits",
-        "model",
-        "reason",
-        "record",
-        "signals",
-        "snapshot",
-        "tally",
-    },
-}
+# Which room of the core names which: `tests/rooms.py`.
 
 # A crate, and the only place that may name it.
 CRATES = {
@@ -457,7 +401,7 @@ def kept(*patterns: str) -> dict[str, str]:
 @pytest.fixture(scope="module")
 def core() -> dict[str, str]:
     """Without its tests, which may use whatever they want."""
-    return read(path for path in (ROOT / CORE).rglob("*.rs") if path.name != "tests.rs")
+    return read(path for path in (ROOT / CORE).rglob("*.rs") if "tests" not in (path.stem, path.parent.name))
 
 
 @pytest.fixture(scope="module")

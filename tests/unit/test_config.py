@@ -109,7 +109,7 @@ lisen: {}
 listen: {check: "0.0.0.0:9191", admin: 3, front: native}
 identity: {sources: [xfcc, envoy_pear]}
 clients:
-  - {id: "spiffe://prod.example/x", may: [tasks, reed], token_sha256: "abc"}
+  - {id: "spiffe://prod.example/x", may: [evaluate, reed], token_sha256: "abc"}
 decision_log: {ack: synced, rotate_bytes: 3, path: 3}
 state: "redis://x"
 """
@@ -139,7 +139,7 @@ state: "redis://x"
         "insecure: true",
         *(
             f'clients: [{{id: "spiffe://prod.example/x", may: [{right}], {WITH_TOKEN}}}]'
-            for right in ("tasks", "override", "workflows", "approve", "evaluate")
+            for right in ("evaluate",)
         ),
     ],
 )

@@ -1,6 +1,7 @@
 //! The running core for Python: clock, stopwatch and random bits are read here and handed in.
 
 use crate::{
+    changes::{Admission, StoredChange},
     configuration::Configuration,
     errors,
     identity::Pending,
@@ -14,7 +15,6 @@ use pyo3::{
 };
 use signalwarden_core::{
     approvals::{ApprovalState, WantedApprovals},
-    change::Change,
     engine::{self, Asking, Look, Options, Revoking},
     error::Error,
     identity::Validated,
@@ -38,82 +38,6 @@ const LOG_BYTES: usize = 256 * 1024 * 1024;
 /// How often an idle `drain` looks again. Fifty looks a second cost nothing that can be measured, and a
 /// record is on its way to disk well within half a second.
 const LOOK_AGAIN: Duration = Duration::from_millis(20);
-
-/// A change as it is kept.
-#[pyclass(frozen, module = "signalwarden._core")]
-pub(crate) struct StoredChange {
-    #[pyo3(get)]
-    key: String,
-    #[pyo3(get)]
-    replaces: bool,
-    payload: Vec<u8>,
-}
-
-#[pymethods]
-impl StoredChange {
-    #[new]
-    fn new(key: String, replaces: bool, payload: Vec<u8>) -> Self {
-        Self { key, replaces, payload }
-    }
-
-    #[getter]
-    fn payload<'py>(&self, py: Python<'py>) -> Bound<'py, PyBytes> {
-        PyBytes::new(py, &self.payload)
-    }
-}
-
-impl From<&Change> for StoredChange {
-    fn from(change: &Change) -> Self {
-        Self { key: change.key(), replaces: change.replaces(), payload: change.to_payload() }
-    }
-}
-
-/// What of a batch was taken.
-#[pyclass(frozen, module = "signalwarden._core")]
-pub(crate) struct Admission {
-    taken: signalwarden_core::signals::Admission,
-    error: Option<String>,
-}
-
-impl Admission {
-    fn of(judged: Result<signalwarden_core::signals::Admission, Error>) -> Self {
-        match judged {
-            Ok(taken) => Self { taken, error: None },
-            Err(error) => {
-                Self { taken: signalwarden_core::signals::Admission::default(), error: Some(error.to_string()) }
-            }
-        }
-    }
-}
-
-#[pymethods]
-impl Admission {
-    #[getter]
-    fn answer<'py>(&self, py: Python<'py>) -> Bound<'py, PyBytes> {
-        PyBytes::new(py, &self.taken.answer_json())
-    }
-
-    #[getter]
-    fn accepted(&self) -> usize {
-        self.taken.accepted
-    }
-
-    /// Why the body can't be read; then nothing of it was taken.
-    #[getter]
-    fn error(&self) -> Option<&str> {
-        self.error.as_deref()
-    }
-
-    #[getter]
-    fn rejected(&self) -> Vec<(usize, &'static str, String)> {
-        self.taken.rejected.iter().map(|(at, refusal)| (*at, refusal.reason.code(), refusal.detail.clone())).collect()
-    }
-
-    #[getter]
-    fn changes(&self) -> Vec<StoredChange> {
-        self.taken.changes.iter().map(StoredChange::from).collect()
-    }
-}
 
 /// The running core.
 #[pyclass(frozen, module = "signalwarden._core")]

@@ -2,6 +2,7 @@
 
 #![expect(clippy::needless_pass_by_value, reason = "arguments are extracted from Python objects")]
 
+mod changes;
 mod configuration;
 mod document;
 mod engine;
@@ -16,11 +17,13 @@ use pyo3::prelude::*;
 #[pymodule]
 mod _core {
     #[pymodule_export]
+    use crate::changes::{Admission, StoredChange};
+    #[pymodule_export]
     use crate::configuration::{Configuration, Finding, reasons};
     #[pymodule_export]
     use crate::document::{Document, nearest_name, parse_yaml};
     #[pymodule_export]
-    use crate::engine::{Admission, Engine, StoredChange};
+    use crate::engine::Engine;
     #[pymodule_export]
     use crate::identity::{Credential, Pending};
     #[pymodule_export]

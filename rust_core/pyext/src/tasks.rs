@@ -1,6 +1,6 @@
 //! Decisions that are held until what they change is kept, and tasks that wait for their grant.
 
-use crate::engine::StoredChange;
+use crate::changes::StoredChange;
 use pyo3::{prelude::*, types::PyBytes};
 use signalwarden_core::{check::Checked, engine};
 use std::sync::{Mutex, PoisonError};

@@ -277,7 +277,7 @@ impl<'a> Reader<'a, '_> {
                 self.error(
                     place,
                     "missing_key",
-                    "`max_age` is missing: only request subjects and `derived` sources do without",
+                    "`max_age` is missing: only request subjects, `derived` and `workflow` sources do without",
                 );
                 None
             }
@@ -285,11 +285,11 @@ impl<'a> Reader<'a, '_> {
         }
     }
 
-    /// Whether the core counts the signal itself: all its sources say so, whatever else is wrong with them.
+    /// Whether the core knows the signal itself, at the moment of the decision: all its sources say so, whatever else is wrong with them.
     fn is_counted(&mut self) -> bool {
         let says_so = |source: &Node| {
             let kind = source.as_map().and_then(|entries| entries.iter().find(|entry| entry.key == "kind"));
-            kind.and_then(|kind| kind.value.as_text()) == Some("derived")
+            matches!(kind.and_then(|kind| kind.value.as_text()), Some("derived" | "workflow"))
         };
         let sources = self.fields.take("sources").and_then(Node::as_list).unwrap_or_default();
         !sources.is_empty() && sources.iter().all(says_so)
