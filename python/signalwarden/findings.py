@@ -102,7 +102,7 @@ _REGISTER: Final = {
     "bad_template": "A template is text with `{id}` once.",
     "bad_type": "The type is not one that a signal can have.",
     "coarse_action": "Policies of a coarse action read no signals. Give its routes a tier that does.",
-    "workflow_type": "Whether a task belongs to an approved workflow is a yes or a no: the type of its signal is `bool`.",
+    "workflow_type": "Whether a workflow is approved is a yes or a no: the type of the signal is `bool`.",
     "derived_type": "What is counted is a whole number: the type of its signal is `long`.",
     "max_age_interval": "A source speaks less often than `max_age` allows, so the signal is stale between two values.",
     "max_age_on_derived": "What the core counts is as old as the decision. Leave `max_age` out.",
