@@ -6,12 +6,15 @@ from typing import Self, final
 __all__ = [
     "BUILD_PROFILE",
     "Admission",
+    "Answered",
     "Configuration",
     "Credential",
     "Document",
     "Engine",
     "Finding",
+    "Held",
     "Pending",
+    "Proposal",
     "StoredChange",
     "__version__",
     "nearest_name",
@@ -173,6 +176,7 @@ class Held:
     def question(self) -> str | None:
         """Id of a question that it asks."""
 
+@final
 class Proposal:
     """A task that policies have permitted, and that waits for its grant."""
 
@@ -189,6 +193,7 @@ class Proposal:
     def claims(self) -> bytes:
         """JSON object of the grant's claims, without issuer and audience."""
 
+@final
 class Answered:
     """An answer to a question."""
 
@@ -202,6 +207,7 @@ class Answered:
     def changes(self) -> list[StoredChange]:
         """What is to be kept and applied."""
 
+@final
 class Engine:
     """The running core. Every method may be called from any thread; the interpreter is released inside."""
 

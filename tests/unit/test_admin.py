@@ -208,7 +208,7 @@ def test_a_right_opens_its_own_calls_and_no_others(
 )
 def test_what_is_no_bearer_token_is_no_token(http: TestClient, value: str) -> None:
     problem(
-        http.get("/metrics", headers={"authorization": value.encode("latin-1")}), AdminReason.TOKEN_MISSING
+        http.get("/metrics", headers={b"authorization": value.encode("latin-1")}), AdminReason.TOKEN_MISSING
     )
 
 
