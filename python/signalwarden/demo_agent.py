@@ -129,7 +129,7 @@ STORY = (
         lambda desk: desk.call("write_note", {"note": "draft-1", "text": "…"}),
     ),
     Step("it exports a record: a second system, so a person is asked", 403, "approval_required", _export),
-    Step("it approves that itself", 403, "own_approval", lambda desk: _approve(desk, "agent")),
+    Step("it approves that itself", 403, "right_missing", lambda desk: _approve(desk, "agent")),
     Step("the reviewer approves that one call", 200, "approved", lambda desk: _approve(desk, "reviewer")),
     Step(
         "the agent uses the approval for another record",
