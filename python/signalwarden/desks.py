@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from signalwarden.approvals import Approvals
-from signalwarden.errors import SignalwardenError
 from signalwarden.overrides import Overrides
 from signalwarden.publishers import Publishers
 from signalwarden.refusals import Refusals
@@ -77,5 +76,5 @@ class Desks:
         for act in (self.sweep.run, self.overrides.sweep):
             try:
                 act()
-            except SignalwardenError as error:
+            except Exception as error:  # noqa: BLE001 - the ticker also keeps the mark of time, and must go on
                 _log.error("what counts no more can't be let go of: %s", error)
