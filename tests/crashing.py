@@ -7,7 +7,6 @@ durable. N 0: never, and the count of writes is the last line.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import signal
@@ -24,10 +23,10 @@ import signalwarden.app
 from signalwarden import _core
 from signalwarden.admin_client import AdminClient
 from signalwarden.app import App
-from signalwarden.config import Address
 from signalwarden.server import CHECK_METHOD
 from signalwarden.state import SqliteStore
 from tests import asking
+from tests.callers import clients, who
 
 TIMEOUT_S = 20.0
 AGENT = asking.AGENT
@@ -35,15 +34,7 @@ ORCHESTRATOR, APPROVER = "spiffe://prod.example/orchestrator", "spiffe://prod.ex
 RIGHTS = {ORCHESTRATOR: "tasks, workflows, read, operate", APPROVER: "approve, read"}
 
 
-def token_of(name: str) -> str:
-    return "token-of-" + name.rpartition("/")[2]
-
-
-CLIENTS = "clients:\n" + "".join(
-    f'  - {{id: "{name}", may: [{rights}], token_sha256: "{hashlib.sha256(token_of(name).encode()).hexdigest()}", '
-    'expires: "2099-01-01T00:00:00Z"}\n'
-    for name, rights in RIGHTS.items()
-)
+CLIENTS = clients(RIGHTS)
 ROUTES = """\
 routes:
   - match: {host: "pages.example", method: GET, path: "/notes/{id}"}
@@ -128,8 +119,7 @@ class Callers:
         self._channel = channel
 
     def admin(self, name: str) -> AdminClient:
-        host, _, port = self._app.admin_address.rpartition(":")
-        return AdminClient(Address(host.strip("[]"), int(port)), token_of(name))
+        return who(self._app, name)
 
     def check(self, request: Any) -> tuple[str, dict[str, Any]]:
         """Reason, and the problem document of a denial."""

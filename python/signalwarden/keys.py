@@ -12,7 +12,7 @@ from signalwarden.files import make_private_directory, open_private, sync_direct
 if TYPE_CHECKING:
     from pathlib import Path
 
-__all__ = ["digest_key"]
+__all__ = ["digest_key", "make_key", "read_key"]
 
 DIGEST_KEY: Final = "digest.key"
 KEY_BYTES: Final = 32
@@ -25,27 +25,37 @@ def digest_key(directory: Path) -> bytes:
     try:
         make_private_directory(directory)
         if not path.exists():
-            _make(path)
-        fd = open_private(path, os.O_RDONLY | os.O_NONBLOCK)
-        with os.fdopen(fd, "rb") as file:
-            status = os.fstat(fd)
-            key = file.read(KEY_BYTES + 1) if stat.S_ISREG(status.st_mode) else b""
+            make_key(path, os.urandom(KEY_BYTES))
     except OSError as error:
         raise KeysError(f"the key `{path}` can't be read: {why(error)}") from error
-    if status.st_mode & 0o077:
-        raise KeysError(f"the key `{path}` can be read by other users, expected mode 0600")
+    key = read_key(path, KEY_BYTES)
     if len(key) != KEY_BYTES:
         raise KeysError(f"the key `{path}` is not a file of {KEY_BYTES} bytes")
     return key
 
 
-def _make(path: Path) -> None:
-    """Whole or not at all: a crash leaves no short key behind."""
+def read_key(path: Path, max_bytes: int) -> bytes:
+    """A key file; one byte more than that if it is longer, nothing if it is no regular file. Raises KeysError for one
+    that can't be read, or can be by others."""
+    try:
+        fd = open_private(path, os.O_RDONLY | os.O_NONBLOCK)
+        with os.fdopen(fd, "rb") as file:
+            status = os.fstat(fd)
+            key = file.read(max_bytes + 1) if stat.S_ISREG(status.st_mode) else b""
+    except OSError as error:
+        raise KeysError(f"the key `{path}` can't be read: {why(error)}") from error
+    if status.st_mode & 0o077:
+        raise KeysError(f"the key `{path}` can be read by other users, expected mode 0600")
+    return key
+
+
+def make_key(path: Path, content: bytes) -> None:
+    """Whole or not at all: a crash leaves no short key behind. Raises OSError."""
     fresh = path.with_name(f".{path.name}.{os.getpid()}")
     fd = open_private(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL)
     try:
         with os.fdopen(fd, "wb") as file:
-            file.write(os.urandom(KEY_BYTES))
+            file.write(content)
             file.flush()
             os.fsync(fd)
         fresh.rename(path)

@@ -6,6 +6,7 @@ is kept before it is answered.
 
 from __future__ import annotations
 
+import hashlib
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
 import orjson
@@ -13,7 +14,6 @@ import orjson
 from signalwarden.decision_log import rfc3339
 from signalwarden.errors import BadInputError
 from signalwarden.rates import Rates
-from signalwarden.tokens.grants import describe
 from signalwarden.values import span_s
 
 if TYPE_CHECKING:
@@ -28,8 +28,8 @@ __all__ = ["TASKS_A_SECOND", "Tasks"]
 
 TASKS_A_SECOND: Final = 200
 """Of one client, beyond a burst of a thousand: more is a loop that has lost its way."""
-MAX_NAME: Final = 512
-"""Letters of a text of the body; the core has its own bounds on what they may be."""
+MAX_TEXT: Final = 2_048
+"""Letters of a text of the body: a SPIFFE ID is the longest. The core has its own bounds on what they may be."""
 MAX_LIST: Final = 64
 """The core's bound on actions, and on resources."""
 TEXTS: Final = ("principal", "type")
@@ -99,7 +99,7 @@ class Tasks:
             parent=parent,
             decision_id=proposal.decision_id,
             expires_at=expires_at,
-            **describe(grant),
+            grant_sha256=hashlib.sha256(grant).hexdigest(),
         )
         return orjson.dumps({"task_id": proposal.task_id, "grant": grant.decode(), "expires_at": expires_at})
 
@@ -170,13 +170,13 @@ def _asked(body: bytes) -> dict[str, Any]:
     if not {*TEXTS, *LISTS} <= present.keys():
         raise BadInputError(EXPECTED)
     for key in (*TEXTS, *OPTIONAL_TEXTS):
-        if key in present and not _is_text(present[key], 4 * MAX_NAME):
+        if key in present and not _is_text(present[key], MAX_TEXT):
             raise BadInputError(f"`{key}`: expected a text")
     for key in LISTS:
         texts = present[key]
         if not isinstance(texts, list) or not 1 <= len(texts) <= MAX_LIST:
             raise BadInputError(f"`{key}`: expected a list of 1 to {MAX_LIST} texts")
-        if not all(_is_text(text, 4 * MAX_NAME) for text in texts):
+        if not all(_is_text(text, MAX_TEXT) for text in texts):
             raise BadInputError(f"`{key}`: expected a list of texts")
     if "ttl" in present:
         try:

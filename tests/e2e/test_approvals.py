@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -16,10 +16,9 @@ import pytest
 
 from signalwarden.admin_client import AdminClient
 from signalwarden.app import App
-from signalwarden.config import Address
-from signalwarden.errors import ServerError
 from signalwarden.server import CHECK_METHOD
 from tests import asking
+from tests.callers import clients, refused, who
 from tests.pages import hold
 from tests.serving import running
 
@@ -36,15 +35,7 @@ RIGHTS = {
 }
 
 
-def token_of(name: str) -> str:
-    return "token-of-" + name.rpartition("/")[2]
-
-
-CLIENTS = "".join(
-    f'  - {{id: "{name}", may: [{rights}], token_sha256: "{hashlib.sha256(token_of(name).encode()).hexdigest()}", '
-    'expires: "2099-01-01T00:00:00Z"}\n'
-    for name, rights in RIGHTS.items()
-)
+CLIENTS = clients(RIGHTS)
 ROUTES = """\
 routes:
   - match: {host: "pages.example", method: POST, path: "/transfers/{id}"}
@@ -101,8 +92,7 @@ class House:
         return bytes(call(bytes(request), timeout=TIMEOUT_S))
 
     def as_client(self, name: str) -> AdminClient:
-        host, _, port = self.app.admin_address.rpartition(":")
-        return AdminClient(Address(host.strip("[]"), int(port)), token_of(name))
+        return who(self.app, name)
 
     def pending(self) -> list[dict[str, Any]]:
         with self.as_client(ANNA) as anna:
@@ -133,7 +123,7 @@ def problem(answer: bytes) -> dict[str, Any]:
 @pytest.fixture
 def root(minimal_directory: Path) -> Path:
     settings = minimal_directory / "signalwarden.yaml"
-    settings.write_text(f"{settings.read_text()}clients:\n{CLIENTS}")
+    settings.write_text(f"{settings.read_text()}{CLIENTS}")
     (minimal_directory / "routes.yaml").write_text(ROUTES)
     (minimal_directory / "signals.yaml").write_text(SIGNALS)
     (minimal_directory / "policies/pages.cedar").write_text(POLICIES)
@@ -144,13 +134,6 @@ def root(minimal_directory: Path) -> Path:
 def house(root: Path) -> Iterator[House]:
     with running(root) as app, grpc.insecure_channel(app.check_address) as channel:
         yield House(root, app, channel)
-
-
-def refused(act: Callable[[], Any]) -> str:
-    """The reason in a refusal of the admin API."""
-    with pytest.raises(ServerError) as error:
-        act()
-    return str(error.value).rpartition("(`")[2].partition("`")[0]
 
 
 # ---- approvals ------------------------------------------------------------------------------------------

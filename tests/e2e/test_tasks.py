@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from base64 import urlsafe_b64decode
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,11 +19,10 @@ from cryptography.hazmat.primitives.asymmetric.utils import encode_dss_signature
 
 from signalwarden.admin_client import AdminClient
 from signalwarden.app import App
-from signalwarden.config import Address
 from signalwarden.decision_log import now_us, rfc3339
-from signalwarden.errors import ServerError
 from signalwarden.server import CHECK_METHOD
 from tests import asking
+from tests.callers import clients, refused, who
 from tests.conftest import Eventually
 from tests.pages import hold
 from tests.serving import running
@@ -40,15 +39,7 @@ RIGHTS = {
 }
 
 
-def token_of(name: str) -> str:
-    return "token-of-" + name.rpartition("/")[2]
-
-
-CLIENTS = "".join(
-    f'  - {{id: "{name}", may: [{rights}], token_sha256: "{hashlib.sha256(token_of(name).encode()).hexdigest()}", '
-    'expires: "2099-01-01T00:00:00Z"}\n'
-    for name, rights in RIGHTS.items()
-)
+CLIENTS = clients(RIGHTS)
 TASKS = "tasks: {types: {quick: {ttl: 1s}, long: {ttl: 10m, max_depth: 1}}}\n"
 ROUTES = """\
 routes:
@@ -96,8 +87,7 @@ class House:
         return asking.reason_of(bytes(call(bytes(request), timeout=TIMEOUT_S)))
 
     def as_client(self, name: str) -> AdminClient:
-        host, _, port = self.app.admin_address.rpartition(":")
-        return AdminClient(Address(host.strip("[]"), int(port)), token_of(name))
+        return who(self.app, name)
 
     def begin(self, client: str = ORCHESTRATOR, parent: str | None = None, **asked: Any) -> dict[str, Any]:
         body = {
@@ -130,7 +120,7 @@ class House:
 @pytest.fixture
 def root(minimal_directory: Path) -> Path:
     settings = minimal_directory / "signalwarden.yaml"
-    settings.write_text(f"{settings.read_text()}{TASKS}clients:\n{CLIENTS}")
+    settings.write_text(f"{settings.read_text()}{TASKS}{CLIENTS}")
     (minimal_directory / "routes.yaml").write_text(ROUTES)
     (minimal_directory / "policies/pages.cedar").write_text(POLICIES)
     return minimal_directory
@@ -140,13 +130,6 @@ def root(minimal_directory: Path) -> Path:
 def house(root: Path) -> Iterator[House]:
     with running(root) as app, grpc.insecure_channel(app.check_address) as channel:
         yield House(root, app, channel)
-
-
-def refused(act: Callable[[], Any]) -> str:
-    """The reason in a refusal of the admin API."""
-    with pytest.raises(ServerError) as error:
-        act()
-    return str(error.value).rpartition("(`")[2].partition("`")[0]
 
 
 def test_a_grant_counts_from_its_issue_to_the_completion_of_its_task(house: House) -> None:
@@ -291,6 +274,9 @@ def test_others_verify_a_grant_by_the_published_keys(house: House) -> None:
     claims = json.loads(raw(body))
     assert (claims["sub"], claims["jti"], claims["task"]["type"]) == (AGENT, task["task_id"], "long")
     assert claims["iss"] == claims["aud"] == "spiffe://prod.example/signalwarden"
+    assert "cnf" not in claims
+    bound = json.loads(raw(house.begin(certificate_sha256="ab" * 32)["grant"].split(".")[1]))
+    assert raw(bound["cnf"]["x5t#S256"]) == bytes.fromhex("ab" * 32)
 
 
 SIGNALS = """\

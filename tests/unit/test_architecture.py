@@ -113,7 +113,7 @@ IMPORTS: Edges = {
     "reloads": {"config", "decision_log", "difference", "errors", "in_force"},
     "keysets": {"errors", "files"},
     "jose": {"errors", "keysets"},
-    "tokens": {"_core", "errors", "files", "identity_settings", "jose", "keysets", "values"},
+    "tokens": {"_core", "errors", "files", "identity_settings", "jose", "keys", "keysets", "values"},
     "signals": {
         "_core",
         "decision_log",

@@ -99,8 +99,8 @@ def test_a_key_that_can_not_be_replaced_signs_on(
         raise OSError(28, "No space left on device")
 
     with monkeypatch.context() as broken:
-        broken.setattr("signalwarden.tokens.grants.sync_directory", full)
-        broken.setattr("signalwarden.tokens.grants.open_private", full)
+        broken.setattr("signalwarden.keys.sync_directory", full)
+        broken.setattr("signalwarden.keys.open_private", full)
         clock.now_us += ROTATE_US
         assert part(of.sign(b"{}"), 0)["kid"] == first
         assert published(of) == [first]

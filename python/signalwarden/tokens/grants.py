@@ -6,26 +6,25 @@ and auditors, who verify with the published keys (RFC 7515, RFC 7517, RFC 7518 s
 
 from __future__ import annotations
 
-import hashlib
 import logging
-import os
-import stat
 import threading
-from base64 import urlsafe_b64encode
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
+import jwt
 import orjson
 from cryptography.exceptions import UnsupportedAlgorithm
-from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.hazmat.primitives.asymmetric.utils import decode_dss_signature
+from jwt.algorithms import ECAlgorithm
 
 from signalwarden.errors import BadInputError, KeysError
-from signalwarden.files import make_private_directory, open_private, sync_directory, why
+from signalwarden.files import make_private_directory, why
+from signalwarden.keys import make_key, read_key
+from signalwarden.keysets import ALGORITHMS, PublicKey
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
     from pathlib import Path
 
 __all__ = ["Signer"]
@@ -42,14 +41,9 @@ MAX_KEYS: Final = 8
 MAX_KEY_BYTES: Final = 4_096
 MAX_GRANT_BYTES: Final = 16 * 1024
 """The core's bound on a token; servers take some 8 to 16 KiB as all the headers of a request."""
-COORDINATE_BYTES: Final = 32
-"""Of P-256 (RFC 7518 section 3.4)."""
 SUFFIX: Final = ".pem"
+ALGORITHM: Final = "ES256"
 TYPE: Final = "signalwarden-grant+jwt"
-
-
-def _base64url(content: bytes) -> str:
-    return urlsafe_b64encode(content).rstrip(b"=").decode()
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,23 +51,17 @@ class _Key:
     made_us: int
     private: ec.EllipticCurvePrivateKey
     kid: str
-    public: dict[str, str]
+    public: Mapping[str, str]
 
     def __repr__(self) -> str:
         return f"_Key(kid={self.kid})"
 
     @classmethod
     def of(cls, made_us: int, private: ec.EllipticCurvePrivateKey) -> _Key:
-        numbers = private.public_key().public_numbers()
-        # In this order, and nothing else: RFC 7638 section 3.2.
-        members = {
-            "crv": "P-256",
-            "kty": "EC",
-            "x": _base64url(numbers.x.to_bytes(COORDINATE_BYTES)),
-            "y": _base64url(numbers.y.to_bytes(COORDINATE_BYTES)),
-        }
-        kid = _base64url(hashlib.sha256(orjson.dumps(members)).digest())
-        return cls(made_us, private, kid, {**members, "kid": kid, "use": "sig", "alg": "ES256"})
+        public = private.public_key()
+        kid = PublicKey(None, ALGORITHMS[ALGORITHM], ALGORITHM, public).thumbprint
+        members = ECAlgorithm.to_jwk(public, as_dict=True)
+        return cls(made_us, private, kid, {**members, "kid": kid, "use": "sig", "alg": ALGORITHM})
 
 
 class Signer:
@@ -97,11 +85,8 @@ class Signer:
         with self._mutex:
             key = self._current()
         content = {**orjson.loads(claims), "iss": self._issuer, "aud": self._issuer}
-        header = {"alg": "ES256", "typ": TYPE, "kid": key.kid}
-        signed = f"{_base64url(orjson.dumps(header))}.{_base64url(orjson.dumps(content))}".encode()
-        r, s = decode_dss_signature(key.private.sign(signed, ec.ECDSA(hashes.SHA256())))
-        signature = r.to_bytes(COORDINATE_BYTES) + s.to_bytes(COORDINATE_BYTES)
-        grant = signed + b"." + _base64url(signature).encode()
+        headers = {"typ": TYPE, "kid": key.kid}
+        grant = jwt.encode(content, key.private, algorithm=ALGORITHM, headers=headers).encode()
         if len(grant) > MAX_GRANT_BYTES:
             raise BadInputError(
                 f"the grant would have {len(grant)} bytes, expected at most {MAX_GRANT_BYTES}: name fewer `actions` "
@@ -144,15 +129,7 @@ class Signer:
         self._keys = sorted(keys, key=lambda key: key.made_us, reverse=True)
 
     def _load(self, path: Path) -> _Key:
-        try:
-            fd = open_private(path, os.O_RDONLY | os.O_NONBLOCK)
-            with os.fdopen(fd, "rb") as file:
-                status = os.fstat(fd)
-                content = file.read(MAX_KEY_BYTES + 1) if stat.S_ISREG(status.st_mode) else b""
-        except OSError as error:
-            raise KeysError(f"the key `{path}` can't be read: {why(error)}") from error
-        if status.st_mode & 0o077:
-            raise KeysError(f"the key `{path}` can be read by other users, expected mode 0600")
+        content = read_key(path, MAX_KEY_BYTES)
         try:
             private = serialization.load_pem_private_key(content, password=None)
             made_us = int(path.stem)
@@ -163,27 +140,13 @@ class Signer:
         return _Key.of(made_us, private)
 
     def _make(self, now_us: int) -> _Key:
-        """Whole or not at all: a crash leaves no half of a key behind."""
         private = ec.generate_private_key(ec.SECP256R1())
         content = private.private_bytes(
             serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
         )
         path = self._directory / f"{now_us}{SUFFIX}"
-        fresh = path.with_name(f".{path.name}.{os.getpid()}")
         try:
-            fd = open_private(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL)
-            with os.fdopen(fd, "wb") as file:
-                file.write(content)
-                file.flush()
-                os.fsync(fd)
-            fresh.rename(path)
-            sync_directory(self._directory)
+            make_key(path, content)
         except OSError as error:
-            fresh.unlink(missing_ok=True)
             raise KeysError(f"the key `{path}` can't be made: {why(error)}") from error
         return _Key.of(now_us, private)
-
-
-def describe(grant: bytes) -> dict[str, Any]:
-    """What may be said of a grant in a log: its digest."""
-    return {"grant_sha256": hashlib.sha256(grant).hexdigest()}

@@ -319,10 +319,7 @@ impl Engine {
     #[pyo3(signature = (approval_id, *, now_us))]
     fn waive_approval(&self, py: Python<'_>, approval_id: &str, now_us: i64) -> PyResult<Vec<StoredChange>> {
         let waived = py.detach(|| {
-            let ticks = || self.ticks();
-            // Whoever asked takes the place of a client.
-            let nobody = client_id("spiffe://signalwarden/rule")?;
-            self.core.waive_approval(approval_id, &self.asking(&nobody, None, now_us, &ticks)?)
+            self.core.waive_approval(approval_id, Timestamp::from_micros(now_us), self.id_bits(), &|| self.ticks())
         });
         let changes = waived.map_err(|error| errors::to_python(py, error))?;
         Ok(changes.iter().map(StoredChange::from).collect())

@@ -9,10 +9,10 @@ use crate::{
     limits,
     model::{Answer, Question, ResourceId, SpiffeId, Timestamp},
     policy::BuiltInRequest,
-    record::DecisionId,
+    record::{DecisionId, id::RANDOM_BYTES},
 };
 use serde_json::Value as Json;
-use std::{collections::BTreeSet, sync::Arc};
+use std::collections::BTreeSet;
 
 /// An answer that may be given.
 #[derive(Debug)]
@@ -69,15 +69,22 @@ impl Engine {
 
     /// The changes by which a rule (`approval.waive`) answers a question that was just asked; none if no rule does. What
     /// several people must say is not a rule's to say.
-    pub fn waive_approval(&self, id: &str, asking: &Asking<'_>) -> Result<Vec<Change>, Error> {
+    pub fn waive_approval(
+        &self,
+        id: &str,
+        now: Timestamp,
+        random: [u8; RANDOM_BYTES],
+        ticks: &dyn Fn() -> u64,
+    ) -> Result<Vec<Change>, Error> {
         let running = self.loaded()?;
-        let now = self.mark.advance(asking.now, (asking.ticks)());
+        let now = self.mark.advance(now, ticks());
         let question = self.approvals.question(id)?;
         let action = crate::model::ActionId::parse("approval.waive");
         if question.need > 1 || !action.is_some_and(|action| running.snapshot.policies.can_permit(&action)) {
             return Ok(Vec::new());
         }
-        let asking = Asking { client: &question.requester, certificate: None, ..*asking };
+        // Whoever asked takes the place of a client.
+        let asking = Asking { client: &question.requester, certificate: None, now, random, ticks };
         let built_in = about(&question, "approval.waive", &asking);
         match self.decide_built_in(&running, built_in, None, &asking, now) {
             Ok(decision) => Ok(vec![Change::ApprovalAnswered(Answer {
@@ -90,12 +97,6 @@ impl Engine {
             Err(Error::Refused(..)) => Ok(Vec::new()),
             Err(other) => Err(other),
         }
-    }
-
-    /// How a question stands, and who has said yes.
-    pub fn approval_standing(&self, id: &str, now: Timestamp) -> Option<(ApprovalState, BTreeSet<Arc<str>>)> {
-        let id = crate::model::ApprovalId::parse(id)?;
-        self.approvals.standing(&id, self.mark.at_least(now))
     }
 
     /// The questions that are wanted, as JSON.

@@ -19,6 +19,7 @@ use crate::{
     snapshot::{Running, Snapshot},
     tasks::{AskedTask, Planned, Wanted},
 };
+use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use serde_json::{Map, Value as Json, json};
 use sha2::{Digest, Sha256};
 use std::sync::Arc;
@@ -64,7 +65,7 @@ impl Proposal {
             ),
         ]);
         if let Some(certificate) = task.certificate {
-            claims.insert("cnf".to_owned(), json!({"x5t#S256": base64url(&certificate.0)}));
+            claims.insert("cnf".to_owned(), json!({"x5t#S256": URL_SAFE_NO_PAD.encode(certificate.0)}));
         }
         let act = self.planned.above.iter().rev().fold(None, |inner: Option<Json>, principal| {
             let mut act = Map::from_iter([("sub".to_owned(), json!(principal.as_str()))]);
@@ -74,20 +75,6 @@ impl Proposal {
         claims.extend(act.map(|act| ("act".to_owned(), act)));
         Json::Object(claims)
     }
-}
-
-/// RFC 4648 section 5, without padding.
-fn base64url(bytes: &[u8]) -> String {
-    const LETTERS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
-    let mut text = String::with_capacity(bytes.len().div_ceil(3) * 4);
-    for chunk in bytes.chunks(3) {
-        let bits = chunk.iter().fold(0_u32, |bits, byte| bits << 8 | u32::from(*byte)) << (8 * (3 - chunk.len()));
-        for at in 0..=chunk.len() {
-            let letter = (bits >> (18 - 6 * at)) & 63;
-            text.push(LETTERS.get(letter as usize).copied().map_or('A', char::from));
-        }
-    }
-    text
 }
 
 /// What a decision about tasks or approvals needs beside what is asked.
@@ -329,19 +316,5 @@ fn requested(asked: &AskedTask, planned: Option<&Planned>) -> BuiltInRequest {
         resources: asked.resources.iter().map(|resource| resource.to_string().into()).collect(),
         sensitivity: scope.map(|scope| scope.sensitivity).or(asked.sensitivity),
         environment: scope.and_then(|scope| scope.environment.clone()).or_else(|| asked.environment.clone()),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::base64url;
-
-    #[test]
-    fn base64url_is_that_of_rfc_4648_without_padding() {
-        let cases = [("", ""), ("f", "Zg"), ("fo", "Zm8"), ("foo", "Zm9v"), ("foob", "Zm9vYg"), ("foobar", "Zm9vYmFy")];
-        for (bytes, text) in cases {
-            assert_eq!(base64url(bytes.as_bytes()), text);
-        }
-        assert_eq!(base64url(&[0xfb, 0xff]), "-_8");
     }
 }
