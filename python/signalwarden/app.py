@@ -20,7 +20,7 @@ from signalwarden.answering import Answering
 from signalwarden.bundles import Bundles
 from signalwarden.clients import Clients
 from signalwarden.config import Loaded, Right, Settings
-from signalwarden.decision_log import FileSink, LogWriter, Recorder, now_us, rfc3339
+from signalwarden.decision_log import DecisionLog, Recorder, now_us, rfc3339
 from signalwarden.desks import Desks
 from signalwarden.difference import view
 from signalwarden.door_tls import DoorTls
@@ -64,8 +64,6 @@ SETTLE_TICKS: Final = 5
 """A call whose message has not come in this many ticks never comes: far above Envoy's timeout."""
 GRACE_S: Final = 3.0
 """For checks in flight at a stop; a check takes microseconds, so this is for slow networks."""
-DRAIN_S: Final = 10.0
-"""For the log at a stop; within Kubernetes' default of 30 s together with the other graces."""
 ADMIN_GRACE_S: Final = 5.0
 REPLAY_BATCH: Final = 1_000
 UNENFORCED: Final = "unenforced_route"
@@ -84,7 +82,7 @@ class _Running:
     engine: _core.Engine
     intake: Intake
     recorder: Recorder
-    writer: LogWriter
+    log: DecisionLog
     feeds: Feeds
     admin: HttpDoor
     front: FrontDoor
@@ -149,7 +147,9 @@ class App:
         in_force.admit(loaded, view(loaded))
         engine.swap(loaded.configuration)
         recorder = Recorder(engine, self._clock)
-        writer = self._open_log(stack, settings, root, engine, recorder)
+        log = DecisionLog(engine, recorder, settings.decision_log, settings.log_path(root))
+        stack.callback(log.stop)
+        log.start()
         recorder.change("server_started", actor="server", version=__version__)
         bundles, identity = self._identity(stack, loaded, engine, recorder)
         feeds = self._feeds(loaded.root, store, engine, intake, recorder)
@@ -209,7 +209,7 @@ class App:
         stack.callback(front.stop, GRACE_S)
         signals = self._signals_door(stack, settings, tls)
         self._running = _Running(
-            *(reloads, store, engine, intake, recorder, writer, feeds, admin_door, front, signals, clients),
+            *(reloads, store, engine, intake, recorder, log, feeds, admin_door, front, signals, clients),
             *(identity, desks),
         )
         feeds.adopt(loaded.configuration.describe())
@@ -296,30 +296,6 @@ class App:
         except SignalwardenError as error:
             # Half a state is no state: a lost revocation or signal could widen access.
             raise StateError(f"the state holds a change that can't be read: {error}") from error
-
-    def _open_log(
-        self,
-        stack: contextlib.ExitStack,
-        settings: Settings,
-        root: Path,
-        engine: _core.Engine,
-        recorder: Recorder,
-    ) -> LogWriter:
-        options = settings.decision_log
-        sink = FileSink(
-            settings.log_path(root), rotate_bytes=options.rotate_bytes, keep_files=options.keep_files
-        )
-        writer = LogWriter(engine, sink, recorder)
-        stack.callback(self._close_log, engine, writer, recorder)
-        if sink.repaired_bytes:
-            recorder.change("log_repaired", actor="server", bytes_cut=sink.repaired_bytes)
-        writer.start()
-        return writer
-
-    def _close_log(self, engine: _core.Engine, writer: LogWriter, recorder: Recorder) -> None:
-        recorder.change("server_stopped", actor="server", revision=engine.revision)
-        engine.close()
-        writer.stop(DRAIN_S)
 
     def stop(self) -> None:
         """Stops in reverse: no new checks, no new signals, the log drained, the state closed. May be called twice.
@@ -536,20 +512,13 @@ class App:
         doors = {"check": running.front.serving, "admin": running.admin.serving}
         if running.signals is not None:
             doors["signals"] = running.signals.serving
-        health = running.writer.health()
         revision = running.engine.revision
         ready = revision is not None and all(doors.values())
-        log = {
-            "healthy": health.healthy,
-            "queued": running.engine.queued(),
-            "lag_ms": round(health.lag_s * 1000),
-            "last_error": health.last_error,
-        }
         detail = {
             "ready": ready,
             "revision": revision,
             "doors": doors,
-            "log": log,
+            "log": running.log.detail(),
             "feeds": running.feeds.detail(),
             "identity": running.identity.detail(),
             "last_reload_refused": running.reloads.refused,
@@ -565,7 +534,6 @@ class App:
 
     def _numbers(self) -> Mapping[str, float]:
         running = self._up()
-        health = running.writer.health()
         with self._tally:
             counts = dict(self._counts)
         return {
@@ -576,12 +544,7 @@ class App:
             **counts,
             **running.feeds.numbers(),
             **self._desk().numbers(),
-            "log_written": health.written,
-            "log_failures": health.failures,
-            "log_healthy": int(health.healthy),
-            "log_lag_seconds": health.lag_s,
-            "log_notes_refused": running.recorder.refused,
-            "log_notes_lost": running.recorder.lost,
+            **running.log.numbers(),
             "transport_undelivered": self._transport[0],
             "transport_unknown_method": self._transport[1],
             "transport_refused_client": self._clients_turned_away,

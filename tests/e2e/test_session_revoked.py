@@ -56,7 +56,7 @@ def root(minimal_directory: Path, transmitter: Transmitter) -> Path:
     settings = minimal_directory / "signalwarden.yaml"
     digest = hashlib.sha256(TOKEN.encode()).hexdigest()
     client = f'  - {{id: "{TRANSMITTER}", may: [publish], token_sha256: "{digest}", expires: "2099-01-01T00:00:00Z"}}\n'
-    settings.write_text(f"{settings.read_text()}{TASKS}clients:\n{CLIENTS}{client}")
+    settings.write_text(f"{settings.read_text()}{TASKS}{CLIENTS}{client}")
     (minimal_directory / "routes.yaml").write_text(ROUTES)
     (minimal_directory / "policies/pages.cedar").write_text(POLICIES + POLICY)
     (minimal_directory / "signals.yaml").write_text(REGISTER)

@@ -99,7 +99,7 @@ IMPORTS: Edges = {
     "keys": {"errors", "files"},
     "doors": {"config", "errors", "files"},
     "state": {"_core", "errors", "files"},
-    "decision_log": {"errors", "files"},
+    "decision_log": {"errors", "files", "settings"},
     "metrics": set(),
     "register": {"_core", "errors"},
     "tallies": {"_core", "values"},
