@@ -3,13 +3,24 @@
 from __future__ import annotations
 
 import sys
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 
-from signalwarden.cli.log_options import Chosen, with_filters
-from signalwarden.cli.options import HERE, SERVER, ConfigOption, JsonOption, settings_of
-from signalwarden.terminal import console, count, say
+from signalwarden.cli import completing, stories
+from signalwarden.cli.log_options import Chosen, LogOption, chosen_files, with_filters
+from signalwarden.cli.options import (
+    HERE,
+    SERVER,
+    SETTINGS_FILE,
+    ConfigOption,
+    JsonOption,
+    read_input,
+    settings_of,
+)
+from signalwarden.decision_log import now_us
+from signalwarden.terminal import console, count, print_json, reading_bar, say
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -80,6 +91,57 @@ def tail_log(
             sys.stdout.flush()
             for raw, record in log.follow(want):
                 show(raw, record)
+
+
+@group.command("explain")
+def explain(
+    record_id: Annotated[
+        str,
+        typer.Argument(
+            metavar="ID",
+            help="Of a decision or a change, or the beginning of it; - reads a record from stdin.",
+            autocompletion=completing.ids,
+            show_default=False,
+        ),
+    ],
+    log: LogOption = None,
+    config: ConfigOption = HERE,
+    as_json: JsonOption = False,
+) -> None:
+    """Tell the way of a decision as a story: what decided it, what would flip it, and what can be done.
+
+    The record alone tells it. Source lines, and what would flip it, need the directory as it was then.
+
+    Example: `signalwarden log explain 01a20d2e-e225-7eba`
+    """
+    from signalwarden.log_reading import explaining, records
+    from signalwarden.log_reading.beside import Beside
+
+    related: list[dict[str, Any]] = []
+    if record_id == "-":
+        raw, record = explaining.record_of(read_input("-"), "what stdin has")
+    else:
+        files = [file for file in chosen_files(config, log) if not _ended_before(file, record_id)]
+        reader = records.Reader(files)
+        with reading_bar(reader.size) as progress:
+            found = records.find(records.Reader(files, progress), record_id.lower())
+        raw, record, related = found.entry.raw, found.entry.record, found.related
+    there = (config / SETTINGS_FILE).is_file()
+    beside = Beside.of(config, now_us()) if there else Beside.nothing()
+    told = explaining.explained(raw, record, beside, related)
+    if as_json:
+        print_json(stories.as_json(told))
+    else:
+        stories.show(console(), told)
+
+
+def _ended_before(file: Path, record_id: str) -> bool:
+    """Whether a rotated file was full before the id was made: nothing of it can be there."""
+    from signalwarden.log_reading.filters import ended_before
+    from signalwarden.log_reading.records import time_of_id
+
+    made = time_of_id(record_id)
+    return made is not None and ended_before(file, made)
 
 
 def _tell_skipped(skipped: Mapping[str, int]) -> None:

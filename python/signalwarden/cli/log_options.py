@@ -28,7 +28,7 @@ _NOTHING: Final = {"deny": False, "allow": False}
 
 
 def _option(
-    kind: Any, name: str, metavar: str, help_: str, complete: Callable[..., Any] | None = None
+    kind: Any, name: str, metavar: str | None, help_: str, complete: Callable[..., Any] | None = None
 ) -> Any:
     said = typer.Option(name, metavar=metavar, help=help_, autocompletion=complete, rich_help_panel=WHICH)
     return Annotated[kind, said]

@@ -21,7 +21,7 @@ from signalwarden.values import instant, one_of, span_s, suggestion
 if TYPE_CHECKING:
     from pathlib import Path
 
-__all__ = ["INFLUENCES", "STATES", "Filters", "moment"]
+__all__ = ["INFLUENCES", "STATES", "Filters", "ended_before", "moment"]
 
 STATES: Final = ("fresh", "stale", "missing", "disputed", "unverified", "future")
 INFLUENCES: Final = ("decisive", "consulted", "refused")
@@ -98,16 +98,23 @@ class Filters:
         return None if self.until is None else _as_written(moment(self.until, self.now, "--until"))
 
     def too_old(self, file: Path) -> bool:
-        """Whether a rotated file ends before the beginning, by the time in its name. A decision's time may be ahead of
-        the clock by an hour at most (the mark of time)."""
-        found = re.search(r"-(\d{8}T\d{6})Z\.", file.name)
-        if self.since is None or found is None:
+        """Whether a rotated file ends before the beginning."""
+        if self.since is None:
             return False
-        ended = datetime.strptime(found[1], "%Y%m%dT%H%M%S").replace(tzinfo=UTC)
-        return ended + MARK_AHEAD < moment(self.since, self.now, "--since")
+        return ended_before(file, round(moment(self.since, self.now, "--since").timestamp() * 1e6))
 
 
 MARK_AHEAD: Final = timedelta(hours=1, minutes=1)
+"""A decision's time may be ahead of the clock by an hour at most (the mark of time)."""
+
+
+def ended_before(file: Path, time_us: int) -> bool:
+    """Whether a rotated file was full before a time, by the time in its name."""
+    found = re.search(r"-(\d{8}T\d{6})Z\.", file.name)
+    if found is None:
+        return False
+    ended = datetime.strptime(found[1], "%Y%m%dT%H%M%S").replace(tzinfo=UTC)
+    return (ended + MARK_AHEAD).timestamp() * 1e6 < time_us
 
 
 def moment(text: str, now: datetime, option: str) -> datetime:

@@ -1,7 +1,7 @@
 """What an operator does about a reason: one line each. `log explain` says it, and docs/operations.md lists it.
 
-The lines stand in runbook.json. After a change `python -m signalwarden.log_reading.runbook docs/operations.md` writes the page
-anew.
+The lines stand in runbook.json. After a change
+`python -m signalwarden.log_reading.runbook docs/operations.md` writes the page anew.
 """
 
 from __future__ import annotations
