@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Final
 
@@ -28,6 +29,17 @@ if TYPE_CHECKING:
 __all__ = ["add", "group"]
 
 group = typer.Typer(no_args_is_help=True, help="Read the decision log.")
+
+
+class By(StrEnum):
+    """As signalwarden.log_reading.stats has it, which is not loaded before a verb needs it."""
+
+    PRINCIPAL = "principal"
+    ACTION = "action"
+    ROUTE = "route"
+    REASON = "reason"
+    SIGNAL = "signal"
+
 
 LINES: Final = 10
 """Records that `tail` shows unless it is told when to begin."""
@@ -142,6 +154,43 @@ def _ended_before(file: Path, record_id: str) -> bool:
 
     made = time_of_id(record_id)
     return made is not None and ended_before(file, made)
+
+
+@group.command("stats")
+@with_filters
+def stats_of_log(
+    chosen: Chosen,
+    by: Annotated[By | None, typer.Option("--by", help="Tell decisions apart by this alone.")] = None,
+    top: Annotated[int, typer.Option("--top", metavar="N", min=1, max=1_000, help="So many of each.")] = 10,
+    log: LogOption = None,
+    config: ConfigOption = HERE,
+    as_json: JsonOption = False,
+) -> None:
+    """Sum the log up: outcomes, reasons, who and what most, latency by stage, signals.
+
+    Reads every record once, in memory that does not grow with the log. Percentiles are within 2.2 %.
+
+    Example: `signalwarden log stats --since 1d --by reason`
+    """
+    from signalwarden.log_reading import records, stats
+
+    filters = chosen.filters()
+    want = filters.question()
+    files = [file for file in chosen_files(config, log) if not filters.too_old(file)]
+    sums = stats.Stats(stats.By(by.value) if by else None, top)
+    with reading_bar(records.Reader(files).size) as progress:
+        reader = records.Reader(files, progress)
+        for entry in reader.entries():
+            if want(entry.record):
+                sums.add(entry.record)
+    if as_json:
+        print_json({**sums.as_dict(), "skipped": reader.faults.as_dict()})
+    else:
+        from signalwarden.cli import charts
+
+        charts.show_stats(console(), sums)
+    for sentence in reader.faults.sentences():
+        say(sentence)
 
 
 def _tell_skipped(skipped: Mapping[str, int]) -> None:

@@ -22,7 +22,7 @@ SENTENCES: Final[dict[str, str]] = {
     "approval_answered": "{actor} answered the question {approval_id}, which is {state} with that",
     "approval_used": "the yes to {approval_id} was used by the decision {decision_id}",
     "approval_released": "the yes to {approval_id} can be used again",
-    "override_proposed": "{actor} proposed to override a signal; a second client must confirm it before {confirm_before}",
+    "override_proposed": "{actor} proposed an override; a second client must confirm it before {confirm_before}",
     "signal_overridden": "{actor} confirmed an override, which is in force until {expires_at}",
     "override_ended": "the override of {signal} for {subject} ended",
     "task_begun": "{actor} began the task {task_id} ({type}) for {principal}, until {expires_at}",

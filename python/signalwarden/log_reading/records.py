@@ -119,6 +119,13 @@ class Reader:
                     at = now
                 self._progress(os.fstat(raw.fileno()).st_size - at)
 
+    def look_foreign(self) -> None:
+        """Raises LogError if the first line of all is no record: then nothing was to be found there."""
+        for file, line, block in self.blocks():
+            if isinstance(what := judge(block.partition(b"\n")[0]), str):
+                raise LogError(f"`{file}` is no decision log: line {line} is {what}")
+            return
+
     def finish(self) -> None:
         """At the end: were there any records?"""
         if self.read == 0 and self.faults.total:
@@ -173,6 +180,7 @@ def find(reader: Reader, prefix: str) -> Found:
         more = f" and {len(matches) - MAX_MATCHES} more" if len(matches) > MAX_MATCHES else ""
         raise BadInputError(f"`{prefix}` begins several ids: {shown}{more}; give more of it")
     if not matches:
+        reader.look_foreign()
         raise BadInputError(_nowhere(prefix, related))
     (entry,) = matches.values()
     return Found(entry, related)

@@ -333,6 +333,11 @@ def _answer(record: Mapping[str, Any]) -> Step:
     )
     if _is_number(timing.get("total")):
         step.say(f"in {timing['total']:g} µs: {stages}", "dim")
+    if folded := map_of(record.get("folded")):
+        step.say(
+            f"the same {folded.get('count')} times until {folded.get('last_time')}: this record stands for all",
+            "bold",
+        )
     if record.get("refused_before"):
         step.say(
             f"{record['refused_before']} decisions before it have no record: each was `log_unavailable`",
@@ -404,7 +409,8 @@ def _flips(record: Mapping[str, Any], analysis: dict[str, Any] | None, why_none:
         steps = " and ".join(_changed(one) for one in change)
         said.append(f"{steps}: then `{last.get('reason')}`")
     said += [
-        f"`{one.get('name')}` was {shown(one.get('value'))}: at {shown(one.get('flips_at'))} it is `{one.get('to_reason')}`"
+        f"`{one.get('name')}` was {shown(one.get('value'))}: at {shown(one.get('flips_at'))} "
+        f"it is `{one.get('to_reason')}`"
         for one in entries_of(analysis.get("thresholds"))
     ]
     sets = [one for one in analysis.get("minimal_sets") or [] if isinstance(one, list) and len(one) > 1]
