@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import sys
 from enum import StrEnum
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
@@ -128,15 +127,19 @@ def explain(
     """
     from signalwarden.log_reading import explaining, records
     from signalwarden.log_reading.beside import Beside
+    from signalwarden.log_reading.filters import ended_before
 
     related: list[dict[str, Any]] = []
     if record_id == "-":
         raw, record = explaining.record_of(read_input("-"), "what stdin has")
     else:
-        files = [file for file in chosen_files(config, log) if not _ended_before(file, record_id)]
+        prefix = records.id_prefix(record_id)
+        made = records.time_of_id(prefix)
+        # What was full before the id was made holds nothing of it.
+        files = [file for file in chosen_files(config, log) if not ended_before(file, made)]
         reader = records.Reader(files)
         with reading_bar(reader.size) as progress:
-            found = records.find(records.Reader(files, progress), record_id.lower())
+            found = records.find(records.Reader(files, progress), prefix)
         raw, record, related = found.entry.raw, found.entry.record, found.related
     there = (config / SETTINGS_FILE).is_file()
     beside = Beside.of(config, now_us()) if there else Beside.nothing()
@@ -145,15 +148,6 @@ def explain(
         print_json(stories.as_json(told))
     else:
         stories.show(console(), told)
-
-
-def _ended_before(file: Path, record_id: str) -> bool:
-    """Whether a rotated file was full before the id was made: nothing of it can be there."""
-    from signalwarden.log_reading.filters import ended_before
-    from signalwarden.log_reading.records import time_of_id
-
-    made = time_of_id(record_id)
-    return made is not None and ended_before(file, made)
 
 
 @group.command("stats")

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import contextlib
 import gzip
-import io
 import re
 import zlib
 from typing import TYPE_CHECKING, Any, BinaryIO, Final, Protocol, cast
@@ -77,17 +76,19 @@ def open_log(path: Path) -> tuple[BinaryIO, BinaryIO]:
         raise unreadable(path, error) from error
     if raw.read(2) == GZIP:
         raw.seek(0)
-        return cast("BinaryIO", io.BufferedReader(gzip.GzipFile(fileobj=raw), BLOCK_BYTES)), raw
+        return cast("BinaryIO", gzip.GzipFile(fileobj=raw)), raw
     raw.seek(0)
     return raw, raw
 
 
 def blocks(content: Readable, fault: Callable[[str], None] = lambda _: None) -> Iterator[bytes]:
     """Whole lines, about a megabyte at a time. `fault` is told of what is no whole line: at its place in the order."""
+    # What was unpacked before a damage is read: `read` would lose it.
+    read = content.read1 if isinstance(content, gzip.GzipFile) else content.read
     rest, skipping = b"", False
     while True:
         try:
-            data = content.read(BLOCK_BYTES)
+            data = read(BLOCK_BYTES)
         except (EOFError, zlib.error, gzip.BadGzipFile):
             fault("the compressed file is damaged or cut off here")
             return

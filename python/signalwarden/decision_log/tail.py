@@ -313,7 +313,7 @@ def _decision(text: Text, record: dict[str, Any]) -> None:
     if record.get("detail"):
         text.append(f"  ({clean(record['detail'])})", "italic")
     if folded := _map(record.get("folded")):
-        text.append(f"  ×{clean(folded.get('count'))} until {_clock(folded.get('last_time'))}", "bold")
+        text.append(f"  {clean(folded.get('count'))} times until {_clock(folded.get('last_time'))}", "bold")
     total = _map(record.get("timing_us")).get("total")
     if isinstance(total, int | float):
         text.append(f"  {total:g}µs", "dim")

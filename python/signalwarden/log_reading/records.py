@@ -13,7 +13,7 @@ from typing import Any, Final
 from signalwarden.decision_log.opening import blocks, judge, open_log
 from signalwarden.errors import BadInputError, LogError
 
-__all__ = ["Entry", "Faults", "Found", "Reader", "find", "time_of_id"]
+__all__ = ["Entry", "Faults", "Found", "Reader", "find", "id_prefix", "time_of_id"]
 
 MAX_NAMED: Final = 5
 """Bad lines that are named by file and line; the others are counted."""
@@ -150,28 +150,29 @@ class Found:
     related: list[dict[str, Any]]
 
 
-def time_of_id(prefix: str) -> int | None:
-    """Microseconds of the earliest id (UUIDv7) that begins so; None for too short a prefix to tell."""
-    digits = prefix.replace("-", "")[:12]
-    if len(digits) < MIN_PREFIX:
-        return None
-    return int(digits.ljust(12, "0"), 16) * 1_000
+def time_of_id(prefix: str) -> int:
+    """Microseconds of the earliest id (UUIDv7) that begins so."""
+    return int(prefix.replace("-", "")[:12].ljust(12, "0"), 16) * 1_000
+
+
+def id_prefix(text: str) -> str:
+    """The beginning of an id. Raises BadInputError for what begins none."""
+    prefix = text.lower()
+    if re.fullmatch(r"[0-9a-f][0-9a-f-]{0,35}", prefix) is None or len(prefix) < MIN_PREFIX:
+        raise BadInputError(
+            f"`{text}` is no id of a record: expected a UUID such as `01a20d2e-e225-7eba-82f3-6812fbaf3409`, or at "
+            f"least {MIN_PREFIX} characters of its beginning"
+        )
+    return prefix
 
 
 def find(reader: Reader, prefix: str) -> Found:
-    """The record whose id begins so. Raises BadInputError for no id, for none that is there, and for several."""
-    if re.fullmatch(r"[0-9a-f][0-9a-f-]{0,35}", prefix) is None or len(prefix) < MIN_PREFIX:
-        raise BadInputError(
-            f"`{prefix}` is no id of a record: expected a UUID such as `01a20d2e-e225-7eba-82f3-6812fbaf3409`, or at "
-            f"least {MIN_PREFIX} characters of its beginning"
-        )
+    """The record whose id begins so. Raises BadInputError where there is none, and where there are several."""
     matches: dict[str, Entry] = {}
     related: list[dict[str, Any]] = []
     for entry in _naming(reader, prefix):
-        own = next(
-            (entry.record[key] for key in _IDS.get(entry.record["kind"], ()) if key in entry.record), None
-        )
-        if isinstance(own, str) and own.startswith(prefix):
+        own = next((own for own in _own_ids(entry.record) if own.startswith(prefix)), None)
+        if own is not None:
             matches.setdefault(own, entry)
         elif len(related) < MAX_RELATED:
             related.append(entry.record)
@@ -186,7 +187,14 @@ def find(reader: Reader, prefix: str) -> Found:
     return Found(entry, related)
 
 
-_IDS: Final = {"decision": ("decision_id",), "change": ("change_id",), "transport": ("event_id",)}
+_ID: Final = {"decision": "decision_id", "change": "change_id", "transport": "event_id"}
+
+
+def _own_ids(record: dict[str, Any]) -> list[str]:
+    """The id of a record, and of a folded one that of the last decision that it stands for."""
+    folded = record.get("folded")
+    ids = [record.get(_ID[record["kind"]]), folded.get("last_id") if isinstance(folded, dict) else None]
+    return [own for own in ids if isinstance(own, str)]
 
 
 def _naming(reader: Reader, prefix: str) -> Iterator[Entry]:
@@ -204,9 +212,9 @@ def _nowhere(prefix: str, related: Sequence[dict[str, Any]]) -> str:
     if related:
         one = related[0]
         what = one.get(one["kind"]) if one["kind"] != "decision" else "decision"
-        own = next((one[key] for key in _IDS[one["kind"]] if key in one), "-")
+        own = next(iter(_own_ids(one)), "-")
         return f"no record has an id that begins with `{prefix}`; others name it, such as the {what} `{own}`"
     return (
         f"no record of the log has an id that begins with `{prefix}`: it may be older than what is kept, of another "
-        "server, or a decision that was answered with `log_unavailable` and has none"
+        "server, or of a decision without one: `log_unavailable`, or folded into a record like it"
     )
