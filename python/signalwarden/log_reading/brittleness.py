@@ -1,8 +1,8 @@
 """What hangs on each signal: allows that would be denied if its feed failed, by who and what, and signals that never
 decided anything.
 
-Each recorded decision is made again as it was, then with each signal lost that it read, and the two are compared. A feed
-that alone brings several signals is lost as a whole, too.
+Each recorded decision is made again as it was, then with each signal lost that it read, and the two are compared. A
+feed that alone brings several signals is lost as a whole, too.
 """
 
 from __future__ import annotations

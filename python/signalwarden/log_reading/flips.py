@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -9,6 +10,7 @@ from typing import Any, Final
 
 import orjson
 
+from signalwarden.errors import BadInputError
 from signalwarden.log_reading.records import Reader
 from signalwarden.log_reading.replaying import (
     Block,
@@ -168,7 +170,10 @@ def simulated(
     """Recorded decisions with other signals, each beside the same decision with the signals as they were: what another
     directory does to it is no part of it. Raises BadInputError for changes that can't be made."""
     told = changes_json(changes)
-    replay.decide(b"", changes=told)
+    try:
+        replay.decide(b"", changes=told)
+    except BadInputError as error:
+        raise BadInputError(re.sub(r"^changes(\[\d+\])?: ", "", str(error))) from error
 
     def work(block: Block) -> list[tuple[bytes, bytes, bytes | None]]:
         before, after = _split(replay.decide(block.text)), _split(replay.decide(block.text, changes=told))
