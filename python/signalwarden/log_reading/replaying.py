@@ -17,7 +17,7 @@ from typing import Any, Final, Protocol, TypeVar
 import orjson
 
 from signalwarden import _core
-from signalwarden.decision_log.opening import judge
+from signalwarden.decision_log.judging import judge
 from signalwarden.errors import BadInputError
 from signalwarden.log_reading.records import Reader
 
