@@ -73,7 +73,7 @@ LAYERS: tuple[set[str], ...] = (
     {"config"},
     {"mtls", "services", "keys", "doors", "state", "decision_log", "metrics", "rates", "register", "tallies"}
     | {"difference", "watch", "envoy_tls", "envoy_directory"},
-    {"signals", "intake", "tokens", "in_force", "clients", "door_tls", "refusals"},
+    {"signals", "intake", "tokens", "in_force", "clients", "door_tls", "refusals", "log_reading"},
     {"publish_door", "publishers", "reloads", "revocations", "identity", "tasks", "approvals", "overrides"}
     | {"admin_answers", "envoy_routes", "sweeping"},
     {"admin_tasks", "admin_approvals", "desks"},
