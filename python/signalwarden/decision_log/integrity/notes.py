@@ -192,14 +192,16 @@ class Checkpoint:
     @classmethod
     def parse(cls, text: str) -> Checkpoint:
         """Of a note's text; further lines are others' extensions. Raises BadInputError."""
-        origin, size, root, *more = [*text.split("\n"), "", "", ""]
+        origin, size, root, *extensions = text.split("\n") if text.count("\n") >= 3 else ["", "", "", ""]
         try:
             found = _decode(root)
         except (binascii.Error, ValueError):
             found = b""
-        extensions = text.split("\n")[3:-1]
-        if not origin or not SIZE.fullmatch(size) or len(found) != HASH_BYTES or not all(extensions) or not more:
-            raise BadInputError("expected a checkpoint: a line of its origin, of its size, of its root in base64")
+        good = origin and SIZE.fullmatch(size) and len(found) == HASH_BYTES
+        if not good or extensions[-1] or not all(extensions[:-1]):
+            raise BadInputError(
+                "expected a checkpoint: a line of its origin, of its size, of its root in base64"
+            )
         return cls(origin, int(size), found)
 
     @property

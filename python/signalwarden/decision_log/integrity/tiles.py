@@ -1,4 +1,4 @@
-"""The tree on disk: tiles of 256 hashes (c2sp.org/tlog-tiles), read and written, and the right edge of a growing tree."""
+"""The tree on disk: tiles of 256 hashes (c2sp.org/tlog-tiles), read and written, and the edge of a growing tree."""
 
 from __future__ import annotations
 
@@ -92,7 +92,7 @@ class Tiles:
     def _partial(self, full: Path, width: int) -> list[tuple[Path, int]]:
         """What may hold the beginning of a tile: later ones begin with it. The server removes the oldest at times."""
         try:
-            names = os.listdir(full.with_name(full.name + ".p"))
+            names = [entry.name for entry in full.with_name(full.name + ".p").iterdir()]
         except OSError:
             return []
         widths = sorted(int(name) for name in names if name.isdigit() and int(name) >= width)
@@ -231,7 +231,7 @@ def write_files(directory: Path, files: Mapping[str, bytes]) -> None:
     for name, content in files.items():
         path = directory / name
         make_private_directory(path.parent)
-        touched.add(path.parent)
+        touched |= {folder for folder in path.parents if folder.is_relative_to(directory)}
         fresh = path.with_name(f".{path.name}.new")
         fd = open_private(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
         try:
