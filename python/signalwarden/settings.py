@@ -7,7 +7,7 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import ConfigDict, Field
+from pydantic import AfterValidator, ConfigDict, Field
 
 from signalwarden.identity_settings import BundleSettings, IdentitySettings
 from signalwarden.task_settings import ApprovalSettings, OverrideSettings, TaskSettings
@@ -15,6 +15,7 @@ from signalwarden.values import (
     Address,
     Digest,
     DoorAddress,
+    Duration,
     FilePath,
     Insecure,
     Instant,
@@ -24,6 +25,9 @@ from signalwarden.values import (
     Strict,
     TlsAddress,
     TrustDomain,
+    bad_value,
+    span_s,
+    span_text,
     word,
 )
 
@@ -34,6 +38,7 @@ __all__ = [
     "DEFAULT_KEYS",
     "DEFAULT_LOG",
     "TLS_FILES",
+    "CheckpointSettings",
     "ClientSettings",
     "DecisionLogSettings",
     "Door",
@@ -56,6 +61,10 @@ MIN_ROTATE_BYTES = 64 * 1024
 """Below this a single batch would outgrow a file."""
 MAX_ROTATE_BYTES = 1 << 40
 """1 TiB: larger is a slip of the keyboard."""
+
+SHORTEST_PACE_S = span_s("1s")
+LONGEST_PACE_S = span_s("1h")
+"""What was written since the last checkpoint is signed by none: longer, and a tree is hardly worth its disk."""
 
 MAX_RATE = 1_000_000
 """More than any disk of one server keeps up with: larger is a slip of the keyboard."""
@@ -149,6 +158,22 @@ class ClientSettings(Strict):
     expires: Instant | None = Field(default=None, description="from this time on the token is refused")
 
 
+def _pace(seconds: float) -> float:
+    if not SHORTEST_PACE_S <= seconds <= LONGEST_PACE_S:
+        raise bad_value(f"expected a span from {span_text(SHORTEST_PACE_S)} to {span_text(LONGEST_PACE_S)}")
+    return seconds
+
+
+class CheckpointSettings(Strict):
+    """How often the tree over the log's lines is signed."""
+
+    every: Annotated[Duration, AfterValidator(_pace)] = Field(
+        default=span_s("10s"),
+        description="how often, while there are new records",
+        json_schema_extra={"default": "10s"},
+    )
+
+
 class DecisionLogSettings(Strict):
     """Where decision records go."""
 
@@ -158,6 +183,7 @@ class DecisionLogSettings(Strict):
     influence: Annotated[Literal["none", "default", "all"], word(["none", "default", "all"])] = "default"
     rotate_bytes: Annotated[int, Field(ge=MIN_ROTATE_BYTES, le=MAX_ROTATE_BYTES)] = 100_000_000
     keep_files: Annotated[int, Field(ge=1, le=10_000, description="rotated files kept")] = 20
+    checkpoints: CheckpointSettings = CheckpointSettings()
 
 
 class SignalsSettings(Strict):

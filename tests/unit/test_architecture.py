@@ -64,13 +64,13 @@ LAYERS: tuple[set[str], ...] = (
         "foreground",
         "answering",
     },
-    {"values", "jose"},
+    {"values", "jose", "keys"},
     {"identity_settings", "task_settings", "otlp"},
     {"settings", "identity_checks", "bundles"},
     {"door_checks"},
     {"cross_checks"},
     {"config"},
-    {"mtls", "services", "keys", "doors", "state", "decision_log", "metrics", "rates", "register", "tallies"}
+    {"mtls", "services", "doors", "state", "decision_log", "metrics", "rates", "register", "tallies"}
     | {"difference", "watch", "envoy_tls", "envoy_directory"},
     {"signals", "intake", "tokens", "in_force", "clients", "door_tls", "refusals"},
     {"publish_door", "publishers", "reloads", "revocations", "identity", "tasks", "approvals", "overrides"}
@@ -100,7 +100,7 @@ IMPORTS: Edges = {
     "keys": {"errors", "files"},
     "doors": {"config", "errors", "files"},
     "state": {"_core", "errors", "files"},
-    "decision_log": {"errors", "files", "settings"},
+    "decision_log": {"errors", "files", "keys", "settings"},
     "metrics": set(),
     "register": {"_core", "errors"},
     "tallies": {"_core", "values"},

@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, Protocol
 
+from signalwarden.decision_log.integrity.log_keys import LogKeys, log_name
+from signalwarden.decision_log.integrity.places import tree_directory
+from signalwarden.decision_log.integrity.tree import Tree
 from signalwarden.decision_log.sink import FileSink
 from signalwarden.decision_log.writer import Drained, LogWriter
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
     from pathlib import Path
 
     from signalwarden.decision_log.records import Recorder
     from signalwarden.settings import DecisionLogSettings
 
-__all__ = ["DecisionLog", "Logged"]
+__all__ = ["DecisionLog", "Logged", "Seal"]
 
 DRAIN_S: Final = 10.0
 """For the log at a stop; within Kubernetes' default of 30 s together with the other graces."""
@@ -31,27 +35,57 @@ class Logged(Drained, Protocol):
         """Accepts no more records."""
 
 
+@dataclass(frozen=True, slots=True)
+class Seal:
+    """What the log's tree needs beside the log."""
+
+    trust_domain: str
+    keys: Path
+    """Directory of its keys."""
+    clock: Callable[[], int]
+
+
 class DecisionLog:
     """Opens the log's places, then writes until it is stopped. The only module of this room that wires."""
 
-    def __init__(self, engine: Logged, recorder: Recorder, options: DecisionLogSettings, path: Path) -> None:
-        """`path`: of the log's file. Raises LogError where it can't be written."""
+    def __init__(
+        self, engine: Logged, recorder: Recorder, options: DecisionLogSettings, path: Path, seal: Seal
+    ) -> None:
+        """`path`: of the log's file. Raises LogError where it can't be written, and KeysError."""
         self._engine = engine
         self._recorder = recorder
         sink = FileSink(path, rotate_bytes=options.rotate_bytes, keep_files=options.keep_files)
         if sink.repaired_bytes:
             recorder.change("log_repaired", actor="server", bytes_cut=sink.repaired_bytes)
-        self._writer = LogWriter(engine, sink, recorder)
+        name = log_name(seal.trust_domain, path)
+        try:
+            self._tree = Tree(
+                path,
+                LogKeys(seal.keys, name, tree=tree_directory(path), clock=seal.clock),
+                recorder,
+                name=name,
+                every_s=options.checkpoints.every,
+                place=sink.place,
+                clock=seal.clock,
+            )
+        except BaseException:
+            sink.close()
+            raise
+        self._writer = LogWriter(engine, sink, recorder, self._tree)
 
     def start(self) -> None:
         """Writes what is accepted."""
         self._writer.start()
 
     def stop(self) -> None:
-        """The last record, then nothing new, then all of it on disk. Raises LogError that says what was lost."""
+        """The last record, then nothing new, then all of it on disk and signed. Raises LogError that says what was
+        lost."""
         self._recorder.change("server_stopped", actor="server", revision=self._engine.revision)
         self._engine.close()
-        self._writer.stop(DRAIN_S)
+        try:
+            self._writer.stop(DRAIN_S)
+        finally:
+            self._tree.stop()
 
     def detail(self) -> dict[str, object]:
         """For readiness: whether it can be written, how much waits and for how long."""
@@ -61,6 +95,7 @@ class DecisionLog:
             "queued": self._engine.queued(),
             "lag_ms": round(health.lag_s * 1000),
             "last_error": health.last_error,
+            "tree": self._tree.detail(),
         }
 
     def numbers(self) -> Mapping[str, float]:
@@ -73,4 +108,5 @@ class DecisionLog:
             "log_lag_seconds": health.lag_s,
             "log_notes_refused": self._recorder.refused,
             "log_notes_lost": self._recorder.lost,
+            **self._tree.numbers(),
         }

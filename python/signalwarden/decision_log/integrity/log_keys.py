@@ -1,4 +1,4 @@
-"""The keys that sign checkpoints: kept apart from the log, changed by themselves, each vouched for by the one before it.
+"""The keys that sign checkpoints: apart from the log, changed by themselves, each vouched for by the one before it.
 
 Anybody can add a line to a signed note, so two signatures below one checkpoint vouch for nothing. What one key says of
 the next is a text of its own that names both: a handover, signed by both.

@@ -8,7 +8,7 @@ last three is signed: they say where to look, and whatever they say is held agai
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final, TypeVar
 
 import orjson
 
@@ -19,8 +19,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 __all__ = [
-    "BEGIN", "CHECKPOINT", "FILES", "HEAD", "HISTORY", "Begin", "Head", "Span", "encode", "epochs", "history", "read_begin",
-    "read_checkpoint", "read_head", "read_spans", "tree_directory",
+    "BEGIN", "CHECKPOINT", "FILES", "HEAD", "HISTORY", "Begin", "Head", "Span", "encode", "epochs", "history",
+    "read_begin", "read_checkpoint", "read_head", "read_spans", "tree_directory",
 ]  # fmt: skip
 
 CHECKPOINT: Final = "checkpoint"
@@ -32,13 +32,17 @@ MAX_FILE_BYTES: Final = 256 << 20
 """Of the lists: a hundred bytes for each rotated file, or a few for each checkpoint that is kept."""
 
 
+Kind = TypeVar("Kind", "Head", "Begin", "Span")
+
+
 @dataclass(frozen=True, slots=True)
 class Head:
     """How far a tree is."""
 
     size: int
-    number: int
-    """Of the file that it goes on in: what it is, or will be, called once it is rotated."""
+    digest: str
+    """Of the file that it goes on in: the leaf hash of its first line, in hex, by which it is known whatever it is
+    called later and however it is compressed. Empty while it has no line."""
     first: int
     """Index of the first record of that file; below 0 if it began before this tree."""
     offset: int
@@ -49,7 +53,8 @@ class Head:
 class Begin:
     """Where a later tree begins: after so many lines of that file."""
 
-    number: int
+    digest: str
+    """See Head."""
     lines: int
     offset: int
 
@@ -58,8 +63,8 @@ class Begin:
 class Span:
     """The records of a file that was rotated: from `first` up to `end`."""
 
-    number: int | None
-    """None: somebody else moved it away, under a name that is not the log's."""
+    file: str
+    """Its name; empty if somebody else moved it away, under a name that is not the log's."""
     first: int
     end: int
 
@@ -91,26 +96,33 @@ def read_checkpoint(folder: Path) -> bytes | None:
     return _read(folder / CHECKPOINT)
 
 
-def _object(path: Path, kind: type[Any]) -> Any:
+def _decoded(line: bytes, kind: type[Kind]) -> Kind:
+    """Raises ValueError."""
+    content = orjson.loads(line)
+    expected = {
+        name: {"int": int, "str": str}[str(of.type)] for name, of in kind.__dataclass_fields__.items()
+    }
+    if not isinstance(content, dict) or {key: type(value) for key, value in content.items()} != expected:
+        raise ValueError("other keys or types")
+    return kind(**content)
+
+
+def _object(path: Path, kind: type[Kind]) -> Kind | None:
     content = _read(path)
-    if content is None:
-        return None
     try:
-        return kind(**{key: int(value) for key, value in orjson.loads(content).items()})
-    except (orjson.JSONDecodeError, AttributeError, TypeError, ValueError) as error:
+        return None if content is None else _decoded(content, kind)
+    except ValueError as error:
         raise LogError(f"`{path}` is damaged") from error
 
 
 def read_head(folder: Path) -> Head | None:
     """Raises LogError."""
-    found: Head | None = _object(folder / HEAD, Head)
-    return found
+    return _object(folder / HEAD, Head)
 
 
 def read_begin(folder: Path) -> Begin | None:
     """None for the first tree, which has the whole log. Raises LogError."""
-    found: Begin | None = _object(folder / BEGIN, Begin)
-    return found
+    return _object(folder / BEGIN, Begin)
 
 
 def read_spans(folder: Path) -> list[Span]:
@@ -118,10 +130,10 @@ def read_spans(folder: Path) -> list[Span]:
     found: dict[int, Span] = {}
     for line in (_read(folder / FILES) or b"").splitlines():
         try:
-            span = Span(**orjson.loads(line))
-            found[span.first] = span
-        except (orjson.JSONDecodeError, TypeError):
+            span = _decoded(line, Span)
+        except ValueError:
             continue  # half a line that a loss of power left: it is written anew
+        found[span.first] = span
     return [found[first] for first in sorted(found)]
 
 

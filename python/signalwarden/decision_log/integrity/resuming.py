@@ -9,16 +9,18 @@ from typing import TYPE_CHECKING, BinaryIO, Final
 
 from signalwarden.decision_log.integrity import places
 from signalwarden.decision_log.integrity.log_keys import epoch_of
+from signalwarden.decision_log.integrity.merkle import leaf_hash
 from signalwarden.decision_log.integrity.notes import Checkpoint, Note
 from signalwarden.decision_log.integrity.places import Head, Span
 from signalwarden.decision_log.integrity.tiles import Edge, TileError, Tiles, tile_path, write_files
-from signalwarden.decision_log.logfiles import last_number, number_of, opened, rotated_files, unreadable
+from signalwarden.decision_log.logfiles import COMPRESSED, log_files, opened, unreadable
 from signalwarden.errors import BadInputError, LogError, SignalwardenError
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from pathlib import Path
 
-__all__ = ["Contradiction", "Resumed", "resumed"]
+__all__ = ["Contradiction", "Resumed", "first_line", "resumed"]
 
 BLOCK_BYTES: Final = 1 << 20
 LOOKED_AT: Final = 4 << 20
@@ -47,18 +49,21 @@ class Resumed:
 def resumed(path: Path, tree: Path, known: list[int], *, name: str, last: bytes | None) -> Resumed:
     """The last of the known trees of a log, brought up to the end of its files; a new one for a log that has none.
     `last`: the checkpoint that is kept beside the keys. Raises Contradiction, and LogError for what can't be read."""
-    signed = _signed(last)
-    if not known and signed is None:
-        files = rotated_files(path)
-        number = number_of(path, files[0]) if files else last_number(path) + 1
-        found = Resumed(1, Edge(), Head(0, number, 0, 0), 0)
-        _catch_up(path, tree / "1", found)
-        return found
     epoch = max(known, default=1)
     folder = tree / str(epoch)
-    found = _on_disk(folder, epoch, name, signed)
-    _look_back(path, folder, found)
-    _catch_up(path, folder, found)
+    files = log_files(path)
+    found = _on_disk(folder, epoch, name, _signed(last))
+    if found.head.digest:
+        at = next((n for n, file in enumerate(files) if first_line(file) == found.head.digest), None)
+        if at is None:
+            raise Contradiction(
+                f"the file of record {found.head.size} of the log is not there, or its first line changed"
+            )
+        _look_back(files[at], folder, found)
+        files = files[at:]
+    elif epoch > 1:
+        files = files[-1:]
+    _catch_up(files, folder, found)
     return found
 
 
@@ -75,20 +80,20 @@ def _on_disk(folder: Path, epoch: int, name: str, signed: Checkpoint | None) -> 
     signed_epoch = 0 if signed is None else epoch_of(name, signed.origin) or 0
     if signed is not None and signed_epoch > epoch:
         raise Contradiction(f"`{signed.origin}` was signed, and `{folder.parent}` has no such tree")
-    if head is None and note is None and signed_epoch < epoch and (begin is not None or epoch == 1):
-        # Begun, and nothing signed yet.
-        start = Head(0, begin.number, -begin.lines, begin.offset) if begin else None
-        if start is not None:
-            return Resumed(epoch, Edge(), start, 0)
-        raise Contradiction(f"`{folder}` has no checkpoint")
+    if note is None and signed_epoch < epoch:  # nothing of it was signed yet
+        if begin is None and epoch > 1:
+            raise Contradiction(f"`{folder / places.BEGIN}` is missing")
+        start = Head(0, begin.digest, -begin.lines, begin.offset) if begin else Head(0, "", 0, 0)
+        return Resumed(epoch, Edge(), start, 0)
     if head is None or note is None:
         missing = places.HEAD if head is None else places.CHECKPOINT
         raise Contradiction(f"`{folder / missing}` is missing")
     tiles = Tiles(folder, head.size)
     try:
         checkpoint = Checkpoint.parse(Note.parse(note).text)
-        wanted = [checkpoint, *([signed] if signed is not None and signed_epoch == epoch else [])]
-        for one in wanted:
+        for one in (checkpoint, signed):
+            if one is None or (one is signed and signed_epoch != epoch):
+                continue
             if (
                 epoch_of(name, one.origin) != epoch
                 or one.size > head.size
@@ -103,47 +108,50 @@ def _on_disk(folder: Path, epoch: int, name: str, signed: Checkpoint | None) -> 
     return Resumed(epoch, edge, head, checkpoint.size)
 
 
-def _file_of(path: Path, number: int) -> Path | None:
-    """The file that has this number, or will have it once it is rotated."""
-    for file in rotated_files(path):
-        if number_of(path, file) == number:
-            return file
-    return path if number == last_number(path) + 1 else None
+def first_line(file: Path) -> str:
+    """What a file is known by, see places.Head. Raises LogError."""
+    head = b""
+    try:
+        with opened(file) as content:
+            while b"\n" not in head and (block := content.read(BLOCK_BYTES)):
+                head += block
+    except FileNotFoundError:
+        return ""
+    except OSError as error:
+        raise unreadable(file, error) from error
+    line, end, _ = head.partition(b"\n")
+    return leaf_hash(line).hex() if end else ""
 
 
-def _look_back(path: Path, folder: Path, found: Resumed) -> None:
+def _look_back(file: Path, folder: Path, found: Resumed) -> None:
     """The last lines that the tree has stand where it says."""
     head = found.head
-    file = _file_of(path, head.number)
-    if file is None:
-        if not head.offset and head.size and number_of(path, path) == 0 and not rotated_files(path):
-            return
-        raise Contradiction(f"the file of record {head.size}, number {head.number} of the log, is not there")
-    begin = places.read_begin(folder)
-    floor = begin.offset if begin is not None and begin.number == head.number else 0
+    floor = 0
+    if head.first < 0:
+        begin = places.read_begin(folder)
+        floor = begin.offset if begin is not None else head.offset
     start = max(floor, head.offset - LOOKED_AT)
     try:
         with opened(file) as content:
             content.seek(start)
             tail = _exactly(content, head.offset - start)
-    except FileNotFoundError:
-        tail = None
     except OSError as error:
         raise unreadable(file, error) from error
     if tail is None or (tail and not tail.endswith(b"\n")):
-        raise Contradiction(f"`{file}` is shorter than what was signed of it: {head.offset} bytes")
+        raise Contradiction(
+            f"`{file}` is shorter than what was signed of it, {head.offset} bytes, or other bytes end there"
+        )
     if start > floor:
         tail = tail[tail.find(b"\n") + 1 :]
-    lines = tail.split(b"\n")[:-1]
-    first = head.size - len(lines)
-    hashes = [sha256(b"\x00" + line).digest() for line in lines]
+    hashes = [sha256(b"\x00" + line).digest() for line in tail.split(b"\n")[:-1]]
+    first = head.size - len(hashes)
     try:
         expected = Tiles(folder, head.size).leaves(first, head.size) if first >= 0 else b""
     except TileError as error:
         raise Contradiction(str(error)) from error
     if b"".join(hashes) != expected:
         raise Contradiction(
-            f"the last {len(lines)} lines of `{file}` that were signed are not what stands there"
+            f"the last {len(hashes)} lines of `{file}` that were signed are not what stands there"
         )
 
 
@@ -158,21 +166,17 @@ def _exactly(content: BinaryIO, count: int) -> bytes | None:
     return b"".join(parts)
 
 
-def _catch_up(path: Path, folder: Path, found: Resumed) -> None:
-    """Takes in what stands in the files behind the end of the tree."""
+def _catch_up(files: Sequence[Path], folder: Path, found: Resumed) -> None:
+    """Takes in what stands in the files behind the end of the tree: of the first one behind what the tree has of it."""
     before = found.edge.size
-    newest = last_number(path) + 1
-    number, first, offset = found.head.number, found.head.first, found.head.offset
-    while number <= newest:
-        file = _file_of(path, number)
-        if file is not None:
-            offset = _take(file, offset, found.edge, folder)
-        if number < newest:
-            if file is not None:
-                found.spans.append(Span(number, first, found.edge.size))
-            first, offset = found.edge.size, 0
-        number += 1
-    found.head = Head(found.edge.size, min(number, newest), first, offset)
+    head = found.head
+    for at, file in enumerate(files):
+        if at:
+            found.spans.append(Span(files[at - 1].name.removesuffix(COMPRESSED), head.first, found.edge.size))
+            head = Head(found.edge.size, "", found.edge.size, 0)
+        offset = _take(file, head.offset, found.edge, folder)
+        head = Head(found.edge.size, head.digest or first_line(file), head.first, offset)
+    found.head = head
     found.caught_up = found.edge.size - before
 
 

@@ -1,4 +1,4 @@
-"""The tree of a log that is being written: it takes each batch after the file has it, and a checkpoint signs it at times.
+"""The tree of a log that is being written: it takes each batch after the file has it; a checkpoint signs it at times.
 
 The writer's thread hashes lines; a thread of its own brings tiles and checkpoints to the disk. So a slow disk of the
 tree delays no record, and the tree on disk is never ahead of the log: what is sealed was synced before. It may be
@@ -11,6 +11,7 @@ and the old one stays for `log verify`.
 from __future__ import annotations
 
 import logging
+import os
 import threading
 import time
 from dataclasses import dataclass
@@ -22,15 +23,14 @@ import orjson
 from signalwarden.decision_log.integrity import places
 from signalwarden.decision_log.integrity.notes import Checkpoint
 from signalwarden.decision_log.integrity.places import Begin, Head, Span
-from signalwarden.decision_log.integrity.resuming import Contradiction, resumed
+from signalwarden.decision_log.integrity.resuming import Contradiction, first_line, resumed
 from signalwarden.decision_log.integrity.tiles import WIDTH, Edge, tile_path, write_files
-from signalwarden.decision_log.logfiles import last_number, number_of, rotated_files
+from signalwarden.decision_log.logfiles import rotated_files
 from signalwarden.decision_log.records import rfc3339
 from signalwarden.errors import LogError
 from signalwarden.files import make_private_directory, open_private, why
 
 if TYPE_CHECKING:
-    import os
     from collections.abc import Callable, Mapping
     from pathlib import Path
 
@@ -48,7 +48,8 @@ RETRY_S: Final = 1.0
 MAX_HISTORY: Final = 4_096
 """Checkpoints that are kept: at 10 s each, those of the last eleven hours. Then every second one of the older half
 goes, so that old times are covered more thinly, but covered."""
-STOP_S: Final = 10.0
+STOP_S: Final = 3.0
+"""For the last checkpoint, after the writer has ended; within Kubernetes' default of 30 s with the other graces."""
 
 
 class Identity(NamedTuple):
@@ -96,7 +97,7 @@ class Tree:
         self._directory = places.tree_directory(path)
         self._epoch = 1
         self._edge = Edge()
-        self._head = Head(0, 1, 0, 0)
+        self._head = Head(0, "", 0, 0)
         self._identity = Identity(0, 0)
         self._spans: list[Span] = []
         self._adrift = False
@@ -150,9 +151,9 @@ class Tree:
         self.broken = why_broken
         self._epoch = last + 1
         status = self._place()
-        begin = Begin(last_number(self._path) + 1, _lines_of(self._path), status.st_size)
+        begin = Begin(first_line(self._path), _lines_of(self._path), status.st_size)
         self._edge = Edge()
-        self._head = Head(0, begin.number, -begin.lines, begin.offset)
+        self._head = Head(0, begin.digest, -begin.lines, begin.offset)
         self._identity = Identity(status.st_dev, status.st_ino)
         self._spans, self._sealed, self._old_partial = [], 0, []
         write_files(self._folder, {places.BEGIN: places.encode(begin)})
@@ -189,9 +190,10 @@ class Tree:
             return
         lines = batch.split(b"\n")
         lines.pop()
-        self._edge.extend([sha256(b"\x00" + line).digest() for line in lines])
+        hashes = [sha256(b"\x00" + line).digest() for line in lines]
+        self._edge.extend(hashes)
         head = self._head
-        self._head = Head(self._edge.size, head.number, head.first, status.st_size)
+        self._head = Head(self._edge.size, head.digest or hashes[0].hex(), head.first, status.st_size)
         if len(self._edge.full) * WIDTH > MAX_PENDING:
             self._drift("more lines wait for the tree's disk than memory is for")
 
@@ -199,17 +201,15 @@ class Tree:
         """Notices that the log goes on in a new file."""
         if now == self._identity:
             return
-        number = None
-        rotated = rotated_files(self._path)
-        for file in reversed(rotated):
+        name = ""
+        for file in reversed(rotated_files(self._path)):
             status = file.stat()
             if Identity(status.st_dev, status.st_ino) == self._identity:
-                number = number_of(self._path, file)
+                name = file.name
                 break
-        self._spans.append(Span(number, self._head.first, self._edge.size))
+        self._spans.append(Span(name, self._head.first, self._edge.size))
         self._identity = now
-        newest = number_of(self._path, rotated[-1]) if rotated else 0
-        self._head = Head(self._edge.size, newest + 1, self._edge.size, 0)
+        self._head = Head(self._edge.size, "", self._edge.size, 0)
 
     def _drift(self, reason: str) -> None:
         _log.error("the log's tree falls behind: %s; it catches up from the files", reason)
@@ -359,8 +359,6 @@ def _lines_of(path: Path) -> int:
 
 def _append(path: Path, content: bytes) -> None:
     """Durably. Raises OSError."""
-    import os
-
     if content:
         fd = open_private(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
         try:
