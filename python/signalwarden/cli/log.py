@@ -6,6 +6,7 @@ from typing import Annotated, Any
 
 import typer
 
+from signalwarden.cli import log_verify
 from signalwarden.cli.options import HERE, SERVER, ConfigOption, JsonOption, settings_of
 from signalwarden.terminal import console
 
@@ -16,6 +17,7 @@ group = typer.Typer(no_args_is_help=True, help="Read the decision log.")
 
 def add(root: typer.Typer) -> None:
     """Adds these verbs."""
+    log_verify.add(group)
     root.add_typer(group, name="log", rich_help_panel=SERVER)
 
 
