@@ -29,7 +29,11 @@ __all__ = ["Report", "TreeReport", "claims_of", "verify"]
 
 BLOCK_BYTES: Final = 1 << 20
 MAX_LINE_BYTES: Final = 64 << 20
-RANGES_SAID: Final = 3
+NAMES_SAID: Final = 3
+EARLIER_HELD: Final = 256
+"""Earlier checkpoints that are held against the tree, evenly over its time: about a millisecond each."""
+LOOKED_AT: Final = 64
+"""Lines of a file that are searched for, to know which records it begins with."""
 
 
 @dataclass(slots=True)
@@ -83,7 +87,7 @@ def verify(
     older: Sequence[tuple[str, bytes]] = (),
     progress: Callable[[int, int], None] = lambda _done, _of: None,
 ) -> Report:
-    """Holds a log against its trees. `given`: keys that count; `older`: earlier checkpoints, each with where it is from.
+    """Holds a log against its trees. `given`: keys that count; `older`: earlier checkpoints, and where each is from.
     Raises LogError for what can't be read, and BadInputError for an older checkpoint that is none."""
     began = time.monotonic()
     directory = places.tree_directory(path)
@@ -94,7 +98,7 @@ def verify(
     handovers, bad = handovers_of(directory)
     report.findings += [Finding("key", directory.name, 0, None, text) for text in bad]
     trust = Trust(name, given, handovers)
-    claims = [_older(trust, name, source, content) for source, content in older]
+    claims = [_older(trust, source, content) for source, content in older]
     walks = []
     for number in numbers:
         tree = _Tree(directory / str(number), number, report, trust, name)
@@ -105,7 +109,7 @@ def verify(
         report.files = len(files.names)
         _lines(files, walks, report, progress)
     for tree in walks:
-        tree.conclude()
+        tree.conclude(path.name, is_last=tree is walks[-1])
     order = {file: n for n, file in enumerate(files.names)}
     report.findings.sort(key=lambda finding: (order.get(finding.file, -1), finding.line))
     report.more += max(0, len(report.findings) - MAX_FINDINGS)
@@ -114,7 +118,7 @@ def verify(
     return report
 
 
-def _older(trust: Trust, name: str, source: str, content: bytes) -> tuple[str, Checkpoint]:
+def _older(trust: Trust, source: str, content: bytes) -> tuple[str, Checkpoint]:
     try:
         checkpoint, _ = trust.opened(content)
     except BadInputError as error:
@@ -140,8 +144,10 @@ class _Tree:
         report.trees.append(self.said)
         self.begin: Begin | None = places.read_begin(folder)
         self.spans = places.read_spans(folder)
-        self.firsts = self._known_firsts()
+        self.firsts, self.starts = self._known_firsts()
         self.walk = Walk(self.tiles)
+        self.damaged: set[str] = set()
+        """Tiles that were told of."""
         self.started = False
 
     def wrong(self, kind: str, message: str, file: str | None = None) -> None:
@@ -168,18 +174,16 @@ class _Tree:
             self.wrong("signature", f"the checkpoint is of `{checkpoint.origin}`, expected `{origin}`")
         return checkpoint, key.short
 
-    def _known_firsts(self) -> dict[str, int]:
-        """Files by their first line, and the record that it is."""
-        found = {}
-        for span in self.spans:
-            if 0 <= span.first < self.tiles.size:
-                with contextlib.suppress(TileError):
-                    found[self.tiles.leaf(span.first).hex()] = span.first
+    def _known_firsts(self) -> tuple[dict[str, int], set[int]]:
+        """Files by their first line, and the record that it is; and all such records."""
         head = places.read_head(self.folder)
-        if head is not None and 0 <= head.first < self.tiles.size:
-            with contextlib.suppress(TileError):
-                found[self.tiles.leaf(head.first).hex()] = head.first
-        return found
+        starts = {span.first for span in self.spans} | ({head.first} if head is not None else set())
+        found = {}
+        for first in starts:
+            if 0 <= first < self.tiles.size:
+                with contextlib.suppress(TileError):
+                    found[self.tiles.leaf(first).hex()] = first
+        return found, {0, *(first for first in starts if first > 0)}
 
     def check(self) -> None:
         """The tree is whole, and the one that was signed."""
@@ -216,6 +220,7 @@ class _Tree:
         if level == 0:
             self.walk.blind.add(number)
         relative = error.path.relative_to(self.folder.parent.parent).as_posix()
+        self.damaged.add(relative)
         text = f"{error.what}, of records {error.start} to {error.end - 1}"
         self.wrong("tile", text, relative)
 
@@ -230,7 +235,9 @@ class _Tree:
                         row, at = (level + 1, number // WIDTH) if trusted else (level, number)
                         where = self.folder / tile_path((row, at, self.tiles.width(row, at)))
                         relative = where.relative_to(self.folder.parent.parent).as_posix()
-                        self.wrong("tile", "its hashes are not what the tree has there", relative)
+                        if relative not in self.damaged:
+                            self.damaged.add(relative)
+                            self.wrong("tile", "its hashes are not what the tree has there", relative)
                         if level == 0 and not trusted:
                             blind.add(number)
         return blind
@@ -260,25 +267,30 @@ class _Tree:
 
     # ---- lines
 
-    def start(self, digest: str, head: Sequence[bytes]) -> None:
-        """The first lines that are there for this tree."""
-        self.started = True
-        if self.begin is not None and self.begin.digest == digest:
-            return
-        first = self.firsts.get(digest)
-        lines = [leaf_hash(line) for line in head[:64]]
+    def start(self, file: str, digest: str, head: Sequence[bytes]) -> bool:
+        """The first lines that are there for this tree; False if it knows none of them."""
+        first: int | None = self.firsts.get(digest)
+        if not self.tiles.size or (self.begin is not None and self.begin.digest == digest):
+            first = 0
         if first is None:
-            found = ((n, self.tiles.find(leaf)) for n, leaf in enumerate(lines))
-            first = next((max(0, index - n) for n, index in found if index is not None), 0)
-        self.walk.at = first
-        if first:
-            self.said.pruned.append((0, first - 1))
+            found = (self.tiles.find(leaf_hash(line)) for line in head[:LOOKED_AT])
+            first = next((index for index in found if index is not None), None)
+        if first is None:
+            return False
+        self.started = True
+        # Whole files are pruned: what is missing of one that is there was taken out of it.
+        self.walk.begin_at(max(start for start in self.starts if start <= first), file)
+        if self.walk.at:
+            self.said.pruned.append((0, self.walk.at - 1))
+        return True
 
-    def conclude(self) -> None:
+    def conclude(self, file: str, *, is_last: bool) -> None:
         """After the last line: what is missing is named."""
         if not self.started and self.tiles.size:
-            self.said.pruned.append((0, self.tiles.size - 1))
-            self.walk.at = self.tiles.size
+            # The file that is written is never pruned, those before it may be.
+            self.walk.begin_at(max(self.starts) if is_last else self.tiles.size, file)
+            if self.walk.at:
+                self.said.pruned.append((0, self.walk.at - 1))
         walk = self.walk
         walk.end()
         for gone in walk.gone:
@@ -306,8 +318,8 @@ class _Tree:
 
 def _names(spans: Sequence[Span]) -> str:
     names = [span.file or "a file that was moved away" for span in spans]
-    more = f" and {len(names) - RANGES_SAID} more" if len(names) > RANGES_SAID else ""
-    return ", ".join(names[:RANGES_SAID]) + more
+    more = f" and {len(names) - NAMES_SAID} more" if len(names) > NAMES_SAID else ""
+    return ", ".join(names[:NAMES_SAID]) + more
 
 
 def _forks(report: Report, trees: Sequence[_Tree], claims: Sequence[tuple[str, Checkpoint]]) -> None:
@@ -322,7 +334,8 @@ def _forks(report: Report, trees: Sequence[_Tree], claims: Sequence[tuple[str, C
             _prefix(tree, source, older)
     for tree in trees:
         where = f"{tree.folder.parent.name}/{tree.folder.name}/{places.HISTORY}"
-        for older in tree.earlier():
+        earlier = list(tree.earlier())
+        for older in earlier[:: len(earlier) // EARLIER_HELD + 1]:
             if any(finding.kind in ("forged", "forked") for finding in report.findings):
                 break
             _prefix(tree, where, older)
@@ -338,7 +351,11 @@ def _prefix(tree: _Tree, source: str, older: Checkpoint) -> None:
         path = consistency(older.size, now.size, tree.tiles.node)
     except TileError:
         return  # told already
-    if not is_consistent(older.size, now.size, older.root, now.root, path):
+    if is_consistent(older.size, now.size, older.root, now.root, path):
+        return
+    if tree.damaged:
+        tree.report.notes.append(f"not held against {source}: tiles are damaged")
+    else:
         text = f"the checkpoint at {older.size} records is not the beginning of the log that is there: it was forked"
         tree.wrong("forked", text, source)
 
@@ -402,35 +419,18 @@ def _lines(
     files: _Files, trees: Sequence[_Tree], report: Report, progress: Callable[[int, int], None]
 ) -> None:
     """Leads each tree's walk along the lines that are its."""
-    waiting = list(trees)
-    tree = waiting.pop(0)
+    guide = _Guide(trees, report)
     done = 0
     for file in files.paths:
-        name, number, digest, rest = _plain(file), 1, "", b""
-        switch: int | None = None
-        before = done
+        name, number, rest, before = _plain(file), 1, b"", done
         try:
             for block in files.read(file):
                 *lines, rest = (rest + block).split(b"\n")
                 if len(rest) > MAX_LINE_BYTES:
-                    raise LogError(
-                        f"`{file}:{number + len(lines)}` has more than {MAX_LINE_BYTES} bytes: it is no record"
-                    )
-                if lines and number == 1:
-                    digest = leaf_hash(lines[0]).hex()
-                    begin = waiting[0].begin if waiting else None
-                    if begin is not None and begin.digest == digest:
-                        switch = begin.lines
-                    _enter(tree, digest, lines)
-                report.lines += len(lines)
-                if switch is not None and number + len(lines) - 1 > switch:
-                    old = max(0, switch - number + 1)
-                    tree.walk.lines(name, number, lines[:old])
-                    tree, switch, number, lines = waiting.pop(0), None, number + old, lines[old:]
-                    tree.start(digest, lines)
-                if lines:
-                    tree.walk.lines(name, number, lines)
-                    number += len(lines)
+                    place = f"{file}:{number + len(lines)}"
+                    raise LogError(f"`{place}` has more than {MAX_LINE_BYTES} bytes: it is no record")
+                guide.lines(name, number, lines)
+                number += len(lines)
                 done += len(block)
                 progress(min(done, files.total), files.total)
         except FileNotFoundError:
@@ -439,17 +439,56 @@ def _lines(
             report.findings.append(Finding("unreadable", name, number, None, f"from here on: {why(error)}"))
         if rest:
             _half_line(report, files, file, number)
+        report.lines += number - 1
         done = before + files.size(file)
 
 
-def _enter(tree: _Tree, digest: str, lines: Sequence[bytes]) -> None:
-    """A file begins."""
-    if not tree.started:
-        tree.start(digest, lines)
-        return
-    first = tree.firsts.get(digest)
-    if first is not None and first >= tree.walk.at:
-        tree.walk.boundary(first)
+class _Guide:
+    """Knows which tree a line belongs to."""
+
+    def __init__(self, trees: Sequence[_Tree], report: Report) -> None:
+        self._tree, *self._later = trees
+        self._report = report
+        self._foreign = False
+        self._switch: int | None = None
+        """The next tree begins in this file, after so many lines."""
+
+    def lines(self, file: str, number: int, lines: list[bytes]) -> None:
+        """The next lines of a file, in the order of the log."""
+        if lines and number == 1:
+            self._enter(file, lines)
+        if self._switch is not None and number + len(lines) - 1 > self._switch:
+            old = max(0, self._switch - number + 1)
+            self._hand(file, number, lines[:old])
+            self._tree, self._switch = self._later.pop(0), None
+            number, lines = number + old, lines[old:]
+            self._foreign = not self._tree.start(
+                "" if self._tree.begin is None else self._tree.begin.digest, lines
+            )
+        self._hand(file, number, lines)
+
+    def _hand(self, file: str, number: int, lines: list[bytes]) -> None:
+        if lines and not self._foreign:
+            self._tree.walk.lines(file, number, lines)
+
+    def _enter(self, file: str, lines: list[bytes]) -> None:
+        digest = leaf_hash(lines[0]).hex()
+        self._foreign = False
+        while self._later and any(digest in tree.firsts for tree in self._later):
+            self._tree = self._later.pop(0)  # the file begins with a record of a later tree
+        begin = self._later[0].begin if self._later else None
+        self._switch = begin.lines if begin is not None and begin.digest == digest else None
+        if not self._tree.started:
+            if self._switch == 0 or self._tree.start(file, digest, lines):
+                return
+            self._foreign = True
+            if self._switch is None:
+                text = "its first lines are in no tree of this log, so none of it was looked at"
+                self._report.findings.append(Finding("foreign_file", file, 0, None, text))
+            return
+        first = self._tree.firsts.get(digest)
+        if first is not None and first >= self._tree.walk.at:
+            self._tree.walk.boundary(first)
 
 
 def _half_line(report: Report, files: _Files, file: Path, number: int) -> None:

@@ -1,8 +1,8 @@
 """Lines of a log held against the leaves of its tree: where the two differ, and what was done to the lines there.
 
 Each line has a hash of its own, since it holds an id. So where lines and leaves part, the nearest pair that agrees
-again tells what lies between: lines that the tree does not know were changed or put in, leaves without a line were taken out,
-and a line that stands where another should is out of its place.
+again tells what lies between: lines that the tree does not know were changed or put in, leaves without a line were
+taken out, and a line that stands where another should is out of its place.
 """
 
 from __future__ import annotations
@@ -106,6 +106,10 @@ class Walk:
     _file: str = ""
     _line: int = 0
     _budget: int = SEARCHED_TILES
+
+    def begin_at(self, leaf: int, file: str) -> None:
+        """Where the first line stands."""
+        self.at, self._file, self._line = leaf, file, 0
 
     # ---- lines that agree, which is nearly all of them
 
@@ -231,11 +235,16 @@ class Walk:
         if self._budget <= 0:
             return None
         self._budget -= (self.tiles.size - start) // WIDTH + 1
-        return self.tiles.find(digest, start)
+        index = self.tiles.find(digest, start)
+        return None if index is None or index // WIDTH in self.blind else index
 
     def _part(self, lines: list[_Seen], leaf: int, *, at_end: bool) -> None:
         """What lies before the next pair that agrees."""
-        if len(lines) == leaf - self.at and {n // WIDTH for n in range(self.at, leaf)} <= self.blind:
+        if (
+            lines
+            and len(lines) == leaf - self.at
+            and {n // WIDTH for n in range(self.at, leaf)} <= self.blind
+        ):
             self.unchecked += len(lines)
             self._file, self._line, self.at = lines[-1].file, lines[-1].line, leaf
             return
