@@ -54,6 +54,7 @@ class SealedLog:
         rotate_bytes: int = 1 << 30,
         keep_files: int = 100,
         every_s: float = 0.0,
+        first: int = 0,
         clock: Callable[[], int] = lambda: AT,
     ) -> None:
         self.path = folder / "decisions.jsonl"
@@ -62,7 +63,7 @@ class SealedLog:
         self._options: dict[str, Any] = {"rotate_bytes": rotate_bytes, "keep_files": keep_files}
         self._every_s = every_s
         self._clock = clock
-        self._count = itertools.count()
+        self._count = itertools.count(first)
         self.noted = Noted()
         self.start()
 

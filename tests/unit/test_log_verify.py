@@ -250,7 +250,7 @@ def test_a_forked_log_is_found_by_a_checkpoint_of_before(tmp_path: Path) -> None
     assert log.verify(older=[("kept", kept)]).good
     # The whole machine is put back, keys and all, and goes another way.
     copied(whole, tmp_path / "var")
-    forked = SealedLog(tmp_path / "var")
+    forked = SealedLog(tmp_path / "var", first=1_000)
     forked.write(3)
     forked.write(200)
     forked.stop()

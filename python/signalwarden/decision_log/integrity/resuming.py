@@ -54,10 +54,11 @@ def resumed(path: Path, tree: Path, known: list[int], *, name: str, last: bytes 
     files = log_files(path)
     found = _on_disk(folder, epoch, name, _signed(last))
     if found.head.digest:
-        at = next((n for n, file in enumerate(files) if first_line(file) == found.head.digest), None)
+        behind = range(len(files) - 1, -1, -1)
+        at = next((n for n in behind if first_line(files[n]) == found.head.digest), None)
         if at is None:
             raise Contradiction(
-                f"the file of record {found.head.size} of the log is not there, or its first line changed"
+                f"the file of record {found.head.size} is not there, or its first line is another"
             )
         _look_back(files[at], folder, found)
         files = files[at:]

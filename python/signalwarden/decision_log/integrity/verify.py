@@ -7,7 +7,7 @@ import os
 import time
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO, Final
+from typing import TYPE_CHECKING, Any, BinaryIO, Final, TypeVar
 
 from signalwarden.decision_log.integrity import places
 from signalwarden.decision_log.integrity.log_keys import Trust, handovers_of, read_last
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
     from signalwarden.decision_log.integrity.notes import Verifier
-    from signalwarden.decision_log.integrity.places import Begin, Span
+    from signalwarden.decision_log.integrity.places import Begin, Head, Span
 
 __all__ = ["Report", "TreeReport", "claims_of", "verify"]
 
@@ -32,6 +32,7 @@ MAX_LINE_BYTES: Final = 64 << 20
 NAMES_SAID: Final = 3
 EARLIER_HELD: Final = 256
 """Earlier checkpoints that are held against the tree, evenly over its time: about a millisecond each."""
+Place = TypeVar("Place")
 LOOKED_AT: Final = 64
 """Lines of a file that are searched for, to know which records it begins with."""
 
@@ -108,8 +109,9 @@ def verify(
     with _Files(path) as files:
         report.files = len(files.names)
         _lines(files, walks, report, progress)
-    for tree in walks:
-        tree.conclude(path.name, is_last=tree is walks[-1])
+    for tree, later in zip(walks, [*walks[1:], None], strict=True):
+        # The oldest files are pruned first: where a later tree has its beginning, the end of this one is there, too.
+        tree.conclude(path.name, ends_here=later is None or later.walk.begun_at == 0)
     order = {file: n for n, file in enumerate(files.names)}
     report.findings.sort(key=lambda finding: (order.get(finding.file, -1), finding.line))
     report.more += max(0, len(report.findings) - MAX_FINDINGS)
@@ -142,7 +144,8 @@ class _Tree:
         self.tiles = Tiles(folder, self.checkpoint.size)
         self.said = TreeReport(self.checkpoint.origin, self.checkpoint.size, key)
         report.trees.append(self.said)
-        self.begin: Begin | None = places.read_begin(folder)
+        self._head: Head | None = self._place(places.read_head, places.HEAD, needed=self.checkpoint.size > 0)
+        self.begin: Begin | None = self._place(places.read_begin, places.BEGIN, needed=number > 1)
         self.spans = places.read_spans(folder)
         self.firsts, self.starts = self._known_firsts()
         self.walk = Walk(self.tiles)
@@ -159,8 +162,7 @@ class _Tree:
         content = places.read_checkpoint(self.folder)
         origin = self._name if self.number == 1 else f"{self._name}/{self.number}"
         if content is None:
-            head = places.read_head(self.folder)
-            if head is not None and head.size:
+            if (self.folder / places.HEAD).exists():
                 self.wrong("signature", "the checkpoint is missing")
             return Checkpoint(origin, 0, fold([])), None
         try:
@@ -174,9 +176,21 @@ class _Tree:
             self.wrong("signature", f"the checkpoint is of `{checkpoint.origin}`, expected `{origin}`")
         return checkpoint, key.short
 
+    def _place(self, read: Callable[[Path], Place | None], file: str, *, needed: bool) -> Place | None:
+        """What says where to look: whether it is there, and can be read."""
+        try:
+            found = read(self.folder)
+            why_not = "is missing" if found is None and needed else None
+        except LogError:
+            found, why_not = None, "is damaged"
+        if why_not is not None:
+            where = f"{self.folder.parent.name}/{self.folder.name}/{file}"
+            self.wrong("map", f"it {why_not}, and says which records stand where", where)
+        return found
+
     def _known_firsts(self) -> tuple[dict[str, int], set[int]]:
         """Files by their first line, and the record that it is; and all such records."""
-        head = places.read_head(self.folder)
+        head = self._head
         starts = {span.first for span in self.spans} | ({head.first} if head is not None else set())
         found = {}
         for first in starts:
@@ -284,11 +298,11 @@ class _Tree:
             self.said.pruned.append((0, self.walk.at - 1))
         return True
 
-    def conclude(self, file: str, *, is_last: bool) -> None:
+    def conclude(self, file: str, *, ends_here: bool) -> None:
         """After the last line: what is missing is named."""
         if not self.started and self.tiles.size:
-            # The file that is written is never pruned, those before it may be.
-            self.walk.begin_at(max(self.starts) if is_last else self.tiles.size, file)
+            # The last file is never pruned, those before it may be.
+            self.walk.begin_at(max(self.starts) if ends_here else self.tiles.size, file)
             if self.walk.at:
                 self.said.pruned.append((0, self.walk.at - 1))
         walk = self.walk
@@ -463,7 +477,7 @@ class _Guide:
             self._tree, self._switch = self._later.pop(0), None
             number, lines = number + old, lines[old:]
             self._foreign = not self._tree.start(
-                "" if self._tree.begin is None else self._tree.begin.digest, lines
+                file, self._tree.begin.digest if self._tree.begin else "", lines
             )
         self._hand(file, number, lines)
 

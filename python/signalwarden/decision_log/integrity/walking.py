@@ -92,6 +92,8 @@ class Walk:
     """Lowest tiles that are missing or damaged: what they stand for can't be held against them."""
     at: int = 0
     """The next leaf."""
+    begun_at: int = 0
+    """The first one."""
     findings: list[Finding] = field(default_factory=list)
     more: int = 0
     """Findings beyond those that are told."""
@@ -109,7 +111,8 @@ class Walk:
 
     def begin_at(self, leaf: int, file: str) -> None:
         """Where the first line stands."""
-        self.at, self._file, self._line = leaf, file, 0
+        self.at = self.begun_at = leaf
+        self._file, self._line = file, 0
 
     # ---- lines that agree, which is nearly all of them
 
