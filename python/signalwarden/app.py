@@ -20,7 +20,7 @@ from signalwarden.answering import Answering
 from signalwarden.bundles import Bundles
 from signalwarden.clients import Clients
 from signalwarden.config import Loaded, Right, Settings
-from signalwarden.decision_log import DecisionLog, Recorder, now_us, rfc3339
+from signalwarden.decision_log import DecisionLog, Recorder, Seal, now_us, rfc3339
 from signalwarden.desks import Desks
 from signalwarden.difference import view
 from signalwarden.door_tls import DoorTls
@@ -147,7 +147,8 @@ class App:
         in_force.admit(loaded, view(loaded))
         engine.swap(loaded.configuration)
         recorder = Recorder(engine, self._clock)
-        log = DecisionLog(engine, recorder, settings.decision_log, settings.log_path(root), root)
+        seal = Seal(settings.trust_domain, settings.keys_path(root) / "log", self._clock)
+        log = DecisionLog(engine, recorder, settings.decision_log, settings.log_path(root), root, seal)
         stack.callback(log.stop)
         log.start()
         recorder.change("server_started", actor="server", version=__version__)

@@ -7,7 +7,7 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import ConfigDict, Field
+from pydantic import AfterValidator, ConfigDict, Field
 
 from signalwarden.identity_settings import BundleSettings, IdentitySettings
 from signalwarden.sink_settings import MAX_SINKS, SinkSettings
@@ -27,6 +27,9 @@ from signalwarden.values import (
     Strict,
     TlsAddress,
     TrustDomain,
+    bad_value,
+    span_s,
+    span_text,
     word,
 )
 
@@ -38,6 +41,7 @@ __all__ = [
     "DEFAULT_LOG",
     "DEFAULT_ROTATE_BYTES",
     "TLS_FILES",
+    "CheckpointSettings",
     "ClientSettings",
     "DecisionLogSettings",
     "Door",
@@ -64,6 +68,10 @@ MAX_ROTATE_BYTES = 1 << 40
 """1 TiB: larger is a slip of the keyboard."""
 MAX_KEEP_BYTES = 1 << 50
 """1 PiB: larger is a slip of the keyboard."""
+
+SHORTEST_PACE_S = span_s("1s")
+LONGEST_PACE_S = span_s("1h")
+"""What was written since the last checkpoint is signed by none: longer, and a tree is hardly worth its disk."""
 
 MAX_RATE = 1_000_000
 """More than any disk of one server keeps up with: larger is a slip of the keyboard."""
@@ -157,6 +165,22 @@ class ClientSettings(Strict):
     expires: Instant | None = Field(default=None, description="from this time on the token is refused")
 
 
+def _pace(seconds: float) -> float:
+    if not SHORTEST_PACE_S <= seconds <= LONGEST_PACE_S:
+        raise bad_value(f"expected a span from {span_text(SHORTEST_PACE_S)} to {span_text(LONGEST_PACE_S)}")
+    return seconds
+
+
+class CheckpointSettings(Strict):
+    """How often the tree over the log's lines is signed."""
+
+    every: Annotated[Duration, AfterValidator(_pace)] = Field(
+        default=span_s("10s"),
+        description="how often, while there are new records",
+        json_schema_extra={"default": "10s"},
+    )
+
+
 class DecisionLogSettings(Strict):
     """Where decision records go."""
 
@@ -177,6 +201,7 @@ class DecisionLogSettings(Strict):
         default=None, description="of all files together; without it twice what `keep_files` files hold"
     )
     sinks: Annotated[tuple[SinkSettings, ...], Field(max_length=MAX_SINKS)] = ()
+    checkpoints: CheckpointSettings = CheckpointSettings()
 
     @property
     def most_bytes(self) -> int:

@@ -64,14 +64,14 @@ LAYERS: tuple[set[str], ...] = (
         "foreground",
         "answering",
     },
-    {"values", "jose"},
+    {"values", "jose", "keys"},
     {"identity_settings", "task_settings", "otlp"},
     {"sink_settings"},
     {"settings", "identity_checks", "bundles"},
     {"door_checks"},
     {"cross_checks"},
     {"config"},
-    {"mtls", "services", "keys", "doors", "state", "decision_log", "metrics", "rates", "register", "tallies"}
+    {"mtls", "services", "doors", "state", "decision_log", "metrics", "rates", "register", "tallies"}
     | {"difference", "watch", "envoy_tls", "envoy_directory"},
     {"signals", "intake", "tokens", "in_force", "clients", "door_tls", "refusals", "log_reading"},
     {"publish_door", "publishers", "reloads", "revocations", "identity", "tasks", "approvals", "overrides"}
@@ -101,7 +101,7 @@ IMPORTS: Edges = {
     "keys": {"errors", "files"},
     "doors": {"config", "errors", "files"},
     "state": {"_core", "errors", "files"},
-    "decision_log": {"errors", "files", "otlp", "outbound", "settings", "sink_settings"},
+    "decision_log": {"errors", "files", "keys", "otlp", "outbound", "settings", "sink_settings"},
     "metrics": set(),
     "register": {"_core", "errors"},
     "tallies": {"_core", "values"},

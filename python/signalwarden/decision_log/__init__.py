@@ -2,7 +2,7 @@
 
 from signalwarden.decision_log.logfiles import Line, log_files, records_of, rotated_files
 from signalwarden.decision_log.records import Recorder, now_us, rfc3339, uuid7
-from signalwarden.decision_log.service import DecisionLog
+from signalwarden.decision_log.service import DecisionLog, Seal
 from signalwarden.decision_log.sink import FileSink, Sink
 from signalwarden.decision_log.writer import LogHealth, LogWriter
 
@@ -13,6 +13,7 @@ __all__ = [
     "LogHealth",
     "LogWriter",
     "Recorder",
+    "Seal",
     "Sink",
     "log_files",
     "now_us",

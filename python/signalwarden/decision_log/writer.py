@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from signalwarden.decision_log.records import Recorder
     from signalwarden.decision_log.sink import Sink
 
-__all__ = ["Drained", "LogHealth", "LogWriter"]
+__all__ = ["Drained", "LogHealth", "LogWriter", "Sealed"]
 
 _log = logging.getLogger("signalwarden.decision_log")
 
@@ -47,6 +47,16 @@ class Drained(Protocol):
         """Records that wait."""
 
 
+class Sealed(Protocol):
+    """What reads along, in the writer's thread. Never raises."""
+
+    def took(self, batch: bytes) -> None:
+        """The sink has this batch, whole: once for each batch, in order."""
+
+    def synced(self) -> None:
+        """All that was taken is durable."""
+
+
 @dataclass(frozen=True, slots=True)
 class LogHealth:
     """For readiness and metrics."""
@@ -66,9 +76,10 @@ class LogHealth:
 class LogWriter:
     """Owns the sink and the thread."""
 
-    def __init__(self, engine: Drained, sink: Sink, recorder: Recorder) -> None:
+    def __init__(self, engine: Drained, sink: Sink, recorder: Recorder, sealed: Sealed | None = None) -> None:
         self._engine = engine
         self._sink = sink
+        self._sealed = sealed
         self._recorder = recorder
         self._stopping = threading.Event()
         self._deadline = float("inf")
@@ -144,6 +155,8 @@ class LogWriter:
             else:
                 self._written += count
                 self._recovered("write")
+                if self._sealed is not None:
+                    self._sealed.took(batch)
                 return True
             if self._stopping.is_set():
                 if time.monotonic() > self._deadline:
@@ -166,6 +179,8 @@ class LogWriter:
         else:
             self._since = None
             self._recovered("sync")
+            if self._sealed is not None:
+                self._sealed.synced()
 
     def _fail(self, what: str, error: Exception) -> None:
         self._failures += 1
