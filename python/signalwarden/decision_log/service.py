@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final, Protocol
 
-from signalwarden.decision_log.sink import FileSink
+from signalwarden.decision_log.recovery import Recovering, pass_over_written
+from signalwarden.decision_log.sink import FileSink, log_files
 from signalwarden.decision_log.writer import Drained, LogWriter
 
 if TYPE_CHECKING:
@@ -20,7 +21,7 @@ DRAIN_S: Final = 10.0
 """For the log at a stop; within Kubernetes' default of 30 s together with the other graces."""
 
 
-class Logged(Drained, Protocol):
+class Logged(Drained, Recovering, Protocol):
     """The part of the engine that the log needs."""
 
     @property
@@ -41,6 +42,9 @@ class DecisionLog:
         sink = FileSink(path, rotate_bytes=options.rotate_bytes, keep_files=options.keep_files)
         if sink.repaired_bytes:
             recorder.change("log_repaired", actor="server", bytes_cut=sink.repaired_bytes)
+        found = pass_over_written(engine, log_files(path))
+        if found is not None:
+            recorder.change("log_recovered", actor="server", **found)
         self._writer = LogWriter(engine, sink, recorder)
 
     def start(self) -> None:

@@ -9,7 +9,9 @@ mod engine;
 mod errors;
 mod identity;
 mod publish;
+mod ring;
 mod tasks;
+mod words;
 
 use pyo3::prelude::*;
 
