@@ -10,14 +10,17 @@ from typing import Annotated, Literal
 from pydantic import ConfigDict, Field
 
 from signalwarden.identity_settings import BundleSettings, IdentitySettings
+from signalwarden.sink_settings import MAX_SINKS, SinkSettings
 from signalwarden.task_settings import ApprovalSettings, OverrideSettings, TaskSettings
 from signalwarden.values import (
     Address,
     Digest,
     DoorAddress,
+    Duration,
     FilePath,
     Insecure,
     Instant,
+    LongDuration,
     OnFull,
     SocketAddress,
     SpiffeId,
@@ -34,6 +37,7 @@ __all__ = [
     "DEFAULT_CHECK",
     "DEFAULT_KEYS",
     "DEFAULT_LOG",
+    "DEFAULT_ROTATE_BYTES",
     "TLS_FILES",
     "ClientSettings",
     "DecisionLogSettings",
@@ -59,10 +63,14 @@ MIN_RING_BYTES = 1024 * 1024
 MAX_RING_BYTES = 1 << 34
 """16 GiB: it is memory as well as disk."""
 
+DEFAULT_ROTATE_BYTES = 100_000_000
+
 MIN_ROTATE_BYTES = 64 * 1024
 """Below this a single batch would outgrow a file."""
 MAX_ROTATE_BYTES = 1 << 40
 """1 TiB: larger is a slip of the keyboard."""
+MAX_KEEP_BYTES = 1 << 50
+"""1 PiB: larger is a slip of the keyboard."""
 
 MAX_RATE = 1_000_000
 """More than any disk of one server keeps up with: larger is a slip of the keyboard."""
@@ -166,8 +174,24 @@ class DecisionLogSettings(Strict):
     ack: Annotated[Literal["accepted", "synced"], word(["accepted", "synced"])] = "accepted"
     fold_denials: bool = Field(default=False, description="alike denials of one batch become one line")
     influence: Annotated[Literal["none", "default", "all"], word(["none", "default", "all"])] = "default"
-    rotate_bytes: Annotated[int, Field(ge=MIN_ROTATE_BYTES, le=MAX_ROTATE_BYTES)] = 100_000_000
+    rotate_bytes: Annotated[int, Field(ge=MIN_ROTATE_BYTES, le=MAX_ROTATE_BYTES)] = DEFAULT_ROTATE_BYTES
+    rotate_every: Duration | None = Field(
+        default=None, description="a file whose first record is older is rotated with the next record"
+    )
+    compress: bool = Field(default=False, description="rotated files are compressed (gzip)")
     keep_files: Annotated[int, Field(ge=1, le=10_000, description="rotated files kept")] = 20
+    keep_for: LongDuration | None = Field(
+        default=None, description="a rotated file is removed once its last record is older"
+    )
+    keep_bytes: Annotated[int, Field(ge=2 * MIN_ROTATE_BYTES, le=MAX_KEEP_BYTES)] | None = Field(
+        default=None, description="of all files together; without it twice what `keep_files` files hold"
+    )
+    sinks: Annotated[tuple[SinkSettings, ...], Field(max_length=MAX_SINKS)] = ()
+
+    @property
+    def most_bytes(self) -> int:
+        """What all files together may hold."""
+        return self.keep_bytes or 2 * (self.keep_files + 1) * self.rotate_bytes
 
     @property
     def patience_ms(self) -> int:

@@ -14,7 +14,6 @@ from signalwarden.config import (
     SCHEMA_FILE,
     SETTINGS_FILE,
     Address,
-    DecisionLogSettings,
     Directory,
     Right,
     Settings,
@@ -146,21 +145,6 @@ def test_what_is_not_built_yet_is_an_error_that_says_so(line: str) -> None:
     assert finding.code == "not_built"
     assert "not built yet" in finding.message
     assert finding.line == 2
-
-
-@pytest.mark.parametrize(
-    "on_full", ["allow", "drop", "block", "block:", "block:0", "block:07", "block:10001", "deny:1", "blok:5"]
-)
-def test_a_full_log_denies_or_blocks_within_a_bound(on_full: str) -> None:
-    finding = only(with_line(f'decision_log: {{on_full: "{on_full}"}}'))
-    assert finding.code == "bad_value"
-    assert "expected `deny` or `block:` and 1 to 10000 milliseconds" in finding.message
-
-
-@pytest.mark.parametrize(("on_full", "patience_ms"), [("deny", 0), ("block:1", 1), ("block:10000", 10_000)])
-def test_how_long_a_decision_waits_for_room(on_full: str, patience_ms: int) -> None:
-    log = DecisionLogSettings.model_validate({"on_full": on_full, "ack": "synced"})
-    assert (log.patience_ms, log.ack) == (patience_ms, "synced")
 
 
 def test_engine_options_do_not_exist_yet() -> None:

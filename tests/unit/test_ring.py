@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from pydantic import ValidationError
 
 from signalwarden import _core
 from signalwarden.decision_log import DecisionLog, Recorder
@@ -67,7 +68,7 @@ def path(tmp_path: Path) -> Path:
 
 
 def log_of(engine: _core.Engine, path: Path) -> DecisionLog:
-    return DecisionLog(engine, Recorder(engine), SETTINGS, path)
+    return DecisionLog(engine, Recorder(engine), SETTINGS, path, path.parent)
 
 
 def written(path: Path) -> list[dict[str, Any]]:
@@ -124,6 +125,20 @@ def test_what_is_released_takes_nothing_and_is_free_for_another(ring: Path) -> N
 
 
 # ---------------------------------------------------------------- accepted
+
+
+@pytest.mark.parametrize(
+    "on_full", ["allow", "drop", "block", "block:", "block:0", "block:07", "block:10001", "deny:1", "blok:5"]
+)
+def test_a_full_log_denies_or_blocks_within_a_bound(on_full: str) -> None:
+    with pytest.raises(ValidationError, match="expected `deny` or `block:` and 1 to 10000 milliseconds"):
+        DecisionLogSettings.model_validate({"on_full": on_full})
+
+
+@pytest.mark.parametrize(("on_full", "patience_ms"), [("deny", 0), ("block:1", 1), ("block:10000", 10_000)])
+def test_how_long_a_decision_waits_for_room(on_full: str, patience_ms: int) -> None:
+    log = DecisionLogSettings.model_validate({"on_full": on_full, "ack": "synced"})
+    assert (log.patience_ms, log.ack) == (patience_ms, "synced")
 
 
 def test_a_full_ring_denies_until_what_was_written_is_settled(ring: Path) -> None:

@@ -158,7 +158,7 @@ class LogWriter:
             except (OSError, LogError) as error:
                 self._fail("write", error)
             else:
-                self._written += count
+                self._written += batch.count(b"\n")
                 self._unsettled += count
                 self._recovered("write")
                 return True

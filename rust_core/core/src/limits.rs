@@ -146,3 +146,8 @@ pub const MAX_OVERRIDES: usize = 1_000;
 pub const MAX_LOG_RECORDS: usize = 65_536;
 /// What they hold on to in memory together.
 pub const MAX_LOG_MEMORY_BYTES: usize = 256 * 1024 * 1024;
+/// Longest line of a decision log that is read back. A record holds what a request of `MAX_CHECK_REQUEST_BYTES` at most was
+/// made of; a usual one has a kilobyte or two.
+pub const MAX_RECORD_LINE_BYTES: usize = 4 * 1024 * 1024;
+/// Most changes of one simulation. People change a handful of signals at a time.
+pub const MAX_CHANGES: usize = 1_000;
