@@ -20,7 +20,7 @@ from signalwarden.answering import Answering
 from signalwarden.bundles import Bundles
 from signalwarden.clients import Clients
 from signalwarden.config import Loaded, Right, Settings
-from signalwarden.decision_log import DecisionLog, Recorder, Seal, now_us, rfc3339
+from signalwarden.decision_log import DecisionLog, Recorder, Seal, now_us, rfc3339, ring_at
 from signalwarden.desks import Desks
 from signalwarden.difference import view
 from signalwarden.door_tls import DoorTls
@@ -97,6 +97,20 @@ class _Running:
         return self.reloads.loaded
 
 
+def _engine(settings: Settings, root: Path, key: bytes) -> _core.Engine:
+    log = settings.decision_log
+    return _core.Engine(
+        influence=log.influence,
+        digest_key=key,
+        max_live=settings.signals.max_live,
+        ring=ring_at(settings.ring_path(root)),
+        ring_bytes=log.ring_bytes,
+        ack=log.ack,
+        patience_ms=log.patience_ms,
+        fold_denials=log.fold_denials,
+    )
+
+
 class App:
     """A server for one configuration directory. Implements `services.Services` for the admin API."""
 
@@ -137,9 +151,8 @@ class App:
         store = SqliteStore(settings.state_path(root))
         stack.callback(store.close)
         key = digest_key(settings.keys_path(root))
-        engine = _core.Engine(
-            influence=settings.decision_log.influence, digest_key=key, max_live=settings.signals.max_live
-        )
+        engine = _engine(settings, root, key)
+        stack.callback(engine.release)
         intake = self._intake(engine, store, settings)
         stack.callback(self._keep_time_at_end, intake, engine)
         self._replay(store, engine)

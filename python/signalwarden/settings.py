@@ -21,6 +21,7 @@ from signalwarden.values import (
     Insecure,
     Instant,
     LongDuration,
+    OnFull,
     SocketAddress,
     SpiffeId,
     StatePath,
@@ -59,6 +60,12 @@ DEFAULT_ADMIN = "127.0.0.1:9292"
 TLS_FILES = ("cert", "key", "client_ca")
 DEFAULT_KEYS = "var/keys"
 DEFAULT_LOG = "var/decisions.jsonl"
+DEFAULT_RING = "var/decisions.ring"
+
+MIN_RING_BYTES = 1024 * 1024
+"""Below this a few large records fill it."""
+MAX_RING_BYTES = 1 << 34
+"""16 GiB: it is memory as well as disk."""
 
 DEFAULT_ROTATE_BYTES = 100_000_000
 
@@ -185,8 +192,11 @@ class DecisionLogSettings(Strict):
     """Where decision records go."""
 
     path: FilePath = Field(default=DEFAULT_LOG, description="one JSON object a line")
-    on_full: Annotated[Literal["deny"], word(["deny"], ["block", "allow", "drop"])] = "deny"
-    ack: Annotated[Literal["accepted"], word(["accepted"], ["synced"])] = "accepted"
+    ring: FilePath = Field(default=DEFAULT_RING, description="where records wait until the log has them")
+    ring_bytes: Annotated[int, Field(ge=MIN_RING_BYTES, le=MAX_RING_BYTES)] = 64 * 1024 * 1024
+    on_full: OnFull = "deny"
+    ack: Annotated[Literal["accepted", "synced"], word(["accepted", "synced"])] = "accepted"
+    fold_denials: bool = Field(default=False, description="alike denials of one batch become one line")
     influence: Annotated[Literal["none", "default", "all"], word(["none", "default", "all"])] = "default"
     rotate_bytes: Annotated[int, Field(ge=MIN_ROTATE_BYTES, le=MAX_ROTATE_BYTES)] = DEFAULT_ROTATE_BYTES
     rotate_every: Duration | None = Field(
@@ -207,6 +217,11 @@ class DecisionLogSettings(Strict):
     def most_bytes(self) -> int:
         """What all files together may hold."""
         return self.keep_bytes or 2 * (self.keep_files + 1) * self.rotate_bytes
+
+    @property
+    def patience_ms(self) -> int:
+        """How long a decision waits for room in the ring."""
+        return int(self.on_full.partition(":")[2] or 0)
 
 
 class SignalsSettings(Strict):
@@ -292,3 +307,7 @@ class Settings(Strict):
     def log_path(self, directory: Path) -> Path:
         """The decision log's current file."""
         return directory / self.decision_log.path
+
+    def ring_path(self, directory: Path) -> Path:
+        """The file in which records wait for the log."""
+        return directory / self.decision_log.ring

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Final, Protocol
 from signalwarden.decision_log.integrity.log_keys import LogKeys, log_name
 from signalwarden.decision_log.integrity.places import tree_directory
 from signalwarden.decision_log.integrity.tree import Tree
+from signalwarden.decision_log.logfiles import log_files
+from signalwarden.decision_log.recovery import Recovering, pass_over_written
 from signalwarden.decision_log.retention import Keeper
 from signalwarden.decision_log.shipping import shippers_of
 from signalwarden.decision_log.sink import FileSink
@@ -41,7 +43,7 @@ SINK_NUMBERS: Final = {
 """Metrics of a sink, and where its health has them."""
 
 
-class Logged(Drained, Protocol):
+class Logged(Drained, Recovering, Protocol):
     """The part of the engine that the log needs."""
 
     @property
@@ -95,6 +97,9 @@ class DecisionLog:
         self._shippers = shippers_of(options.sinks, path, root, self._lost)
         if sink.repaired_bytes:
             recorder.change("log_repaired", actor="server", bytes_cut=sink.repaired_bytes)
+        found = pass_over_written(engine, log_files(path))
+        if found is not None:
+            recorder.change("log_recovered", actor="server", **found)
         name = log_name(seal.trust_domain, path)
         try:
             self._tree = Tree(

@@ -31,6 +31,7 @@ SENTENCES: Final[dict[str, str]] = {
     "standing_lost": "{principal} lost its standing: {detail}",
     "call_refused": "the call {call} of {actor} was refused: {reason}",
     "log_repaired": "half a line at the end of the log was cut off, {bytes_cut} bytes",
+    "log_recovered": "{records} records of a process that died were written, {already_written} were in the log already",
     "records_lost": "{count} change or transport records found no room",
     "stream_suspended": "the stream {feed} is suspended: {detail}",
     "stream_resynchronised": "{actor} vouches for the stream {feed} again",

@@ -142,6 +142,10 @@ pub const DEFAULT_OVERRIDE_MICROS: i64 = 3_600_000_000;
 pub const MAX_OVERRIDE_REASON_LETTERS: usize = 512;
 /// Most overrides in force at once: each takes two people, and all are copied when one is added.
 pub const MAX_OVERRIDES: usize = 1_000;
+/// Most records that wait to be drained: seconds of a busy server, about 100 MB at the usual size.
+pub const MAX_LOG_RECORDS: usize = 65_536;
+/// What they hold on to in memory together.
+pub const MAX_LOG_MEMORY_BYTES: usize = 256 * 1024 * 1024;
 /// Longest line of a decision log that is read back. A record holds what a request of `MAX_CHECK_REQUEST_BYTES` at most was
 /// made of; a usual one has a kilobyte or two.
 pub const MAX_RECORD_LINE_BYTES: usize = 4 * 1024 * 1024;
