@@ -123,6 +123,17 @@ class Replay:
         `changes`: a JSON list of {"name", "subject"?, and "drop": true, "state": "stale" or "value": …}.
         Raises signalwarden.errors.BadInputError if the changes can't be made.
         """
+    def explain(self, line: bytes) -> bytes:
+        """What the outcome of one recorded decision hangs on, by deciding it again: one JSON object.
+
+        {"decision_id", "same": whether this directory decides so too, "now": {"outcome", "reason"}, "influence": {name:
+        "decisive" | "consulted" | "refused"}, "minimal_sets": [[name…]…], "thresholds": [{"name", "value",
+        "flips_at", "to_outcome", "to_reason"}], "smallest_change": [{"what": "signal", "name", "was": state, "from":
+        value or null, "to": value or "state": "missing", "outcome", "reason"} or {"what": "grant" | "approval",
+        "outcome", "reason"}]}, perhaps with "smallest_pairs": [{"changes": [two changes of signals], "outcome",
+        "reason"}], "as_it_was", "cut": true where a bound ended a search, and "undecidable": why. Or {"skipped"} or
+        {"bad"}, as of `decide`.
+        """
 
 @final
 class Admission:
