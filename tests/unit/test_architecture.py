@@ -74,7 +74,7 @@ LAYERS: tuple[set[str], ...] = (
     | {"difference", "watch", "envoy_tls", "envoy_directory"},
     {"signals", "intake", "tokens", "in_force", "clients", "door_tls", "refusals"},
     {"publish_door", "publishers", "reloads", "revocations", "identity", "tasks", "approvals", "overrides"}
-    | {"admin_answers", "envoy_routes", "sweeping"},
+    | {"admin_answers", "envoy_routes", "sweeping", "timekeeping"},
     {"admin_tasks", "admin_approvals", "desks"},
     {
         *("server", "admin", "offline", "starter", "admin_client", "terminal", "reports"),
@@ -106,6 +106,7 @@ IMPORTS: Edges = {
     "rates": {"errors"},
     "intake": {"_core", "errors", "rates", "state"},
     "sweeping": {"intake", "state"},
+    "timekeeping": {"_core", "errors", "intake"},
     "approvers": {"errors"},
     "difference": {"config", "values"},
     "in_force": {"approvers", "config", "difference", "errors", "state"},
@@ -199,6 +200,7 @@ IMPORTS: Edges = {
         "state",
         "tallies",
         "tasks",
+        "timekeeping",
         "tokens",
         "watch",
     },

@@ -54,7 +54,7 @@ fn describe(entry: &Entry, now: Timestamp) -> Json {
         "words": q.words,
         "policies": q.policies.iter().map(|policy| &policy.id).collect::<Vec<_>>(),
         "asked_at": q.asked_at.to_rfc3339(),
-        "expires_at": q.expires_at.to_rfc3339(),
+        "expires_at": entry.ends_at.to_rfc3339(),
         "need": q.need,
         "approved_by": entry.approvers(),
         "denied_by": no.map(|answer| &answer.by),

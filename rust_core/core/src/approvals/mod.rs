@@ -37,6 +37,8 @@ struct Image {
 struct Entry {
     question: Arc<Question>,
     answers: BTreeMap<Box<str>, Answer>,
+    /// Until when it can be answered, and a yes be used: as it was asked, or earlier where the clock was set back since.
+    ends_at: Timestamp,
     /// The decision that claimed it.
     used: Option<Box<str>>,
 }
@@ -79,7 +81,7 @@ impl Entry {
             ApprovalState::Used
         } else if self.answers.values().any(|answer| !answer.approve) {
             ApprovalState::Denied
-        } else if now >= self.question.expires_at {
+        } else if now >= self.ends_at {
             ApprovalState::Expired
         } else if yes >= usize::try_from(self.question.need).unwrap_or(usize::MAX) {
             ApprovalState::Approved
@@ -96,7 +98,12 @@ impl Entry {
     /// not asked about again.
     fn stands_until(&self) -> Timestamp {
         let question = &self.question;
-        question.expires_at.plus(question.expires_at.since(question.asked_at))
+        self.ends_at.plus(question.expires_at.since(question.asked_at))
+    }
+
+    /// Whether the clock was set back since it was asked. Then it keeps nobody from asking again.
+    fn is_cut(&self) -> bool {
+        self.ends_at < self.question.expires_at
     }
 }
 
@@ -173,10 +180,18 @@ impl Approvals {
             Some(entry)
         } else {
             let latest = image.latest.get(binding).and_then(|id| image.all.get(id));
-            latest.filter(|entry| entry.used.is_none() && now < entry.stands_until())
+            latest.filter(|entry| entry.used.is_none() && !entry.is_cut() && now < entry.stands_until())
         };
         let Some(entry) = found else { return Known::Nothing };
         Known::Asked { question: Arc::clone(&entry.question), state: entry.state(now), approved_by: entry.approvers() }
+    }
+
+    /// Ends all that is held, since the clock was set back; until when the last of it would have stood.
+    pub fn cut(&self, at: Timestamp) -> Option<Timestamp> {
+        let mut image = lock(&self.0);
+        let until = image.all.values().map(Entry::stands_until).max();
+        image.all.values_mut().for_each(|entry| entry.ends_at = entry.ends_at.min(at));
+        until
     }
 
     /// Asks, at once and in memory. Two decisions that ask the same at once get one question.
@@ -307,7 +322,7 @@ fn ask(image: &mut Image, question: &Arc<Question>) {
         return;
     }
     image.latest.insert(question.binding, question.id.clone());
-    let entry = Entry { question: Arc::clone(question), answers: BTreeMap::new(), used: None };
+    let entry = Entry { question: Arc::clone(question), answers: BTreeMap::new(), ends_at: question.expires_at, used: None };
     image.all.insert(question.id.clone(), entry);
 }
 

@@ -111,6 +111,7 @@ impl Engine {
         let mut keys = self.tasks.expired(snapshot.tasks.retention(), most, now);
         keys.extend(self.approvals.expired(most, now));
         keys.extend(self.store.vouching().expired(most, now));
+        keys.extend(self.set_backs.over(self.mark.reached(now)));
         keys
     }
 
@@ -119,6 +120,7 @@ impl Engine {
         self.tasks.forget(keys);
         self.approvals.forget(keys);
         self.store.vouching().forget(keys);
+        self.set_backs.forget(keys);
     }
 }
 

@@ -91,7 +91,7 @@ fn describe(image: &Image, kept: &Kept, state: TaskState) -> Json {
         "sensitivity": scope.sensitivity.as_str(),
         "environment": scope.environment.as_ref().map(crate::model::Environment::as_str),
         "begun_at": task.begun_at.to_rfc3339(),
-        "expires_at": task.expires_at.to_rfc3339(),
+        "expires_at": kept.ends_at().to_rfc3339(),
         "idle_until": kept.idle_until().map(Timestamp::to_rfc3339),
         "certificate_sha256": task.certificate.map(Fingerprint::to_hex),
         "grant_sha256": task.grant.to_hex(),

@@ -48,6 +48,8 @@ pub struct Kept {
     pub task: Task,
     /// What its tree has touched.
     tree: Arc<Tree>,
+    /// When it ends by time, in microseconds: as it was begun, or earlier where the clock was set back since.
+    ends_at: AtomicI64,
     /// When it was last used, in microseconds; in memory alone, so after a restart it lies idle from its beginning on.
     used_at: AtomicI64,
 }
@@ -106,6 +108,11 @@ impl Kept {
         self.used_at.fetch_max(now.as_micros(), Ordering::Relaxed);
     }
 
+    /// When it ends by time, idle or not.
+    pub fn ends_at(&self) -> Timestamp {
+        Timestamp::from_micros(self.ends_at.load(Ordering::Relaxed))
+    }
+
     /// Until when it may lie idle.
     fn idle_until(&self) -> Option<Timestamp> {
         let used = Timestamp::from_micros(self.used_at.load(Ordering::Relaxed));
@@ -144,7 +151,7 @@ impl Image {
                 other => return other,
             }
         }
-        let is_over = now >= task.expires_at || kept.idle_until().is_some_and(|until| now >= until);
+        let is_over = now >= kept.ends_at() || kept.idle_until().is_some_and(|until| now >= until);
         if is_over { TaskState::Expired } else { TaskState::Live }
     }
 
@@ -202,6 +209,27 @@ impl Tasks {
         true
     }
 
+    /// Ends all that is held, since the clock was set back; the latest time of all that this moves. An end that lies ahead
+    /// has done its work with that, and locks nobody out who begins anew.
+    pub fn cut(&self, at: Timestamp) -> Option<Timestamp> {
+        let mut image = write(&self.0);
+        let before = Timestamp::from_micros(at.as_micros().saturating_sub(1));
+        let mut latest = None;
+        for kept in image.tasks.values() {
+            latest = latest.max(Some(kept.task.expires_at));
+            kept.ends_at.fetch_min(at.as_micros(), Ordering::Relaxed);
+        }
+        for lost in image.lost.values_mut() {
+            latest = latest.max(Some(lost.at));
+            lost.at = lost.at.min(before);
+        }
+        for moved in image.workflows.values_mut() {
+            latest = latest.max(moved.ended_at);
+            moved.ended_at = moved.ended_at.map(|ended| ended.min(before));
+        }
+        latest
+    }
+
     /// How a workflow stands, if anything is known of it.
     pub fn workflow(&self, id: &WorkflowId) -> Option<WorkflowMoved> {
         read(&self.0).workflows.get(id).cloned()
@@ -223,8 +251,8 @@ impl Tasks {
         let image = read(&self.0);
         let mut ends: BTreeMap<&TaskId, Timestamp> = BTreeMap::new();
         for kept in image.tasks.values() {
-            let end = ends.entry(&kept.task.root).or_insert(kept.task.expires_at);
-            *end = kept.task.expires_at.max(*end);
+            let end = ends.entry(&kept.task.root).or_insert(kept.ends_at());
+            *end = kept.ends_at().max(*end);
         }
         let is_past = |root: &TaskId| ends.get(root).is_none_or(|end| now >= end.plus(retention));
         let mut keys = Vec::new();
@@ -285,7 +313,8 @@ fn begin(image: &mut Image, task: &Task, is_new: bool) {
     let tree = image.trees.entry(task.root.clone()).or_insert_with(|| Arc::new(Tree::new(is_new)));
     let tree = Arc::clone(tree);
     let used_at = AtomicI64::new(task.begun_at.as_micros());
-    let kept = Arc::new(Kept { task: task.clone(), tree, used_at });
+    let ends_at = AtomicI64::new(task.expires_at.as_micros());
+    let kept = Arc::new(Kept { task: task.clone(), tree, ends_at, used_at });
     image.grants.insert(task.grant, Arc::clone(&kept));
     image.tasks.insert(task.id.clone(), kept);
 }
