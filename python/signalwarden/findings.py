@@ -116,6 +116,8 @@ _REGISTER: Final = {
     "needless_otherwise": "This value can never be needed. Leave it out.",
     "needless_poll": "`poll` belongs to `delivery: poll`. Leave it out.",
     "needless_when_unavailable": "This signal counts as absent anyway. Leave the key out.",
+    "never_found": "A task and its workflow are known by a grant alone, and calls of this action show none: the signal "
+    "is always missing there. Take the action out of `used_by`, or give its routes the tier `jit`.",
     "observed_company": "An observed signal can't stand by another one: it has no influence.",
     "repeated_action": "An action stands twice in `used_by`. Remove one.",
     "review_past": "The review of this contract was due. Look whether it still holds, then set a new date.",
