@@ -108,10 +108,11 @@ impl Engine {
     pub fn expired(&self, most: usize, now: Timestamp) -> Vec<String> {
         let now = self.mark.at_least(now);
         let Some(snapshot) = self.snapshot() else { return Vec::new() };
-        let mut keys = self.tasks.expired(snapshot.tasks.retention(), most, now);
+        let reached = self.mark.reached(now);
+        let mut keys = self.tasks.expired(snapshot.tasks.retention(), most, now, reached);
         keys.extend(self.approvals.expired(most, now));
         keys.extend(self.store.vouching().expired(most, now));
-        keys.extend(self.set_backs.over(self.mark.reached(now)));
+        keys.extend(self.set_backs.over(reached));
         keys
     }
 
