@@ -61,6 +61,7 @@ _SETTINGS: Final = {
     "client_expired": "The token of a client has expired, and its calls are refused. Make a new one.",
     "client_long_lived": "The token of a client lives long. Replace it more often, or let the client come by its SVID.",
     "needs_restart": "This setting takes effect only when the server starts. Restart it, or take the change back.",
+    "unknown_redaction": "No route has this parameter or argument, so nothing would be hidden. Often it is misspelt.",
     "unused": "The setting is for something that is not switched on, so it does nothing.",
     "trust_domain": "The name of a trust domain is lower case letters, digits, `.`, `-` and `_`.",
     "trust_domain_unknown": "A client of a trust domain that is neither ours nor federated could never be accepted.",

@@ -157,6 +157,20 @@ class ClientSettings(Strict):
     expires: Instant | None = Field(default=None, description="from this time on the token is refused")
 
 
+RedactedName = Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]{0,63}$")]
+
+
+class RedactSettings(Strict):
+    """What of calls no record shows: digests and templates stand in its place."""
+
+    path_parameters: tuple[RedactedName, ...] = Field(
+        default=(), description="parameters of paths: records show `{name}` in their place"
+    )
+    args: tuple[RedactedName, ...] = Field(
+        default=(), description="arguments that routes name: records show a keyed digest in their place"
+    )
+
+
 class DecisionLogSettings(Strict):
     """Where decision records go."""
 
@@ -177,6 +191,7 @@ class DecisionLogSettings(Strict):
         default=None, description="of all files together; without it twice what `keep_files` files hold"
     )
     sinks: Annotated[tuple[SinkSettings, ...], Field(max_length=MAX_SINKS)] = ()
+    redact: RedactSettings = RedactSettings()
 
     @property
     def most_bytes(self) -> int:
@@ -241,6 +256,7 @@ class Settings(Strict):
             "tasks": self.tasks.for_core(),
             "approvals": self.approvals.for_core(),
             "overrides": self.overrides.for_core(),
+            "redact": self.decision_log.redact.model_dump(),
         }
         return json.dumps(core, separators=(",", ":"), sort_keys=True).encode()
 

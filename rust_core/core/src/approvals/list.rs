@@ -2,7 +2,7 @@
 
 use super::{ApprovalState, Approvals, Entry};
 use crate::locks::lock;
-use crate::model::{ApprovalId, TaskId, Timestamp};
+use crate::model::{ApprovalId, Question, TaskId, Timestamp};
 use serde_json::{Value as Json, json};
 
 /// Which questions are wanted.
@@ -19,6 +19,16 @@ pub struct WantedApprovals<'a> {
 impl Approvals {
     /// The questions that are wanted, newest first.
     pub fn list(&self, wanted: &WantedApprovals<'_>, now: Timestamp) -> Json {
+        self.list_noting(wanted, now, &|_| None)
+    }
+
+    /// The same; `recorded` says how records show a question that they may not show as it is.
+    pub fn list_noting(
+        &self,
+        wanted: &WantedApprovals<'_>,
+        now: Timestamp,
+        recorded: &dyn Fn(&Question) -> Option<Json>,
+    ) -> Json {
         let image = lock(&self.0);
         let found: Box<dyn Iterator<Item = &Entry>> = match wanted.id {
             Some(id) => Box::new(ApprovalId::parse(id).and_then(|id| image.all.get(&id)).into_iter()),
@@ -31,7 +41,13 @@ impl Approvals {
         let mut listed: Vec<Json> = found
             .filter(|entry| wanted.state.is_none_or(|state| entry.state(now) == state))
             .take(wanted.most.saturating_add(1))
-            .map(|entry| describe(entry, now))
+            .map(|entry| {
+                let mut told = describe(entry, now);
+                if let (Some(told), Some(recorded)) = (told.as_object_mut(), recorded(&entry.question)) {
+                    told.insert("recorded".to_owned(), recorded);
+                }
+                told
+            })
             .collect();
         let truncated = listed.len() > wanted.most;
         listed.truncate(wanted.most);

@@ -9,9 +9,9 @@ use crate::{
     limits,
     model::{Answer, Question, ResourceId, SpiffeId, Timestamp},
     policy::BuiltInRequest,
-    record::{DecisionId, id::RANDOM_BYTES},
+    record::{self, DecisionId, id::RANDOM_BYTES},
 };
-use serde_json::Value as Json;
+use serde_json::{Value as Json, json};
 use std::collections::BTreeSet;
 
 /// An answer that may be given.
@@ -101,7 +101,14 @@ impl Engine {
 
     /// The questions that are wanted, as JSON.
     pub fn list_approvals(&self, wanted: &WantedApprovals<'_>, now: Timestamp) -> Json {
-        self.approvals.list(wanted, self.mark.at_least(now))
+        let snapshot = self.snapshot();
+        let recorded = |question: &Question| {
+            let snapshot = snapshot.as_deref()?;
+            let key = &self.rendering.digest_key;
+            let shown = record::shown(&snapshot.redaction, &snapshot.routes, key, question)?;
+            Some(json!({"path": shown.path, "resource": shown.resource, "words": shown.words}))
+        };
+        self.approvals.list_noting(wanted, self.mark.at_least(now), &recorded)
     }
 
     /// Keys of kept changes that count no more.
