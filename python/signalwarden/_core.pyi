@@ -424,5 +424,8 @@ class Engine:
     def counters(self) -> dict[str, int]:
         """Monotonic counts: `decisions_<reason code>`, `unenforced`, `log_refused`, `panics`, `signals_accepted`,
         `signals_rejected_<reason>`; and gauges `live_signals`, `log_queued`."""
+    def set_back(self, *, now_us: int) -> list[StoredChange]:
+        """What ends tasks, approvals and overrides given out before time ran back by more than the mark bridges, and the
+        mark with it, to be kept together; empty if time did not run back."""
     def time_mark(self, *, now_us: int) -> StoredChange:
         """The high-water mark of time as a Change, to persist now and then."""

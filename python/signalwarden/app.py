@@ -41,6 +41,7 @@ from signalwarden.signals import Seams
 from signalwarden.signals.feeds import Feeds
 from signalwarden.signals.ssf import Desk
 from signalwarden.state import SqliteStore, Store
+from signalwarden.timekeeping import TimeKeeper
 from signalwarden.tokens import MAX_WAITING
 from signalwarden.tokens.grants import Signer
 from signalwarden.watch import Watch
@@ -90,6 +91,7 @@ class _Running:
     clients: Clients
     identity: Identity
     desks: Desks
+    time: TimeKeeper
 
     @property
     def loaded(self) -> Loaded:
@@ -154,8 +156,11 @@ class App:
         engine = _engine(settings, root, key)
         stack.callback(engine.release)
         intake = self._intake(engine, store, settings)
-        stack.callback(self._keep_time_at_end, intake, engine)
         self._replay(store, engine)
+        time = TimeKeeper(engine, intake, clock=self._clock)
+        # Before anything is decided: a mark that was cut must not be kept without what it would revive.
+        set_back = time.keep()
+        stack.callback(time.try_to_keep)
         in_force = InForce(store)
         in_force.admit(loaded, view(loaded))
         engine.swap(loaded.configuration)
@@ -165,6 +170,8 @@ class App:
         stack.callback(log.stop)
         log.start()
         recorder.change("server_started", actor="server", version=__version__)
+        if set_back:
+            recorder.change("time_set_back", actor="server")
         bundles, identity = self._identity(stack, loaded, engine, recorder)
         feeds = self._feeds(loaded.root, store, engine, intake, recorder)
         stack.callback(feeds.stop)
@@ -224,7 +231,7 @@ class App:
         signals = self._signals_door(stack, settings, tls)
         self._running = _Running(
             *(reloads, store, engine, intake, recorder, log, feeds, admin_door, front, signals, clients),
-            *(identity, desks),
+            *(identity, desks, time),
         )
         feeds.adopt(loaded.configuration.describe())
         admin_door.start()
@@ -365,21 +372,10 @@ class App:
             running = self._running
             if running is None:
                 continue
-            try:
-                self._keep_time(running.intake, running.engine)
-            except SignalwardenError as error:
-                _log.error("the time mark can't be kept: %s", error)
+            if running.time.try_to_keep():
+                running.recorder.change("time_set_back", actor="server")
             running.desks.tick()
             self._watch_transport(running)
-
-    def _keep_time(self, intake: Intake, engine: _core.Engine) -> None:
-        intake.keep(lambda: [engine.time_mark(now_us=self._clock())])
-
-    def _keep_time_at_end(self, intake: Intake, engine: _core.Engine) -> None:
-        try:
-            self._keep_time(intake, engine)
-        except SignalwardenError as error:
-            _log.error("the time mark can't be kept: %s", error)
 
     def _watch_transport(self, running: _Running) -> None:
         """One record for the calls that never reached `check` since the last look."""

@@ -188,6 +188,20 @@ class CheckpointSettings(Strict):
     )
 
 
+RedactedName = Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]{0,63}$")]
+
+
+class RedactSettings(Strict):
+    """What of calls no record shows: digests and templates stand in its place."""
+
+    path_parameters: tuple[RedactedName, ...] = Field(
+        default=(), description="parameters of paths: records show `{name}` in their place"
+    )
+    args: tuple[RedactedName, ...] = Field(
+        default=(), description="arguments that routes name: records show a keyed digest in their place"
+    )
+
+
 class DecisionLogSettings(Strict):
     """Where decision records go."""
 
@@ -212,6 +226,7 @@ class DecisionLogSettings(Strict):
     )
     sinks: Annotated[tuple[SinkSettings, ...], Field(max_length=MAX_SINKS)] = ()
     checkpoints: CheckpointSettings = CheckpointSettings()
+    redact: RedactSettings = RedactSettings()
 
     @property
     def most_bytes(self) -> int:
@@ -281,6 +296,7 @@ class Settings(Strict):
             "tasks": self.tasks.for_core(),
             "approvals": self.approvals.for_core(),
             "overrides": self.overrides.for_core(),
+            "redact": self.decision_log.redact.model_dump(),
         }
         return json.dumps(core, separators=(",", ":"), sort_keys=True).encode()
 

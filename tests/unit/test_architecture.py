@@ -77,7 +77,7 @@ LAYERS: tuple[set[str], ...] = (
     | {"difference", "watch", "envoy_tls", "envoy_directory"},
     {"signals", "intake", "tokens", "in_force", "clients", "door_tls", "refusals", "log_reading"},
     {"publish_door", "publishers", "reloads", "revocations", "identity", "tasks", "approvals", "overrides"}
-    | {"admin_answers", "envoy_routes", "sweeping"},
+    | {"admin_answers", "envoy_routes", "sweeping", "timekeeping"},
     {"admin_tasks", "admin_approvals", "desks"},
     {
         *("server", "admin", "offline", "starter", "admin_client", "terminal", "reports"),
@@ -110,6 +110,7 @@ IMPORTS: Edges = {
     "rates": {"errors"},
     "intake": {"_core", "errors", "rates", "state"},
     "sweeping": {"intake", "state"},
+    "timekeeping": {"_core", "errors", "intake"},
     "approvers": {"errors"},
     "difference": {"config", "values"},
     "in_force": {"approvers", "config", "difference", "errors", "state"},
@@ -204,6 +205,7 @@ IMPORTS: Edges = {
         "state",
         "tallies",
         "tasks",
+        "timekeeping",
         "tokens",
         "watch",
     },

@@ -14,6 +14,7 @@ SENTENCES: Final[dict[str, str]] = {
     "configuration_loaded": "{actor} loaded revision {revision:.12}",
     "configuration_refused": "{actor} brought a directory that was refused: revision {revision:.12} goes on",
     "client_refused": "the admin API refused {client}: {detail}",
+    "time_set_back": "the clock was set back by more than an hour: tasks, approvals and overrides of before have ended",
     "publisher_disabled": "{actor} switched the publisher {publisher} off",
     "publisher_enabled": "{actor} switched the publisher {publisher} on again",
     "authority_changed": "{authority} has {members} members now",

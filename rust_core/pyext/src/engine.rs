@@ -589,6 +589,12 @@ impl Engine {
     }
 
     #[pyo3(signature = (*, now_us))]
+    fn set_back(&self, now_us: i64) -> Vec<StoredChange> {
+        let changes = self.core.set_back(Timestamp::from_micros(now_us), self.ticks());
+        changes.iter().map(StoredChange::from).collect()
+    }
+
+    #[pyo3(signature = (*, now_us))]
     fn time_mark(&self, now_us: i64) -> StoredChange {
         StoredChange::from(&self.core.time_mark(Timestamp::from_micros(now_us), self.ticks()))
     }

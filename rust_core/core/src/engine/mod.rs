@@ -1,11 +1,13 @@
 //! The running core: the configuration in force behind an atomic swap, live state, the ring, counters, and the
 //! high-water mark of time. `apply` and `swap` change it; beside them only what `check` does itself.
 //!
-//! `tasks.rs`, `approvals.rs` and `overrides.rs` hold what the admin door asks for, `log.rs` what the log does.
+//! `tasks.rs`, `approvals.rs` and `overrides.rs` hold what the admin door asks for, `log.rs` what the log does,
+//! `set_back.rs` what becomes of it when time runs back.
 
 mod approvals;
 mod log;
 mod overrides;
+mod set_back;
 mod tasks;
 mod time_mark;
 
@@ -29,6 +31,7 @@ use crate::{
 };
 use arc_swap::ArcSwapOption;
 use serde_json::{Value as Json, json};
+use set_back::SetBacks;
 use std::{
     panic::{AssertUnwindSafe, catch_unwind},
     sync::{
@@ -60,6 +63,7 @@ pub struct Engine {
     ring: Ring,
     fold_denials: bool,
     mark: TimeMark,
+    set_backs: SetBacks,
     closed: AtomicBool,
     counts: Counts,
     tally: Tally,
@@ -89,6 +93,7 @@ impl Engine {
             seed: options.seed,
             tally: Tally::default(),
             mark: TimeMark::default(),
+            set_backs: SetBacks::default(),
             closed: AtomicBool::new(false),
             counts: Counts {
                 decisions: Reason::ALL.iter().map(|_| AtomicU64::new(0)).collect(),
@@ -411,6 +416,7 @@ impl Engine {
         for payload in payloads {
             match Change::from_payload(payload) {
                 Ok(Change::TimeMark { at }) => self.mark.restore(at, now),
+                Ok(Change::TimeSetBack { from, at }) => self.cut(from, at),
                 Ok(change) => {
                     self.store.apply(&change);
                     if !self.tasks.apply(&change, is_new) && !self.approvals.apply(&change) {

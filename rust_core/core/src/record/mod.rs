@@ -8,10 +8,12 @@ mod principal;
 mod request;
 pub mod ring;
 mod task;
+mod veil;
 
 pub use id::DecisionId;
 pub(crate) use json::determines;
 pub use json::{InfluenceMode, Rendering, render, render_bare};
+pub(crate) use veil::shown;
 
 use crate::{
     identity::Evidence,
