@@ -10,8 +10,15 @@ import pytest
 from tests.log_faults import SCENARIOS, Run, may_mount
 
 COUNT = 1_200
-RUNS_ON = ("dead_collector", "slow_collector", "unavailable_collector", "exhausted_collector")
-RUNS_ON += ("failing_service", "throttling_service", "unread_stdout")
+RUNS_ON = (
+    "dead_collector",
+    "slow_collector",
+    "unavailable_collector",
+    "exhausted_collector",
+    "failing_service",
+    "throttling_service",
+    "unread_stdout",
+)
 MORE_MEMORY_KB = 40_000
 """A batch of a MiB as lines, as records and as what is sent; the interpreter's own room for that."""
 
