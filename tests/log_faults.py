@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any, Final
 
 import grpc
+import orjson
 
 from tests.collector import Collector, collecting, plain
 from tests.log_service import LogService, serving_logs
@@ -200,10 +201,8 @@ def unread_stdout(run: Run) -> Found:
             peak = judged(server, answers, Counter(answers.recorded), before_kb=before, said=said)
             server.stop()
         reader.join(10)
-    came = Counter(i for i in answers.recorded if any(i.encode() in line for line in lines))
-    return Found(
-        peak.answers, len(answers.recorded - set(came)), 0, 0, peak.memory_kb, peak.peak_kb, peak.said
-    )
+    came = {orjson.loads(line).get("decision_id") for line in lines}
+    return Found(peak.answers, len(answers.recorded - came), 0, 0, peak.memory_kb, peak.peak_kb, peak.said)
 
 
 # ---------------------------------------------------------------- bounds
