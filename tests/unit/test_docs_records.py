@@ -266,6 +266,7 @@ def test_every_change_and_transport_record_is_as_its_schema_says(
         for change, told in TASKS.items():
             app._up().recorder.change(change, **told)
         app._up().recorder.change("stream_suspended", feed="idp", detail="nothing was heard")
+        app._up().recorder.change("records_not_shipped", actor="server", sink="far", count=3)
         app._up().recorder.change("stream_resynchronised", actor="spiffe://prod.example/ops", feed="idp")
         app._up().recorder.transport("undelivered", count=1)
         app._up().recorder.transport("unknown_method", count=2)

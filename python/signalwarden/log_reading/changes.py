@@ -34,6 +34,7 @@ SENTENCES: Final[dict[str, str]] = {
     "log_repaired": "half a line at the end of the log was cut off, {bytes_cut} bytes",
     "log_recovered": "{records} records of a process that died were written, {already_written} were in the log already",
     "records_lost": "{count} change or transport records found no room",
+    "records_not_shipped": "{count} records were pruned before the sink {sink} took them",
     "stream_suspended": "the stream {feed} is suspended: {detail}",
     "stream_resynchronised": "{actor} vouches for the stream {feed} again",
 }  # fmt: skip
