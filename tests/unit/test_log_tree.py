@@ -17,6 +17,7 @@ from signalwarden.decision_log.integrity.log_keys import Handover, Trust, handov
 from signalwarden.decision_log.integrity.merkle import fold, leaf_hash
 from signalwarden.decision_log.integrity.notes import Checkpoint, Note, Verifier
 from signalwarden.decision_log.integrity.places import tree_directory
+from signalwarden.decision_log.integrity.tiles import write_files
 from signalwarden.errors import BadInputError, KeysError, LogError
 from tests.sealing import AT, SealedLog, copied, lines, rewrite
 
@@ -298,7 +299,7 @@ def test_a_full_disk_of_the_tree_delays_no_record_and_is_made_up_for(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     full = threading.Event()
-    real = tree.write_files
+    real = write_files
 
     def write(directory: Path, files: dict[str, bytes]) -> None:
         if full.is_set():
