@@ -148,7 +148,7 @@ class App:
         engine.swap(loaded.configuration)
         recorder = Recorder(engine, self._clock)
         seal = Seal(settings.trust_domain, settings.keys_path(root) / "log", self._clock)
-        log = DecisionLog(engine, recorder, settings.decision_log, settings.log_path(root), seal)
+        log = DecisionLog(engine, recorder, settings.decision_log, settings.log_path(root), root, seal)
         stack.callback(log.stop)
         log.start()
         recorder.change("server_started", actor="server", version=__version__)

@@ -25,7 +25,7 @@ from signalwarden.decision_log.integrity.notes import Checkpoint
 from signalwarden.decision_log.integrity.places import Begin, Head, Span
 from signalwarden.decision_log.integrity.resuming import Contradiction, first_line, resumed
 from signalwarden.decision_log.integrity.tiles import WIDTH, Edge, tile_path, write_files
-from signalwarden.decision_log.logfiles import rotated_files
+from signalwarden.decision_log.logfiles import COMPRESSED, rotated_files
 from signalwarden.decision_log.records import rfc3339
 from signalwarden.errors import LogError
 from signalwarden.files import make_private_directory, open_private, why
@@ -204,8 +204,10 @@ class Tree:
         name = ""
         for file in reversed(rotated_files(self._path)):
             status = file.stat()
-            if Identity(status.st_dev, status.st_ino) == self._identity:
-                name = file.name
+            is_it = Identity(status.st_dev, status.st_ino) == self._identity
+            # It may have been compressed already.
+            if is_it or (file.name.endswith(COMPRESSED) and first_line(file) == self._head.digest):
+                name = file.name.removesuffix(COMPRESSED)
                 break
         self._spans.append(Span(name, self._head.first, self._edge.size))
         self._identity = now
