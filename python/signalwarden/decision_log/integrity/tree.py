@@ -139,12 +139,14 @@ class Tree:
         self._spans += found.spans
         self._identity = self._identity_now()
         self._old_partial = []
-        if found.caught_up:
-            what = "log_tree_caught_up" if known else "log_tree_begun"
-            self._recorder.change(
-                what, actor="server", origin=self._origin, records=found.caught_up, size=found.edge.size
-            )
-            _log.warning("the log's tree takes in %d records that it did not have", found.caught_up)
+        if not found.caught_up:
+            return
+        told = {"origin": self._origin, "records": found.caught_up, "size": found.edge.size}
+        if known:
+            self._recorder.change("log_tree_caught_up", actor="server", **told)
+        else:
+            self._recorder.change("log_tree_begun", actor="server", **told)
+        _log.warning("the log's tree takes in %d records that it did not have", found.caught_up)
 
     def _next_epoch(self, last: int, why_broken: str) -> None:
         """Leaves a tree that the log contradicts, and begins the next one at the end of the file."""
