@@ -11,7 +11,9 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from pathlib import Path
 
-__all__ = ["make_private_directory", "open_private", "read_regular", "sync_data", "sync_directory", "why"]
+__all__ = [
+    "make_private_directory", "open_private", "read_regular", "sync_data", "sync_directory", "why", "write_private",
+]  # fmt: skip
 
 
 def make_private_directory(path: Path) -> None:
@@ -26,6 +28,18 @@ def make_private_directory(path: Path) -> None:
 def open_private(path: Path, flags: int) -> int:
     """Opens with close-on-exec, and mode 0600 if the file is made."""
     return os.open(path, flags | os.O_CLOEXEC, 0o600)
+
+
+def write_private(path: Path, content: bytes) -> None:
+    """Writes a file for its user alone, whole or not at all. Raises OSError."""
+    beside = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        with os.fdopen(open_private(beside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC), "wb") as file:
+            file.write(content)
+        beside.replace(path)
+    except BaseException:
+        beside.unlink(missing_ok=True)
+        raise
 
 
 def read_regular(path: Path, max_bytes: int) -> bytes:
