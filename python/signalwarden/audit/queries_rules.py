@@ -184,7 +184,7 @@ def oversight(ground: Ground, gathered: Gathered) -> Evidence:
     if (asked or gated) and not approvers:
         text = "approvals are asked for and no client has the right `approve`"
         evidence.weakened.append(Weakness("nobody_approves", text, ground.setting_at("/clients")))
-    for label, change in (("questions asked", "approval_asked"), ("answers", "approval_answered"),
+    for label, change in (("questions asked", "approval_asked"), ("answers given", "approval_answered"),
                           ("approvals used", "approval_used"), ("given back", "approval_released"),
                           ("overrides proposed", "override_proposed"), ("overrides in force", "signal_overridden"),
                           ("overrides ended", "override_ended")):  # fmt: skip

@@ -160,7 +160,7 @@ def _why(standing: Standing, evidence: Evidence) -> str:
             return str(evidence.lacking)
         case Standing.NO_DATA:
             return "no record of the period and no entry of the directory says anything about it"
-    return f"{evidence.seen:,} records or entries bear on it"
+    return "one record or entry bears on it" if evidence.seen == 1 else f"{evidence.seen:,} records or entries bear on it"
 
 
 def _rests_on(control: Control, evidence: Evidence) -> list[dict[str, Any]]:
