@@ -23,7 +23,7 @@ from signalwarden.audit.querying import QUERIES
 from signalwarden.audit.report import Standing, build
 from signalwarden.log_reading.records import Faults
 from tests.auditing import AGENT, FULL, Log, ground_of, written
-from tests.pages import ROOT
+from tests.pages import ROOT, rows, section, table, text_of
 from tests.recorded import MIX, Recorded
 
 STANDINGS = {standing.value for standing in Standing}
@@ -73,6 +73,19 @@ def test_ids_are_those_of_the_standards() -> None:
     assert all(re.fullmatch(r"(GOVERN|MAP|MEASURE|MANAGE) \d\.\d", name) for name in ids["nist-ai-rmf"])
     assert all(re.match(r"L[1-7]|Cross-layer ", name) for name in ids["maestro"])
     assert len(ids["nist-ai-rmf"]) == 14
+
+
+def test_the_page_of_controls_is_that_of_the_table() -> None:
+    page = text_of("docs/controls.md")
+    shown = {row[0].strip("`"): row[1:] for row in rows(page) if len(row) == 4 and row[0].startswith("`")}
+    expected = {}
+    for control in every_control():
+        also = f" ({'; '.join(control.neighbours)})" if control.neighbours else ""
+        role = control.role.value + (", in part" if control.part else "")
+        expected[control.id] = [control.title + also, role, control.control]
+    assert shown == expected
+    standings = {name: cells[0] for name, cells in table(section(page, "## How a control stands")).items()}
+    assert set(standings) == STANDINGS == set(rendering.WORDS)
 
 
 # ---- standings ------------------------------------------------------------------------------------------

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from signalwarden.audit.evidence import Evidence
 from signalwarden.audit.ground import Weakness
-from signalwarden.audit.querying import USES, by_reason, query, reasons, share, use_rows, waited
+from signalwarden.audit.querying import USES, by_reason, query, reasons, revoked, share, use_rows, waited
 
 if TYPE_CHECKING:
     from signalwarden.audit.gathered import Gathered
@@ -228,7 +228,7 @@ def deactivation(ground: Ground, gathered: Gathered) -> Evidence:
     )
     for kind in kinds:
         evidence.figure(f"`{kind}`", gathered.changes[kind])
-    waited(evidence, gathered.revocations, "credentials revoked", "revocation to first denial")
+    revoked(evidence, gathered)
     waited(evidence, gathered.task_ends, "tasks ended", "end to first denial")
     operators = ground.may("operate")
     if not operators:
