@@ -12,8 +12,14 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 __all__ = [
-    "make_private_directory", "open_private", "read_regular", "sync_data", "sync_directory", "why", "write_private",
-]  # fmt: skip
+    "make_private_directory",
+    "open_private",
+    "read_regular",
+    "sync_data",
+    "sync_directory",
+    "why",
+    "write_private",
+]
 
 
 def make_private_directory(path: Path) -> None:
@@ -31,15 +37,15 @@ def open_private(path: Path, flags: int) -> int:
 
 
 def write_private(path: Path, content: bytes) -> None:
-    """Writes a file for its user alone, whole or not at all. Raises OSError."""
-    beside = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        with os.fdopen(open_private(beside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC), "wb") as file:
-            file.write(content)
-        beside.replace(path)
-    except BaseException:
-        beside.unlink(missing_ok=True)
-        raise
+    """Writes a file whole and durably, in place of the one of that name. Raises OSError: that one is then as it was."""
+    partial = path.with_name(path.name + ".partial")
+    fd = open_private(partial, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
+    with os.fdopen(fd, "wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+    partial.rename(path)
+    sync_directory(path.parent)
 
 
 def read_regular(path: Path, max_bytes: int) -> bytes:

@@ -34,7 +34,8 @@ class Readiness:
 
     ready: bool
     detail: dict[str, Any]
-    """`{"ready", "revision", "doors": {…}, "log": {"healthy", "queued", "lag_ms", "last_error"},
+    """`{"ready", "revision", "doors": {…}, "log": {"healthy", "queued", "lag_ms", "last_error",
+    "bytes", "held_by", "sinks": {name: {…}}},
     "feeds": {name: {"running", "last_success", "last_error", "batches", "refused"}},
     "last_reload_refused": {"time", "findings": [...]} | null, "warnings": n,
     "unenforced": [labels of routes with `enforce: false`]}`."""
@@ -78,10 +79,10 @@ class Tasks(Protocol):
         StateError."""
 
     def listing(self, principal: str | None, *, ended: bool, limit: int) -> bytes:
-        """JSON of GET /v1/tasks: `{"tasks": […], "count", "truncated"}`."""
+        """JSON of GET /v1/tasks: `{"tasks": […], "truncated"}`."""
 
     def show(self, task_id: str) -> bytes:
-        """The same of one task at most."""
+        """The same of one task. Raises CallRefusedError `task_unknown`."""
 
     def move_workflow(self, client: str, workflow: str, body: bytes) -> bytes:
         """Body of PUT /v1/workflows/{id} in, JSON `{"workflow", "state"}` out, after the durable write. Raises
