@@ -77,7 +77,7 @@ LAYERS: tuple[set[str], ...] = (
     | {"difference", "watch", "envoy_tls", "envoy_directory"},
     {"signals", "intake", "tokens", "in_force", "clients", "door_tls", "refusals", "log_reading"},
     {"publish_door", "publishers", "reloads", "revocations", "identity", "tasks", "approvals", "overrides"}
-    | {"admin_answers", "envoy_routes", "sweeping", "timekeeping", "audit"},
+    | {"admin_answers", "envoy_routes", "sweeping", "audit", "timekeeping"},
     {"admin_tasks", "admin_approvals", "desks"},
     {
         *("server", "admin", "offline", "starter", "admin_client", "terminal", "reports"),

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 __all__ = ["Gathered", "Load", "Principal", "Signal", "Use"]
 
 MAX_OPEN: Final = 10_000
-"""Revocations and ended tasks whose first denial is waited for, at once."""
+"""Of ended tasks whose first denial is waited for, revoked subjects, revisions, and policies: each, at once."""
 MAX_TASKS: Final = 20_000
 """Tasks whose use is told apart; of the others only the number."""
 MAX_DISTINCT: Final = 64
@@ -39,6 +39,11 @@ SECRET: Final = re.compile(
 )
 """What a token or a private key looks like. Nothing of a record has this form: tokens stand there by their digests."""
 
+
+REVOKED: Final = "has been revoked"
+"""What the detail of a refusal says where a revocation is its cause."""
+MARKS: Final = (b"eyJ", b"earer ", b"PRIVATE KEY")
+"""One of these stands in each of them: looking for a text is many times faster than for a form."""
 
 WIDENING: Final = ("widens", "may widen")
 """Directions of a change in words, as records have them."""
@@ -165,7 +170,13 @@ class Gathered:
         self.unclean_starts = 0
         self._stopped = True
         self._started = False
-        self.revocations = Waits()
+        self.revocations = self.refused_as_revoked = self.allowed_again = 0
+        self.after_revocation = Histogram()
+        """Milliseconds from a revocation to the next call that was refused as revoked. A record of a refused credential
+        does not say whose it was."""
+        self._revoked_at: str | None = None
+        self._revoked: dict[str, str] = {}
+        """Subjects, and when."""
         self.task_ends = Waits()
         self.secrets = 0
         self.secrets_named: list[str] = []
@@ -174,7 +185,7 @@ class Gathered:
         """One more record."""
         record = entry.record
         self.lines += 1
-        if SECRET.search(entry.raw):
+        if any(mark in entry.raw for mark in MARKS) and SECRET.search(entry.raw):
             self.secrets += 1
             if len(self.secrets_named) < MAX_NAMED:
                 self.secrets_named.append(f"{entry.file.name}:{entry.line}")
@@ -211,6 +222,8 @@ class Gathered:
         for uses, key in ((self.tiers, "tier"), (self.sensitivities, "sensitivity")):
             if isinstance(name := request.get(key), str):
                 uses.setdefault(name, Use()).add(outcome, count)
+        if reason in ("identity_invalid", "token_invalid") and REVOKED in str(record.get("detail")):
+            self._refused_as_revoked(str(record.get("time")), count)
         self._identity(record, outcome, reason, count)
         self._policies(map_of(record.get("policies")), outcome, reason, count)
         self._signals(record, count)
@@ -236,13 +249,11 @@ class Gathered:
             one.certificates.add(certificate)
         if outcome == "allow":
             one.last_allow = max(one.last_allow or "", time)
+            self.allowed_again += count if name in self._revoked else 0
         self._lifetime(kind, principal.get("issued_at"), principal.get("expires_at"))
         for token in entries_of(principal.get("tokens")):
             self._lifetime(str(token.get("class")), token.get("issued_at"), token.get("expires_at"))
             self.issuers.of(str(token.get("issuer"))).add(outcome, count)
-            if outcome != "allow":
-                self.revocations.met(f"digest {token.get('sha256')}", time)
-                self.revocations.met(f"jti {token.get('token_id')}", time)
         if principal.get("interactive") is True:
             self.human.add(outcome, count)
         if principal.get("actor") is not None:
@@ -250,9 +261,12 @@ class Gathered:
         if reason == "environment_mismatch":
             action = str(map_of(record.get("request")).get("action"))
             self.mismatches[str(principal.get("environment")), action] += count
-        if reason in ("identity_invalid", "token_invalid", "principal_retired"):
-            self.revocations.met(f"subject {name}", time)
-            self.revocations.met(f"digest {certificate}", time)
+
+    def _refused_as_revoked(self, time: str, count: int) -> None:
+        self.refused_as_revoked += count
+        if (seconds := between(self._revoked_at, time)) is not None:
+            self.after_revocation.add(seconds * 1_000)
+            self._revoked_at = None
 
     def _lifetime(self, kind: str, begins: object, ends: object) -> None:
         if (seconds := between(begins, ends)) is not None:
@@ -338,9 +352,11 @@ class Gathered:
             case "task_ended":
                 self.task_ends.ended(str(record.get("task_id")), time)
             case "revoked":
-                for key, value in map_of(record.get("revoked")).items():
-                    if key in ("digest", "jti", "subject"):
-                        self.revocations.begin(f"{key} {value}", time)
+                self.revocations += 1
+                self._revoked_at = time
+                subject = map_of(record.get("revoked")).get("subject")
+                if isinstance(subject, str) and len(self._revoked) < MAX_OPEN:
+                    self._revoked.setdefault(subject, time)
             case "approval_answered":
                 actor = str(record.get("actor"))
                 yes = record.get("approved") is True

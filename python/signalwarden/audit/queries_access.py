@@ -11,7 +11,17 @@ from typing import TYPE_CHECKING, Final
 
 from signalwarden.audit.evidence import Evidence, Value
 from signalwarden.audit.ground import Weakness
-from signalwarden.audit.querying import USES, by_reason, query, reasons, seconds, share, use_rows, waited
+from signalwarden.audit.querying import (
+    USES,
+    by_reason,
+    query,
+    reasons,
+    revoked,
+    seconds,
+    share,
+    use_rows,
+    waited,
+)
 from signalwarden.values import span_text
 
 if TYPE_CHECKING:
@@ -31,17 +41,20 @@ def offboarding(ground: Ground, gathered: Gathered) -> Evidence:
     evidence.figure("of these with an end (`retired_at`)", len(retired))
     evidence.figure("denied as retired", reasons(gathered, "principal_retired"))
     evidence.figure("denied as not listed", reasons(gathered, "entity_unknown"))
-    waited(evidence, gathered.revocations, "revocations", "revocation to first denial")
+    revoked(evidence, gathered)
     for principal in retired:
         evidence.place(f"`{principal.id}` ends {principal.retired_at}", principal.at)
     if ground.settings.principals.require_record:
         evidence.place("who is not listed is denied", ground.setting_at("/principals/require_record"))
-    elif not retired and not gathered.revocations.begun:
+    elif not retired and not gathered.revocations:
         evidence.lacking = "no principal must be listed, none has an end, and none was revoked"
     seen = gathered.principals.most_common()
     strangers = [(name, one.count) for name, one in seen if one.allow and name not in listed]
     if strangers:
-        text = f"{len(strangers)} principals were allowed something and entities.json does not list them"
+        least = "at least " if gathered.principals.missed else ""
+        text = (
+            f"{least}{len(strangers)} principals were allowed something and entities.json does not list them"
+        )
         evidence.weakened.append(Weakness("unlisted", text))
     evidence.table("allowed and not listed", ("principal", "decisions"), strangers)
     last = sorted((one.last_allow, name) for name, one in seen if one.last_allow)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from signalwarden.audit.evidence import Evidence
 from signalwarden.audit.ground import Weakness
-from signalwarden.audit.querying import USES, by_reason, query, reasons, share, use_rows, waited
+from signalwarden.audit.querying import USES, by_reason, query, reasons, revoked, share, use_rows, waited
 
 if TYPE_CHECKING:
     from signalwarden.audit.gathered import Gathered
@@ -184,7 +184,7 @@ def oversight(ground: Ground, gathered: Gathered) -> Evidence:
     if (asked or gated) and not approvers:
         text = "approvals are asked for and no client has the right `approve`"
         evidence.weakened.append(Weakness("nobody_approves", text, ground.setting_at("/clients")))
-    for label, change in (("questions asked", "approval_asked"), ("answers", "approval_answered"),
+    for label, change in (("questions asked", "approval_asked"), ("answers given", "approval_answered"),
                           ("approvals used", "approval_used"), ("given back", "approval_released"),
                           ("overrides proposed", "override_proposed"), ("overrides in force", "signal_overridden"),
                           ("overrides ended", "override_ended")):  # fmt: skip
@@ -228,7 +228,7 @@ def deactivation(ground: Ground, gathered: Gathered) -> Evidence:
     )
     for kind in kinds:
         evidence.figure(f"`{kind}`", gathered.changes[kind])
-    waited(evidence, gathered.revocations, "credentials revoked", "revocation to first denial")
+    revoked(evidence, gathered)
     waited(evidence, gathered.task_ends, "tasks ended", "end to first denial")
     operators = ground.may("operate")
     if not operators:

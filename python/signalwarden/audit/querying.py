@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Final, TypeVar
 from signalwarden.audit.evidence import Evidence, Value
 from signalwarden.audit.gathered import Gathered, Use, Waits
 from signalwarden.audit.ground import Ground
+from signalwarden.log_reading.sums import Histogram
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -14,7 +15,18 @@ if TYPE_CHECKING:
     Query = Callable[[Ground, Gathered], Evidence]
     Asked = TypeVar("Asked", bound=Query)
 
-__all__ = ["QUERIES", "USES", "by_reason", "query", "reasons", "seconds", "share", "use_rows", "waited"]
+__all__ = [
+    "QUERIES",
+    "USES",
+    "by_reason",
+    "query",
+    "reasons",
+    "revoked",
+    "seconds",
+    "share",
+    "use_rows",
+    "waited",
+]
 
 QUERIES: Final[dict[str, Query]] = {}
 """By name. The modules `queries_access` and `queries_rules` fill it."""
@@ -54,9 +66,15 @@ def waited(evidence: Evidence, waits: Waits, label: str, what: str) -> None:
     """Figures of the time from an end to the first denial by it."""
     evidence.figure(label, waits.begun)
     if waits.met_after.count:
-        evidence.figure(f"of these met by a call that was denied for it ({what})", waits.met_after.count)
+        evidence.figure("of these met by a call that was denied for it", waits.met_after.count)
+    spans(evidence, waits.met_after, what)
+
+
+def spans(evidence: Evidence, histogram: Histogram, what: str) -> None:
+    """Two figures of a span, where there is any."""
+    if histogram.count:
         for name, portion in (("half of them within", 0.5), ("99 % within", 0.99)):
-            evidence.figure(f"{what}, {name}, ms", round(waits.met_after.percentile(portion) or 0, 1))
+            evidence.figure(f"{what}, {name}, ms", round(histogram.percentile(portion) or 0, 1))
 
 
 def seconds(value: float | None) -> str:
@@ -67,3 +85,11 @@ def seconds(value: float | None) -> str:
         if value >= 2 * size:
             return f"{value / size:.1f} {unit}"
     return f"{value:.0f} s"
+
+
+def revoked(evidence: Evidence, gathered: Gathered) -> None:
+    """Figures of revocations, and of what came after them."""
+    evidence.figure("revocations", gathered.revocations)
+    evidence.figure("calls refused as revoked", gathered.refused_as_revoked)
+    evidence.figure("allows of a revoked subject, by what it was given later", gathered.allowed_again)
+    spans(evidence, gathered.after_revocation, "from a revocation to the next call refused as revoked")

@@ -139,7 +139,7 @@ def _control(control: Control, ground: Ground, answers: dict[str, Evidence]) -> 
     weakened = [*evidence.weakened, *ground.weakening(control.weakened_by)]
     return {
         **head,
-        "by": _rests_on(control, evidence),
+        "by": [] if standing is Standing.NOT_COVERED else _rests_on(control, evidence),
         "figures": [figure.as_dict() for figure in evidence.figures],
         "tables": [table.as_dict() for table in evidence.tables],
         "findings": _cut([_weakness(one) for one in weakened]),
@@ -160,7 +160,11 @@ def _why(standing: Standing, evidence: Evidence) -> str:
             return str(evidence.lacking)
         case Standing.NO_DATA:
             return "no record of the period and no entry of the directory says anything about it"
-    return f"{evidence.seen:,} records or entries bear on it"
+    return (
+        "one record or entry bears on it"
+        if evidence.seen == 1
+        else f"{evidence.seen:,} records or entries bear on it"
+    )
 
 
 def _rests_on(control: Control, evidence: Evidence) -> list[dict[str, Any]]:
