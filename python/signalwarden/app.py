@@ -21,6 +21,7 @@ from signalwarden.bundles import Bundles
 from signalwarden.clients import Clients
 from signalwarden.config import Loaded, Right, Settings
 from signalwarden.decision_log import DecisionLog, Recorder, now_us, rfc3339
+from signalwarden.decisions import Decisions
 from signalwarden.desks import Desks
 from signalwarden.difference import view
 from signalwarden.door_tls import DoorTls
@@ -90,6 +91,7 @@ class _Running:
     clients: Clients
     identity: Identity
     desks: Desks
+    decisions: Decisions
 
     @property
     def loaded(self) -> Loaded:
@@ -188,6 +190,8 @@ class App:
             admin.build(self), settings.listen.admin, tls.certificates("admin") if tls else None
         )
         stack.callback(admin_door.stop, ADMIN_GRACE_S)
+        decisions = Decisions(lambda: settings.log_path(root))
+        stack.callback(decisions.stop)  # before its door, which would wait for streams
         desks = Desks.build(
             *(engine, store, intake, recorder),
             signer=Signer(
@@ -210,7 +214,7 @@ class App:
         signals = self._signals_door(stack, settings, tls)
         self._running = _Running(
             *(reloads, store, engine, intake, recorder, log, feeds, admin_door, front, signals, clients),
-            *(identity, desks),
+            *(identity, desks, decisions),
         )
         feeds.adopt(loaded.configuration.describe())
         admin_door.start()
@@ -435,6 +439,11 @@ class App:
         """See Services."""
         return self._up().desks.overrides
 
+    @property
+    def decisions(self) -> Decisions:
+        """See Services."""
+        return self._up().decisions
+
     def ssf_push(
         self, feed: str, content_type: str | None, body: bytes
     ) -> tuple[int, bytes, Mapping[str, str]]:
@@ -545,6 +554,7 @@ class App:
             **running.feeds.numbers(),
             **self._desk().numbers(),
             **running.log.numbers(),
+            **running.decisions.numbers(),
             "transport_undelivered": self._transport[0],
             "transport_unknown_method": self._transport[1],
             "transport_refused_client": self._clients_turned_away,

@@ -62,6 +62,7 @@ COUNTERS: Final = {
     "bundle_updates": "trust bundles that came, or came anew",
     "bundle_withdrawals": "trust bundles that were withdrawn: nobody of their trust domain is known any more",
     "bundle_failures": "times that a trust bundle could not be had or read",
+    "decision_streams_slow": "streams of decisions that were ended since their client did not keep up",
     "rate_limited": "batches refused because their publisher sends too much at once",
 }
 GAUGES: Final = {
@@ -74,6 +75,7 @@ GAUGES: Final = {
     "overrides": "signals of a subject that two people have overridden",
     "override_proposals": "overrides that wait for a second client",
     "publish_streams": "open streams of publishers on the signals address",
+    "decision_streams": "open streams of decisions on the admin address",
     "intake_waiting": "batches that wait to be judged and written",
     "log_queued": "records that wait to be written",
     "log_healthy": "1 while the decision log can be written",

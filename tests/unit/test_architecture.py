@@ -75,7 +75,7 @@ LAYERS: tuple[set[str], ...] = (
     {"signals", "intake", "tokens", "in_force", "clients", "door_tls", "refusals"},
     {"publish_door", "publishers", "reloads", "revocations", "identity", "tasks", "approvals", "overrides"}
     | {"admin_answers", "envoy_routes", "sweeping"},
-    {"admin_tasks", "admin_approvals", "desks"},
+    {"admin_tasks", "admin_approvals", "admin_decisions", "decisions", "desks"},
     {
         *("server", "admin", "offline", "starter", "admin_client", "terminal", "reports"),
         "envoy_config",
@@ -136,6 +136,8 @@ IMPORTS: Edges = {
     "overrides": {"_core", "decision_log", "errors", "intake", "refusals", "values"},
     "admin_answers": {"errors", "services"},
     "admin_approvals": {"admin_answers", "services"},
+    "admin_decisions": {"admin_answers", "doors", "errors", "services"},
+    "decisions": {"_core", "decision_log", "errors", "values"},
     "answering": {"_core", "errors"},
     "foreground": {"errors"},
     "slips": set(),
@@ -162,6 +164,7 @@ IMPORTS: Edges = {
     "admin": {
         "admin_answers",
         "admin_approvals",
+        "admin_decisions",
         "admin_tasks",
         "config",
         "doors",
@@ -178,6 +181,7 @@ IMPORTS: Edges = {
         "clients",
         "config",
         "decision_log",
+        "decisions",
         "desks",
         "difference",
         "door_tls",
@@ -209,7 +213,7 @@ HOT = (
     *("server.py", "health.py", "app.py", "admin.py", "doors.py", "services.py", "intake.py", "rates.py"),
     *("publish_door.py", "mtls.py", "reloads.py", "watch.py", "decision_log/", "signals/", "answering.py"),
     *("identity.py", "clients.py", "door_tls.py", "tokens/", "bundles/", "approvals.py", "overrides.py"),
-    *("admin_answers.py", "admin_approvals.py", "refusals.py"),
+    *("admin_answers.py", "admin_approvals.py", "admin_decisions.py", "decisions.py", "refusals.py"),
 )
 PARSERS = {"envoy_data_plane", "betterproto2"}
 
