@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
     import grpc
 
-__all__ = ["MAX_HEADERS", "Collector", "OtlpSettings", "otlp_checks"]
+__all__ = ["MAX_HEADERS", "Collector", "OtlpSettings", "otlp_checks", "read_headers"]
 
 MAX_FILE_BYTES: Final = 1024 * 1024
 """As for the certificates of our doors."""
@@ -147,18 +147,7 @@ class Collector:
         name = self.settings.headers_file
         if name is None:
             return ()
-        path = self.root / name
-        try:
-            text = read_regular(path, MAX_HEADERS_BYTES).decode("ascii")
-        except OSError as error:
-            raise OtlpError(f"the headers file `{path}` can't be read: {why(error)}") from error
-        except UnicodeDecodeError:
-            raise OtlpError(f"the headers file `{path}` holds more than ASCII") from None  # it may be a token
-        lines = [(at, line.strip()) for at, line in enumerate(text.splitlines(), 1)]
-        found = tuple(_header(path, at, line) for at, line in lines if line and not line.startswith("#"))
-        if len(found) > MAX_HEADERS:
-            raise OtlpError(f"the headers file `{path}` holds more than {MAX_HEADERS} headers")
-        return found
+        return read_headers(self.root / name)
 
     def _content(self, name: str | None) -> bytes | None:
         if name is None:
@@ -168,6 +157,21 @@ class Collector:
             return read_regular(path, MAX_FILE_BYTES)
         except OSError as error:
             raise OtlpError(f"`{path}` can't be read: {why(error)}") from error
+
+
+def read_headers(path: Path) -> tuple[tuple[str, str], ...]:
+    """The headers in a file, a line `name: value` for each. Raises OtlpError, which never holds a value."""
+    try:
+        text = read_regular(path, MAX_HEADERS_BYTES).decode("ascii")
+    except OSError as error:
+        raise OtlpError(f"the headers file `{path}` can't be read: {why(error)}") from error
+    except UnicodeDecodeError:
+        raise OtlpError(f"the headers file `{path}` holds more than ASCII") from None  # it may be a token
+    lines = [(at, line.strip()) for at, line in enumerate(text.splitlines(), 1)]
+    found = tuple(_header(path, at, line) for at, line in lines if line and not line.startswith("#"))
+    if len(found) > MAX_HEADERS:
+        raise OtlpError(f"the headers file `{path}` holds more than {MAX_HEADERS} headers")
+    return found
 
 
 def _header(path: Path, at: int, line: str) -> tuple[str, str]:

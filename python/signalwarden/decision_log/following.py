@@ -7,15 +7,12 @@ from __future__ import annotations
 import gzip
 import os
 import re
-import zlib
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING, BinaryIO, Final, NamedTuple, Self, cast
+from typing import TYPE_CHECKING, BinaryIO, Final, NamedTuple, Self
 
 import orjson
 
-from signalwarden.decision_log.sink import rotated_files
-from signalwarden.errors import LogError
-from signalwarden.files import why
+from signalwarden.decision_log.logfiles import last_number, number_of, opened, rotated_files, unreadable
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -191,7 +188,7 @@ class Following:
         if self._file is not None:
             yield _lines_backwards(self._file, self._mark), False
         for file in reversed(rotated_files(self._path)):
-            opened = _opened(file) if _number(self._path, file) < self._number else None
+            opened = _open_if_there(file) if number_of(self._path, file) < self._number else None
             if opened is not None:
                 with opened:
                     packed = _is_packed(opened)
@@ -208,7 +205,7 @@ class Following:
     def _later(self) -> list[Path]:
         """The files after the open one, oldest first."""
         least = self._number + (self._file is not None)
-        later = [file for file in rotated_files(self._path) if _number(self._path, file) >= least]
+        later = [file for file in rotated_files(self._path) if number_of(self._path, file) >= least]
         try:
             current = self._path.stat()
         except OSError:
@@ -219,12 +216,12 @@ class Following:
 
     def _open_next(self, file: Path) -> bool:
         """False if that has to wait for the next look: it was renamed, packed or deleted since it was listed."""
-        number = _next_number(self._path) if file == self._path else _number(self._path, file)
-        opened = _opened(file)
+        number = last_number(self._path) + 1 if file == self._path else number_of(self._path, file)
+        opened = _open_if_there(file)
         if opened is None:
             return False
         least = self._number + (self._file is not None)
-        if file == self._path and (number > least or _next_number(self._path) != number):
+        if file == self._path and (number > least or last_number(self._path) + 1 != number):
             opened.close()  # rotated since the files were listed: there are others before it
             return False
         self.missed = self.missed or number > least
@@ -235,9 +232,9 @@ class Following:
     def _open_current(self) -> None:
         """Goes to the end of the current file, and finds the number that it will have. A rotation between is seen."""
         while True:
-            number = _next_number(self._path)
-            opened = _opened(self._path)
-            if _next_number(self._path) == number:
+            number = last_number(self._path) + 1
+            opened = _open_if_there(self._path)
+            if last_number(self._path) + 1 == number:
                 break
             if opened is not None:
                 opened.close()
@@ -258,9 +255,8 @@ class Following:
                 data and b"\n" not in data and len(data) < MAX_LINE_BYTES and (more := self._file.read(most))
             ):
                 data += more
-        except (OSError, EOFError, zlib.error) as error:
-            sentence = why(error) if isinstance(error, OSError) else "it is cut off or damaged"
-            raise LogError(f"`{self._path}` can't be read: {sentence}") from error
+        except OSError as error:
+            raise unreadable(self._path, error) from error
         # Half a line is read again when it is whole: a writer whose disk is full takes it back.
         end = data.rfind(b"\n") + 1
         if end == 0 and len(data) >= MAX_LINE_BYTES:
@@ -276,8 +272,8 @@ class Following:
             first = self._first_time()
             if file is None or (first is not None and first <= earliest):
                 break
-            number = _number(self._path, file)
-            opened = _opened(file) if number < self._number or self._file is None else None
+            number = number_of(self._path, file)
+            opened = _open_if_there(file) if number < self._number or self._file is None else None
             if opened is not None:
                 self.close()
                 self._file, self._number = opened, number
@@ -347,30 +343,14 @@ def _end_of_last_line(file: BinaryIO) -> int:
 # ---- files ----------------------------------------------------------------------------------------------
 
 
-def _number(path: Path, rotated: Path) -> int:
-    return int(rotated.name[len(path.stem) + 1 :].split("-")[0])
-
-
-def _next_number(path: Path) -> int:
-    rotated = rotated_files(path)
-    return _number(path, rotated[-1]) + 1 if rotated else 1
-
-
-def _opened(file: Path) -> BinaryIO | None:
+def _open_if_there(file: Path) -> BinaryIO | None:
     """A file of the log, unpacked if it is packed; None if it is gone."""
     try:
-        fd = os.open(file, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        return opened(file)
     except FileNotFoundError:
         return None
     except OSError as error:
-        raise LogError(f"`{file}` can't be read: {why(error)}") from error
-    if file.suffix != ".gz":
-        return os.fdopen(fd, "rb")
-    os.close(fd)
-    try:
-        return cast("BinaryIO", gzip.open(file, "rb"))
-    except FileNotFoundError:
-        return None
+        raise unreadable(file, error) from error
 
 
 def _is_packed(file: object) -> bool:

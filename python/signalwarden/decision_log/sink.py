@@ -5,18 +5,18 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
-import re
 import stat
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Final, Protocol
 
+from signalwarden.decision_log.logfiles import number_of, rotated_files, rotated_name
 from signalwarden.errors import LogError
 from signalwarden.files import make_private_directory, open_private, sync_data, sync_directory, why
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-__all__ = ["FileSink", "Sink", "log_files", "rotated_files"]
+__all__ = ["FileSink", "Sink"]
 
 REPAIR_WINDOW: Final = 1 << 20
 """How far back the end of the last whole line is looked for at once."""
@@ -34,20 +34,6 @@ class Sink(Protocol):
 
     def close(self) -> None:
         """Lets go, without sync."""
-
-
-def rotated_files(path: Path) -> list[Path]:
-    """The rotated files of a log, oldest first: `decisions-000001-20261123T101500Z.jsonl` for `decisions.jsonl`."""
-    name = re.compile(re.escape(path.stem) + r"-(\d{6,})-\d{8}T\d{6}Z" + re.escape(path.suffix))
-    with contextlib.suppress(OSError):
-        matches = [(name.fullmatch(entry.name), entry) for entry in path.parent.iterdir()]
-        return [entry for _, entry in sorted((int(match[1]), entry) for match, entry in matches if match)]
-    return []
-
-
-def log_files(path: Path) -> list[Path]:
-    """Every file of a log, oldest first, the current one last."""
-    return [*rotated_files(path), *([path] if path.exists() else [])]
 
 
 class FileSink:
@@ -133,8 +119,8 @@ class FileSink:
         """Renames the full file and goes on in a new one; the oldest beyond the number kept go."""
         sync_data(self._fd)
         old = rotated_files(self._path)
-        number = int(old[-1].name[len(self._path.stem) + 1 :].split("-")[0]) + 1 if old else 1
-        name = f"{self._path.stem}-{number:06d}-{datetime.now(UTC):%Y%m%dT%H%M%SZ}{self._path.suffix}"
+        number = number_of(self._path, old[-1]) + 1 if old else 1
+        name = rotated_name(self._path, number, f"{datetime.now(UTC):%Y%m%dT%H%M%SZ}")
         target = self._path.with_name(name)
         self._path.rename(target)
         self._let_go()

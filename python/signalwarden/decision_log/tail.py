@@ -6,9 +6,12 @@ Records hold text that callers chose (paths, argument values), so nothing reache
 from __future__ import annotations
 
 import os
+import shutil
+import tempfile
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, BinaryIO, Self
@@ -16,7 +19,7 @@ from typing import Any, BinaryIO, Self
 import orjson
 from rich.text import Text
 
-from signalwarden.decision_log.sink import rotated_files
+from signalwarden.decision_log.logfiles import is_packed, opened, rotated_files
 from signalwarden.errors import LogError
 
 __all__ = ["STATES", "Tail", "Wanted", "clean", "line", "wanted"]
@@ -135,7 +138,7 @@ class Tail:
             yield from _lines_backwards(self._file, self._mark)
         for path in _rotated_newest_first(self._path, known):
             try:
-                with path.open("rb") as file:
+                with _seekable(path) as file:
                     yield from _lines_backwards(file, _end_of_last_line(file))
             except FileNotFoundError:
                 continue  # deleted since it was listed
@@ -164,6 +167,18 @@ def _rotated_newest_first(path: Path, known: tuple[int, int] | None) -> Iterator
                 yield rotated
         except FileNotFoundError:
             continue  # deleted since it was listed
+
+
+@contextmanager
+def _seekable(path: Path) -> Iterator[BinaryIO]:
+    """A file that can be read backwards: a compressed one is unpacked to a place without a name first."""
+    with opened(path) as file, ExitStack() as stack:
+        if is_packed(file):
+            unpacked = stack.enter_context(tempfile.TemporaryFile())
+            shutil.copyfileobj(file, unpacked, BLOCK_BYTES)
+            yield unpacked
+        else:
+            yield file
 
 
 def _end_of_last_line(file: BinaryIO) -> int:

@@ -1,0 +1,206 @@
+"""The files of a decision log: their names, their order, and how what stands in them is read, compressed or not.
+
+One rule for every reader: a file is a run of whole lines. A file that was rotated never changes again, but that it may
+be compressed: `NAME.jsonl` becomes `NAME.jsonl.gz` with the same lines, and for a moment both are there.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import gzip
+import hashlib
+import os
+import re
+import stat
+import zlib
+from typing import IO, TYPE_CHECKING, BinaryIO, Final, NamedTuple, cast
+
+from signalwarden.errors import LogError
+from signalwarden.files import why
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+__all__ = [
+    "COMPRESSED", "MAX_LINE_BYTES", "Line", "first_line_digest", "is_packed", "last_number", "log_files", "number_of",
+    "opened", "records_of", "rotated_files", "rotated_name", "unreadable",
+]  # fmt: skip
+
+COMPRESSED: Final = ".gz"
+BLOCK_BYTES: Final = 1 << 20
+MAX_LINE_BYTES: Final = 64 << 20
+"""A record is one to two KiB, and its request has at most 4 MiB: what has no end for so long is no log."""
+MAX_FIRST_LINE_BYTES: Final = 1 << 16
+"""What tells two files apart stands well within: the id and the time of their first record."""
+
+
+class Line(NamedTuple):
+    """A line of a log, and where it stands."""
+
+    file: Path
+    number: int
+    """From 1, in its file."""
+    raw: bytes
+    """Without its newline."""
+
+
+# ---------------------------------------------------------------- names
+
+
+def rotated_files(path: Path) -> list[Path]:
+    """The rotated files of a log, oldest first: `decisions-000001-20261123T101500Z.jsonl` for `decisions.jsonl`, or the
+    same with `.gz`. Of a file that is both, the one that is not compressed."""
+    found: dict[str, Path] = {}
+    with contextlib.suppress(OSError):
+        for entry in path.parent.iterdir():
+            plain = entry.name.removesuffix(COMPRESSED)
+            if _pattern(path).fullmatch(plain) and (plain == entry.name or plain not in found):
+                found[plain] = entry
+    return sorted(found.values(), key=lambda entry: number_of(path, entry))
+
+
+def log_files(path: Path) -> list[Path]:
+    """Every file of a log, oldest first, the current one last."""
+    return [*rotated_files(path), *([path] if path.exists() else [])]
+
+
+def rotated_name(path: Path, number: int, stamp: str) -> str:
+    """How the current file is called once it is rotated."""
+    return f"{path.stem}-{number:06d}-{stamp}{path.suffix}"
+
+
+def number_of(path: Path, rotated: Path) -> int:
+    """The running number in the name of a rotated file."""
+    found = _pattern(path).fullmatch(rotated.name.removesuffix(COMPRESSED))
+    return int(found[1]) if found else 0
+
+
+def last_number(path: Path) -> int:
+    """The number of the last rotated file; 0 if there is none."""
+    rotated = rotated_files(path)
+    return number_of(path, rotated[-1]) if rotated else 0
+
+
+def _pattern(path: Path) -> re.Pattern[str]:
+    return re.compile(re.escape(path.stem) + r"-(\d{6,})-\d{8}T\d{6}Z" + re.escape(path.suffix))
+
+
+# ---------------------------------------------------------------- content
+
+
+def opened(file: Path) -> BinaryIO:
+    """A file of a log for reading, unpacked if it is compressed; also if it was compressed, or the packed one replaced,
+    since it was listed. Raises OSError."""
+    try:
+        return _opened(file)
+    except FileNotFoundError:
+        packed = file.name.endswith(COMPRESSED)
+        other = file.name.removesuffix(COMPRESSED) if packed else file.name + COMPRESSED
+        return _opened(file.with_name(other))
+
+
+def _opened(file: Path) -> BinaryIO:
+    # A pipe of that name would hold the reader up for ever.
+    fd = os.open(file, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    raw = os.fdopen(fd, "rb")
+    if not stat.S_ISREG(os.fstat(fd).st_mode):
+        raw.close()
+        raise OSError(None, "it is not a regular file")
+    if not file.name.endswith(COMPRESSED):
+        return raw
+    return cast("BinaryIO", _Unpacked(raw))
+
+
+class _Unpacked(gzip.GzipFile):
+    """A compressed file that closes what it reads from, and whose damage is an OSError."""
+
+    def __init__(self, raw: BinaryIO) -> None:
+        super().__init__(fileobj=raw, mode="rb")
+        self._raw_file = raw
+
+    def read(self, size: int | None = -1) -> bytes:
+        try:
+            return super().read(size)
+        except (EOFError, zlib.error) as error:
+            raise OSError(None, "it is cut off or damaged") from error
+
+    def close(self) -> None:
+        super().close()
+        self._raw_file.close()
+
+
+def is_packed(file: object) -> bool:
+    """Whether what `opened` gave is unpacked as it is read: it can't be read backwards, or only at great cost."""
+    return isinstance(file, _Unpacked)
+
+
+def first_line_digest(file: IO[bytes]) -> str | None:
+    """What a file is known by, whatever it is called and whether it is compressed: the SHA-256 of its first line, which
+    holds an id of its own. None while it has none. Moves the file's position."""
+    file.seek(0)
+    head = file.read(MAX_FIRST_LINE_BYTES)
+    end = head.find(b"\n")
+    if end < 0 and len(head) < MAX_FIRST_LINE_BYTES:
+        return None
+    return hashlib.sha256(head[:end] if end >= 0 else head).hexdigest()
+
+
+def records_of(path: Path, *, half_lines: bool = False) -> Iterator[Line]:
+    """Every line of a log, oldest first, as far as it went when this began, whatever is rotated or compressed
+    meanwhile; a file that is pruned meanwhile is left out. What follows the last newline of a file is no line, or
+    the last one with `half_lines`. One block is in memory at a time. Raises LogError for a file that can't be read."""
+    rotated, current = _snapshot(path)
+    with contextlib.ExitStack() as stack:
+        end = None
+        if current is not None:
+            end = os.fstat(stack.enter_context(current).fileno()).st_size
+        for older in rotated:
+            try:
+                with opened(older) as file:
+                    yield from _lines(older, file, None, half_lines=half_lines)
+            except FileNotFoundError:
+                continue
+            except OSError as error:
+                raise unreadable(older, error) from error
+        if current is not None:
+            try:
+                yield from _lines(path, current, end, half_lines=half_lines)
+            except OSError as error:
+                raise unreadable(path, error) from error
+
+
+def _snapshot(path: Path) -> tuple[list[Path], BinaryIO | None]:
+    """The rotated files, and the current one opened: no rotation between the two, or one file would be missed."""
+    while True:
+        rotated = rotated_files(path)
+        try:
+            current: BinaryIO | None = opened(path)
+        except FileNotFoundError:
+            current = None
+        except OSError as error:
+            raise unreadable(path, error) from error
+        # Pruning takes the oldest, and all of them at most.
+        if last_number(path) in (number_of(path, rotated[-1]) if rotated else 0, 0):
+            return rotated, current
+        if current is not None:
+            current.close()
+
+
+def _lines(name: Path, file: BinaryIO, end: int | None, *, half_lines: bool) -> Iterator[Line]:
+    number, rest, left = 0, b"", end
+    while block := file.read(BLOCK_BYTES if left is None else min(BLOCK_BYTES, left)):
+        left = None if left is None else left - len(block)
+        *lines, rest = (rest + block).split(b"\n")
+        for raw in lines:
+            number += 1
+            yield Line(name, number, raw)
+        if len(rest) > MAX_LINE_BYTES:
+            raise LogError(f"`{name}:{number + 1}` has more than {MAX_LINE_BYTES} bytes: it is no record")
+    if rest and half_lines:
+        yield Line(name, number + 1, rest)
+
+
+def unreadable(path: Path, error: OSError) -> LogError:
+    """One sentence for a file that can't be read."""
+    return LogError(f"`{path}` can't be read: {why(error)}")
