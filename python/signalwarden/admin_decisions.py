@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator, Callable
 from typing import Annotated, Any, Final, NamedTuple, cast
 
 import anyio
+import anyio.lowlevel
 import anyio.to_thread
 import orjson
 from fastapi import Path, Query, Request, Response
@@ -139,6 +140,7 @@ class _EventStream(Response):
             abort = cast("dict[str, Any]", scope.get("state", {})).get(ABORT)
             if abort is not None:
                 abort()
+                await anyio.lowlevel.checkpoint()  # the door hears of it before this answer ends
 
     async def _events(self) -> AsyncIterator[bytes]:
         yield f"retry: {RETRY_MS}\n: decisions as they are written\n\n".encode()
