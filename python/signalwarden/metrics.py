@@ -49,6 +49,8 @@ COUNTERS: Final = {
     "panics": "panics in the core, each answered with engine_error",
     "signals_accepted": "published signals that were taken",
     "log_written": "records written to the decision log",
+    "log_written_bytes": "bytes written to the decision log",
+    "log_rotations": "files of the decision log that were full and rotated",
     "log_failures": "failed writes and syncs of the decision log",
     "log_notes_refused": "change and transport records that the log refused at first",
     "log_notes_lost": "change and transport records that were lost",
@@ -80,6 +82,9 @@ GAUGES: Final = {
     "log_queued": "records that wait to be written",
     "log_healthy": "1 while the decision log can be written",
     "log_lag_seconds": "age of the oldest record taken for writing and not yet synced",
+    "log_files": "files of the decision log, the current one included",
+    "log_disk_bytes": "bytes that they take",
+    "log_disk_free_bytes": "bytes that are left on their disk",
     "directory_refused": "1 while the directory holds what was refused, and the last good one goes on",
     "ready": "1 while the directory is loaded and the doors are open",
 }

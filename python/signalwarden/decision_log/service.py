@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final, Protocol
 
+from signalwarden.decision_log.disk import footprint
 from signalwarden.decision_log.sink import FileSink
 from signalwarden.decision_log.writer import Drained, LogWriter
 
@@ -38,7 +39,8 @@ class DecisionLog:
         """`path`: of the log's file. Raises LogError where it can't be written."""
         self._engine = engine
         self._recorder = recorder
-        sink = FileSink(path, rotate_bytes=options.rotate_bytes, keep_files=options.keep_files)
+        self._path = path
+        self._sink = sink = FileSink(path, rotate_bytes=options.rotate_bytes, keep_files=options.keep_files)
         if sink.repaired_bytes:
             recorder.change("log_repaired", actor="server", bytes_cut=sink.repaired_bytes)
         self._writer = LogWriter(engine, sink, recorder)
@@ -68,6 +70,9 @@ class DecisionLog:
         health = self._writer.health()
         return {
             "log_written": health.written,
+            "log_written_bytes": health.written_bytes,
+            "log_rotations": self._sink.rotations,
+            **footprint(self._path),
             "log_failures": health.failures,
             "log_healthy": int(health.healthy),
             "log_lag_seconds": health.lag_s,

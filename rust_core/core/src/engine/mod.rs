@@ -18,6 +18,7 @@ use crate::{
     error::Error,
     identity::{IdentityRefused, Proofs, Validated},
     limits,
+    measures::Measures,
     model::{FeedKind, FeedName, Fingerprint, Origin, SignalName, SpiffeId, Timestamp},
     reason::Reason,
     record::{
@@ -68,6 +69,7 @@ pub struct Engine {
     closed: AtomicBool,
     counts: Counts,
     tally: Tally,
+    measures: Measures,
     seed: u64,
 }
 
@@ -92,6 +94,7 @@ impl Engine {
             rendering: options.rendering,
             seed: options.seed,
             tally: Tally::default(),
+            measures: Measures::default(),
             mark: TimeMark::default(),
             closed: AtomicBool::new(false),
             counts: Counts {
@@ -109,6 +112,7 @@ impl Engine {
         let before = self.running.load();
         let running = Running::new(snapshot, &self.store, before.as_deref(), self.seed);
         self.tally.keep(&running.snapshot.register);
+        self.measures.keep(&running.snapshot);
         self.running.store(Some(Arc::new(running)));
     }
 
@@ -442,10 +446,14 @@ impl Engine {
         // A record with influence costs many times one without: past half of the ring, influence goes first.
         let shed = self.ring.is_crowded();
         let entries = self.ring.take(most);
-        self.tally.saw(entries.iter().filter_map(|entry| match entry {
-            Entry::Decision(record) => Some(&**record),
-            Entry::Line(_) => None,
-        }));
+        let decisions = || {
+            entries.iter().filter_map(|entry| match entry {
+                Entry::Decision(record) => Some(&**record),
+                Entry::Line(_) => None,
+            })
+        };
+        self.tally.saw(decisions());
+        self.measures.saw(decisions());
         let mut lines = Vec::with_capacity(entries.len() * 1024);
         for entry in &entries {
             match entry {
@@ -487,6 +495,11 @@ impl Engine {
         let Some(running) = &*running else { return json!({"signals": []}) };
         let census = scan.then(|| self.store.census(&running.cells));
         self.tally.signals(&running.snapshot.register, census.as_deref(), self.mark.at_least(now))
+    }
+
+    /// Decisions by route, action and reason, and how long their stages took, as JSON; of those that were drained.
+    pub fn measures(&self) -> Json {
+        self.measures.to_json()
     }
 
     /// Who sent values, what became of them, and what is switched off, as JSON.

@@ -106,6 +106,8 @@ struct RequestPart<'a> {
     trace_id: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     span_id: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    trace_flags: Option<String>,
 }
 
 #[derive(Serialize)]
@@ -306,6 +308,7 @@ fn request(record: &Record) -> RequestPart<'_> {
         envoy_id: &record.asked.envoy_id,
         trace_id: record.asked.trace.as_ref().map(|(trace, _)| trace.as_str()),
         span_id: record.asked.trace.as_ref().map(|(_, span)| span.as_str()),
+        trace_flags: record.asked.trace.as_ref().map(|_| format!("{:02x}", record.asked.trace_flags)),
     }
 }
 
