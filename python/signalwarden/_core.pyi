@@ -108,6 +108,22 @@ class Configuration:
         """JSON: {"revision", "signals": [contract…], "routes": [...], "policies": [...], "actions": [...]}."""
 
 @final
+class Replay:
+    """A directory that recorded decisions are made again with. It holds no live state: signals are as recorded."""
+
+    def __new__(cls, configuration: Configuration) -> Replay: ...
+    def decide(self, lines: bytes, *, changes: bytes | None = None) -> bytes:
+        """Makes the decisions of a log again: one JSON line for each line of it, in their order.
+
+        {"decision_id", "was": {"outcome", "reason"}, "now": {"outcome", "reason", "determining": [{"id", "effect",
+        "file", "line", "applies"}]}, "flips"}, perhaps with "as_it_was": why the outcome is taken as recorded; both
+        answers have "enforced": false where a denial is let pass. Or {"decision_id", "undecidable": why}, or
+        {"skipped": "change" | "transport"}, or {"bad": why}.
+        `changes`: a JSON list of {"name", "subject"?, and "drop": true, "state": "stale" or "value": …}.
+        Raises signalwarden.errors.BadInputError if the changes can't be made.
+        """
+
+@final
 class Admission:
     """What of a publisher's batch was taken."""
 

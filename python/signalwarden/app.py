@@ -149,7 +149,7 @@ class App:
         in_force.admit(loaded, view(loaded))
         engine.swap(loaded.configuration)
         recorder = Recorder(engine, self._clock)
-        log = DecisionLog(engine, recorder, settings.decision_log, settings.log_path(root))
+        log = DecisionLog(engine, recorder, settings.decision_log, settings.log_path(root), root)
         stack.callback(log.stop)
         log.start()
         recorder.change("server_started", actor="server", version=__version__)

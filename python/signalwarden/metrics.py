@@ -33,6 +33,10 @@ FAMILIES: Final = (
         "code",
         "security event tokens that were refused, by the code of RFC 8935",
     ),
+    ("sink_taken_", "sink_taken", "sink", "records that a further sink of the log has taken"),
+    ("sink_failures_", "sink_failures", "sink", "batches that a sink did not take"),
+    ("sink_refused_", "sink_refused", "sink", "records that a sink has refused for good"),
+    ("sink_lost_", "sink_lost", "sink", "records that were pruned before a sink took them"),
 )
 # As FAMILIES, for numbers that also fall.
 GAUGE_FAMILIES: Final = (
@@ -42,6 +46,9 @@ GAUGE_FAMILIES: Final = (
         "feed",
         "when a feed last did all that it is there for, in seconds since 1970; 0 before the first time",
     ),
+    ("sink_healthy_", "sink_healthy", "sink", "1 while a sink takes records"),
+    ("sink_lag_records_", "sink_lag_records", "sink", "records of the log that a sink has not taken"),
+    ("sink_lag_seconds_", "sink_lag_seconds", "sink", "age of the oldest record that a sink is being sent"),
 )
 COUNTERS: Final = {
     "log_refused": "decisions whose record the log refused, answered with log_unavailable",

@@ -10,14 +10,17 @@ from typing import Annotated, Literal
 from pydantic import ConfigDict, Field
 
 from signalwarden.identity_settings import BundleSettings, IdentitySettings
+from signalwarden.sink_settings import MAX_SINKS, SinkSettings
 from signalwarden.task_settings import ApprovalSettings, OverrideSettings, TaskSettings
 from signalwarden.values import (
     Address,
     Digest,
     DoorAddress,
+    Duration,
     FilePath,
     Insecure,
     Instant,
+    LongDuration,
     SocketAddress,
     SpiffeId,
     StatePath,
@@ -33,6 +36,7 @@ __all__ = [
     "DEFAULT_CHECK",
     "DEFAULT_KEYS",
     "DEFAULT_LOG",
+    "DEFAULT_ROTATE_BYTES",
     "TLS_FILES",
     "ClientSettings",
     "DecisionLogSettings",
@@ -52,10 +56,14 @@ TLS_FILES = ("cert", "key", "client_ca")
 DEFAULT_KEYS = "var/keys"
 DEFAULT_LOG = "var/decisions.jsonl"
 
+DEFAULT_ROTATE_BYTES = 100_000_000
+
 MIN_ROTATE_BYTES = 64 * 1024
 """Below this a single batch would outgrow a file."""
 MAX_ROTATE_BYTES = 1 << 40
 """1 TiB: larger is a slip of the keyboard."""
+MAX_KEEP_BYTES = 1 << 50
+"""1 PiB: larger is a slip of the keyboard."""
 
 MAX_RATE = 1_000_000
 """More than any disk of one server keeps up with: larger is a slip of the keyboard."""
@@ -156,8 +164,24 @@ class DecisionLogSettings(Strict):
     on_full: Annotated[Literal["deny"], word(["deny"], ["block", "allow", "drop"])] = "deny"
     ack: Annotated[Literal["accepted"], word(["accepted"], ["synced"])] = "accepted"
     influence: Annotated[Literal["none", "default", "all"], word(["none", "default", "all"])] = "default"
-    rotate_bytes: Annotated[int, Field(ge=MIN_ROTATE_BYTES, le=MAX_ROTATE_BYTES)] = 100_000_000
+    rotate_bytes: Annotated[int, Field(ge=MIN_ROTATE_BYTES, le=MAX_ROTATE_BYTES)] = DEFAULT_ROTATE_BYTES
+    rotate_every: Duration | None = Field(
+        default=None, description="a file whose first record is older is rotated with the next record"
+    )
+    compress: bool = Field(default=False, description="rotated files are compressed (gzip)")
     keep_files: Annotated[int, Field(ge=1, le=10_000, description="rotated files kept")] = 20
+    keep_for: LongDuration | None = Field(
+        default=None, description="a rotated file is removed once its last record is older"
+    )
+    keep_bytes: Annotated[int, Field(ge=2 * MIN_ROTATE_BYTES, le=MAX_KEEP_BYTES)] | None = Field(
+        default=None, description="of all files together; without it twice what `keep_files` files hold"
+    )
+    sinks: Annotated[tuple[SinkSettings, ...], Field(max_length=MAX_SINKS)] = ()
+
+    @property
+    def most_bytes(self) -> int:
+        """What all files together may hold."""
+        return self.keep_bytes or 2 * (self.keep_files + 1) * self.rotate_bytes
 
 
 class SignalsSettings(Strict):

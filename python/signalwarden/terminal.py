@@ -2,19 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import contextlib
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import orjson
 import typer
 from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    DownloadColumn,
+    Progress,
+    TextColumn,
+    TimeRemainingColumn,
+    TransferSpeedColumn,
+)
 from rich.table import Table
 from rich.text import Text
 
 from signalwarden.decision_log.tail import STATES, clean
 from signalwarden.errors import FindingLike, is_error, sentence
 
-__all__ = ["console", "count", "print_findings", "print_json", "say", "signals_table"]
+__all__ = ["console", "count", "print_findings", "print_json", "reading_bar", "say", "signals_table"]
 
 
 def console() -> Console:
@@ -33,6 +42,19 @@ def print_json(value: Any, *, indent: bool = False) -> None:
 def say(text: str) -> None:
     """A sentence on standard error."""
     typer.echo(f"signalwarden: {text}", err=True)
+
+
+@contextlib.contextmanager
+def reading_bar(total: int, *, what: str = "reading") -> Iterator[Callable[[int], None]]:
+    """A bar on standard error that is told of bytes as they are read; nothing where nobody watches."""
+    watched = Console(stderr=True)
+    if not watched.is_terminal:
+        yield lambda _: None
+        return
+    columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn())
+    with Progress(*columns, TimeRemainingColumn(), console=watched, transient=True) as progress:
+        task = progress.add_task(what, total=total or None)
+        yield lambda read: progress.advance(task, read)
 
 
 def count(number: int, word: str) -> str:

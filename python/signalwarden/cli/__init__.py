@@ -60,7 +60,7 @@ TLS: Final = "A server with TLS"
 
 app = typer.Typer(
     name="signalwarden", no_args_is_help=True, rich_markup_mode="markdown", pretty_exceptions_enable=False,
-    add_completion=False, context_settings={"help_option_names": ["-h", "--help"]},
+    context_settings={"help_option_names": ["-h", "--help"]},
 )  # fmt: skip
 
 

@@ -61,10 +61,15 @@ pub fn permit(
     Ok(Permit(()))
 }
 
-/// The permit of a denial that is not enforced: the route says `enforce: false`, and the reason is one of those that
-/// policies, signals and tiers give. The record says that the call was denied, and let pass.
+/// The permit of a denial that is not enforced.
 pub fn let_pass(route: &Route, denial: &Denial) -> Option<Permit> {
-    (!route.enforce && denial.reason.may_be_unenforced()).then_some(Permit(()))
+    is_let_pass(route, denial.reason).then_some(Permit(()))
+}
+
+/// Whether a denial is let pass: the route says `enforce: false`, and the reason is one of those that policies, signals and
+/// tiers give. The record says that the call was denied, and let pass.
+pub fn is_let_pass(route: &Route, reason: Reason) -> bool {
+    !route.enforce && reason.may_be_unenforced()
 }
 
 #[cfg(test)]

@@ -25,6 +25,7 @@ pub mod principals;
 pub mod reason;
 pub mod record;
 pub mod refusal;
+pub mod replay;
 pub mod route;
 pub mod signals;
 pub mod snapshot;

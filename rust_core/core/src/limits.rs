@@ -145,3 +145,8 @@ pub const DEFAULT_OVERRIDE_MICROS: i64 = 3_600_000_000;
 pub const MAX_OVERRIDE_REASON_LETTERS: usize = 512;
 /// Most overrides in force at once: each takes two people, and all are copied when one is added.
 pub const MAX_OVERRIDES: usize = 1_000;
+/// Longest line of a decision log that is read back. A record holds what a request of `MAX_CHECK_REQUEST_BYTES` at most was
+/// made of; a usual one has a kilobyte or two.
+pub const MAX_RECORD_LINE_BYTES: usize = 4 * 1024 * 1024;
+/// Most changes of one simulation. People change a handful of signals at a time.
+pub const MAX_CHANGES: usize = 1_000;

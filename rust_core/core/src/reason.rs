@@ -99,6 +99,17 @@ reasons! {
     EngineError "engine_error" 500 Internal Denies Live "A policy failed while it was evaluated, or the engine itself did.";
 }
 
+impl Reason {
+    /// Whether it stands against the principal itself, before its grant or any policy is looked at. `entity_unknown` can,
+    /// and so can the record of a resource later on.
+    pub const fn is_of_principal(self) -> bool {
+        matches!(
+            self,
+            Self::EntityUnknown | Self::PrincipalRetired | Self::EnvironmentMismatch | Self::CredentialRefused
+        )
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

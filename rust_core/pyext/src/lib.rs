@@ -9,6 +9,7 @@ mod engine;
 mod errors;
 mod identity;
 mod publish;
+mod replay;
 mod tasks;
 
 use pyo3::prelude::*;
@@ -28,6 +29,8 @@ mod _core {
     use crate::identity::{Credential, Pending};
     #[pymodule_export]
     use crate::publish::{publish_answer, publish_to_json};
+    #[pymodule_export]
+    use crate::replay::Replay;
     #[pymodule_export]
     use crate::tasks::{Answered, Held, Proposal};
     use pyo3::prelude::*;

@@ -60,6 +60,12 @@ impl Exact {
         Ok(Self { body, binding, task, found })
     }
 
+    /// What is known of it, for the record.
+    pub(super) fn note(&self) -> Option<ApprovalNote> {
+        let Known::Asked { question, state, approved_by } = &self.found else { return None };
+        Some(ApprovalNote { question: Arc::clone(question), state: state.as_str(), approved_by: approved_by.clone() })
+    }
+
     /// Who has approved exactly this call, and it can still be used: `context.approval`.
     pub(super) fn approved_by(&self) -> BTreeSet<Arc<str>> {
         match &self.found {
@@ -122,13 +128,12 @@ pub(super) fn approve(
     }
     let exact = exact.map_err(|why| Denial::new(Reason::BodyIncomplete, why))?;
     let deciding = Deciding::of(&ground.running.snapshot, call.verdict);
-    let (question, state, approved_by) = match &exact.found {
+    let (question, state) = match &exact.found {
         Known::Mismatch => return denied(Reason::ApprovalMismatch, "the approval that is named is of another call"),
         Known::Nothing => return Err(ask(ground, &exact, call, deciding, note, keeping).into()),
-        Known::Asked { question, state, approved_by } => (question, *state, approved_by),
+        Known::Asked { question, state, .. } => (question, *state),
     };
-    *note =
-        Some(ApprovalNote { question: Arc::clone(question), state: state.as_str(), approved_by: approved_by.clone() });
+    *note = exact.note();
     match state {
         ApprovalState::Pending => return denied(Reason::ApprovalRequired, "nobody has answered yet"),
         ApprovalState::Denied => return denied(Reason::ApprovalDenied, ""),

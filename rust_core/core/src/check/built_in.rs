@@ -4,7 +4,7 @@
 use super::{Ground, blank, wanted};
 use crate::{
     decide::Denial,
-    model::{ActionId, Request, ResourceId, TaskFacts, Tier},
+    model::{ActionId, PrincipalRecord, Request, ResourceId, TaskFacts, Tier, Timestamp},
     policy::{BuiltInRequest, IdentityView, Query, RequestView, reasoning},
     reason::Reason,
     record::{Asked, Client, Record},
@@ -50,7 +50,35 @@ fn judge(ground: &Ground<'_>, asked: BuiltIn<'_>, refused: Option<Denial>, recor
     let Some(action) = ActionId::parse(action) else {
         return Err(Denial::new(Reason::EngineError, "a built-in action has no name"));
     };
-    let query = record.query.insert(Query {
+    let query = record.query.insert(query(&client, action, resource, request));
+    if let Some(refused) = refused {
+        return Err(refused);
+    }
+    let known = snapshot.policies.record_of(&client.id);
+    may_ask(known, ground.now)?;
+    let slice = snapshot.policies.slice(query)?;
+    let who = Asker {
+        principal: &client.id,
+        resource: &query.resource,
+        device: known.and_then(|record| record.device.as_deref()),
+        route: None,
+        proofs: &[],
+        derived: &ground.running.derived,
+        task,
+    };
+    let (signals, cells) = wanted(ground.running, query, &*slice);
+    let facts = signals::gather(ground.store, &cells, &who, &Request::default(), ground.now);
+    record.facts = signals.into_iter().zip(facts).collect();
+    let verdict = record.verdict.insert(reasoning::evaluate(&*slice, &snapshot.rules, &record.facts));
+    match verdict.reason {
+        Reason::Allowed => Ok(()),
+        reason => Err(Denial::new(reason, "")),
+    }
+}
+
+/// The question that is put to the policies.
+pub(crate) fn query(client: &Client, action: ActionId, resource: ResourceId, request: BuiltInRequest) -> Query {
+    Query {
         principal: client.id.clone(),
         action,
         tier: Tier::Runtime,
@@ -69,30 +97,13 @@ fn judge(ground: &Ground<'_>, asked: BuiltIn<'_>, refused: Option<Denial>, recor
         chain: None,
         approved_by: BTreeSet::new(),
         built_in: Some(request),
-    });
-    if let Some(refused) = refused {
-        return Err(refused);
     }
-    let known = snapshot.policies.record_of(&client.id);
-    if let Some(at) = known.and_then(|known| known.retired_at).filter(|at| ground.now >= *at) {
-        return Err(Denial::new(Reason::PrincipalRetired, format!("the client was retired at {at}")));
-    }
-    let slice = snapshot.policies.slice(query)?;
-    let who = Asker {
-        principal: &client.id,
-        resource: &query.resource,
-        device: known.and_then(|record| record.device.as_deref()),
-        route: None,
-        proofs: &[],
-        derived: &ground.running.derived,
-        task,
-    };
-    let (signals, cells) = wanted(ground.running, query, &*slice);
-    let facts = signals::gather(ground.store, &cells, &who, &Request::default(), ground.now);
-    record.facts = signals.into_iter().zip(facts).collect();
-    let verdict = record.verdict.insert(reasoning::evaluate(&*slice, &snapshot.rules, &record.facts));
-    match verdict.reason {
-        Reason::Allowed => Ok(()),
-        reason => Err(Denial::new(reason, "")),
+}
+
+/// Whether what is said of a client stands against it before any policy.
+pub(crate) fn may_ask(known: Option<&PrincipalRecord>, now: Timestamp) -> Result<(), Denial> {
+    match known.and_then(|known| known.retired_at).filter(|at| now >= *at) {
+        Some(at) => Err(Denial::new(Reason::PrincipalRetired, format!("the client was retired at {at}"))),
+        None => Ok(()),
     }
 }

@@ -55,7 +55,7 @@ pub(crate) const WORKFLOW_APPROVED: &str = "approved";
 pub(crate) const WORKFLOW_ENDED: &str = "ended";
 
 /// Whether a grant of this route is looked at, and whether there must be one.
-const fn wanted(route: &Route) -> Option<bool> {
+pub(crate) const fn wanted(route: &Route) -> Option<bool> {
     match route.tier {
         // INVARIANT I1: on these a grant is no input, so it can't change an answer.
         Tier::Coarse | Tier::Runtime => None,
@@ -114,16 +114,13 @@ pub(super) fn views(
     admitted: Option<&Admitted>,
     now: Timestamp,
 ) -> (Option<GrantView>, Option<ChainView>) {
-    if wanted(route) != Some(true) {
-        return (None, None);
-    }
-    let Some(admitted) = admitted else { return (None, None) };
+    let Some(admitted) = admitted.filter(|_| is_seen(route)) else { return (None, None) };
     let (task, root) = (&admitted.task().task, &admitted.root().task);
     let grant = GrantView {
         task: task.id.shared(),
         kind: task.kind.as_str().into(),
         workflow: task.workflow.as_ref().map(WorkflowId::shared),
-        expires_in_seconds: admitted.expires_at().since(now).as_micros() / 1_000_000,
+        expires_in_seconds: seconds_until(admitted.expires_at(), now),
     };
     let chain = ChainView {
         depth: i64::from(task.depth),
@@ -132,4 +129,14 @@ pub(super) fn views(
         sensitivity: admitted.touched.level(),
     };
     (Some(grant), Some(chain))
+}
+
+/// Whether policies of this route's action see its grant.
+pub(crate) fn is_seen(route: &Route) -> bool {
+    wanted(route) == Some(true)
+}
+
+/// How long a grant still counts, as policies see it.
+pub(crate) const fn seconds_until(end: Timestamp, now: Timestamp) -> i64 {
+    end.since(now).as_micros() / 1_000_000
 }

@@ -9,8 +9,10 @@ mod approval;
 mod built_in;
 mod grant;
 
-pub(crate) use built_in::{BuiltIn, decide_built_in};
-pub(crate) use grant::{Standing, WORKFLOW_APPROVED, WORKFLOW_ENDED};
+pub(crate) use built_in::{BuiltIn, decide_built_in, may_ask, query as built_in_query};
+pub(crate) use grant::{
+    Standing, WORKFLOW_APPROVED, WORKFLOW_ENDED, is_seen as is_grant_seen, seconds_until, wanted as is_grant_wanted,
+};
 
 use crate::{
     approvals::{self, Approvals},
@@ -250,7 +252,7 @@ fn decide_on(
     let request = wire::decode(bytes)?;
     record.spent.decode = (ground.ticks)().saturating_sub(started);
     record.asked = Asked::of(&request);
-    let resolved = match snapshot.routes.resolve(&request) {
+    let resolved = match snapshot.routes.resolve_noting(&request, &mut record.further) {
         Ok(resolved) => resolved,
         Err(unresolved) => {
             record.route.clone_from(&unresolved.route);
@@ -275,6 +277,7 @@ fn decide_on(
         (resolved.route.tier == Tier::Approval).then(|| Exact::of(ground, resolved, evidence, admitted, &request));
     let mut query = query(resolved, evidence, known, &request.method);
     (query.grant, query.chain) = grant::views(&resolved.route, admitted, ground.now);
+    record.approval = exact.as_ref().and_then(|exact| exact.as_ref().ok()).and_then(Exact::note);
     query.approved_by =
         exact.as_ref().and_then(|exact| exact.as_ref().ok()).map(Exact::approved_by).unwrap_or_default();
     let query = record.query.insert(query);
@@ -358,7 +361,7 @@ fn touch(
 
 /// The signals of one decision, sorted: those that a policy in play mentions, their company, and those that the
 /// action observes.
-fn wanted<'a>(running: &'a Running, query: &Query, slice: &dyn Slice) -> (Vec<SignalIndex>, Vec<&'a Cells>) {
+pub(crate) fn wanted<'a>(running: &'a Running, query: &Query, slice: &dyn Slice) -> (Vec<SignalIndex>, Vec<&'a Cells>) {
     let mut signals = slice.mentioned();
     let mentioned = signals.len();
     if let Some(observed) = running.snapshot.observed.get(&query.action) {
@@ -377,7 +380,7 @@ fn wanted<'a>(running: &'a Running, query: &Query, slice: &dyn Slice) -> (Vec<Si
     signals.iter().filter_map(|s| running.cells.get(usize::from(s.0)).map(|cells| (*s, cells))).unzip()
 }
 
-fn query(resolved: &Resolved, evidence: &Evidence, known: Option<&PrincipalRecord>, method: &str) -> Query {
+pub(crate) fn query(resolved: &Resolved, evidence: &Evidence, known: Option<&PrincipalRecord>, method: &str) -> Query {
     Query {
         principal: evidence.principal.clone(),
         action: resolved.route.action.clone(),
@@ -429,6 +432,7 @@ fn blank(id: DecisionId, time: Timestamp) -> Box<Record> {
         detail: String::new(),
         snapshot: None,
         asked: Asked::default(),
+        further: None,
         route: None,
         resolved: None,
         evidence: None,

@@ -109,6 +109,11 @@ impl Identity {
         !self.settings.tokens.is_empty()
     }
 
+    /// Whether principals of this trust domain are accepted, whatever proves them.
+    pub fn accepts(&self, trust_domain: &str) -> bool {
+        accepts(&self.accepted, trust_domain)
+    }
+
     /// Whether the settings say how tokens of this issuer are validated.
     pub fn validates(&self, issuer: &str) -> bool {
         let of_svids = || self.settings.issuers.iter().any(|terms| terms.issuer.is_none());

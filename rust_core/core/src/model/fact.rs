@@ -26,6 +26,16 @@ pub enum State {
 }
 
 impl State {
+    /// Every state, with the word of files and records.
+    pub const ALL: &'static [(&'static str, Self)] = &[
+        ("fresh", Self::Fresh),
+        ("stale", Self::Stale),
+        ("missing", Self::Missing),
+        ("disputed", Self::Disputed),
+        ("unverified", Self::Unverified),
+        ("future", Self::Future),
+    ];
+
     /// The word of files and records.
     pub const fn as_str(self) -> &'static str {
         match self {

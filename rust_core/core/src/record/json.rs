@@ -3,11 +3,12 @@
 use super::{
     Record,
     principal::PrincipalPart,
+    request::RequestPart,
     task::{ApprovalPart, ChainPart, GrantPart},
 };
 use crate::{
     decide::{self, Need},
-    model::{Fact, State},
+    model::{Fact, State, Value},
     policy::{
         Effect, Observing, PolicyInfo, SignalIndex, Slice,
         influence::{Effected, influence},
@@ -21,7 +22,7 @@ use crate::{
 };
 use hmac::{Hmac, KeyInit, Mac};
 use serde::Serialize;
-use serde_json::{Map, Value as Json};
+use serde_json::Value as Json;
 use sha2::Sha256;
 use std::{collections::HashMap, sync::Arc};
 
@@ -82,35 +83,6 @@ fn is_zero(n: &u64) -> bool {
 }
 
 #[derive(Serialize)]
-struct RequestPart<'a> {
-    method: &'a str,
-    host: &'a str,
-    path: &'a str,
-    #[serde(skip_serializing_if = "Map::is_empty")]
-    args: Map<String, Json>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    action: Option<&'a str>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    resource: Option<String>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    system: Option<&'a str>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    route: Option<&'a str>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    tier: Option<&'static str>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    sensitivity: Option<&'static str>,
-    #[serde(skip_serializing_if = "str::is_empty")]
-    envoy_id: &'a str,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    trace_id: Option<&'a str>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    span_id: Option<&'a str>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    trace_flags: Option<String>,
-}
-
-#[derive(Serialize)]
 struct SignalPart<'a> {
     name: &'a str,
     subject: Option<&'a str>,
@@ -131,7 +103,19 @@ struct SignalPart<'a> {
     #[serde(rename = "override", skip_serializing_if = "Option::is_none")]
     overridden: Option<OverridePart<'a>>,
     #[serde(skip_serializing_if = "Option::is_none")]
+    without_own: Option<LeftPart>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     influence: Option<&'static str>,
+}
+
+/// What is left of a signal without what the caller published of it itself.
+#[derive(Serialize)]
+struct LeftPart {
+    state: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    value: Option<Json>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    digest: Option<String>,
 }
 
 /// Two people's word, and what it stands in for.
@@ -223,7 +207,7 @@ pub fn render(record: &Record, rendering: &Rendering, shed: bool, out: &mut Vec<
         http_status: record.reason.http_status(),
         enforced: (!record.enforced).then_some(false),
         detail: &record.detail,
-        request: request(record),
+        request: RequestPart::of(record),
         principal: record
             .evidence
             .as_ref()
@@ -290,28 +274,6 @@ fn micros(nanos: u64) -> f64 {
     f64::from(tenths) / 10.0
 }
 
-fn request(record: &Record) -> RequestPart<'_> {
-    let route = record.route.as_deref();
-    let resolved = record.resolved.as_ref();
-    let asked = record.query.as_ref().filter(|query| query.built_in.is_some());
-    RequestPart {
-        method: &record.asked.method,
-        host: &record.asked.host,
-        path: &record.asked.path,
-        args: resolved.into_iter().flat_map(|r| &r.args).map(|(name, v)| (name.to_string(), v.to_json())).collect(),
-        action: route.map(|r| &r.action).or(asked.map(|query| &query.action)).map(crate::model::ActionId::as_str),
-        resource: resolved.map(|r| &r.resource).or(asked.map(|query| &query.resource)).map(ToString::to_string),
-        system: route.and_then(|r| r.system.as_deref()),
-        route: route.map(|r| &*r.label),
-        tier: route.map(|r| r.tier.as_str()),
-        sensitivity: route.map(|r| r.sensitivity.as_str()),
-        envoy_id: &record.asked.envoy_id,
-        trace_id: record.asked.trace.as_ref().map(|(trace, _)| trace.as_str()),
-        span_id: record.asked.trace.as_ref().map(|(_, span)| span.as_str()),
-        trace_flags: record.asked.trace.as_ref().map(|_| format!("{:02x}", record.asked.trace_flags)),
-    }
-}
-
 fn effected(record: &Record, snapshot: Option<&Snapshot>, slice: Option<&dyn Slice>) -> HashMap<SignalIndex, Effected> {
     match (snapshot, slice, &record.verdict) {
         (Some(snapshot), Some(slice), Some(verdict)) => {
@@ -340,12 +302,15 @@ fn signal_part<'a>(
     rendering: &Rendering,
 ) -> SignalPart<'a> {
     let secret = contract.log == LogSensitivity::Secret;
+    let shown = |value: &Option<Value>| value.as_ref().filter(|_| !secret).map(Value::to_json);
+    let hidden =
+        |value: &Option<Value>| value.as_ref().filter(|_| secret).map(|value| digest(rendering, contract, value));
     SignalPart {
         name: contract.name.as_str(),
         subject: fact.subject.as_ref().map(|s| &*s.id),
         state: fact.state.as_str(),
-        value: fact.value.as_ref().filter(|_| !secret).map(crate::model::Value::to_json),
-        digest: fact.value.as_ref().filter(|_| secret).map(|value| digest(rendering, contract, value)),
+        value: shown(&fact.value),
+        digest: hidden(&fact.value),
         assurance: if fact.self_published { "self_asserted" } else { fact.assurance.as_str() },
         source: fact.source.as_deref(),
         observed_at: fact.observed_at.map(crate::model::Timestamp::to_rfc3339),
@@ -357,12 +322,17 @@ fn signal_part<'a>(
             was: stand_in.was.as_str(),
             expires_at: stand_in.word.expires_at.to_rfc3339(),
         }),
+        without_own: fact.without_own.as_deref().map(|(state, value)| LeftPart {
+            state: state.as_str(),
+            value: shown(value),
+            digest: hidden(value),
+        }),
         influence: effected.map(Effected::as_str),
     }
 }
 
 /// `hmac-sha256:<hex>` over name and value: equal values can be recognised, none can be guessed without the key.
-fn digest(rendering: &Rendering, contract: &Contract, value: &crate::model::Value) -> String {
+fn digest(rendering: &Rendering, contract: &Contract, value: &Value) -> String {
     let Ok(mut mac) = Hmac::<Sha256>::new_from_slice(&rendering.digest_key) else { return "withheld".to_owned() };
     mac.update(contract.name.as_str().as_bytes());
     mac.update(b"\0");

@@ -3,6 +3,7 @@
 pub mod id;
 mod json;
 mod principal;
+mod request;
 pub mod ring;
 mod task;
 
@@ -16,7 +17,7 @@ use crate::{
     model::{Fingerprint, Question, Request, SpiffeId, Timestamp},
     policy::{Query, SignalIndex, reasoning::Verdict},
     reason::Reason,
-    route::{Resolved, Route},
+    route::{FurtherNote, Resolved, Route},
     snapshot::Snapshot,
     tasks::Admitted,
 };
@@ -41,6 +42,8 @@ pub struct Record {
     pub snapshot: Option<Arc<Snapshot>>,
     /// What of the request is recorded.
     pub asked: Asked,
+    /// What routes asked for beside method, host, path and arguments; `None` where they ask for nothing more.
+    pub further: Option<Box<FurtherNote>>,
     /// The route, if one was found.
     pub route: Option<Arc<Route>>,
     /// What the route made of the request, if it could be read.

@@ -18,6 +18,8 @@ pub(super) struct PrincipalPart<'a> {
     bound: bool,
     class: &'static str,
     #[serde(skip_serializing_if = "Option::is_none")]
+    issued_at: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     expires_at: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     certificate_sha256: Option<String>,
@@ -79,6 +81,7 @@ impl<'a> PrincipalPart<'a> {
             trust_domain: client.id.trust_domain(),
             bound: client.certificate.is_some(),
             class: "client",
+            issued_at: None,
             expires_at: None,
             certificate_sha256: client.certificate.map(Fingerprint::to_hex),
             serial: None,
@@ -100,6 +103,7 @@ impl<'a> PrincipalPart<'a> {
             trust_domain: evidence.principal.trust_domain(),
             bound: evidence.bound,
             class: evidence.class.as_str(),
+            issued_at: evidence.issued_at.map(Timestamp::to_rfc3339),
             expires_at: evidence.expires_at.map(Timestamp::to_rfc3339),
             certificate_sha256: evidence.certificate.map(Fingerprint::to_hex),
             serial: evidence.serial.as_deref(),

@@ -40,16 +40,30 @@ impl Args {
     /// Reads all arguments; the error is one sentence, and means `malformed_request`.
     pub(super) fn read(&self, params: &[&str], query: Option<&str>, request: &Request) -> Result<Values, String> {
         let mut values = Values::new();
-        for arg in &self.path {
-            let text = params.get(arg.index).copied().unwrap_or_default();
-            let value = arg.kind.read_text(text).ok_or_else(|| wrong_type(&arg.name, "path", &arg.kind))?;
-            values.insert(Arc::clone(&arg.name), value);
-        }
+        self.read_path(params, &mut values)?;
         self.read_query(query.unwrap_or_default(), &mut values)?;
         if let Some(body) = &self.body {
             body.read(request, &mut values)?;
         }
         Ok(values)
+    }
+
+    /// Reads those of the path.
+    pub(super) fn read_path(&self, params: &[&str], values: &mut Values) -> Result<(), String> {
+        for arg in &self.path {
+            let text = params.get(arg.index).copied().unwrap_or_default();
+            let value = arg.kind.read_text(text).ok_or_else(|| wrong_type(&arg.name, "path", &arg.kind))?;
+            values.insert(Arc::clone(&arg.name), value);
+        }
+        Ok(())
+    }
+
+    /// Arguments that a request may lack, and that this one did. Nothing is allocated where there are none.
+    pub(super) fn left_out(&self, values: &Values) -> Vec<Arc<str>> {
+        let missing = |(name, _, optional): (&Arc<str>, &SignalType, bool)| {
+            (optional && !values.contains_key(name)).then(|| Arc::clone(name))
+        };
+        self.declared().filter_map(missing).collect()
     }
 
     /// Whether a tool's argument of this name is always there and can stand in the id of a resource.

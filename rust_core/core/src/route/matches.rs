@@ -119,12 +119,7 @@ impl Grpc {
         let Some((service, method)) = path.strip_prefix('/').and_then(|path| path.split_once('/')) else {
             return false;
         };
-        let is_grpc = request
-            .headers
-            .one("content-type")
-            .and_then(|value| value.get(..GRPC.len()))
-            .is_some_and(|start| start.eq_ignore_ascii_case(GRPC));
-        is_grpc && *service == *self.service && self.method.as_ref().is_none_or(|wanted| **wanted == *method)
+        is_grpc(request) && *service == *self.service && self.method.as_ref().is_none_or(|wanted| **wanted == *method)
     }
 
     fn is_compatible(&self, other: &Self) -> bool {
@@ -133,5 +128,11 @@ impl Grpc {
     }
 }
 
+/// Whether a request is a call of gRPC, by its `content-type`.
+pub(super) fn is_grpc(request: &Request) -> bool {
+    let start = request.headers.one("content-type").and_then(|value| value.get(..GRPC.len()));
+    start.is_some_and(|start| start.eq_ignore_ascii_case(GRPC))
+}
+
 /// Also the start of `application/grpc-web`: Envoy can turn that into the same call after asking us.
-const GRPC: &str = "application/grpc";
+pub(super) const GRPC: &str = "application/grpc";

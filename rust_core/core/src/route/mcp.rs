@@ -4,7 +4,7 @@
 //! of it twice. What Envoy's MCP filter says must not differ. It stands in only where no body was forwarded: it takes
 //! the last of two keys, and reads numbers as floating point, so arguments are never taken from it.
 
-use super::body::check_headers;
+use super::{Route, body::check_headers, recorded::FurtherNote};
 use crate::{
     limits,
     model::{Body, Request},
@@ -25,7 +25,7 @@ pub(super) const TOOLS_LIST: &str = "tools/list";
 /// Where the arguments of a tool stand in the body.
 pub(super) const ARGUMENTS: [&str; 2] = ["params", "arguments"];
 /// Namespaces of the metadata of Envoy's filter, now and before.
-const NAMESPACES: [&str; 2] = ["envoy.filters.http.mcp", "mcp_proxy"];
+pub(super) const NAMESPACES: [&str; 2] = ["envoy.filters.http.mcp", "mcp_proxy"];
 
 /// What a route asks of a message.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -68,16 +68,56 @@ pub(super) struct Message {
 pub(super) struct Seen<'a> {
     pub(super) request: &'a Request,
     message: OnceCell<Result<Message, String>>,
+    /// Of a request that only its record knows: what that holds, and what was asked for beyond it.
+    recorded: Option<&'a FurtherNote>,
+    unknown: OnceCell<String>,
 }
 
 impl<'a> Seen<'a> {
     pub(super) const fn new(request: &'a Request) -> Self {
-        Self { request, message: OnceCell::new() }
+        Self { request, message: OnceCell::new(), recorded: None, unknown: OnceCell::new() }
+    }
+
+    /// A request as its record has it.
+    pub(super) const fn recorded(request: &'a Request, recorded: &'a FurtherNote) -> Self {
+        Self { request, message: OnceCell::new(), recorded: Some(recorded), unknown: OnceCell::new() }
     }
 
     /// The message, or one sentence on why there is none: `malformed_request`.
     pub(super) fn message(&self) -> Result<&Message, String> {
+        if self.recorded.is_some_and(|recorded| recorded.mcp.is_none()) {
+            return Err(self.cannot_tell("a message of mcp"));
+        }
         self.message.get_or_init(|| read(self.request)).as_ref().map_err(Clone::clone)
+    }
+
+    /// Method and tool of the message, if a route asked for it and it could be read.
+    pub(super) fn told(&self) -> Option<(Box<str>, Option<Box<str>>)> {
+        let message = self.message.get()?.as_ref().ok()?;
+        Some((message.method.clone(), message.tool.clone()))
+    }
+
+    /// Whether all is known that a route of this method and path asks for, but for a message of MCP. Of a request itself it
+    /// always is; what a record does not hold ends the search.
+    pub(super) fn tells(&self, route: &Route) -> Result<(), String> {
+        let Some(recorded) = self.recorded else { return Ok(()) };
+        let further = &route.further;
+        if further.grpc.is_some() && recorded.grpc.is_none() {
+            return Err(self.cannot_tell("whether it was a call of grpc"));
+        }
+        match further.extensions.keys().find(|key| !recorded.extensions.contains_key(key.as_str())) {
+            Some(key) => Err(self.cannot_tell(&format!("the extension `{key}`"))),
+            None => Ok(()),
+        }
+    }
+
+    fn cannot_tell(&self, what: &str) -> String {
+        self.unknown.get_or_init(|| format!("a route asks for {what}, and the record does not hold it")).clone()
+    }
+
+    /// What was asked for and is not known.
+    pub(super) fn take_unknown(self) -> Option<String> {
+        self.unknown.into_inner()
     }
 }
 

@@ -1,7 +1,8 @@
 //! The route table: from a request to the action, the resource and the arguments that it stands for.
 //!
 //! `load.rs` reads `routes.yaml`, `table.rs` finds the route, `paths.rs` and `hosts.rs` say what a path and a host
-//! mean, `mcp.rs` reads messages of MCP, `args.rs` and `body.rs` read what a route names, `actions.rs` sums up what all routes declare.
+//! mean, `mcp.rs` reads messages of MCP, `args.rs` and `body.rs` read what a route names, `actions.rs` sums up what all routes declare,
+//! `recorded.rs` finds the route of a request that only its record knows.
 
 mod actions;
 mod args;
@@ -14,10 +15,12 @@ mod load_facts;
 mod matches;
 mod mcp;
 mod paths;
+mod recorded;
 mod shadow;
 mod table;
 
 pub use actions::{ActionDecl, ArgDecl};
+pub use recorded::{AsRecorded, FurtherNote, Unrepeatable};
 
 use crate::{
     findings::{Findings, Place},
@@ -33,6 +36,7 @@ pub struct Routes {
     all: Vec<Arc<Route>>,
     actions: Vec<ActionDecl>,
     table: table::Table,
+    asks: recorded::Asks,
 }
 
 /// One route.
@@ -93,6 +97,8 @@ pub struct Resolved {
     pub host: String,
     /// The path as sent, without query.
     pub path: String,
+    /// Arguments that the route names and that the request did not have, by name.
+    pub left_out: Vec<Arc<str>>,
 }
 
 /// Why a request stands for nothing.
@@ -113,7 +119,8 @@ impl Routes {
         let all = load::routes(file, text, findings);
         let actions = actions::merge(file, &all, findings);
         let table = table::Table::new(file, &all, findings);
-        Self { all, actions, table }
+        let asks = recorded::Asks::of(&all);
+        Self { all, actions, table, asks }
     }
 
     /// Every route, in the order of the file.
@@ -136,18 +143,42 @@ impl Routes {
     /// What a request stands for. It reads host, path, method, what further matches name, and the arguments that
     /// the found route names: nothing else (INVARIANT I1, for the part of the request).
     pub fn resolve(&self, request: &Request) -> Result<Resolved, Unresolved> {
+        self.resolve_noting(request, &mut None)
+    }
+
+    /// The same; notes what routes ask for beside method, host, path and arguments, for the record.
+    pub fn resolve_noting(
+        &self,
+        request: &Request,
+        noted: &mut Option<Box<FurtherNote>>,
+    ) -> Result<Resolved, Unresolved> {
+        let seen = mcp::Seen::new(request);
+        let resolved = self.find(&seen, |found| {
+            let args = found.route.args.read(found.params, found.query, request);
+            found.resolved(args.map_err(|detail| Unresolved::bad_args(found.route, detail))?)
+        });
+        *noted = self.asks.note(&seen);
+        resolved
+    }
+
+    /// Finds the route of a request, and goes on with it.
+    fn find<T, E: From<Unresolved>>(
+        &self,
+        seen: &mcp::Seen<'_>,
+        then: impl FnOnce(&Found<'_>) -> Result<T, E>,
+    ) -> Result<T, E> {
+        let request = seen.request;
         let host = hosts::normalise(&request.host)
             .ok_or_else(|| Unresolved::route_unknown("the host is not one host name or address"))?;
         if request.method.bytes().any(|b| b.is_ascii_lowercase()) {
             // Methods are case-sensitive (RFC 9110), but not every server knows: `post` has two meanings.
-            return Err(Unresolved::route_unknown("the method is not in upper case"));
+            return Err(Unresolved::route_unknown("the method is not in upper case").into());
         }
         let (path, query) = paths::cut(&request.path, b'?');
         let reading = paths::read(path).map_err(Unresolved::route_unknown)?;
-        let seen = mcp::Seen::new(request);
-        let found = self.table.find(&host, &reading.decoded, &seen).map_err(Unresolved::malformed)?;
+        let found = self.table.find(&host, &reading.decoded, seen).map_err(Unresolved::malformed)?;
         if let Some(literal) = &reading.literal {
-            let other = self.table.find(&host, literal, &seen).map_err(Unresolved::malformed)?;
+            let other = self.table.find(&host, literal, seen).map_err(Unresolved::malformed)?;
             let other = other.map(|(route, _)| route);
             let same = match (&found, other) {
                 (Some((route, _)), Some(other)) => Arc::ptr_eq(route, other),
@@ -155,23 +186,35 @@ impl Routes {
                 _ => false,
             };
             if !same {
-                return Err(Unresolved::route_unknown("the path leads to two routes: decoded, and as it stands"));
+                return Err(Unresolved::route_unknown("the path leads to two routes: decoded, and as it stands").into());
             }
         }
         let Some((route, params)) = found else {
-            return Err(Unresolved::route_unknown("no route matches host, path, method and the further matches"));
+            let nothing = "no route matches host, path, method and the further matches";
+            return Err(Unresolved::route_unknown(nothing).into());
         };
-        let args = route.args.read(&params, query, request).map_err(|detail| Unresolved {
-            reason: Reason::MalformedRequest,
-            detail,
-            route: Some(Arc::clone(route)),
-        })?;
+        then(&Found { route, params: &params, host: &host, path, query })
+    }
+}
+
+/// The route of a request, and the parts of the request that it was found by.
+struct Found<'f> {
+    route: &'f Arc<Route>,
+    params: &'f [&'f str],
+    host: &'f str,
+    path: &'f str,
+    query: Option<&'f str>,
+}
+
+impl Found<'_> {
+    fn resolved<E>(&self, args: BTreeMap<Arc<str>, Value>) -> Result<Resolved, E> {
         Ok(Resolved {
-            route: Arc::clone(route),
-            resource: route.resource(&params, &args),
+            route: Arc::clone(self.route),
+            resource: self.route.resource(self.params, &args),
+            left_out: self.route.args.left_out(&args),
             args,
-            host: host.into_owned(),
-            path: path.to_owned(),
+            host: self.host.to_owned(),
+            path: self.path.to_owned(),
         })
     }
 }
@@ -241,6 +284,10 @@ impl Route {
 }
 
 impl Unresolved {
+    fn bad_args(route: &Arc<Route>, detail: String) -> Self {
+        Self { reason: Reason::MalformedRequest, detail, route: Some(Arc::clone(route)) }
+    }
+
     fn malformed(detail: String) -> Self {
         Self { reason: Reason::MalformedRequest, detail, route: None }
     }

@@ -87,9 +87,11 @@ impl PathTable {
         let form = self.layers.iter().find_map(|layer| layer.at(path).ok()).map(|found| *found.value);
         let candidates = form.and_then(|form| self.candidates.get(form)).into_iter().flatten();
         for route in candidates.filter_map(|at| self.routes.get(*at)) {
-            let fits = route.methods.matches(&seen.request.method)
-                && route.path.matches(path, params)
-                && route.further.matches(seen.request, path);
+            let fits = route.methods.matches(&seen.request.method) && route.path.matches(path, params);
+            if fits {
+                seen.tells(route)?;
+            }
+            let fits = fits && route.further.matches(seen.request, path);
             let asked = match &route.further.mcp {
                 _ if !fits => false,
                 None => true,

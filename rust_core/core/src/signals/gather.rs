@@ -105,7 +105,7 @@ pub fn read_of(store: &Store, cells: &Cells, subject: &Subject, now: Timestamp) 
 
 /// Notes beside each adverse value that counts only in company who else speaks against access. The others of its
 /// group are among these contracts: whoever asks for one asks for all (`Running::wanted`).
-fn keep_company<C: Borrow<Cells>>(cells: &[C], facts: &mut [Fact]) {
+pub(crate) fn keep_company<C: Borrow<Cells>>(cells: &[C], facts: &mut [Fact]) {
     for (at, cells_of) in cells.iter().map(Borrow::borrow).enumerate() {
         let contract = cells_of.contract();
         let Some(corroborate) = &contract.combination.corroborate else { continue };
@@ -126,7 +126,7 @@ fn keep_company<C: Borrow<Cells>>(cells: &[C], facts: &mut [Fact]) {
 }
 
 /// How a request finds a subject (DESIGN section 2).
-fn subject_of(store: &Store, kind: SubjectKind, asker: &Asker<'_>) -> Option<Subject> {
+pub(crate) fn subject_of(store: &Store, kind: SubjectKind, asker: &Asker<'_>) -> Option<Subject> {
     let id: Arc<str> = match kind {
         SubjectKind::Principal => asker.principal.shared(),
         SubjectKind::Resource => asker.resource.to_string().into(),

@@ -26,6 +26,7 @@ pub mod streams;
 
 pub use contract::{Contract, LogSensitivity};
 pub use gather::{Asker, gather, read_of};
+pub(crate) use gather::{keep_company, subject_of};
 pub use ingest::{Admission, judge_batch, judge_next};
 pub use judge::{Pending, Publication};
 pub use list::{Census, Listed, Listing};

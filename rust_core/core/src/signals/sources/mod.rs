@@ -262,6 +262,11 @@ impl Source {
         }
     }
 
+    /// Whether a value holds until the next event, so that a live feed keeps it young however long ago it was observed.
+    pub const fn keeps_values_young(&self) -> bool {
+        matches!(self.flow, Flow::Stored { resting: Some(_), .. })
+    }
+
     /// The source as a user wrote it.
     pub fn to_json(&self) -> Json {
         let mut fields = Map::new();
