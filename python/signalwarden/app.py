@@ -44,6 +44,7 @@ from signalwarden.signals.ssf import Desk
 from signalwarden.state import SqliteStore, Store
 from signalwarden.tokens import MAX_WAITING
 from signalwarden.tokens.grants import Signer
+from signalwarden.traces import Traces
 from signalwarden.watch import Watch
 
 if TYPE_CHECKING:
@@ -92,6 +93,7 @@ class _Running:
     identity: Identity
     desks: Desks
     decisions: Decisions
+    traces: Traces | None
 
     @property
     def loaded(self) -> Loaded:
@@ -149,6 +151,7 @@ class App:
         in_force.admit(loaded, view(loaded))
         engine.swap(loaded.configuration)
         recorder = Recorder(engine, self._clock)
+        traces = self._traces(stack, settings, root)  # ends after the log, whose last records have spans, too
         log = DecisionLog(engine, recorder, settings.decision_log, settings.log_path(root), root)
         stack.callback(log.stop)
         log.start()
@@ -214,7 +217,7 @@ class App:
         signals = self._signals_door(stack, settings, tls)
         self._running = _Running(
             *(reloads, store, engine, intake, recorder, log, feeds, admin_door, front, signals, clients),
-            *(identity, desks, decisions),
+            *(identity, desks, decisions, traces),
         )
         feeds.adopt(loaded.configuration.describe())
         admin_door.start()
@@ -261,6 +264,13 @@ class App:
                 change=recorder.change,
             )
         )
+
+    def _traces(self, stack: contextlib.ExitStack, settings: Settings, root: Path) -> Traces | None:
+        traces = Traces.of(settings.telemetry, root, settings.log_path(root))
+        if traces is not None:
+            stack.callback(traces.stop)
+            traces.start()
+        return traces
 
     def _intake(self, engine: _core.Engine, store: Store, settings: Settings) -> Intake:
         return Intake(
@@ -555,6 +565,7 @@ class App:
             **self._desk().numbers(),
             **running.log.numbers(),
             **running.decisions.numbers(),
+            **(running.traces.numbers() if running.traces else {}),
             "transport_undelivered": self._transport[0],
             "transport_unknown_method": self._transport[1],
             "transport_refused_client": self._clients_turned_away,

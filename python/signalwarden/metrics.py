@@ -72,6 +72,10 @@ COUNTERS: Final = {
     "bundle_withdrawals": "trust bundles that were withdrawn: nobody of their trust domain is known any more",
     "bundle_failures": "times that a trust bundle could not be had or read",
     "decision_streams_slow": "streams of decisions that were ended since their client did not keep up",
+    "spans_sent": "spans that the collector of traces took",
+    "spans_refused": "spans that it refused for good",
+    "spans_failures": "failed calls of the collector of traces",
+    "spans_skipped_bytes": "bytes of the decision log that no spans were made of: the collector was away for too long",
     "rate_limited": "batches refused because their publisher sends too much at once",
 }
 GAUGES: Final = {
@@ -92,6 +96,7 @@ GAUGES: Final = {
     "log_files": "files of the decision log, the current one included",
     "log_disk_bytes": "bytes that they take",
     "log_disk_free_bytes": "bytes that are left on their disk",
+    "spans_healthy": "1 while traces are sent",
     "directory_refused": "1 while the directory holds what was refused, and the last good one goes on",
     "ready": "1 while the directory is loaded and the doors are open",
 }

@@ -66,14 +66,14 @@ LAYERS: tuple[set[str], ...] = (
     },
     {"values", "jose"},
     {"identity_settings", "task_settings", "otlp"},
-    {"sink_settings"},
+    {"sink_settings", "telemetry_settings"},
     {"settings", "identity_checks", "bundles"},
     {"door_checks"},
     {"cross_checks"},
     {"config"},
     {"mtls", "services", "keys", "doors", "state", "decision_log", "metrics", "rates", "register", "tallies"}
     | {"difference", "watch", "envoy_tls", "envoy_directory"},
-    {"signals", "intake", "tokens", "in_force", "clients", "door_tls", "refusals", "log_reading"},
+    {"signals", "intake", "tokens", "in_force", "clients", "door_tls", "refusals", "log_reading", "traces"},
     {"publish_door", "publishers", "reloads", "revocations", "identity", "tasks", "approvals", "overrides"}
     | {"admin_answers", "envoy_routes", "sweeping"},
     {"admin_tasks", "admin_approvals", "admin_decisions", "decisions", "desks"},
@@ -94,6 +94,8 @@ IMPORTS: Edges = {
     "files": set(),
     "outbound": {"errors", "files"},
     "otlp": {"errors", "files", "outbound", "slips", "values"},
+    "telemetry_settings": {"otlp", "slips", "values"},
+    "traces": {"decision_log", "errors", "otlp", "telemetry_settings"},
     "values": {"_core", "errors", "outbound"},
     "directory": {"_core", "errors"},
     "config": {"_core", "approvers", "cross_checks", "directory", "errors", "settings", "slips", "values"},
@@ -144,10 +146,20 @@ IMPORTS: Edges = {
     "slips": set(),
     "identity_settings": {"values"},
     "sink_settings": {"otlp", "slips", "values"},
-    "settings": {"identity_settings", "sink_settings", "task_settings", "values"},
+    "settings": {"identity_settings", "sink_settings", "task_settings", "telemetry_settings", "values"},
     "identity_checks": {"slips", "values"},
     "door_checks": {"settings", "slips", "values"},
-    "cross_checks": {"door_checks", "identity_checks", "settings", "sink_settings", "slips", "values"},
+    "cross_checks": {
+        *(
+            "door_checks",
+            "identity_checks",
+            "settings",
+            "sink_settings",
+            "slips",
+            "telemetry_settings",
+            "values",
+        )
+    },
     "bundles": {"errors", "files", "identity_settings", "keysets", "outbound", "values"},
     "identity": {
         "_core",
@@ -207,6 +219,7 @@ IMPORTS: Edges = {
         "tallies",
         "tasks",
         "tokens",
+        "traces",
         "watch",
     },
 }
