@@ -1,5 +1,5 @@
-"""One trace from the caller over Envoy to the decision: the real Envoy, with its own tracer of OpenTelemetry, and the real
-server send to one collector."""
+"""One trace from the caller over Envoy to the decision: the real Envoy, as `envoy config --traces` has it, and the real server
+send to one collector."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
-import yaml
 
 from signalwarden import starter
 from signalwarden.demo_stage import LOOPBACK, free_port, start_server, wait_for
@@ -41,60 +40,7 @@ def traced(collector: Collector, tmp_path_factory: pytest.TempPathFactory) -> It
 
 @pytest.fixture(scope="module")
 def envoy(collector: Collector, traced: Product, run_envoy: Callable[..., RunningEnvoy]) -> RunningEnvoy:
-    return run_envoy(traced.directory, edit=lambda text: with_tracer(text, collector.port))
-
-
-def with_tracer(text: str, port: int) -> str:
-    """The shipped configuration, and beside it what Envoy needs to send spans of its own."""
-    bootstrap = yaml.safe_load(text)
-    resources = bootstrap["static_resources"]
-    address = {"socket_address": {"address": LOOPBACK, "port_value": port}}
-    http2 = {
-        "@type": "type.googleapis.com/envoy.extensions.upstreams.http.v3.HttpProtocolOptions",
-        "explicit_http_config": {"http2_protocol_options": {}},
-    }
-    resources["clusters"].append(
-        {
-            "name": "otel",
-            "type": "STATIC",
-            "typed_extension_protocol_options": {
-                "envoy.extensions.upstreams.http.v3.HttpProtocolOptions": http2
-            },
-            "load_assignment": {
-                "cluster_name": "otel",
-                "endpoints": [{"lb_endpoints": [{"endpoint": {"address": address}}]}],
-            },
-        }
-    )
-    tracer = {
-        "@type": "type.googleapis.com/envoy.config.trace.v3.OpenTelemetryConfig",
-        "grpc_service": {"envoy_grpc": {"cluster_name": "otel"}, "timeout": "1s"},
-        "service_name": "edge",
-    }
-    provider = {"name": "envoy.tracers.opentelemetry", "typed_config": tracer}
-    # Envoy puts its own trace into a request on its way upstream alone: here it comes before we are asked.
-    opens = {
-        "@type": "type.googleapis.com/envoy.extensions.filters.http.header_mutation.v3.HeaderMutation",
-        "mutations": {
-            "request_mutations": [
-                {
-                    "append": {
-                        "header": {"key": "traceparent", "value": "00-%TRACE_ID%-%SPAN_ID%-01"},
-                        "append_action": "ADD_IF_ABSENT",
-                    }
-                }
-            ]
-        },
-    }
-    for listener in resources["listeners"]:
-        for chain in listener["filter_chains"]:
-            for each in chain["filters"]:
-                manager = each["typed_config"]
-                manager["tracing"] = {"provider": provider, "random_sampling": {"value": 100}}
-                manager["http_filters"].insert(
-                    0, {"name": "envoy.filters.http.header_mutation", "typed_config": opens}
-                )
-    return yaml.safe_dump(bootstrap)
+    return run_envoy(traced.directory, traces=(LOOPBACK, collector.port))
 
 
 def spans_of(collector: Collector, trace: str) -> dict[str, list[Any]]:
@@ -111,7 +57,7 @@ def test_envoys_spans_and_ours_are_of_the_callers_trace(
     headers = {"traceparent": f"00-{TRACE}-{CALLER}-01"}
     answer = envoy.agent.post(REFUND, json={"amount": 1250}, headers=headers)
     assert answer.status_code == 200, answer.text
-    wait_for("spans of both", lambda: {"edge", "signalwarden"} <= set(spans_of(collector, TRACE)), 30)
+    wait_for("spans of both", lambda: {"envoy", "signalwarden"} <= set(spans_of(collector, TRACE)), 30)
     spans = spans_of(collector, TRACE)
     (ours,) = spans["signalwarden"]
     said = plain(ours.attributes)
@@ -121,8 +67,8 @@ def test_envoys_spans_and_ours_are_of_the_callers_trace(
     assert (record["request"]["trace_id"], record["request"]["trace_flags"]) == (TRACE, "01")
     # Both hang below the caller's span: it is what the request says of itself when we are asked.
     assert ours.parent_span_id.hex() == CALLER
-    (ingress,) = [each for each in spans["edge"] if each.parent_span_id.hex() == CALLER]
-    (asking,) = [each for each in spans["edge"] if each.parent_span_id == ingress.span_id]
+    (ingress,) = [each for each in spans["envoy"] if each.parent_span_id.hex() == CALLER]
+    (asking,) = [each for each in spans["envoy"] if each.parent_span_id == ingress.span_id]
     assert "Authorization.Check" in asking.name
     assert asking.start_time_unix_nano <= ours.start_time_unix_nano <= asking.end_time_unix_nano
 
@@ -134,10 +80,10 @@ def test_a_trace_that_envoy_begins_has_our_span_below_envoys(
     assert envoy.agent.post(REFUND, json={"amount": 1250}).status_code == 200
     sent = dict(stage.upstream.calls[0]["headers"])
     _, trace, _, _ = sent["traceparent"].split("-")
-    wait_for("spans of both", lambda: {"edge", "signalwarden"} <= set(spans_of(collector, trace)), 30)
+    wait_for("spans of both", lambda: {"envoy", "signalwarden"} <= set(spans_of(collector, trace)), 30)
     spans = spans_of(collector, trace)
     (ours,) = spans["signalwarden"]
-    (ingress,) = [each for each in spans["edge"] if each.parent_span_id == b""]
+    (ingress,) = [each for each in spans["envoy"] if each.parent_span_id == b""]
     assert ours.parent_span_id == ingress.span_id
     assert plain(ours.attributes)["signalwarden.decision_id"] == sent["x-signalwarden-decision-id"]
 

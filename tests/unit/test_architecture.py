@@ -72,7 +72,7 @@ LAYERS: tuple[set[str], ...] = (
     {"cross_checks"},
     {"config"},
     {"mtls", "services", "keys", "doors", "state", "decision_log", "metrics", "rates", "register", "tallies"}
-    | {"difference", "watch", "envoy_tls", "envoy_directory"},
+    | {"difference", "watch", "envoy_tls", "envoy_directory", "envoy_tracing"},
     {"signals", "intake", "tokens", "in_force", "clients", "door_tls", "refusals", "log_reading", "traces"},
     {"publish_door", "publishers", "reloads", "revocations", "identity", "tasks", "approvals", "overrides"}
     | {"admin_answers", "envoy_routes", "sweeping"},
