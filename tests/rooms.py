@@ -79,6 +79,7 @@ ROOMS: Mapping[str, set[str]] = {
         "error",
         "identity",
         "limits",
+        "locks",
         "measures",
         "model",
         "policy",

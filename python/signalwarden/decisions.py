@@ -15,7 +15,8 @@ import orjson
 from pydantic_core import PydanticCustomError
 
 from signalwarden import _core
-from signalwarden.decision_log.following import Following, head_of, time_of_id
+from signalwarden.decision_log.bookmark import Bookmark
+from signalwarden.decision_log.heads import head_of, time_of_id
 from signalwarden.decision_log.query import OUTCOMES, Query, newest, onwards
 from signalwarden.errors import BadInputError, CallRefusedError
 from signalwarden.values import instant, one_of, span_s, suggestion
@@ -52,9 +53,7 @@ class Looked(NamedTuple):
 class Stream:
     """The log as one client follows it. Used by one thread at a time; close it."""
 
-    def __init__(
-        self, place: Following, query: Query, closed: Callable[[Stream], None], *, gap: bool
-    ) -> None:
+    def __init__(self, place: Bookmark, query: Query, closed: Callable[[Stream], None], *, gap: bool) -> None:
         self._place = place
         self._query = query
         self._closed = closed
@@ -112,7 +111,7 @@ class Decisions:
 
     def show(self, decision_id: str) -> bytes:
         """See services.Decisions."""
-        line = Following.find(self._path(), _checked(decision_id))
+        line = Bookmark.find(self._path(), _checked(decision_id))
         head = head_of(line) if line is not None else None
         if line is None or head is None or head.kind != "decision":
             raise _unknown()
@@ -131,19 +130,19 @@ class Decisions:
             self._streams.add(stream)
         return stream
 
-    def _begin(self, query: Query, after: str | None, made: datetime | None) -> tuple[Following, bool]:
+    def _begin(self, query: Query, after: str | None, made: datetime | None) -> tuple[Bookmark, bool]:
         """Where a stream begins, and whether something is missing before that."""
         path = self._path()
         if after is not None and made is not None:
-            behind = Following.after(path, after)
+            behind = Bookmark.after(path, after)
             # What is not kept any more was the oldest: from what there is of its time on.
-            return (behind, False) if behind is not None else (Following.since(path, made), True)
+            return (behind, False) if behind is not None else (Bookmark.since(path, made), True)
         if query.since is not None:
-            return Following.since(path, query.since), False
-        return Following(path), False
+            return Bookmark.since(path, query.since), False
+        return Bookmark(path), False
 
-    def _after(self, record_id: str) -> Following:
-        place = Following.after(self._path(), _checked(record_id))
+    def _after(self, record_id: str) -> Bookmark:
+        place = Bookmark.after(self._path(), _checked(record_id))
         if place is None:
             raise _unknown()
         return place

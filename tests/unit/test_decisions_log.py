@@ -15,7 +15,8 @@ import pytest
 
 from signalwarden import decisions as desk
 from signalwarden.decision_log import FileSink, rfc3339, uuid7
-from signalwarden.decision_log.following import Following, head_of
+from signalwarden.decision_log.bookmark import Bookmark
+from signalwarden.decision_log.heads import head_of
 from signalwarden.decision_log.query import MAX_SCANNED_BYTES, Query
 from signalwarden.decision_log.records import change_record
 from signalwarden.decisions import MAX_STREAMS, Decisions, moment, query_of
@@ -71,7 +72,7 @@ def append(path: Path, content: bytes) -> None:
         file.write(content)
 
 
-def drained(place: Following, most: int = 4_096) -> list[int]:
+def drained(place: Bookmark, most: int = 4_096) -> list[int]:
     found: list[int] = []
     while taken := place.take(most):
         assert taken.endswith(b"\n")
@@ -89,7 +90,7 @@ def path(tmp_path: Path) -> Path:
 
 def test_a_place_begins_at_the_end_and_half_a_line_is_read_once_it_is_whole(path: Path) -> None:
     append(path, lines(map(record, range(3))))
-    with Following(path) as place:
+    with Bookmark(path) as place:
         assert place.take(4_096) == b""
         whole = lines([record(3)])
         append(path, whole[:20])
@@ -99,7 +100,7 @@ def test_a_place_begins_at_the_end_and_half_a_line_is_read_once_it_is_whole(path
 
 
 def test_a_log_that_is_not_there_yet_is_read_from_its_beginning(path: Path) -> None:
-    with Following(path) as place:
+    with Bookmark(path) as place:
         assert place.take(4_096) == b""
         append(path, lines([record(0)]))
         assert drained(place) == [0]
@@ -107,7 +108,7 @@ def test_a_log_that_is_not_there_yet_is_read_from_its_beginning(path: Path) -> N
 
 def test_nothing_is_lost_or_told_twice_over_many_rotations_whenever_the_reader_looks(path: Path) -> None:
     sink = FileSink(path, rotate_bytes=64 * 1024, keep_files=10)
-    with Following(path) as eager, Following(path) as late:
+    with Bookmark(path) as eager, Bookmark(path) as late:
         found: list[int] = []
         for n in range(1_200):
             sink.write(lines([record(n, padding="x" * 300)]))
@@ -122,7 +123,7 @@ def test_nothing_is_lost_or_told_twice_over_many_rotations_whenever_the_reader_l
 
 def test_what_was_pruned_before_it_was_read_is_said(path: Path) -> None:
     append(path, lines([record(0)]))
-    with Following(path) as place:
+    with Bookmark(path) as place:
         append(path, lines([record(1)]))
         first = rotate(path, 1)
         append(path, lines([record(2)]))
@@ -139,7 +140,7 @@ def test_what_was_pruned_before_it_was_read_is_said(path: Path) -> None:
 
 def test_a_file_that_logrotate_renames_or_empties_is_followed(path: Path) -> None:
     append(path, lines([record(0)]))
-    with Following(path) as place:
+    with Bookmark(path) as place:
         append(path, lines([record(1)]))
         path.rename(path.with_name("decisions.jsonl.1"))
         append(path, lines([record(2)]))
@@ -158,15 +159,15 @@ def test_a_place_is_found_by_its_record_or_its_time_in_any_file(path: Path, pack
         if part < 3:
             rotate(path, part + 1, pack=pack)
     for n in (0, 1, 499, 500, 742, 1_499, 1_500, 1_998):
-        place = Following.after(path, ids([n])[0])
+        place = Bookmark.after(path, ids([n])[0])
         assert place is not None
         with place:
             assert drained(place) == [*range(n + 1, 2_000)]
-        line = Following.find(path, ids([n])[0])
+        line = Bookmark.find(path, ids([n])[0])
         assert line is not None
         assert orjson.loads(line)["number"] == n
     when = datetime.fromtimestamp(START_US / 1e6, UTC) + timedelta(seconds=1_200)
-    with Following.since(path, when) as place:
+    with Bookmark.since(path, when) as place:
         found = drained(place)
         assert found == [*range(found[0], 2_000)]
         assert found[0] <= 1_200
@@ -178,7 +179,7 @@ def test_a_record_that_another_one_names_is_not_it(path: Path) -> None:
     wanted = record(5)
     named = orjson.loads(change_record("approval_used", at_us=START_US, decision_id=wanted["decision_id"]))
     append(path, lines([named | {"number": 0}, wanted, record(6)]))
-    line = Following.find(path, wanted["decision_id"])
+    line = Bookmark.find(path, wanted["decision_id"])
     assert line is not None
     assert orjson.loads(line)["kind"] == "decision"
 
@@ -188,12 +189,12 @@ def test_a_record_that_another_one_names_is_not_it(path: Path) -> None:
 )
 def test_a_record_that_is_not_kept_has_no_place(path: Path, record_id: str) -> None:
     append(path, lines(map(record, range(5))))
-    assert Following.after(path, record_id) is None
+    assert Bookmark.after(path, record_id) is None
 
 
 def test_a_look_takes_no_more_than_it_was_given(path: Path) -> None:
     path.touch()
-    with Following(path) as place:
+    with Bookmark(path) as place:
         append(path, lines(record(n) for n in range(1_000)))
         assert 0 < len(place.take(10_000)) <= 10_000
         assert place.behind() > 100_000

@@ -82,7 +82,10 @@ def test_a_span_joins_the_trace_of_the_request_and_says_how_it_was_decided() -> 
     assert said["signalwarden.evaluate_us"] == 10.0
     assert [each.string_value for each in said["signalwarden.signals.decisive"].values] == ["posture:fresh"]
     assert [each.string_value for each in said["signalwarden.policies"].values] == ["readers"]
-    assert "signalwarden.task" not in said
+    assert not {"signalwarden.task", "signalwarden.folded"} & set(said)
+    folded = span_of(line(folded={"count": 7}))
+    assert folded is not None
+    assert plain(folded.attributes)["signalwarden.folded"] == 7
     assert span.status.code == 0
 
 

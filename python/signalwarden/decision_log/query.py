@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any, Final
 
 import orjson
 
-from signalwarden.decision_log.following import DISORDER, Following, Head, head_of, written
+from signalwarden.decision_log.bookmark import DISORDER, Bookmark
+from signalwarden.decision_log.heads import Head, head_of, written
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -87,7 +88,7 @@ class Found:
 def newest(path: Path, query: Query, limit: int) -> Found:
     """The newest wanted decisions, the newest first. Raises LogError."""
     search = _Newest(query, limit)
-    with Following(path) as place:
+    with Bookmark(path) as place:
         for lines, in_order in place.backwards():
             ended = search.through(lines) if in_order else search.back(lines)
             if ended or search.is_full():
@@ -145,7 +146,7 @@ class _Newest:
         self._size += len(line)
 
 
-def onwards(place: Following, query: Query, limit: int) -> Found:
+def onwards(place: Bookmark, query: Query, limit: int) -> Found:
     """The wanted decisions from a place on, in the order in which they were written. Raises LogError."""
     found: list[bytes] = []
     scanned = size = 0

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Final
 import orjson
 
 from signalwarden import _core
-from signalwarden.decision_log.opening import judge
+from signalwarden.decision_log.judging import judge
 from signalwarden.errors import BadInputError, SignalwardenError
 from signalwarden.log_reading import changes, story
 from signalwarden.log_reading.telling import Step, text_of

@@ -21,7 +21,7 @@ from opentelemetry.proto.resource.v1.resource_pb2 import Resource
 from opentelemetry.proto.trace.v1.trace_pb2 import ResourceSpans, ScopeSpans, Span
 
 from signalwarden import __version__
-from signalwarden.decision_log.following import Following
+from signalwarden.decision_log.bookmark import Bookmark
 from signalwarden.errors import LogError, OtlpError
 from signalwarden.otlp import Collector
 from signalwarden.traces.spans import attributes, sampler, span_of
@@ -71,7 +71,7 @@ class Traces:
         self._sampled = sampler(sample)
         collector.metadata()
         self._channel: grpc.Channel | None = collector.channel()
-        self._place = Following(path)
+        self._place = Bookmark(path)
         self._resource = Resource(
             attributes=attributes(
                 {

@@ -23,7 +23,6 @@ if TYPE_CHECKING:
 __all__ = ["NAME", "attributes", "sampler", "span_of"]
 
 NAME: Final = "signalwarden.check"
-STAGES: Final = ("decode", "evaluate", "encode", "total")
 HAS_IS_REMOTE: Final = 0x100
 IS_REMOTE: Final = 0x200
 SAMPLED: Final = 0x01
@@ -119,7 +118,9 @@ def _told(record: Mapping[str, Any], request: Mapping[str, Any], timing: Mapping
             for each in signals
             if each.get("influence") in ("decisive", "refused")
         ],
-        **{f"signalwarden.{stage}_us": float(timing[stage]) for stage in STAGES if stage in timing},
+        # Alike denials that this record stands for, it included, where they are folded.
+        "signalwarden.folded": _map(record.get("folded")).get("count"),
+        **{f"signalwarden.{stage}_us": float(micros) for stage, micros in timing.items()},
     }
 
 
@@ -132,6 +133,8 @@ def _value(value: Any) -> AnyValue:
     match value:
         case bool():
             return AnyValue(bool_value=value)
+        case int():
+            return AnyValue(int_value=value)
         case float():
             return AnyValue(double_value=value)
         case list():

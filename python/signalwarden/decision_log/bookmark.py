@@ -4,21 +4,25 @@ the end, from a time or from behind a record. The file is the buffer: a slow rea
 
 from __future__ import annotations
 
-import gzip
 import os
-import re
-from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING, BinaryIO, Final, NamedTuple, Self
+from datetime import datetime, timedelta
+from typing import TYPE_CHECKING, BinaryIO, Final, Self
 
-import orjson
-
-from signalwarden.decision_log.logfiles import last_number, number_of, opened, rotated_files, unreadable
+from signalwarden.decision_log.heads import Head, head_of, time_of_id, written
+from signalwarden.decision_log.logfiles import (
+    is_packed,
+    last_number,
+    number_of,
+    opened,
+    rotated_files,
+    unreadable,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-__all__ = ["DISORDER", "Following", "Head", "head_of", "time_of_id", "written"]
+__all__ = ["DISORDER", "Bookmark"]
 
 MAX_LINE_BYTES: Final = 16 << 20
 """A record is one to two KiB, the longest ones (a directory made anew) have less than 1 MiB."""
@@ -27,66 +31,8 @@ SCAN_BYTES: Final = 1 << 20
 DISORDER: Final = timedelta(seconds=5)
 """Records stand in the order in which they were accepted; their times differ from that by less."""
 
-_HEAD: Final = re.compile(
-    rb'\{"v":\d+,"kind":"([a-z]+)","(?:decision|change|event)_id":"([0-9a-f-]{36})","time":"([0-9TZ:.+-]{20,32})"'
-    rb'(?:,"outcome":"([a-z]+)","reason":"([a-z_]+)")?'
-)
-_ID: Final = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-7[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}")
 
-
-# ---- a line ---------------------------------------------------------------------------------------------
-
-
-class Head(NamedTuple):
-    """What a line begins with: enough for most questions, so that most lines are not read any further."""
-
-    kind: str
-    id: str
-    time: str
-    """As it is written: times compare as text."""
-    outcome: str = ""
-    reason: str = ""
-
-
-def head_of(line: bytes) -> Head | None:
-    """None for a line that is no record."""
-    found = _HEAD.match(line)
-    if found is not None:
-        return Head(*((part or b"").decode() for part in found.groups()))
-    try:  # its keys may stand in another order, in another version
-        record = orjson.loads(line)
-    except orjson.JSONDecodeError:
-        return None
-    if not isinstance(record, dict):
-        return None
-    ids = (record.get(key) for key in ("decision_id", "change_id", "event_id"))
-    parts = (
-        record.get("kind"),
-        next((each for each in ids if each), None),
-        *(record.get(key, "") for key in ("time", "outcome", "reason")),
-    )
-    return Head(*map(str, parts)) if all(isinstance(part, str) for part in parts) else None
-
-
-def time_of_id(record_id: str) -> datetime | None:
-    """When a record was made, by its UUID (version 7); None for what is no such id."""
-    if _ID.fullmatch(record_id) is None:
-        return None
-    try:
-        return datetime.fromtimestamp(int(record_id.replace("-", "")[:12], 16) / 1000, UTC)
-    except (ValueError, OverflowError, OSError):
-        return None
-
-
-def written(moment: datetime) -> str:
-    """A time as records write it."""
-    return f"{moment.astimezone(UTC):%Y-%m-%dT%H:%M:%S.%f}Z"
-
-
-# ---- a place --------------------------------------------------------------------------------------------
-
-
-class Following:
+class Bookmark:
     """Reads on from a place. Used by one thread at a time; close it."""
 
     _file: BinaryIO | None
@@ -178,7 +124,7 @@ class Following:
     def behind(self) -> int:
         """Bytes that wait to be read, about."""
         ours = 0
-        if self._file is not None and not _is_packed(self._file):
+        if self._file is not None and not is_packed(self._file):
             ours = max(0, os.fstat(self._file.fileno()).st_size - self._mark)
         return len(self._held) + ours + sum(map(_size, self._later()))
 
@@ -191,7 +137,7 @@ class Following:
             opened = _open_if_there(file) if number_of(self._path, file) < self._number else None
             if opened is not None:
                 with opened:
-                    packed = _is_packed(opened)
+                    packed = is_packed(opened)
                     yield opened if packed else _lines_backwards(opened, _end_of_last_line(opened)), packed
 
     def skip_to_end(self) -> None:
@@ -245,7 +191,7 @@ class Following:
         if self._file is None:
             return b""
         try:
-            if _is_packed(self._file):
+            if is_packed(self._file):
                 return b"".join(self._file.readlines(most))
             if os.fstat(self._file.fileno()).st_size < self._mark:
                 self._mark = 0  # emptied in place, as logrotate's copytruncate does
@@ -290,7 +236,7 @@ class Following:
 
     def _halved(self, earliest: str) -> int:
         file = self._file
-        if file is None or _is_packed(file):
+        if file is None or is_packed(file):
             return 0
         low, high = 0, _end_of_last_line(file)
         while high - low > BLOCK_BYTES:
@@ -351,10 +297,6 @@ def _open_if_there(file: Path) -> BinaryIO | None:
         return None
     except OSError as error:
         raise unreadable(file, error) from error
-
-
-def _is_packed(file: object) -> bool:
-    return isinstance(file, gzip.GzipFile)
 
 
 def _size(file: Path) -> int:
