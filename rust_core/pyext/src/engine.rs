@@ -506,6 +506,11 @@ impl Engine {
         PyBytes::new(py, stats.as_bytes())
     }
 
+    fn measures<'py>(&self, py: Python<'py>) -> Bound<'py, PyBytes> {
+        let measures = py.detach(|| self.core.measures().to_string());
+        PyBytes::new(py, measures.as_bytes())
+    }
+
     fn publishers<'py>(&self, py: Python<'py>) -> Bound<'py, PyBytes> {
         let publishers = py.detach(|| self.core.publishers().to_string());
         PyBytes::new(py, publishers.as_bytes())

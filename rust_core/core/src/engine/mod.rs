@@ -21,6 +21,7 @@ use crate::{
     error::Error,
     identity::{IdentityRefused, Proofs, Validated},
     limits,
+    measures::Measures,
     model::{FeedKind, FeedName, Fingerprint, Origin, SignalName, SpiffeId, Timestamp},
     reason::Reason,
     record::{self, DecisionId, Rendering, id::RANDOM_BYTES, ring::Ring},
@@ -67,6 +68,7 @@ pub struct Engine {
     closed: AtomicBool,
     counts: Counts,
     tally: Tally,
+    measures: Measures,
     seed: u64,
 }
 
@@ -92,6 +94,7 @@ impl Engine {
             fold_denials: options.fold_denials,
             seed: options.seed,
             tally: Tally::default(),
+            measures: Measures::default(),
             mark: TimeMark::default(),
             set_backs: SetBacks::default(),
             closed: AtomicBool::new(false),
@@ -111,6 +114,7 @@ impl Engine {
         let before = self.running.load();
         let running = Running::new(snapshot, &self.store, before.as_deref(), self.seed);
         self.tally.keep(&running.snapshot.register);
+        self.measures.keep(&running.snapshot);
         self.running.store(Some(Arc::new(running)));
     }
 
@@ -448,6 +452,11 @@ impl Engine {
         let Some(running) = &*running else { return json!({"signals": []}) };
         let census = scan.then(|| self.store.census(&running.cells));
         self.tally.signals(&running.snapshot.register, census.as_deref(), self.mark.at_least(now))
+    }
+
+    /// Decisions by route, action and reason, and how long their stages took, as JSON; of those that were drained.
+    pub fn measures(&self) -> Json {
+        self.measures.to_json()
     }
 
     /// Who sent values, what became of them, and what is switched off, as JSON.

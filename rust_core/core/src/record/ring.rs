@@ -353,6 +353,11 @@ impl Ring {
         (line, is_whole)
     }
 
+    /// Of the digests that stand in records.
+    pub(crate) fn digest_key(&self) -> &[u8] {
+        &self.rendering.digest_key
+    }
+
     /// A record whose rendering panics is still a line: the answer leaves, so the log must say so (I4).
     fn render(&self, record: &Record, shed: bool, out: &mut Vec<u8>) -> bool {
         let start = out.len();
