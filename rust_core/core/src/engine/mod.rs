@@ -178,7 +178,7 @@ impl Engine {
         let outcome = catch_unwind(AssertUnwindSafe(|| self.checked(bytes, validated, now, id, ticks)));
         let outcome = outcome.unwrap_or_else(|_| {
             self.counts.panics.fetch_add(1, Ordering::Relaxed);
-            Outcome::Decided(check::refused(Reason::EngineError, "the engine panicked", id, now))
+            Outcome::Decided(check::panicked(bytes, self.snapshot(), id, now))
         });
         (outcome, id)
     }

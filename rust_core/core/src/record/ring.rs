@@ -332,10 +332,9 @@ impl Ring {
     /// Takes nothing any more, and lets the region go.
     pub fn close(&self) {
         let mut waiting = self.lock();
-        if !std::mem::replace(&mut waiting.is_closed, true) {
-            if let Some(frames) = &self.frames {
-                frames.release();
-            }
+        let was_closed = std::mem::replace(&mut waiting.is_closed, true);
+        if let Some(frames) = self.frames.as_ref().filter(|_| !was_closed) {
+            frames.release();
         }
         self.freed.notify_all();
     }
