@@ -55,7 +55,8 @@ COUNTERS: Final = {
     "unenforced": "decisions that deny and were let pass, since the route says `enforce: false`",
     "panics": "panics in the core, each answered with engine_error",
     "signals_accepted": "published signals that were taken",
-    "log_written": "records written to the decision log",
+    "log_folded": "denials that another one's line in the decision log stands for",
+    "log_written": "lines written to the decision log",
     "log_failures": "failed writes and syncs of the decision log",
     "log_tree_failures": "failed writes of the tree over the log and its checkpoints",
     "log_notes_refused": "change and transport records that the log refused at first",
@@ -73,6 +74,7 @@ COUNTERS: Final = {
     "rate_limited": "batches refused because their publisher sends too much at once",
 }
 GAUGES: Final = {
+    "log_ring_used_bytes": "bytes of the ring that hold records which the decision log does not have for sure",
     "live_signals": "signal values held",
     "tasks": "tasks held, ended ones that are remembered included",
     "approvals": "questions held, answered ones that are remembered included",

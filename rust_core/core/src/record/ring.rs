@@ -382,6 +382,12 @@ impl Ring {
             || self.frames.as_ref().is_some_and(|frames| used > frames.size() / 2)
     }
 
+    /// Bytes of the region that are taken: by what waits, and by what was drained and is not settled.
+    pub fn used(&self) -> u64 {
+        let waiting = self.lock();
+        waiting.reached - waiting.settled
+    }
+
     /// Whether none waits.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
