@@ -55,7 +55,8 @@ COUNTERS: Final = {
     "unenforced": "decisions that deny and were let pass, since the route says `enforce: false`",
     "panics": "panics in the core, each answered with engine_error",
     "signals_accepted": "published signals that were taken",
-    "log_written": "records written to the decision log",
+    "log_folded": "denials that another one's line in the decision log stands for",
+    "log_written": "lines written to the decision log",
     "log_written_bytes": "bytes written to the decision log",
     "log_rotations": "files of the decision log that were full and rotated",
     "log_failures": "failed writes and syncs of the decision log",
@@ -80,6 +81,7 @@ COUNTERS: Final = {
     "rate_limited": "batches refused because their publisher sends too much at once",
 }
 GAUGES: Final = {
+    "log_ring_used_bytes": "bytes of the ring that hold records which the decision log does not have for sure",
     "live_signals": "signal values held",
     "tasks": "tasks held, ended ones that are remembered included",
     "approvals": "questions held, answered ones that are remembered included",
