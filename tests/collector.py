@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import grpc
+from google.rpc import error_details_pb2, status_pb2  # type: ignore[import-untyped]  # it ships none
 from opentelemetry.proto.collector.logs.v1 import logs_service_pb2 as logs
 from opentelemetry.proto.collector.logs.v1 import logs_service_pb2_grpc as logs_grpc
 from opentelemetry.proto.collector.trace.v1 import trace_service_pb2 as trace
@@ -30,11 +31,33 @@ class Collector:
     refuses: grpc.StatusCode | None = None
     """With what it answers, while it is set; what came meanwhile is not kept."""
     delay_s: float = 0.0
+    retry_after_s: float = 0.0
+    """What it asks for in a `RetryInfo` beside a refusal."""
+    rejects: int = 0
+    """So many records of each call it says it has rejected (a partial success)."""
+    max_bytes: int = 4 << 20
+    """Of a message: gRPC's own bound."""
+
+    def records(self) -> list[Any]:
+        """Every log record."""
+        return [
+            record
+            for request in list(self.logs)
+            for resource in request.resource_logs
+            for scope in resource.scope_logs
+            for record in scope.log_records
+        ]
 
     def _took(self, context: grpc.ServicerContext) -> None:
         self.headers.append({key: str(value) for key, value in context.invocation_metadata()})
         time.sleep(self.delay_s)
         if self.refuses is not None:
+            if self.retry_after_s:
+                info = error_details_pb2.RetryInfo()
+                info.retry_delay.FromNanoseconds(int(self.retry_after_s * 1e9))
+                status = status_pb2.Status(code=self.refuses.value[0])
+                status.details.add().Pack(info)
+                context.set_trailing_metadata((("grpc-status-details-bin", status.SerializeToString()),))
             context.abort(self.refuses, "as the test says")
 
     def spans(self) -> list[tuple[str, Any]]:
@@ -73,7 +96,10 @@ class _Logs(logs_grpc.LogsServiceServicer):
     ) -> logs.ExportLogsServiceResponse:
         self._collector._took(context)
         self._collector.logs.append(request)
-        return logs.ExportLogsServiceResponse()
+        rejected = self._collector.rejects
+        return logs.ExportLogsServiceResponse(
+            partial_success=logs.ExportLogsPartialSuccess(rejected_log_records=rejected)
+        )
 
 
 @contextmanager
@@ -82,7 +108,8 @@ def collecting(
 ) -> Iterator[Collector]:
     """A collector on this machine until the block ends; `port` and `collector`: one that comes back."""
     collector = collector or Collector()
-    server = grpc.server(futures.ThreadPoolExecutor(4), options=[("grpc.so_reuseport", 0)])
+    options = [("grpc.so_reuseport", 0), ("grpc.max_receive_message_length", collector.max_bytes)]
+    server = grpc.server(futures.ThreadPoolExecutor(4), options=options)
     trace_grpc.add_TraceServiceServicer_to_server(_Traces(collector), server)  # type: ignore[no-untyped-call]
     logs_grpc.add_LogsServiceServicer_to_server(_Logs(collector), server)  # type: ignore[no-untyped-call]
     address = f"127.0.0.1:{port}"

@@ -20,7 +20,7 @@ from signalwarden.answering import Answering
 from signalwarden.bundles import Bundles
 from signalwarden.clients import Clients
 from signalwarden.config import Loaded, Right, Settings
-from signalwarden.decision_log import DecisionLog, Recorder, now_us, rfc3339
+from signalwarden.decision_log import DecisionLog, Recorder, Seal, now_us, rfc3339, ring_at
 from signalwarden.desks import Desks
 from signalwarden.difference import view
 from signalwarden.door_tls import DoorTls
@@ -99,6 +99,20 @@ class _Running:
         return self.reloads.loaded
 
 
+def _engine(settings: Settings, root: Path, key: bytes) -> _core.Engine:
+    log = settings.decision_log
+    return _core.Engine(
+        influence=log.influence,
+        digest_key=key,
+        max_live=settings.signals.max_live,
+        ring=ring_at(settings.ring_path(root)),
+        ring_bytes=log.ring_bytes,
+        ack=log.ack,
+        patience_ms=log.patience_ms,
+        fold_denials=log.fold_denials,
+    )
+
+
 class App:
     """A server for one configuration directory. Implements `services.Services` for the admin API."""
 
@@ -139,9 +153,8 @@ class App:
         store = SqliteStore(settings.state_path(root))
         stack.callback(store.close)
         key = digest_key(settings.keys_path(root))
-        engine = _core.Engine(
-            influence=settings.decision_log.influence, digest_key=key, max_live=settings.signals.max_live
-        )
+        engine = _engine(settings, root, key)
+        stack.callback(engine.release)
         intake = self._intake(engine, store, settings)
         self._replay(store, engine)
         time = TimeKeeper(engine, intake, clock=self._clock)
@@ -152,7 +165,8 @@ class App:
         in_force.admit(loaded, view(loaded))
         engine.swap(loaded.configuration)
         recorder = Recorder(engine, self._clock)
-        log = DecisionLog(engine, recorder, settings.decision_log, settings.log_path(root), root)
+        seal = Seal(settings.trust_domain, settings.keys_path(root) / "log", self._clock)
+        log = DecisionLog(engine, recorder, settings.decision_log, settings.log_path(root), root, seal)
         stack.callback(log.stop)
         log.start()
         recorder.change("server_started", actor="server", version=__version__)

@@ -176,9 +176,9 @@ struct Timing {
     total: f64,
 }
 
-/// Appends the record as one line of JSON, newline included. `shed` leaves influence out, and says so: under
-/// overload it goes before a decision does.
-pub fn render(record: &Record, rendering: &Rendering, shed: bool, out: &mut Vec<u8>) {
+/// Appends the record as one line of JSON, newline included; false if it lacks something. `shed` leaves influence out, and
+/// says so: under overload it goes before a decision does.
+pub fn render(record: &Record, rendering: &Rendering, shed: bool, out: &mut Vec<u8>) -> bool {
     let start = out.len();
     let snapshot = record.snapshot.as_deref();
     let veil = Veil::of(record, &rendering.digest_key);
@@ -239,13 +239,29 @@ pub fn render(record: &Record, rendering: &Rendering, shed: bool, out: &mut Vec<
         influence_shed: shed && wanted,
         observed_shed,
     };
+    let is_whole = !line.influence_shed && !line.observed_shed;
     if serde_json::to_writer(&mut *out, &line).is_ok() {
         out.push(b'\n');
+        is_whole
     } else {
         // Strings, numbers and maps with string keys always serialise; a record is never half written all the same.
         out.truncate(start);
         render_bare(record, out);
+        false
     }
+}
+
+/// Adds a key to the object that begins at `start` and ends the text, with or without its newline.
+pub(crate) fn add(out: &mut Vec<u8>, start: usize, field: &str) {
+    let newline = out.pop_if(|last| *last == b'\n');
+    if out.len() > start + 1 && out.pop_if(|last| *last == b'}').is_some() {
+        if out.len() > start + 1 {
+            out.push(b',');
+        }
+        out.extend_from_slice(field.as_bytes());
+        out.push(b'}');
+    }
+    out.extend(newline);
 }
 
 /// The least that a decision's line says: used where the whole of it can't be made.
@@ -289,6 +305,10 @@ fn effected(record: &Record, snapshot: Option<&Snapshot>, slice: Option<&dyn Sli
 }
 
 fn wants_influence(record: &Record, mode: InfluenceMode) -> bool {
+    // Where no policy saw a signal there is none.
+    if record.verdict.is_none() || record.facts.is_empty() {
+        return false;
+    }
     match mode {
         InfluenceMode::None => false,
         InfluenceMode::All => true,

@@ -1,7 +1,9 @@
 //! The decision record: everything that the decision rested on, kept compact until it is drained.
 
+pub(crate) mod fold;
+pub mod frames;
 pub mod id;
-mod json;
+pub(crate) mod json;
 mod principal;
 mod request;
 pub mod ring;
