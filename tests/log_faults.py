@@ -29,7 +29,7 @@ __all__ = ["SCENARIOS", "Found", "Run", "may_mount"]
 
 SETTLE_S: Final = 60.0
 """Longest that a sink which is back is waited for: its own pause of 30 s, and the work."""
-DISK_KB: Final = 2_048
+DISK_KB: Final = 6_144
 
 
 @dataclass(frozen=True)
@@ -294,10 +294,10 @@ def _small_disk(place: Path) -> Iterator[None]:
 
 
 def full_disk(run: Run) -> Found:
-    """The disk of the log is full (a tmpfs of 2 MiB; ring of 1,000 records), then has room again."""
+    """The disk of the log is full (a tmpfs of 6 MiB; ring of 1,000 records), then has room again."""
     with _small_disk(run.root / "var"), serving_logs() as service:
         ballast = run.root / "var" / "ballast"
-        ballast.write_bytes(b"x" * 1_000_000)
+        ballast.write_bytes(b"x" * 3_500_000)  # more than the ring and a batch need afterwards
         log = f"sinks: [{{kind: http, url: '{service.url}'}}]"
         state = "state: 'sqlite:state/state.db'\nkeys: keys\n"
         root = directory(run.root, log=log, rest=state)
