@@ -56,6 +56,7 @@ class FakeTasks:
         return b'{"tasks":[],"count":0,"truncated":false}'
 
     def show(self, task_id: str) -> bytes:
+        self._services.fail()
         return self.listing(None, ended=True, limit=1)
 
     def move_workflow(self, client: str, workflow: str, body: bytes) -> bytes:

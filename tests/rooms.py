@@ -78,6 +78,7 @@ ROOMS: Mapping[str, set[str]] = {
         "error",
         "identity",
         "limits",
+        "locks",
         "model",
         "policy",
         "reason",

@@ -20,7 +20,7 @@ from signalwarden.answering import Answering
 from signalwarden.bundles import Bundles
 from signalwarden.clients import Clients
 from signalwarden.config import Loaded, Right, Settings
-from signalwarden.decision_log import DecisionLog, Recorder, now_us, rfc3339
+from signalwarden.decision_log import DecisionLog, Recorder, Seal, now_us, rfc3339, ring_at
 from signalwarden.desks import Desks
 from signalwarden.difference import view
 from signalwarden.door_tls import DoorTls
@@ -41,6 +41,7 @@ from signalwarden.signals import Seams
 from signalwarden.signals.feeds import Feeds
 from signalwarden.signals.ssf import Desk
 from signalwarden.state import SqliteStore, Store
+from signalwarden.timekeeping import TimeKeeper
 from signalwarden.tokens import MAX_WAITING
 from signalwarden.tokens.grants import Signer
 from signalwarden.watch import Watch
@@ -90,11 +91,26 @@ class _Running:
     clients: Clients
     identity: Identity
     desks: Desks
+    time: TimeKeeper
 
     @property
     def loaded(self) -> Loaded:
         """The directory in force."""
         return self.reloads.loaded
+
+
+def _engine(settings: Settings, root: Path, key: bytes) -> _core.Engine:
+    log = settings.decision_log
+    return _core.Engine(
+        influence=log.influence,
+        digest_key=key,
+        max_live=settings.signals.max_live,
+        ring=ring_at(settings.ring_path(root)),
+        ring_bytes=log.ring_bytes,
+        ack=log.ack,
+        patience_ms=log.patience_ms,
+        fold_denials=log.fold_denials,
+    )
 
 
 class App:
@@ -137,20 +153,25 @@ class App:
         store = SqliteStore(settings.state_path(root))
         stack.callback(store.close)
         key = digest_key(settings.keys_path(root))
-        engine = _core.Engine(
-            influence=settings.decision_log.influence, digest_key=key, max_live=settings.signals.max_live
-        )
+        engine = _engine(settings, root, key)
+        stack.callback(engine.release)
         intake = self._intake(engine, store, settings)
-        stack.callback(self._keep_time_at_end, intake, engine)
         self._replay(store, engine)
+        time = TimeKeeper(engine, intake, clock=self._clock)
+        # Before anything is decided: a mark that was cut must not be kept without what it would revive.
+        set_back = time.keep()
+        stack.callback(time.try_to_keep)
         in_force = InForce(store)
         in_force.admit(loaded, view(loaded))
         engine.swap(loaded.configuration)
         recorder = Recorder(engine, self._clock)
-        log = DecisionLog(engine, recorder, settings.decision_log, settings.log_path(root), root)
+        seal = Seal(settings.trust_domain, settings.keys_path(root) / "log", self._clock)
+        log = DecisionLog(engine, recorder, settings.decision_log, settings.log_path(root), root, seal)
         stack.callback(log.stop)
         log.start()
         recorder.change("server_started", actor="server", version=__version__)
+        if set_back:
+            recorder.change("time_set_back", actor="server")
         bundles, identity = self._identity(stack, loaded, engine, recorder)
         feeds = self._feeds(loaded.root, store, engine, intake, recorder)
         stack.callback(feeds.stop)
@@ -210,7 +231,7 @@ class App:
         signals = self._signals_door(stack, settings, tls)
         self._running = _Running(
             *(reloads, store, engine, intake, recorder, log, feeds, admin_door, front, signals, clients),
-            *(identity, desks),
+            *(identity, desks, time),
         )
         feeds.adopt(loaded.configuration.describe())
         admin_door.start()
@@ -351,21 +372,10 @@ class App:
             running = self._running
             if running is None:
                 continue
-            try:
-                self._keep_time(running.intake, running.engine)
-            except SignalwardenError as error:
-                _log.error("the time mark can't be kept: %s", error)
+            if running.time.try_to_keep():
+                running.recorder.change("time_set_back", actor="server")
             running.desks.tick()
             self._watch_transport(running)
-
-    def _keep_time(self, intake: Intake, engine: _core.Engine) -> None:
-        intake.keep(lambda: [engine.time_mark(now_us=self._clock())])
-
-    def _keep_time_at_end(self, intake: Intake, engine: _core.Engine) -> None:
-        try:
-            self._keep_time(intake, engine)
-        except SignalwardenError as error:
-            _log.error("the time mark can't be kept: %s", error)
 
     def _watch_transport(self, running: _Running) -> None:
         """One record for the calls that never reached `check` since the last look."""

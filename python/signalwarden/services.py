@@ -79,10 +79,10 @@ class Tasks(Protocol):
         StateError."""
 
     def listing(self, principal: str | None, *, ended: bool, limit: int) -> bytes:
-        """JSON of GET /v1/tasks: `{"tasks": […], "count", "truncated"}`."""
+        """JSON of GET /v1/tasks: `{"tasks": […], "truncated"}`."""
 
     def show(self, task_id: str) -> bytes:
-        """The same of one task at most."""
+        """The same of one task. Raises CallRefusedError `task_unknown`."""
 
     def move_workflow(self, client: str, workflow: str, body: bytes) -> bytes:
         """Body of PUT /v1/workflows/{id} in, JSON `{"workflow", "state"}` out, after the durable write. Raises

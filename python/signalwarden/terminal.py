@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterable, Iterator
-from typing import Any
+from collections.abc import Callable, Collection, Iterable, Iterator
+from typing import Any, Literal
 
 import orjson
 import typer
@@ -23,7 +23,9 @@ from rich.text import Text
 from signalwarden.decision_log.tail import STATES, clean
 from signalwarden.errors import FindingLike, is_error, sentence
 
-__all__ = ["console", "count", "print_findings", "print_json", "reading_bar", "say", "signals_table"]
+__all__ = [
+    "columns", "console", "count", "print_findings", "print_json", "reading_bar", "say", "signals_table",
+]  # fmt: skip
 
 
 def console() -> Console:
@@ -70,11 +72,19 @@ def print_findings(out: Console, findings: Iterable[FindingLike]) -> None:
         out.print(text)
 
 
+def columns(*titles: str, unwrapped: Collection[str] = (), right: Collection[str] = ()) -> Table:
+    """Without lines. What is too wide is folded, but for columns in `unwrapped`; those of `right` are numbers."""
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for title in titles:
+        justify: Literal["left", "right"] = "right" if title in right else "left"
+        table.add_column(title, overflow="fold", no_wrap=title in unwrapped, justify=justify)
+    return table
+
+
 def signals_table(signals: list[dict[str, Any]]) -> Table:
     """The answer of GET /v1/signals."""
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    for column in ("name", "subject", "state", "value", "assurance", "age", "observed at"):
-        table.add_column(column, overflow="fold", no_wrap=column != "subject")
+    titles = ("name", "subject", "state", "value", "assurance", "age", "observed at")
+    table = columns(*titles, unwrapped={*titles} - {"subject"})
     for signal in signals:
         state, value = clean(signal["state"]), signal.get("value")
         table.add_row(

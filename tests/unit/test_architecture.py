@@ -35,6 +35,8 @@ CRATES = {
     r"cedar_policy\w*": f"{CORE}/policy/cedar/",
     r"regorus": f"{CORE}/policy/rego.rs",
     r"pyo3\w*": "rust_core/pyext/",
+    "rustix": "rust_core/mapped/",
+    "signalwarden_mapped": "rust_core/pyext/src/ring.rs",
 }
 
 # What the core must not reach: clocks, files, environment, network, processes, threads, randomness.
@@ -64,18 +66,18 @@ LAYERS: tuple[set[str], ...] = (
         "foreground",
         "answering",
     },
-    {"values", "jose"},
+    {"values", "jose", "keys"},
     {"identity_settings", "task_settings", "otlp"},
     {"sink_settings"},
     {"settings", "identity_checks", "bundles"},
     {"door_checks"},
     {"cross_checks"},
     {"config"},
-    {"mtls", "services", "keys", "doors", "state", "decision_log", "metrics", "rates", "register", "tallies"}
+    {"mtls", "services", "doors", "state", "decision_log", "metrics", "rates", "register", "tallies"}
     | {"difference", "watch", "envoy_tls", "envoy_directory"},
     {"signals", "intake", "tokens", "in_force", "clients", "door_tls", "refusals", "log_reading"},
     {"publish_door", "publishers", "reloads", "revocations", "identity", "tasks", "approvals", "overrides"}
-    | {"admin_answers", "envoy_routes", "sweeping"},
+    | {"admin_answers", "envoy_routes", "sweeping", "timekeeping"},
     {"admin_tasks", "admin_approvals", "desks"},
     {
         *("server", "admin", "offline", "starter", "admin_client", "terminal", "reports"),
@@ -101,13 +103,14 @@ IMPORTS: Edges = {
     "keys": {"errors", "files"},
     "doors": {"config", "errors", "files"},
     "state": {"_core", "errors", "files"},
-    "decision_log": {"errors", "files", "otlp", "outbound", "settings", "sink_settings"},
+    "decision_log": {"errors", "files", "keys", "otlp", "outbound", "settings", "sink_settings"},
     "metrics": set(),
     "register": {"_core", "errors"},
     "tallies": {"_core", "values"},
     "rates": {"errors"},
     "intake": {"_core", "errors", "rates", "state"},
     "sweeping": {"intake", "state"},
+    "timekeeping": {"_core", "errors", "intake"},
     "approvers": {"errors"},
     "difference": {"config", "values"},
     "in_force": {"approvers", "config", "difference", "errors", "state"},
@@ -202,6 +205,7 @@ IMPORTS: Edges = {
         "state",
         "tallies",
         "tasks",
+        "timekeeping",
         "tokens",
         "watch",
     },
@@ -461,7 +465,7 @@ def test_a_crate_is_named_in_its_own_place_only(rust: dict[str, str], crate: str
     shipped = {
         path: text
         for path, text in rust.items()
-        if path.startswith(("rust_core/core/src", "rust_core/pyext"))
+        if path.startswith(("rust_core/core/src", "rust_core/pyext", "rust_core/mapped"))
     }
     assert strangers(shipped, crate, place) == []
     name = crate.removesuffix(r"\w*")
@@ -489,6 +493,23 @@ def test_the_core_reaches_nothing_outside(core: dict[str, str]) -> None:
 )
 def test_what_reaches_outside_is_found(planted: str) -> None:
     assert len(reaches_out({f"{CORE}/decide.rs": planted})) == 1
+
+
+def test_memory_is_unsafe_in_one_place_only(rust: dict[str, str]) -> None:
+    assert strangers(rust, "unsafe", "rust_core/mapped/src/lib.rs") == []
+    planted = {
+        f"{CORE}/decide.rs": "fn f() { unsafe { g() } } // unsafe",
+        "rust_core/mapped/src/lib.rs": "unsafe",
+    }
+    assert strangers(planted, "unsafe", "rust_core/mapped/src/lib.rs") == [f"{CORE}/decide.rs"]
+    workspace = tomllib.loads((ROOT / "Cargo.toml").read_text())["workspace"]
+    assert workspace["lints"]["rust"]["unsafe_code"] == "forbid"
+    own = {
+        member
+        for member in workspace["members"]
+        if tomllib.loads((ROOT / member / "Cargo.toml").read_text())["lints"] != {"workspace": True}
+    }
+    assert own == {"rust_core/mapped"}
 
 
 def test_durations_and_addresses_are_values() -> None:

@@ -30,21 +30,17 @@ def run(capfd: pytest.CaptureFixture[str], recorded: Recorded) -> Commands:
 
 
 def without_replay(monkeypatch: pytest.MonkeyPatch, answer: dict[str, Any] | None = None) -> None:
-    """As a build without it, or with one that answers so."""
+    """As a build that can't say, or as one that says so."""
 
     class Replay:
         def __init__(self, _configuration: object) -> None: ...
 
-        def explain(self, _line: bytes) -> bytes:
-            return json.dumps(answer).encode()
+    if answer is not None:
+        Replay.explain = lambda _self, _line: json.dumps(answer).encode()  # type: ignore[attr-defined]
 
     class Core:
         def __getattr__(self, name: str) -> Any:
-            if name == "Replay":
-                if answer is None:
-                    raise AttributeError(name)
-                return Replay
-            return getattr(_core, name)
+            return Replay if name == "Replay" else getattr(_core, name)
 
     monkeypatch.setattr(explaining, "_core", Core())
 

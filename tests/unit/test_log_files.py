@@ -18,7 +18,7 @@ NAMES = ("decisions-000001-20261123T101500Z.jsonl", "decisions-000002-20261124T1
 
 
 def line(n: int) -> bytes:
-    return orjson.dumps({"n": n, "kind": "decision"})
+    return orjson.dumps({"v": 1, "kind": "decision", "n": n})
 
 
 @pytest.fixture

@@ -164,7 +164,7 @@ def test_the_most_frequent_keys_are_kept_and_what_is_missed_is_bounded() -> None
     for _ in range(20_000):
         key = f"often-{source.randrange(5)}" if source.random() < 0.5 else f"rare-{source.randrange(10_000)}"
         true[key] += 1
-        top.of(key).add("allow", 1.0, 1)
+        top.of(key).add("allow", 1, 1.0)
         assert len(top) <= 100
     for key, one in top.most_common(5):
         assert key.startswith("often-")

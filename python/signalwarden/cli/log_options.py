@@ -107,10 +107,10 @@ def with_filters(verb: Callable[..., None]) -> Callable[..., None]:
 
 def chosen_files(config: Path, named: list[Path] | None) -> list[Path]:
     """The files of a log, oldest first: those that were named, or the directory's."""
-    from signalwarden.decision_log.opening import files_of
+    from signalwarden.decision_log import log_files
 
     if not named:
-        return files_of(settings_of(config).log_path(config))
+        return log_files(settings_of(config).log_path(config))
     for file in named:
         if not file.is_file():
             raise LogError(

@@ -13,18 +13,19 @@ import os
 import re
 import stat
 import zlib
-from typing import IO, TYPE_CHECKING, BinaryIO, Final, NamedTuple, cast
+from typing import IO, TYPE_CHECKING, BinaryIO, Final, NamedTuple, Protocol, cast
 
 from signalwarden.errors import LogError
 from signalwarden.files import read_regular, why, write_private
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
 __all__ = [
-    "COMPRESSED", "MAX_LINE_BYTES", "Line", "Number", "first_line_digest", "is_packed", "last_number", "log_files",
-    "number_of", "opened", "records_of", "rotated_files", "rotated_name", "unreadable",
+    "COMPRESSED", "MAX_LINE_BYTES", "Line", "Number", "Readable", "blocks", "first_line_digest", "is_packed",
+    "last_number", "log_files", "number_of", "opened", "position", "records_of", "rotated_files", "rotated_name",
+    "unreadable",
 ]  # fmt: skip
 
 COMPRESSED: Final = ".gz"
@@ -34,6 +35,13 @@ MAX_LINE_BYTES: Final = 64 << 20
 MAX_NUMBER_BYTES: Final = 32
 MAX_FIRST_LINE_BYTES: Final = 1 << 16
 """What tells two files apart stands well within: the id and the time of their first record."""
+
+
+class Readable(Protocol):
+    """A file, or what is read like one."""
+
+    def read(self, size: int, /) -> bytes:
+        """At most so many bytes, none at the end."""
 
 
 class Line(NamedTuple):
@@ -147,9 +155,27 @@ class _Unpacked(gzip.GzipFile):
         except (EOFError, zlib.error) as error:
             raise OSError(None, "it is cut off or damaged") from error
 
+    def read1(self, size: int | None = -1) -> bytes:
+        """What there is at once: before a damage, all that can be unpacked."""
+        try:
+            return super().read1(-1 if size is None else size)
+        except (EOFError, zlib.error) as error:
+            raise OSError(None, "it is cut off or damaged") from error
+
     def close(self) -> None:
         super().close()
         self._raw_file.close()
+
+    @property
+    def position_on_disk(self) -> int:
+        """How far the compressed file is read."""
+        return self._raw_file.tell()
+
+
+def position(file: IO[bytes]) -> int:
+    """How far a file that `opened` gave is read, in bytes as it lies on the disk."""
+    here: object = file
+    return here.position_on_disk if isinstance(here, _Unpacked) else file.tell()
 
 
 def is_packed(file: object) -> bool:
@@ -190,6 +216,36 @@ def records_of(path: Path, *, half_lines: bool = False) -> Iterator[Line]:
                 yield from _lines(path, current, end, half_lines=half_lines)
             except OSError as error:
                 raise unreadable(path, error) from error
+
+
+def blocks(content: Readable, fault: Callable[[str], None] = lambda _: None) -> Iterator[bytes]:
+    """Runs of whole lines of one file, about a megabyte at a time, for a reader that goes on over what is wrong:
+    `fault` is told of it, at its place in the order."""
+    # What was unpacked before a damage is read: `read` would lose it.
+    read = content.read1 if isinstance(content, _Unpacked) else content.read
+    rest, skipping = b"", False
+    while True:
+        try:
+            data = read(BLOCK_BYTES)
+        except OSError as error:
+            fault(f"can't be read on: {why(error)}")
+            return
+        if not data:
+            break
+        if skipping:
+            _, found, data = data.partition(b"\n")
+            skipping = not found
+        end = data.rfind(b"\n") + 1
+        if end:
+            yield rest + data[:end]
+            rest = data[end:]
+        else:
+            rest += data
+        if len(rest) > MAX_LINE_BYTES:
+            fault(f"a line is longer than {MAX_LINE_BYTES >> 20} MiB")
+            rest, skipping = b"", True
+    if rest:
+        fault("half a line at the end, cut off or still being written")
 
 
 def _snapshot(path: Path) -> tuple[list[Path], BinaryIO | None]:

@@ -159,6 +159,10 @@ class FileSink:
         if self._fd >= 0:
             sync_data(self._fd)
 
+    def place(self) -> os.stat_result:
+        """Of the file that is written now: which it is and how long. Raises OSError."""
+        return os.fstat(self._fd)
+
     def close(self) -> None:
         """See Sink."""
         self._let_go()

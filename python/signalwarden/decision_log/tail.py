@@ -18,14 +18,16 @@ from typing import Any, BinaryIO, Self
 import orjson
 from rich.text import Text
 
-from signalwarden.decision_log.opening import (
+from signalwarden.decision_log.judging import judge
+from signalwarden.decision_log.logfiles import (
     MAX_LINE_BYTES,
     Readable,
     blocks,
-    file_number,
-    files_of,
-    judge,
-    open_log,
+    is_packed,
+    last_number,
+    number_of,
+    opened,
+    rotated_files,
     unreadable,
 )
 
@@ -90,8 +92,8 @@ class Tail:
 
     def _last_of(self, path: Path, count: int, want: Wanted) -> list[Entry]:
         """The last wanted records of a rotated file. A compressed one has to be read from its beginning."""
-        with _opened(path) as (content, raw_file):
-            if content is raw_file:
+        with _opened(path) as content:
+            if not is_packed(content):
                 entries = (
                     self._wanted(raw, want) for raw in _lines_backwards(content, _end_of_last_line(content))
                 )
@@ -108,7 +110,7 @@ class Tail:
         """Every wanted record before the mark, oldest first, but of rotated files that are to be skipped."""
         for path in self._before():
             if not skip(path):
-                with _opened(path) as (content, _):
+                with _opened(path) as content:
                     yield from self._through(content, want)
         if self._file is not None:
             self._file.seek(0)
@@ -122,8 +124,7 @@ class Tail:
 
     def _before(self) -> list[Path]:
         """Rotated files of before the open one. That may be rotated meanwhile: it is not read twice."""
-        numbered = ((file_number(self._path, file), file) for file in files_of(self._path))
-        return [file for number, file in numbered if number is not None and number < self._number]
+        return [file for file in rotated_files(self._path) if number_of(self._path, file) < self._number]
 
     def _wanted(self, raw: bytes, want: Wanted) -> Entry | None:
         record = judge(raw)
@@ -160,8 +161,8 @@ class Tail:
         self._close()
         self._file, self._number = self._open()
         self._mark = 0
-        numbered = ((file_number(self._path, file) or 0, file) for file in files_of(self._path))
-        missed = [file for number, file in numbered if least <= number < self._number]
+        between = rotated_files(self._path)
+        missed = [file for file in between if least <= number_of(self._path, file) < self._number]
         return [raw for file in missed for raw in _lines_of(file)] + self._read()
 
     def _read(self) -> list[bytes]:
@@ -193,20 +194,16 @@ class Tail:
     def _open(self) -> tuple[BinaryIO | None, int]:
         """The current file, and the number that it will have when it is rotated. A rotation between the two is seen."""
         while True:
-            number = self._next_number()
+            number = last_number(self._path) + 1
             try:
                 file = self._path.open("rb")
             except FileNotFoundError:
                 return None, number
             except OSError as error:
                 raise unreadable(self._path, error) from error
-            if self._next_number() == number:
+            if last_number(self._path) + 1 == number:
                 return file, number
             file.close()
-
-    def _next_number(self) -> int:
-        numbers = [file_number(self._path, file) or 0 for file in files_of(self._path)]
-        return max(numbers, default=0) + 1
 
     def _close(self) -> None:
         if self._file is not None:
@@ -225,22 +222,21 @@ class _Until:
 
 
 @contextmanager
-def _opened(path: Path) -> Iterator[tuple[BinaryIO, BinaryIO]]:
-    """A rotated file. One that was compressed since it was listed has another name; one that was deleted is empty."""
-    for name in (path, path.with_name(path.name + ".gz")):
-        try:
-            content, raw = open_log(name)
-        except FileNotFoundError:
-            continue
-        with raw, content:
-            yield content, raw
+def _opened(path: Path) -> Iterator[BinaryIO]:
+    """A rotated file; one that was deleted since it was listed is empty."""
+    try:
+        file = opened(path)
+    except FileNotFoundError:
+        yield io.BytesIO()
         return
-    empty = io.BytesIO()
-    yield empty, empty
+    except OSError as error:
+        raise unreadable(path, error) from error
+    with file:
+        yield file
 
 
 def _lines_of(path: Path) -> Iterator[bytes]:
-    with _opened(path) as (content, _):
+    with _opened(path) as content:
         for block in blocks(content):
             yield from (raw for raw in block.split(b"\n") if raw)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
@@ -10,7 +9,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
-from signalwarden.decision_log.opening import blocks, judge, open_log
+from signalwarden.decision_log.judging import judge
+from signalwarden.decision_log.logfiles import blocks, opened, position, unreadable
 from signalwarden.errors import BadInputError, LogError
 
 __all__ = ["Entry", "Faults", "Found", "Reader", "find", "id_prefix", "time_of_id"]
@@ -106,18 +106,20 @@ class Reader:
                 self.faults.add(file, line, what)  # noqa: B023 - as far as it is read by now
 
             try:
-                content, raw = open_log(file)
+                content = opened(file)
             except FileNotFoundError:
                 continue  # deleted since it was listed
-            with raw, content:
+            except OSError as error:
+                raise unreadable(file, error) from error
+            with content:
                 at = 0
                 for block in blocks(content, fault):
                     yield file, line, block
                     line += block.count(b"\n")
-                    now = raw.tell()
+                    now = position(content)
                     self._progress(now - at)
                     at = now
-                self._progress(os.fstat(raw.fileno()).st_size - at)
+                self._progress(position(content) - at)
 
     def look_foreign(self) -> None:
         """Raises LogError if the first line of all is no record: then nothing was to be found there."""

@@ -16,7 +16,7 @@ use signalwarden_core::{
     engine::{Engine, Options},
     identity::Validated,
     model::{HeaderEntry, Headers, Origin, Peer, Request, Timestamp},
-    record::{InfluenceMode, Rendering},
+    record::{InfluenceMode, Rendering, ring::Ring},
     snapshot::{CoreSettings, Snapshot},
     wire,
 };
@@ -36,9 +36,12 @@ fn main() {
     };
     let rounds = rest.first().copied().unwrap_or(1);
     let engine = Engine::new(Options {
-        log_capacity: checks + 1,
-        log_bytes: usize::MAX,
-        rendering: Rendering { influence: InfluenceMode::None, digest_key: vec![0; 32] },
+        ring: Ring::in_memory(
+            checks + 1,
+            usize::MAX,
+            Rendering { influence: InfluenceMode::None, digest_key: vec![0; 32] },
+        ),
+        fold_denials: false,
         seed: 7,
         max_live: signalwarden_core::limits::MAX_LIVE_SIGNALS,
     });

@@ -1,10 +1,13 @@
 //! The running core: the configuration in force behind an atomic swap, live state, the ring, counters, and the
 //! high-water mark of time. `apply` and `swap` change it; beside them only what `check` does itself.
 //!
-//! `tasks.rs`, `approvals.rs` and `overrides.rs` hold what the admin door asks for.
+//! `tasks.rs`, `approvals.rs` and `overrides.rs` hold what the admin door asks for, `log.rs` what the log does,
+//! `set_back.rs` what becomes of it when time runs back.
 
 mod approvals;
+mod log;
 mod overrides;
+mod set_back;
 mod tasks;
 mod time_mark;
 
@@ -20,11 +23,7 @@ use crate::{
     limits,
     model::{FeedKind, FeedName, Fingerprint, Origin, SignalName, SpiffeId, Timestamp},
     reason::Reason,
-    record::{
-        self, DecisionId, Rendering,
-        id::RANDOM_BYTES,
-        ring::{Entry, Ring},
-    },
+    record::{self, DecisionId, Rendering, id::RANDOM_BYTES, ring::Ring},
     signals::{Admission, Listing, RefusalReason, Store, judge, judge_next},
     snapshot::{Running, Snapshot},
     tally::Tally,
@@ -32,6 +31,7 @@ use crate::{
 };
 use arc_swap::ArcSwapOption;
 use serde_json::{Value as Json, json};
+use set_back::SetBacks;
 use std::{
     panic::{AssertUnwindSafe, catch_unwind},
     sync::{
@@ -43,12 +43,10 @@ use time_mark::TimeMark;
 
 /// How an engine is made.
 pub struct Options {
-    /// Records that may wait in the ring.
-    pub log_capacity: usize,
-    /// Their size together, in bytes.
-    pub log_bytes: usize,
-    /// How records are written.
-    pub rendering: Rendering,
+    /// Where records are accepted.
+    pub ring: Ring,
+    /// Whether alike denials of one batch become one line.
+    pub fold_denials: bool,
     /// Seed of the store's hashing; random bits from outside.
     pub seed: u64,
     /// Values that may be live before new subjects are refused.
@@ -63,8 +61,9 @@ pub struct Engine {
     tasks: Tasks,
     approvals: Approvals,
     ring: Ring,
-    rendering: Rendering,
+    fold_denials: bool,
     mark: TimeMark,
+    set_backs: SetBacks,
     closed: AtomicBool,
     counts: Counts,
     tally: Tally,
@@ -77,6 +76,7 @@ struct Counts {
     accepted: AtomicU64,
     unenforced: AtomicU64,
     panics: AtomicU64,
+    folded: AtomicU64,
 }
 
 impl Engine {
@@ -88,11 +88,12 @@ impl Engine {
             proofs: Proofs::new(options.seed),
             tasks: Tasks::default(),
             approvals: Approvals::default(),
-            ring: Ring::new(options.log_capacity, options.log_bytes),
-            rendering: options.rendering,
+            ring: options.ring,
+            fold_denials: options.fold_denials,
             seed: options.seed,
             tally: Tally::default(),
             mark: TimeMark::default(),
+            set_backs: SetBacks::default(),
             closed: AtomicBool::new(false),
             counts: Counts {
                 decisions: Reason::ALL.iter().map(|_| AtomicU64::new(0)).collect(),
@@ -100,6 +101,7 @@ impl Engine {
                 accepted: AtomicU64::new(0),
                 unenforced: AtomicU64::new(0),
                 panics: AtomicU64::new(0),
+                folded: AtomicU64::new(0),
             },
         }
     }
@@ -206,7 +208,7 @@ impl Engine {
         let outcome = self.checked(bytes, Some(&Validated::default()), now, id, ticks);
         let (record, answer) = finished(outcome, id, now).into_parts();
         let mut line = Vec::new();
-        let rendering = Rendering { influence: record::InfluenceMode::All, ..self.rendering.clone() };
+        let rendering = Rendering { influence: record::InfluenceMode::All, ..self.ring.rendering().clone() };
         record::render(&record, &rendering, false, &mut line);
         (line, answer)
     }
@@ -414,6 +416,7 @@ impl Engine {
         for payload in payloads {
             match Change::from_payload(payload) {
                 Ok(Change::TimeMark { at }) => self.mark.restore(at, now),
+                Ok(Change::TimeSetBack { from, at }) => self.cut(from, at),
                 Ok(change) => {
                     self.store.apply(&change);
                     if !self.tasks.apply(&change, is_new) && !self.approvals.apply(&change) {
@@ -430,48 +433,6 @@ impl Engine {
     pub fn time_mark(&self, now: Timestamp, ticks: u64) -> Change {
         self.mark.advance(now, ticks);
         Change::TimeMark { at: self.mark.reached(now) }
-    }
-
-    /// Offers a change or transport record, JSON already.
-    pub fn note(&self, line: Vec<u8>) -> bool {
-        self.ring.note(line)
-    }
-
-    /// Takes up to `most` accepted records, oldest first, as JSON lines; and how many they are.
-    pub fn drain(&self, most: usize) -> (Vec<u8>, usize) {
-        // A record with influence costs many times one without: past half of the ring, influence goes first.
-        let shed = self.ring.is_crowded();
-        let entries = self.ring.take(most);
-        self.tally.saw(entries.iter().filter_map(|entry| match entry {
-            Entry::Decision(record) => Some(&**record),
-            Entry::Line(_) => None,
-        }));
-        let mut lines = Vec::with_capacity(entries.len() * 1024);
-        for entry in &entries {
-            match entry {
-                Entry::Decision(record) => self.render(record, shed, &mut lines),
-                Entry::Line(line) => {
-                    lines.extend_from_slice(line);
-                    lines.push(b'\n');
-                }
-            }
-        }
-        (lines, entries.len())
-    }
-
-    /// A record whose rendering panics is still a line: the answer has left, so the log must say so (I4).
-    fn render(&self, record: &record::Record, shed: bool, lines: &mut Vec<u8>) {
-        let start = lines.len();
-        if catch_unwind(AssertUnwindSafe(|| record::render(record, &self.rendering, shed, lines))).is_err() {
-            self.counts.panics.fetch_add(1, Ordering::Relaxed);
-            lines.truncate(start);
-            record::render_bare(record, lines);
-        }
-    }
-
-    /// Records that wait.
-    pub fn queued(&self) -> usize {
-        self.ring.len()
     }
 
     /// Live values for people; `None` without a configuration.
@@ -506,7 +467,8 @@ impl Engine {
         all.extend(rejected.map(|(reason, count)| (format!("signals_rejected_{}", reason.code()), get(count))));
         all.push(("signals_accepted".to_owned(), get(&self.counts.accepted)));
         all.push(("unenforced".to_owned(), get(&self.counts.unenforced)));
-        all.push(("panics".to_owned(), get(&self.counts.panics)));
+        all.push(("panics".to_owned(), get(&self.counts.panics) + self.ring.panics()));
+        all.push(("log_folded".to_owned(), get(&self.counts.folded)));
         all.push(("log_refused".to_owned(), self.ring.refused()));
         all.push(("log_queued".to_owned(), self.ring.len() as u64));
         all.push(("live_signals".to_owned(), self.store.live() as u64));

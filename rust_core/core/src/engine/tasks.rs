@@ -198,7 +198,7 @@ impl Engine {
     pub fn list_tasks(&self, wanted: &Wanted<'_>, now: Timestamp) -> Json {
         let now = self.mark.at_least(now);
         let running = self.running.load();
-        self.tasks.list(wanted, &self.standing(running.as_ref(), now), now)
+        self.tasks.list(wanted, &self.standing(running.as_ref(), now), now, self.mark.reached(now))
     }
 
     /// The change that approves or ends a workflow.

@@ -1,15 +1,19 @@
 //! The decision record: everything that the decision rested on, kept compact until it is drained.
 
+pub(crate) mod fold;
+pub mod frames;
 pub mod id;
-mod json;
+pub(crate) mod json;
 mod principal;
 mod request;
 pub mod ring;
 mod task;
+mod veil;
 
 pub use id::DecisionId;
 pub(crate) use json::determines;
 pub use json::{InfluenceMode, Rendering, render, render_bare};
+pub(crate) use veil::shown;
 
 use crate::{
     identity::Evidence,
