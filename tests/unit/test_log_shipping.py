@@ -92,7 +92,8 @@ class Log:
         try:
             yield shipper
         finally:
-            shipper.stop(2)
+            shipper.end(2)
+            shipper.stop()
 
 
 @pytest.fixture
