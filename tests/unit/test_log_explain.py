@@ -166,6 +166,85 @@ def test_a_record_of_another_shape_is_told_as_far_as_it_goes(
     assert "\x1b" not in told.out
 
 
+def test_grant_chain_approval_override_and_tokens_have_their_lines(recorded: Recorded, run: Commands) -> None:
+    (entry,) = recorded.decide(MIX[2])
+    parent = "spiffe://prod.example/orchestrator"
+    entry["grant"] = {
+        "sha256": "0" * 64,
+        "task": "t-1",
+        "type": "invoice_run",
+        "workflow": "month-end",
+        "expires_at": "2026-11-28T10:00:00.000000Z",
+        "bound": True,
+    }
+    entry["chain"] = {
+        "depth": 1,
+        "root": parent,
+        "tasks": ["t-1", "t-0"],
+        "principals": [starter.AGENT, parent],
+        "systems": ["erp", "mail"],
+        "sensitivity": "high",
+    }
+    entry["approval"] = {
+        "id": "q-1",
+        "state": "approved",
+        "approved_by": ["spiffe://prod.example/treasurer"],
+        "body_sha256": "0" * 64,
+        "words": ["more than 10000"],
+        "expires_at": "2026-11-28T10:00:00.000000Z",
+    }
+    entry["principal"] |= {
+        "source": "oauth",
+        "tokens": [
+            {
+                "class": "access_token",
+                "issuer": "https://idp",
+                "subject": "c-7",
+                "key_id": "k1",
+                "expires_at": "2026-11-28T10:00:00.000000Z",
+            }
+        ],
+        "interactive": True,
+    }
+    entry["signals"][0] |= {
+        "company": "alone",
+        "override": {
+            "by": ["a", "b"],
+            "reason": "INC-7",
+            "was": "stale",
+            "expires_at": "2026-11-28T10:00:00.000000Z",
+        },
+    }
+    entry["policies"] |= {
+        "observed": [
+            {"id": "tried", "effect": "forbid", "file": "policies/x.cedar", "line": 3, "applies": "certain"}
+        ],
+        "would": "policy_denied",
+        "errors": [{"id": "broken", "error": "overflow"}],
+    }
+    entry |= {"enforced": False, "refused_before": 3, "recovered": True}
+    told = run("log", "explain", "-", stdin=json.dumps(entry).encode()).out
+    for expected in (
+        "task t-1, invoice_run, of the workflow month-end, until 2026-11-28T10:00:00.000000Z",
+        f"handed on 1 time: {starter.AGENT} ← {parent}",
+        "its tree had touched erp, mail, high at most",
+        "q-1 is approved, yes from spiffe://prod.example/treasurer",
+        "demanded: more than 10000",
+        "proven by an OAuth token that was validated here",
+        "access token of https://idp, subject c-7, key k1",
+        "a human at the origin",
+        "stands alone, so policies see it absent",
+        "overridden by a and b while stale",
+        "observing only: forbid tried applies  policies/x.cedar:3",
+        "were the observing ones enforced: policy_denied",
+        "broken failed: overflow",
+        "let pass all the same",
+        "3 decisions before it have no record",
+        "recovered after the server had died",
+    ):
+        assert expected in told, expected
+
+
 # ---- finding ------------------------------------------------------------------------------------------------
 
 
