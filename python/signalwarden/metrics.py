@@ -57,6 +57,7 @@ COUNTERS: Final = {
     "signals_accepted": "published signals that were taken",
     "log_written": "records written to the decision log",
     "log_failures": "failed writes and syncs of the decision log",
+    "log_tree_failures": "failed writes of the tree over the log and its checkpoints",
     "log_notes_refused": "change and transport records that the log refused at first",
     "log_notes_lost": "change and transport records that were lost",
     "clients_refused": "refused calls of the admin API and refused publishers of the signals address",
@@ -85,6 +86,10 @@ GAUGES: Final = {
     "log_queued": "records that wait to be written",
     "log_healthy": "1 while the decision log can be written",
     "log_lag_seconds": "age of the oldest record taken for writing and not yet synced",
+    "log_tree_size": "records in the tree over the decision log",
+    "log_tree_sealed": "of these, records that its last checkpoint signs",
+    "log_tree_broken": "1 if since the start the log was found not to be what was signed",
+    "log_checkpoint_age_seconds": "age of the last checkpoint while there are records that it does not sign",
     "directory_refused": "1 while the directory holds what was refused, and the last good one goes on",
     "ready": "1 while the directory is loaded and the doors are open",
 }

@@ -313,6 +313,22 @@ def test_files_together_stay_below_the_bound(path: Path) -> None:
     assert len(rotated_files(path)) >= 3
 
 
+def test_numbers_only_grow_even_if_every_rotated_file_was_pruned(path: Path) -> None:
+    keeper = Keeper(path, keep_files=1_000, keep_for_s=3_600)
+    sink = sink_with(path, keeper)
+    write(sink, range(300))
+    before = rotated_files(path)
+    for file in before:
+        os.utime(file, (file.stat().st_mtime - 4_000,) * 2)
+    keeper.prune()
+    assert rotated_files(path) == []
+    sink.close()
+    write(sink_with(path, keeper), range(300, 400))
+    numbers = [int(file.name.split("-")[1]) for file in (before[-1], *rotated_files(path))]
+    assert numbers == list(range(numbers[0], numbers[0] + len(numbers)))
+    assert len(numbers) > 2
+
+
 def test_a_file_whose_last_record_is_too_old_goes(path: Path) -> None:
     keeper = Keeper(path, keep_files=1_000, keep_for_s=3_600)
     sink = sink_with(path, keeper)

@@ -163,13 +163,13 @@ class DecisionLog:
             "log_lag_seconds": health.lag_s,
             "log_notes_refused": self._recorder.refused,
             "log_notes_lost": self._recorder.lost,
+            **self._tree.numbers(),
             **{
                 f"sink_{key}_{shipper.name}": float(getattr(health, field))
                 for shipper in self._shippers
                 for health in (shipper.health(),)
                 for key, field in SINK_NUMBERS.items()
             },
-            **self._tree.numbers(),
         }
 
 

@@ -25,7 +25,7 @@ from signalwarden.decision_log.integrity.notes import Checkpoint
 from signalwarden.decision_log.integrity.places import Begin, Head, Span
 from signalwarden.decision_log.integrity.resuming import Contradiction, first_line, resumed
 from signalwarden.decision_log.integrity.tiles import WIDTH, Edge, tile_path, write_files
-from signalwarden.decision_log.logfiles import rotated_files
+from signalwarden.decision_log.logfiles import COMPRESSED, rotated_files
 from signalwarden.decision_log.records import rfc3339
 from signalwarden.errors import LogError
 from signalwarden.files import make_private_directory, open_private, why
@@ -139,12 +139,14 @@ class Tree:
         self._spans += found.spans
         self._identity = self._identity_now()
         self._old_partial = []
-        if found.caught_up:
-            what = "log_tree_caught_up" if known else "log_tree_begun"
-            self._recorder.change(
-                what, actor="server", origin=self._origin, records=found.caught_up, size=found.edge.size
-            )
-            _log.warning("the log's tree takes in %d records that it did not have", found.caught_up)
+        if not found.caught_up:
+            return
+        told = {"origin": self._origin, "records": found.caught_up, "size": found.edge.size}
+        if known:
+            self._recorder.change("log_tree_caught_up", actor="server", **told)
+        else:
+            self._recorder.change("log_tree_begun", actor="server", **told)
+        _log.warning("the log's tree takes in %d records that it did not have", found.caught_up)
 
     def _next_epoch(self, last: int, why_broken: str) -> None:
         """Leaves a tree that the log contradicts, and begins the next one at the end of the file."""
@@ -204,8 +206,10 @@ class Tree:
         name = ""
         for file in reversed(rotated_files(self._path)):
             status = file.stat()
-            if Identity(status.st_dev, status.st_ino) == self._identity:
-                name = file.name
+            is_it = Identity(status.st_dev, status.st_ino) == self._identity
+            # It may have been compressed already.
+            if is_it or (file.name.endswith(COMPRESSED) and first_line(file) == self._head.digest):
+                name = file.name.removesuffix(COMPRESSED)
                 break
         self._spans.append(Span(name, self._head.first, self._edge.size))
         self._identity = now

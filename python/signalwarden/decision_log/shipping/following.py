@@ -23,7 +23,7 @@ from signalwarden.decision_log.logfiles import (
 )  # fmt: skip
 from signalwarden.decision_log.retention import lines_after
 from signalwarden.errors import LogError
-from signalwarden.files import open_private, sync_directory
+from signalwarden.files import write_private
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -104,15 +104,7 @@ class Cursor:
             "v": 1, "file": self.place.digest, "after": self.place.after, "offset": self.place.offset,
             "sequence": self.sequence, "lost": self.lost, "refused": self.refused,
         }  # fmt: skip
-        partial = self.file.with_name(self.file.name + ".partial")
-        fd = open_private(partial, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
-        try:
-            os.write(fd, orjson.dumps(text, option=orjson.OPT_APPEND_NEWLINE))
-            os.fsync(fd)
-        finally:
-            os.close(fd)
-        partial.rename(self.file)
-        sync_directory(self.file.parent)
+        write_private(self.file, orjson.dumps(text, option=orjson.OPT_APPEND_NEWLINE))
 
 
 class Following:
