@@ -32,7 +32,7 @@ App(sys.argv[1]).run_forever()
 @pytest.fixture
 def root(minimal_directory: Path) -> Path:
     with (minimal_directory / "signalwarden.yaml").open("a") as file:
-        file.write("decision_log: {rotate_bytes: 100000, checkpoints: {every: 1s}}\n")
+        file.write("decision_log: {rotate_bytes: 100000, keep_files: 1000, checkpoints: {every: 1s}}\n")
     return minimal_directory
 
 
