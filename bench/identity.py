@@ -9,15 +9,12 @@ import collections
 import contextlib
 import itertools
 import json
-import os
-import signal
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
 from dataclasses import asdict
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -25,13 +22,12 @@ import grpc
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # run as a script
 
-from bench import directory, flood, rotation, stage, tokens
+from bench import directory, figures, flood, rotation, stage, tokens
 from bench.stage import ROOT, BenchError, Server
 from signalwarden import _core, config
 from signalwarden.admin_client import AdminClient
 from signalwarden.config import Address
 from signalwarden.decision_log import now_us
-from signalwarden.errors import SignalwardenError
 from signalwarden.keysets import read_key_set
 from signalwarden.server import CHECK_METHOD
 
@@ -64,7 +60,6 @@ FLOOD_MOST: Final = 64
 STRANGER: Final = "spiffe://prod.example/ns/other/sa/stranger"
 NEWCOMER: Final = "spiffe://prod.example/ns/new/sa/agent-{:09d}"
 TIMEOUT_S: Final = 30.0
-ERROR, ENDED = 2, 143
 
 
 def main() -> int:
@@ -76,44 +71,27 @@ def main() -> int:
     parser.add_argument("--count", type=int, default=COUNT, metavar="N", help="requests of each kind (400)")
     parser.add_argument("--only", choices=("inside", "sight", "flood", "rotation"), help="one part alone")
     parser.add_argument("--json", action="store_true", help="print JSON, for programs")
-    arguments = parser.parse_args()
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(ENDED))
-    try:
-        figures = measure(arguments)
-    except (BenchError, SignalwardenError, grpc.RpcError) as error:
-        print(f"bench: {error}", file=sys.stderr)
-        return ERROR
-    print(json.dumps(figures, indent=2) if arguments.json else "\n".join(_said(figures)))
-    return 1 if figures["wrong"] else 0
+    return figures.run(parser.parse_args(), measure, _said)
 
 
 def measure(arguments: argparse.Namespace) -> dict[str, Any]:
     """Everything, as one document."""
-    where = stage.places()
-    if where.load is not None:
-        os.sched_setaffinity(0, {where.load})
-    figures: dict[str, Any] = {
-        "time": datetime.now(UTC).isoformat(timespec="seconds"),
-        "build": _core.BUILD_PROFILE,
-        "cores": str(where),
-        "load_average": round(os.getloadavg()[0], 1),
-        "wrong": [],
-    }
+    where, found = figures.opened()
     parts: dict[str, Callable[[Path], Any]] = {
         "inside": _inside,
         "sight": lambda folder: _sight(
-            folder, where.server, arguments.count, arguments.rounds, figures["wrong"]
+            folder, where.server, arguments.count, arguments.rounds, found["wrong"]
         ),
         "flood": lambda folder: _floods(
-            folder, where.server, arguments.rate, arguments.seconds, figures["wrong"]
+            folder, where.server, arguments.rate, arguments.seconds, found["wrong"]
         ),
-        "rotation": lambda folder: _rotation(folder, where.server, 2 * arguments.seconds, figures["wrong"]),
+        "rotation": lambda folder: _rotation(folder, where.server, 2 * arguments.seconds, found["wrong"]),
     }
     for name, part in parts.items():
         if arguments.only in (None, name):
             with tempfile.TemporaryDirectory(prefix="signalwarden-bench-") as folder:
-                figures[name] = part(Path(folder))
-    return figures
+                found[name] = part(Path(folder))
+    return found
 
 
 def _spread(values: list[float]) -> dict[str, float]:
@@ -435,19 +413,19 @@ def _rotation(folder: Path, core: int | None, seconds: float, wrong: list[str]) 
 # ---- for people -------------------------------------------------------------------------------------------
 
 
-def _said(figures: dict[str, Any]) -> Iterator[str]:
-    yield f"{figures['time']}, {figures['build']} build, {figures['cores']}, load average {figures['load_average']}"
-    if inside := figures.get("inside"):
+def _said(found: dict[str, Any]) -> Iterator[str]:
+    yield figures.headline(found)
+    if inside := found.get("inside"):
         for name, spread in inside["validation_us"].items():
             yield f"  validating a token, {name:28} {_line(spread, 'µs')}"
         for name, spread in inside["check_us"].items():
             yield f"  a check, {name:40} {_line(spread, 'µs')}"
-    if sight := figures.get("sight"):
+    if sight := found.get("sight"):
         for name, spread in sight["call_us"].items():
             yield f"  a call by gRPC, {name:24} {_line(spread, 'µs')}"
         for name, cpu in sight["cpu_us"].items():
             yield f"  processor time of a call, {name:20} {cpu} µs"
-    for phase in figures.get("flood", ()):
+    for phase in found.get("flood", ()):
         yield (
             f"  {phase['flood']}: {phase['asked_for']:g}/s asked for, {phase['sent']}/s sent, "
             f"{phase['answered']}/s answered; server {phase['cpu']} cores, {phase['memory_mb']} MB"
@@ -460,13 +438,13 @@ def _said(figures: dict[str, Any]) -> Iterator[str]:
         yield f"    newcomers {phase['newcomers']}, kept out {phase['newcomers_kept_out']}"
         for reason, count in phase["refused"].items():
             yield f"    {count:7} {reason}"
-    if turned := figures.get("rotation"):
+    if turned := found.get("rotation"):
         yield (
             f"  {turned['rotations']} rotations in {turned['seconds']:g} s, {turned['shown']} certificates shown, "
             f"{turned['connections']} connections, {turned['requests']} requests, {turned['lost']} lost; "
             f"{_line(turned['wait_ms'], 'ms')}"
         )
-    yield from (f"WRONG: {wrong}" for wrong in figures["wrong"][:20])
+    yield from (f"WRONG: {wrong}" for wrong in found["wrong"][:20])
 
 
 def _line(spread: dict[str, float], unit: str) -> str:

@@ -10,14 +10,12 @@ import hashlib
 import itertools
 import json
 import os
-import signal
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -25,12 +23,10 @@ import grpc
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # run as a script
 
-from bench import directory, stage
+from bench import directory, figures, stage
 from bench.stage import ROOT, BenchError, Server
-from signalwarden import _core
 from signalwarden.admin_client import AdminClient
 from signalwarden.config import Address
-from signalwarden.errors import SignalwardenError
 from signalwarden.server import CHECK_METHOD
 
 if TYPE_CHECKING:
@@ -49,7 +45,6 @@ GRANT: Final = "x-signalwarden-grant"
 WHOLE: Final = {"x-envoy-auth-partial-body": "false"}
 """Envoy's word that all of the body is there; here it is empty."""
 TIMEOUT_S: Final = 30.0
-ERROR, ENDED = 2, 143
 
 _ROUTES: Final = """\
   - match: {host: "payments.*", method: POST, path: "/v1/accounts/{account}/guarded"}
@@ -82,39 +77,22 @@ def main() -> int:
     parser.add_argument("--approved", type=int, default=APPROVED, metavar="N", help="approvals (500)")
     parser.add_argument("--rounds", type=int, default=ROUNDS, metavar="N", help="of processor time (5)")
     parser.add_argument("--json", action="store_true", help="print JSON, for programs")
-    arguments = parser.parse_args()
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(ENDED))
-    try:
-        figures = measure(arguments)
-    except (BenchError, SignalwardenError, grpc.RpcError) as error:
-        print(f"bench: {error}", file=sys.stderr)
-        return ERROR
-    print(json.dumps(figures, indent=2) if arguments.json else "\n".join(_said(figures)))
-    return 1 if figures["wrong"] else 0
+    return figures.run(parser.parse_args(), measure, _said)
 
 
 def measure(arguments: argparse.Namespace) -> dict[str, Any]:
     """Everything, as one document."""
-    where = stage.places()
-    if where.load is not None:
-        os.sched_setaffinity(0, {where.load})
-    wrong: list[str] = []
-    figures: dict[str, Any] = {
-        "time": datetime.now(UTC).isoformat(timespec="seconds"),
-        "build": _core.BUILD_PROFILE,
-        "cores": str(where),
-        "load_average": round(os.getloadavg()[0], 1),
-        "wrong": wrong,
-    }
+    where, found = figures.opened()
+    wrong: list[str] = found["wrong"]
     with (
         tempfile.TemporaryDirectory(prefix="signalwarden-bench-") as folder,
         _house(Path(folder), where.server) as house,
     ):
-        figures["issue_ms"] = _issue(house, arguments.issued)
-        figures["revocation"] = _revocations(house, arguments.revoked, wrong)
-        figures["approval_ms"] = _approvals(house, arguments.approved, wrong)
-        figures["cpu_us"] = _cpu(house, arguments.rounds, wrong)
-    return figures
+        found["issue_ms"] = _issue(house, arguments.issued)
+        found["revocation"] = _revocations(house, arguments.revoked, wrong)
+        found["approval_ms"] = _approvals(house, arguments.approved, wrong)
+        found["cpu_us"] = _cpu(house, arguments.rounds, wrong)
+    return found
 
 
 # ---- the stage --------------------------------------------------------------------------------------------
@@ -304,21 +282,21 @@ def _cpu(house: _House, rounds: int, wrong: list[str]) -> dict[str, Any]:
 # ---- for people -------------------------------------------------------------------------------------------
 
 
-def _said(figures: dict[str, Any]) -> Iterator[str]:
-    yield f"{figures['time']}, {figures['build']} build, {figures['cores']}, load average {figures['load_average']}"
-    revocation, cpu = figures["revocation"], figures["cpu_us"]
-    yield f"  a grant, asked for to issued          {_line(figures['issue_ms'])}"
+def _said(found: dict[str, Any]) -> Iterator[str]:
+    yield figures.headline(found)
+    revocation, cpu = found["revocation"], found["cpu_us"]
+    yield f"  a grant, asked for to issued          {_line(found['issue_ms'])}"
     yield f"  the end of a task, asked for to done  {_line(revocation['end_ms'])}"
     yield f"  end answered to first denial          {_line(revocation['answer_to_denial_ms'])}"
     yield f"  a check before that                   {_line(revocation['a_check_before_ms'])}"
     yield f"  allowed after the end was answered    {revocation['allowed_after']}"
-    for name, spread in figures["approval_ms"].items():
+    for name, spread in found["approval_ms"].items():
         yield f"  approval: {name:27} {_line(spread)}"
     yield (
         f"  server CPU a check: runtime {cpu['runtime']} µs, jit {cpu['jit']} µs, ratio {cpu['ratio']} "
         f"({cpu['ratio_min']} to {cpu['ratio_max']})"
     )
-    yield from (f"WRONG: {wrong}" for wrong in figures["wrong"][:20])
+    yield from (f"WRONG: {wrong}" for wrong in found["wrong"][:20])
 
 
 def _line(spread: dict[str, float]) -> str:

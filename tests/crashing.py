@@ -7,12 +7,13 @@ durable. N 0: never, and the count of writes is the last line.
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import signal
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -20,9 +21,12 @@ from typing import Any
 import grpc
 
 import signalwarden.app
+import signalwarden.decision_log.service
 from signalwarden import _core
 from signalwarden.admin_client import AdminClient
 from signalwarden.app import App
+from signalwarden.decision_log.records import change_record, now_us
+from signalwarden.decision_log.sink import FileSink
 from signalwarden.server import CHECK_METHOD
 from signalwarden.state import SqliteStore
 from tests import asking
@@ -31,7 +35,15 @@ from tests.callers import clients, who
 TIMEOUT_S = 20.0
 AGENT = asking.AGENT
 ORCHESTRATOR, APPROVER = "spiffe://prod.example/orchestrator", "spiffe://prod.example/people/anna"
-RIGHTS = {ORCHESTRATOR: "tasks, workflows, read, operate", APPROVER: "approve, read"}
+SECOND, FEED = "spiffe://prod.example/people/ben", "spiffe://prod.example/feed"
+RIGHTS = {
+    ORCHESTRATOR: "tasks, workflows, read, operate",
+    APPROVER: "approve, override, read",
+    SECOND: "override, read",
+    FEED: "publish",
+}
+OVERRIDDEN = {"long": "spiffe://prod.example/agent-long", "short": "spiffe://prod.example/agent-short"}
+"""About whom two people speak: until long after the test, and for a second."""
 
 
 CLIENTS = clients(RIGHTS)
@@ -61,8 +73,22 @@ routes:
     system: payments
     tier: approval
     sensitivity: high
+  - match: {host: "pages.example", method: GET, path: "/guarded"}
+    action: guarded.read
+    resource: {type: Page, id: guarded}
+    system: pages
+    tier: runtime
+    sensitivity: low
 default: deny
 """
+SIGNALS = f"""\
+signals:
+  posture:
+    {{type: "enum[ok, bad]", subject: principal, max_age: 5m, influence: grant, used_by: [guarded.read],
+     description: d, owner: o@x, purpose: p, review_by: 2099-01-01,
+     sources: [{{kind: push, publisher: "{FEED}", assurance: authoritative}}]}}
+"""
+"""Nobody publishes it: its feed is dead."""
 SETTINGS = "approvals: {actions: {loan.create: {ttl: 1s}}}\n"
 """A question about a loan is soon of no account, and forgotten."""
 POLICIES = """\
@@ -74,6 +100,8 @@ when { !context.chain.systems.contains("notes") };
 @id("loans") permit (principal, action == Action::"loan.create", resource);
 @id("hand-on") permit (principal, action == Action::"task.delegate", resource);
 @id("people") permit (principal, action == Action::"approval.give", resource);
+@id("guarded") permit (principal, action == Action::"guarded.read", resource)
+when { context.signals has posture && context.signals.posture == "ok" };
 """
 
 
@@ -109,6 +137,17 @@ class KillingStore(SqliteStore):
                 os.kill(os.getpid(), signal.SIGKILL)
         if dies:  # durable, not answered
             os.kill(os.getpid(), signal.SIGKILL)
+
+
+class FullDisk(FileSink):
+    """A log's file whose disk is full at will."""
+
+    is_full = False
+
+    def write(self, batch: bytes) -> None:
+        if FullDisk.is_full:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        super().write(batch)
 
 
 class Callers:
@@ -150,14 +189,44 @@ class Callers:
         with self.admin(APPROVER) as admin:
             admin.answer(approval_id, None, approve=approve)
 
-    def sweep_until_gone(self, approval_id: str) -> None:
+    def sweep(self) -> None:
         """As the server does each second."""
+        self._app._up().desks.sweep.run()
+
+    def sweep_until(self, gone: Callable[[], bool]) -> None:
         deadline = time.monotonic() + TIMEOUT_S
+        while not gone():
+            assert time.monotonic() < deadline
+            time.sleep(0.1)
+            self.sweep()
+
+    def questions(self) -> set[str]:
         with self.admin(APPROVER) as admin:
-            while any(a["approval_id"] == approval_id for a in admin.approvals(None, None, 100)["approvals"]):
-                assert time.monotonic() < deadline, approval_id
-                time.sleep(0.1)
-                self._app._up().desks.sweep.run()
+            return {told["approval_id"] for told in admin.approvals(None, None, 100)["approvals"]}
+
+    def override(self, by: str, name: str, ttl: str) -> str:
+        """The state of what one of two says of `OVERRIDDEN[name]`."""
+        told = {"value": "ok", "subject": OVERRIDDEN[name], "reason": "INC-7: the feed is dead", "ttl": ttl}
+        with self.admin(by) as admin:
+            return str(admin.override("posture", json.dumps(told).encode())["state"])
+
+    def overridden(self) -> set[str]:
+        with self.admin(APPROVER) as admin:
+            return {told["subject"] for told in admin.overrides()["overrides"]}
+
+    def guarded(self, name: str) -> str:
+        """The reason of a call that needs the signal of the dead feed."""
+        return self.check(asking.check_request(path="/guarded", principal=OVERRIDDEN[name]))[0]
+
+    def fill_log(self) -> None:
+        """The disk is full, then the ring: no record is accepted from now on."""
+        FullDisk.is_full = True
+        running = self._app._up()
+        line = change_record("log_repaired", at_us=now_us(), actor="server", bytes_cut=0)
+        deadline = time.monotonic() + TIMEOUT_S
+        # While the writer has not met the full disk, it may still take what waits.
+        while running.engine.note(line) or running.log.detail()["healthy"]:
+            assert time.monotonic() < deadline
 
     def end(self, task: dict[str, Any], verb: str) -> None:
         with self.admin(ORCHESTRATOR) as admin:
@@ -214,14 +283,39 @@ def scenario(callers: Callers, acknowledged: Path) -> None:
     ack("ended", name="member")
     problem = callers.transfer("late", action="loans")[1]
     ack("asked", name="late", approval=problem["approval_id"])
-    callers.approve(problem["approval_id"])
-    callers.sweep_until_gone(problem["approval_id"])
+    late = problem["approval_id"]
+    callers.approve(late)
+    ack("expires", name="late")  # the next write is the one that forgets it, and comes when it has
+    callers.sweep_until(lambda: late not in callers.questions())
     ack("forgotten", name="late")
+    for name, ttl in (("long", "30m"), ("short", "1s")):
+        assert callers.guarded(name) == "signal_unavailable"
+        assert callers.override(APPROVER, name, ttl) == "proposed"
+        ack("proposed", name=name)
+        assert callers.override(SECOND, name, ttl) == "in_force"
+        ack("overridden", name=name)
+    ack("expires", name="short")
+    callers.sweep_until(lambda: OVERRIDDEN["short"] not in callers.overridden())
+    callers.sweep()  # what has ended is not listed, whether it is kept or not
+    assert callers.guarded("short") == "signal_unavailable"
+    give_back(callers, ack)
+
+
+def give_back(callers: Callers, ack: Callable[..., None]) -> None:
+    """The last two writes: a yes is claimed, the log refuses the allow, and the yes is given back."""
+    approval = callers.transfer("back")[1]["approval_id"]
+    ack("asked", name="back", approval=approval)
+    callers.approve(approval)
+    ack("answered", name="back")
+    callers.fill_log()
+    assert callers.transfer("back")[0] == "log_unavailable"
+    FullDisk.is_full = False
 
 
 def main(directory: str, acknowledged: str, at: str, side: str) -> None:
     KillingStore.at, KillingStore.within = int(at), side == "within"
     vars(signalwarden.app)["SqliteStore"] = KillingStore
+    vars(signalwarden.decision_log.service)["FileSink"] = FullDisk
     app = App(directory)
     app.start()
     try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import signal
@@ -13,6 +14,8 @@ from typing import Final
 
 import pytest
 
+TIMEOUT_S: Final = 120.0
+"""Each command starts an interpreter, and a loaded machine takes its time."""
 SHIM: Final = """\
 #!/bin/sh
 # The examples use the default ports; a test takes free ones.
@@ -53,15 +56,21 @@ def run_shell(script: str, folder: Path) -> str:
         "ADMIN": admin,
         "no_proxy": "*",
     }
-    process = subprocess.Popen(
-        ["bash", "-euo", "pipefail", "-c", script], cwd=folder, env=environment, text=True,
-        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, start_new_session=True,
-    )  # fmt: skip
-    try:
-        output, _ = process.communicate(timeout=60)
-    except subprocess.TimeoutExpired:
-        os.killpg(process.pid, signal.SIGKILL)
-        output, _ = process.communicate()
-        pytest.fail(f"the snippets did not end:\n{output}")
-    assert process.returncode == 0, output
+    said = tools / "output"
+    # Into a file: a server that a failing script leaves behind would keep a pipe open.
+    with said.open("wb") as stdout:
+        process = subprocess.Popen(
+            ["bash", "-euo", "pipefail", "-c", script], cwd=folder, env=environment,
+            stdout=stdout, stderr=subprocess.STDOUT, start_new_session=True,
+        )  # fmt: skip
+        try:
+            status = process.wait(timeout=TIMEOUT_S)
+        except subprocess.TimeoutExpired:
+            status = None
+        finally:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+    output = said.read_text()
+    assert status is not None, f"the snippets did not end:\n{output}"
+    assert status == 0, output
     return output

@@ -10,8 +10,10 @@ from pydantic_core import PydanticCustomError
 
 from signalwarden.door_checks import client_ways, door_checks
 from signalwarden.identity_checks import identity_checks
-from signalwarden.settings import DEFAULT_KEYS, DEFAULT_LOG
-from signalwarden.slips import Slip, list_of
+from signalwarden.settings import DEFAULT_KEYS, DEFAULT_LOG, DEFAULT_ROTATE_BYTES
+from signalwarden.sink_settings import sink_checks
+from signalwarden.slips import Slip, list_of, map_of
+from signalwarden.telemetry_settings import telemetry_checks
 from signalwarden.values import instant, is_trust_domain, spiffe_trust_domain
 
 if TYPE_CHECKING:
@@ -30,6 +32,8 @@ def cross_checks(raw: Mapping[str, Any], now: datetime) -> Iterator[Slip]:
     yield from _clients(raw, now)
     yield from door_checks(raw)
     yield from identity_checks(raw)
+    yield from telemetry_checks(raw)
+    yield from _decision_log(map_of(raw, "decision_log"))
     log = raw.get("decision_log", {})
     path, keys = (
         log.get("path", DEFAULT_LOG) if isinstance(log, dict) else None,
@@ -37,6 +41,14 @@ def cross_checks(raw: Mapping[str, Any], now: datetime) -> Iterator[Slip]:
     )
     if isinstance(path, str) and isinstance(keys, str) and Path(path).parent == Path(keys):
         yield Slip(("keys",), "bad_value", f"`{keys}` holds the decision log, keys are kept apart from it")
+
+
+def _decision_log(log: Mapping[str, Any]) -> Iterator[Slip]:
+    yield from sink_checks(list_of(log, "sinks"))
+    rotate, keep = log.get("rotate_bytes", DEFAULT_ROTATE_BYTES), log.get("keep_bytes")
+    if type(rotate) is int and type(keep) is int and keep < 2 * rotate:
+        message = f"expected at least twice `rotate_bytes`, {2 * rotate}, found {keep}"
+        yield Slip(("decision_log", "keep_bytes"), "bad_value", message)
 
 
 def _trust_domains(raw: Mapping[str, Any]) -> Iterator[Slip]:

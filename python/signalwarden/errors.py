@@ -20,6 +20,7 @@ __all__ = [
     "KeySetError",
     "KeysError",
     "LogError",
+    "OtlpError",
     "Problem",
     "RateLimitedError",
     "RevocationsFullError",
@@ -148,6 +149,11 @@ class StateError(SignalwardenError):
 
 class LogError(SignalwardenError):
     """The decision log can't be opened or written."""
+
+
+class OtlpError(SignalwardenError):
+    """A collector of OpenTelemetry can't be called: a file of certificates or headers that is not what it should be.
+    Never with what it holds."""
 
 
 class KeysError(SignalwardenError):

@@ -2,19 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from typing import Any
+import contextlib
+from collections.abc import Callable, Collection, Iterable, Iterator
+from typing import Any, Literal
 
 import orjson
 import typer
 from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    DownloadColumn,
+    Progress,
+    TextColumn,
+    TimeRemainingColumn,
+    TransferSpeedColumn,
+)
 from rich.table import Table
 from rich.text import Text
 
 from signalwarden.decision_log.tail import STATES, clean
 from signalwarden.errors import FindingLike, is_error, sentence
 
-__all__ = ["console", "count", "print_findings", "print_json", "say", "signals_table"]
+__all__ = [
+    "columns", "console", "count", "print_findings", "print_json", "reading_bar", "say", "signals_table",
+]  # fmt: skip
 
 
 def console() -> Console:
@@ -35,6 +46,19 @@ def say(text: str) -> None:
     typer.echo(f"signalwarden: {text}", err=True)
 
 
+@contextlib.contextmanager
+def reading_bar(total: int, *, what: str = "reading") -> Iterator[Callable[[int], None]]:
+    """A bar on standard error that is told of bytes as they are read; nothing where nobody watches."""
+    watched = Console(stderr=True)
+    if not watched.is_terminal:
+        yield lambda _: None
+        return
+    columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn())
+    with Progress(*columns, TimeRemainingColumn(), console=watched, transient=True) as progress:
+        task = progress.add_task(what, total=total or None)
+        yield lambda read: progress.advance(task, read)
+
+
 def count(number: int, word: str) -> str:
     """`1 error`, `2 errors`."""
     return f"{number} {word}" if number == 1 else f"{number} {word}s"
@@ -48,11 +72,19 @@ def print_findings(out: Console, findings: Iterable[FindingLike]) -> None:
         out.print(text)
 
 
+def columns(*titles: str, unwrapped: Collection[str] = (), right: Collection[str] = ()) -> Table:
+    """Without lines. What is too wide is folded, but for columns in `unwrapped`; those of `right` are numbers."""
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for title in titles:
+        justify: Literal["left", "right"] = "right" if title in right else "left"
+        table.add_column(title, overflow="fold", no_wrap=title in unwrapped, justify=justify)
+    return table
+
+
 def signals_table(signals: list[dict[str, Any]]) -> Table:
     """The answer of GET /v1/signals."""
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    for column in ("name", "subject", "state", "value", "assurance", "age", "observed at"):
-        table.add_column(column, overflow="fold", no_wrap=column != "subject")
+    titles = ("name", "subject", "state", "value", "assurance", "age", "observed at")
+    table = columns(*titles, unwrapped={*titles} - {"subject"})
     for signal in signals:
         state, value = clean(signal["state"]), signal.get("value")
         table.add_row(

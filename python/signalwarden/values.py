@@ -31,6 +31,8 @@ MAX_SPIFFE_ID_BYTES = 2048
 MAX_SOCKET_PATH_BYTES = 107
 """`sun_path` of Linux is 108 bytes with its final NUL."""
 MAX_PORT = 65_535
+MAX_BLOCK_MS = 10_000
+"""Envoy waits 200 ms for a check unless told otherwise; far beyond that nobody waits for the answer."""
 
 
 def not_built(sentence: str) -> PydanticCustomError:
@@ -167,6 +169,18 @@ def _path(text: str) -> str:
     return text
 
 
+def _on_full(text: str) -> str:
+    word, _, ms = text.partition(":")
+    if text != "deny" and not (
+        word == "block" and re.fullmatch(r"[1-9][0-9]{0,4}", ms) and int(ms) <= MAX_BLOCK_MS
+    ):
+        near = suggestion(word, ["deny", "block"])
+        raise bad_value(
+            f"expected `deny` or `block:` and 1 to {MAX_BLOCK_MS} milliseconds, found `{text}`{near}"
+        )
+    return text
+
+
 def _state(text: str) -> str:
     scheme, _, path = text.partition(":")
     if scheme != "sqlite" or not path or "\0" in path or path.startswith("//"):
@@ -289,6 +303,8 @@ _SPAN = re.compile(r"([0-9]{1,9})(ms|s|m|h|d)")
 _UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86_400.0}
 MAX_SPAN_S = 366 * 86_400.0
 """A year: what is longer is a slip of the keyboard, or no short-lived thing."""
+MAX_LONG_SPAN_S = 30 * 366 * 86_400.0
+"""Longer than any rule asks for that records be kept."""
 _HEADER = re.compile(r"[a-z0-9!#$%&'*+.^_`|~-]{1,128}")
 """A name as Envoy writes it: a token of RFC 9110 section 5.6.2 in lower case."""
 _TEMPLATE = re.compile(
@@ -298,13 +314,22 @@ _TEMPLATE = re.compile(
 
 def span_s(value: object) -> float:
     """A span such as `30s` or `5m`, in seconds; a number has been read already."""
+    return _span_s(value, MAX_SPAN_S, "`30s`, `5m` or `1h`, of a year at most")
+
+
+def long_span_s(value: object) -> float:
+    """A span in which things are kept, in seconds."""
+    return _span_s(value, MAX_LONG_SPAN_S, "`24h` or `90d`, of thirty years at most")
+
+
+def _span_s(value: object, most: float, expected: str) -> float:
     if isinstance(value, float):
         return value
     found = _SPAN.fullmatch(value) if isinstance(value, str) else None
     seconds = int(found[1]) * _UNITS[found[2]] if found else 0.0
-    if not 0 < seconds <= MAX_SPAN_S:
+    if not 0 < seconds <= most:
         shown = f"`{value}`" if isinstance(value, str) else kind_of(value)
-        raise bad_value(f"expected a span such as `30s`, `5m` or `1h`, of a year at most, found {shown}")
+        raise bad_value(f"expected a span such as {expected}, found {shown}")
     return seconds
 
 
@@ -372,6 +397,11 @@ Digest = Annotated[
 Instant = Annotated[
     datetime, PlainValidator(instant), WithJsonSchema({"type": "string", "format": "date-time"})
 ]
+OnFull = Annotated[
+    str,
+    AfterValidator(_on_full),
+    WithJsonSchema({"type": "string", "pattern": "^(deny|block:[1-9][0-9]{0,4})$"}),
+]
 FilePath = Annotated[str, AfterValidator(_path), WithJsonSchema({"type": "string", "minLength": 1})]
 StatePath = Annotated[
     str, AfterValidator(_state), WithJsonSchema({"type": "string", "pattern": "^sqlite:(?!//).+$"})
@@ -403,6 +433,13 @@ Duration = Annotated[
     WithJsonSchema({"type": "string", "pattern": f"^{_SPAN.pattern}$"}),
 ]
 """In seconds; written as a number and a unit."""
+LongDuration = Annotated[
+    float,
+    PlainValidator(long_span_s),
+    PlainSerializer(span_text, return_type=str),
+    WithJsonSchema({"type": "string", "pattern": f"^{_SPAN.pattern}$"}),
+]
+"""The same, of up to thirty years: how long something is kept."""
 HeaderName = Annotated[
     str, AfterValidator(_header), WithJsonSchema({"type": "string", "pattern": f"^{_HEADER.pattern}$"})
 ]

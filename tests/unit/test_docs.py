@@ -15,6 +15,7 @@ from signalwarden import _core, metrics, starter, tallies
 from signalwarden.admin import CALLS, AdminReason
 from signalwarden.config import json_schema, read_settings
 from signalwarden.errors import ConfigurationError, sentence
+from signalwarden.log_reading import runbook
 from signalwarden.tokens import desk
 from tests.asking import CORE_SETTINGS
 from tests.snippets import run_shell
@@ -124,7 +125,8 @@ def test_examples_of_files_are_found_as_the_page_says(page: str, tmp_path: Path)
 
 
 @pytest.mark.parametrize(
-    ("page", "info"), [("docs/settings.md", "yaml"), ("docs/identity.md", "yaml settings")]
+    ("page", "info"),
+    [("docs/settings.md", "yaml"), ("docs/identity.md", "yaml settings"), ("docs/log-sinks.md", "yaml")],
 )
 def test_examples_of_settings_are_good(page: str, info: str) -> None:
     shown = blocks(text_of(page), info)
@@ -155,6 +157,8 @@ def test_the_table_of_reasons_is_that_of_the_core() -> None:
 
 
 def test_the_runbook_has_a_line_for_each_reason() -> None:
+    assert runbook.written_into(text_of("docs/operations.md")) == text_of("docs/operations.md")
+    assert list(runbook.RUNBOOK) == [code for code, *_ in _core.reasons()]
     shown = table(section(text_of("docs/operations.md"), "## What to do about a reason"))
     assert list(shown) == [code for code, *_ in _core.reasons()]
     reserved = {code for code, (line,) in shown.items() if line == "never given by this version"}

@@ -13,7 +13,7 @@ from signalwarden.approval_news import News
 from signalwarden.cli.options import HERE, SERVER, ConfigOption, JsonOption, TokenOption, admin_of
 from signalwarden.decision_log.tail import clean
 from signalwarden.errors import UnreachableError
-from signalwarden.terminal import console, print_json, say
+from signalwarden.terminal import columns, console, print_json, say
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -181,11 +181,8 @@ def _print_answer(answer: dict[str, Any], *, as_json: bool) -> None:
 
 
 def _groups(groups: list[dict[str, Any]]) -> Table:
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    for column in ("requester", "action", "task", "questions", "resources", "first ends"):
-        table.add_column(
-            column, overflow="fold", justify="right" if column in ("questions", "resources") else "left"
-        )
+    titles = ("requester", "action", "task", "questions", "resources", "first ends")
+    table = columns(*titles, right=("questions", "resources"))
     for line in groups:
         table.add_row(
             clean(line["requester"]),
@@ -199,9 +196,7 @@ def _groups(groups: list[dict[str, Any]]) -> Table:
 
 
 def _questions(questions: list[dict[str, Any]]) -> Table:
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    for column in ("id", "state", "action", "resource", "says", "yes", "ends"):
-        table.add_column(column, overflow="fold", no_wrap=column == "id")
+    table = columns("id", "state", "action", "resource", "says", "yes", "ends", unwrapped=("id",))
     for question in questions:
         table.add_row(
             clean(question["approval_id"]),

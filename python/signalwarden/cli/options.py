@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from signalwarden.config import Settings
 
 __all__ = [
-    "DIRECTORY", "ERROR", "FAILED", "HERE", "INTERRUPTED", "SERVER", "START", "TLS_VARIABLES",
+    "DIRECTORY", "ERROR", "FAILED", "HERE", "INTERRUPTED", "SERVER", "SETTINGS_FILE", "START", "TLS_VARIABLES",
     "ConfigOption", "JsonOption", "TokenOption", "admin_of", "read_input", "settings_of", "time_us",
 ]  # fmt: skip
 
@@ -39,12 +39,14 @@ TokenOption = Annotated[
     Path | None,
     typer.Option("--token-file", metavar="FILE", help="File with the bearer token; else SIGNALWARDEN_TOKEN."),
 ]
+SETTINGS_FILE = "signalwarden.yaml"
+"""As signalwarden.config has it, which is not loaded before a verb needs it."""
 HERE = Path()
 
 
 def settings_of(directory: Path) -> Settings:
     """The settings alone: these verbs don't need the rest of the directory to be good."""
-    from signalwarden.config import SETTINGS_FILE, read_settings
+    from signalwarden.config import read_settings
 
     try:
         text = (directory / SETTINGS_FILE).read_text(encoding="utf-8")

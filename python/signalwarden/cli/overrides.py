@@ -6,13 +6,12 @@ from typing import Annotated, Any
 
 import orjson
 import typer
-from rich.table import Table
 
 from signalwarden.cli import signals
 from signalwarden.cli.options import HERE, ConfigOption, JsonOption, TokenOption, admin_of
 from signalwarden.cli.signals import value_of
 from signalwarden.decision_log.tail import clean
-from signalwarden.terminal import console, print_json
+from signalwarden.terminal import columns, console, print_json
 
 __all__ = ["add"]
 
@@ -87,9 +86,7 @@ def list_overrides(
     if not rows:
         console().print("nothing is overridden")
         return
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    for column in ("state", "name", "subject", "value", "until", "by", "reason"):
-        table.add_column(column, overflow="fold")
+    table = columns("state", "name", "subject", "value", "until", "by", "reason")
     for row in rows:
         table.add_row(*row)
     console().print(table)

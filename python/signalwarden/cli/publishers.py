@@ -5,12 +5,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.table import Table
 
 from signalwarden.cli import signals
 from signalwarden.cli.options import HERE, ConfigOption, JsonOption, TokenOption, admin_of
 from signalwarden.decision_log.tail import clean
-from signalwarden.terminal import console, print_json
+from signalwarden.terminal import columns, console, print_json
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -90,9 +89,7 @@ def list_publishers(
     if not answer["publishers"]:
         console().print("no contract names a publisher")
         return
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    for column in ("publisher", "state", "signals", "accepted", "refused", "last heard"):
-        table.add_column(column, overflow="fold")
+    table = columns("publisher", "state", "signals", "accepted", "refused", "last heard")
     for standing in answer["publishers"]:
         table.add_row(
             clean(standing["publisher"]),

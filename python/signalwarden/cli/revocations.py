@@ -5,12 +5,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.table import Table
 
 from signalwarden.cli.options import HERE, SERVER, ConfigOption, JsonOption, TokenOption, admin_of
 from signalwarden.decision_log.tail import clean
 from signalwarden.errors import BadInputError
-from signalwarden.terminal import console, print_json
+from signalwarden.terminal import columns, console, print_json
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -90,9 +89,7 @@ def list_revocations(
     if not answer["revocations"]:
         console().print("nothing is revoked")
         return
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    for column in COLUMNS:
-        table.add_column(column.replace("_", " "), overflow="fold")
+    table = columns(*(column.replace("_", " ") for column in COLUMNS))
     for entry in answer["revocations"]:
         table.add_row(*(clean(_cell(entry, column)) for column in COLUMNS))
     console().print(table)

@@ -11,7 +11,7 @@ from rich.text import Text
 from signalwarden.cli.options import HERE, ConfigOption, JsonOption, TokenOption, admin_of
 from signalwarden.cli.signals import group
 from signalwarden.decision_log.tail import clean
-from signalwarden.terminal import console, print_json
+from signalwarden.terminal import columns, console, print_json
 
 __all__ = ["add"]
 
@@ -61,9 +61,8 @@ def resynchronise(
 
 
 def _table(found: list[dict[str, Any]]) -> Table:
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    for column in ("feed", "delivery", "state", "verified at", "taken", "unprocessed", "refused", "why"):
-        table.add_column(column, overflow="fold", no_wrap=column != "why")
+    titles = ("feed", "delivery", "state", "verified at", "taken", "unprocessed", "refused", "why")
+    table = columns(*titles, unwrapped=titles[:-1])
     for stream in found:
         state, style = ("in sync", "green") if stream["in_sync"] else ("suspended", "red")
         if not stream["running"]:

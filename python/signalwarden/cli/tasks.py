@@ -5,13 +5,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.table import Table
 from rich.text import Text
 from rich.tree import Tree
 
 from signalwarden.cli.options import HERE, SERVER, ConfigOption, JsonOption, TokenOption, admin_of
 from signalwarden.decision_log.tail import clean
-from signalwarden.terminal import console, print_json
+from signalwarden.terminal import columns, console, print_json
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -164,16 +163,14 @@ def list_tasks(
     if not answer["tasks"]:
         out.print("no tasks" if ended else "no live tasks")
         return
-    table = Table(box=None, pad_edge=False)
-    for title in ("task", "state", "type", "principal", "actions", "until"):
-        table.add_column(title, overflow="fold")
+    table = columns("task", "state", "type", "principal", "actions", "until")
     for task in answer["tasks"]:
         actions = ", ".join(task["actions"])
         row = (task["task_id"], task["state"], task["type"], task["principal"], actions, task["expires_at"])
         table.add_row(*map(clean, row))
     out.print(table)
     if answer["truncated"]:
-        out.print(f"… and {answer['count'] - len(answer['tasks'])} more: see --limit")
+        out.print("… and more: see --limit")
 
 
 @group.command("tree")
@@ -273,9 +270,7 @@ def list_workflows(
     if not answer["workflows"]:
         out.print("no workflows")
         return
-    table = Table(box=None, pad_edge=False)
-    for title in ("workflow", "state", "by", "since"):
-        table.add_column(title, overflow="fold")
+    table = columns("workflow", "state", "by", "since")
     for entry in answer["workflows"]:
         table.add_row(*map(clean, (entry["workflow"], entry["state"], entry["by"], entry["at"])))
     out.print(table)

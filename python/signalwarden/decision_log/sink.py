@@ -7,19 +7,25 @@ import fcntl
 import os
 import re
 import stat
+import time
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Final, Protocol
 
+from signalwarden.decision_log.logfiles import Number, last_number, rotated_name
+from signalwarden.decision_log.retention import Keeper
 from signalwarden.errors import LogError
 from signalwarden.files import make_private_directory, open_private, sync_data, sync_directory, why
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-__all__ = ["FileSink", "Sink", "log_files", "rotated_files"]
+__all__ = ["FileSink", "Sink"]
 
 REPAIR_WINDOW: Final = 1 << 20
 """How far back the end of the last whole line is looked for at once."""
+FIRST_RECORD_BYTES: Final = 4_096
+"""The time of a record stands among its first keys."""
+_TIME = re.compile(rb'"time":"([0-9T:.Z-]+)"')
 
 
 class Sink(Protocol):
@@ -36,30 +42,31 @@ class Sink(Protocol):
         """Lets go, without sync."""
 
 
-def rotated_files(path: Path) -> list[Path]:
-    """The rotated files of a log, oldest first: `decisions-000001-20261123T101500Z.jsonl` for `decisions.jsonl`."""
-    name = re.compile(re.escape(path.stem) + r"-(\d{6,})-\d{8}T\d{6}Z" + re.escape(path.suffix))
-    with contextlib.suppress(OSError):
-        matches = [(name.fullmatch(entry.name), entry) for entry in path.parent.iterdir()]
-        return [entry for _, entry in sorted((int(match[1]), entry) for match, entry in matches if match)]
-    return []
-
-
-def log_files(path: Path) -> list[Path]:
-    """Every file of a log, oldest first, the current one last."""
-    return [*rotated_files(path), *([path] if path.exists() else [])]
-
-
 class FileSink:
-    """A file that is rotated by size."""
+    """A file that is rotated by size and by the age of its first record. Rotated ones are its keeper's."""
 
-    def __init__(self, path: Path, *, rotate_bytes: int, keep_files: int) -> None:
+    def __init__(
+        self,
+        path: Path,
+        *,
+        rotate_bytes: int,
+        keep_files: int = 20,
+        rotate_every_s: float | None = None,
+        keeper: Keeper | None = None,
+    ) -> None:
+        """`keep_files` counts only without a keeper."""
         self._path = path
         self._rotate_bytes = rotate_bytes
-        self._keep_files = keep_files
+        self._rotate_every_s = rotate_every_s
+        self._keeper = keeper or Keeper(path, keep_files=keep_files)
+        self._number = Number(path)
+        self._began_at: float | None = None
+        """When the first record of the file was written; None while there is none."""
         self._taken = 0
         """Bytes of the batch in hand that are in the file already."""
         self._fd = -1
+        self.rotations = 0
+        """Files that were full, since the start."""
         self.repaired_bytes = 0
         """What a crash had left of a half line, cut off when the file was opened."""
         try:
@@ -80,6 +87,7 @@ class FileSink:
                 raise LogError(f"the decision log `{self._path}` is in use by another process") from error
             self.repaired_bytes = _cut_half_line(fd, status.st_size)
             self._size = status.st_size - self.repaired_bytes
+            self._began_at = _time_of_first(fd, status.st_mtime) if self._size else None
             sync_directory(self._path.parent)
         except BaseException:
             os.close(fd)
@@ -90,8 +98,9 @@ class FileSink:
         """See Sink."""
         if self._taken == 0:
             self._follow_rename()
-            if self._size and self._size + len(batch) > self._rotate_bytes:
+            if self._size and (self._size + len(batch) > self._rotate_bytes or self._is_old()):
                 self._rotate()
+            self._keeper.check_room(self._size)
         elif self._fd < 0:
             self._open()
         self._restore()
@@ -111,6 +120,12 @@ class FileSink:
             raise
         self._size += len(batch) - self._taken
         self._taken = 0
+        self._began_at = self._began_at if self._began_at is not None else time.time()
+
+    def _is_old(self) -> bool:
+        if self._rotate_every_s is None or self._began_at is None:
+            return False
+        return time.time() - self._began_at > self._rotate_every_s
 
     def _restore(self) -> None:
         """The file ends where the last whole line of ours ends."""
@@ -130,23 +145,26 @@ class FileSink:
         self._open()
 
     def _rotate(self) -> None:
-        """Renames the full file and goes on in a new one; the oldest beyond the number kept go."""
+        """Renames the full file and goes on in a new one."""
         sync_data(self._fd)
-        old = rotated_files(self._path)
-        number = int(old[-1].name[len(self._path.stem) + 1 :].split("-")[0]) + 1 if old else 1
-        name = f"{self._path.stem}-{number:06d}-{datetime.now(UTC):%Y%m%dT%H%M%SZ}{self._path.suffix}"
+        number = max(last_number(self._path), self._number.read()) + 1
+        name = rotated_name(self._path, number, f"{datetime.now(UTC):%Y%m%dT%H%M%SZ}")
         target = self._path.with_name(name)
         self._path.rename(target)
+        self._number.keep(number)
+        self.rotations += 1
         self._let_go()
         self._open()
-        for surplus in [*old, target][: -self._keep_files]:
-            with contextlib.suppress(OSError):
-                surplus.unlink()
+        self._keeper.rotated()
 
     def sync(self) -> None:
         """See Sink."""
         if self._fd >= 0:
             sync_data(self._fd)
+
+    def place(self) -> os.stat_result:
+        """Of the file that is written now: which it is and how long. Raises OSError."""
+        return os.fstat(self._fd)
 
     def close(self) -> None:
         """See Sink."""
@@ -156,6 +174,15 @@ class FileSink:
         if self._fd >= 0:
             os.close(self._fd)
             self._fd = -1
+
+
+def _time_of_first(fd: int, otherwise: float) -> float:
+    """When the first record of a file was written: as it says, or as the file says where it does not."""
+    head = os.pread(fd, FIRST_RECORD_BYTES, 0)
+    found = _TIME.search(head[: head.find(b"\n") if b"\n" in head else None])
+    with contextlib.suppress(ValueError):
+        return datetime.fromisoformat(found[1].decode()).timestamp() if found else otherwise
+    return otherwise
 
 
 def _cut_half_line(fd: int, size: int) -> int:

@@ -5,10 +5,12 @@ Records hold text that callers chose (paths, argument values), so nothing reache
 
 from __future__ import annotations
 
+import io
 import os
 import time
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, BinaryIO, Self
@@ -16,8 +18,18 @@ from typing import Any, BinaryIO, Self
 import orjson
 from rich.text import Text
 
-from signalwarden.decision_log.sink import rotated_files
-from signalwarden.errors import LogError
+from signalwarden.decision_log.judging import judge
+from signalwarden.decision_log.logfiles import (
+    MAX_LINE_BYTES,
+    Readable,
+    blocks,
+    is_packed,
+    last_number,
+    number_of,
+    opened,
+    rotated_files,
+    unreadable,
+)
 
 __all__ = ["STATES", "Tail", "Wanted", "clean", "line", "wanted"]
 
@@ -43,13 +55,16 @@ Entry = tuple[bytes, dict[str, Any]]
 
 
 class Tail:
-    """The end of a log that is being written: a mark is set when this is made; `last` reads back from it, `follow` on
-    from it, so that no record is shown twice and none is missed, whenever the file is rotated.
+    """The end of a log that is being written: a mark is set when this is made; `last` and `whole` read what lies before
+    it, `follow` goes on from it, so that no record is shown twice and none is missed, whenever the file is rotated, and
+    compressed then.
     """
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        self._file = self._open()
+        self.skipped: Counter[str] = Counter()
+        """Lines that are no record: why, and how many."""
+        self._file, self._number = self._open()
         self._mark = 0 if self._file is None else _end_of_last_line(self._file)
 
     def __enter__(self) -> Self:
@@ -58,27 +73,80 @@ class Tail:
     def __exit__(self, *_: object) -> None:
         self._close()
 
+    # ---- what lies before the mark
+
     def last(self, count: int, want: Wanted) -> list[Entry]:
         """The last wanted records, oldest first; from rotated files, too, where the current one holds too few."""
         found: deque[Entry] = deque()
-        for raw in self._backwards():
+        if self._file is not None:
+            for raw in _lines_backwards(self._file, self._mark):
+                if len(found) >= count:
+                    break
+                if (entry := self._wanted(raw, want)) is not None:
+                    found.appendleft(entry)
+        for path in reversed(self._before()):
             if len(found) >= count:
                 break
-            record = parse(raw)
-            if record is not None and want(record):
-                found.appendleft((raw, record))
+            found.extendleft(reversed(self._last_of(path, count - len(found), want)))
         return list(found)
+
+    def _last_of(self, path: Path, count: int, want: Wanted) -> list[Entry]:
+        """The last wanted records of a rotated file. A compressed one has to be read from its beginning."""
+        with _opened(path) as content:
+            if not is_packed(content):
+                entries = (
+                    self._wanted(raw, want) for raw in _lines_backwards(content, _end_of_last_line(content))
+                )
+                kept: deque[Entry] = deque()
+                for entry in entries:
+                    if entry is not None:
+                        kept.appendleft(entry)
+                        if len(kept) >= count:
+                            break
+                return list(kept)
+            return list(deque(self._through(content, want), maxlen=count))
+
+    def whole(self, want: Wanted, *, skip: Callable[[Path], bool] = lambda _: False) -> Iterator[Entry]:
+        """Every wanted record before the mark, oldest first, but of rotated files that are to be skipped."""
+        for path in self._before():
+            if not skip(path):
+                with _opened(path) as content:
+                    yield from self._through(content, want)
+        if self._file is not None:
+            self._file.seek(0)
+            yield from self._through(_Until(self._file, self._mark), want)
+
+    def _through(self, content: Readable, want: Wanted) -> Iterator[Entry]:
+        for block in blocks(content, self._fault):
+            for raw in block.split(b"\n"):
+                if raw and (entry := self._wanted(raw, want)) is not None:
+                    yield entry
+
+    def _before(self) -> list[Path]:
+        """Rotated files of before the open one. That may be rotated meanwhile: it is not read twice."""
+        return [file for file in rotated_files(self._path) if number_of(self._path, file) < self._number]
+
+    def _wanted(self, raw: bytes, want: Wanted) -> Entry | None:
+        record = judge(raw)
+        if isinstance(record, str):
+            self._fault(record)
+            return None
+        return (raw, record) if want(record) else None
+
+    def _fault(self, what: str) -> None:
+        self.skipped[what] += 1
+
+    # ---- what comes after it
 
     def follow(
         self, want: Wanted, *, stopped: Callable[[], bool] = lambda: False, poll: float = POLL_SECONDS
     ) -> Iterator[Entry]:
-        """Wanted records as they come. A file that is rotated away is read to its end before the new one is opened."""
+        """Wanted records as they come. A file that is rotated away is read to its end before the next one is opened."""
         while not stopped():
             lines = self._take()
             for raw in lines:
-                record = parse(raw)
-                if record is not None and want(record):
-                    yield raw, record
+                if (entry := self._wanted(raw, want)) is not None:
+                    yield entry
             if not lines:
                 time.sleep(poll)
 
@@ -86,12 +154,16 @@ class Tail:
         # Asked first, read second: what is written between the two is read with the file it went to.
         rotated = self._rotated()
         lines = self._read()
-        if rotated:
-            self._close()
-            self._file = self._open()
-            self._mark = 0
-            lines += self._read()
-        return lines
+        if lines or not rotated:
+            return lines
+        # A reader that was held up (`| less`) may have missed whole files.
+        least = self._number + (self._file is not None)
+        self._close()
+        self._file, self._number = self._open()
+        self._mark = 0
+        between = rotated_files(self._path)
+        missed = [file for file in between if least <= number_of(self._path, file) < self._number]
+        return [raw for file in missed for raw in _lines_of(file)] + self._read()
 
     def _read(self) -> list[bytes]:
         if self._file is None:
@@ -100,9 +172,13 @@ class Tail:
             if os.fstat(self._file.fileno()).st_size < self._mark:
                 self._mark = 0  # emptied in place, as logrotate's copytruncate does
             self._file.seek(self._mark)
-            data = self._file.read()
+            data = self._file.read(MAX_LINE_BYTES)
         except OSError as error:
-            raise _unreadable(self._path, error) from error
+            raise unreadable(self._path, error) from error
+        if len(data) == MAX_LINE_BYTES and b"\n" not in data:
+            self._fault(f"a line is longer than {MAX_LINE_BYTES >> 20} MiB")
+            self._mark += len(data)
+            return []
         # Half a line is read again when it is whole: a writer whose disk is full takes it back.
         whole = data[: data.rfind(b"\n") + 1]
         self._mark += len(whole)
@@ -115,55 +191,58 @@ class Tail:
             return False  # between two files: the next look will find the new one
         return self._file is None or _identity(now) != _identity(os.fstat(self._file.fileno()))
 
-    def _open(self) -> BinaryIO | None:
-        try:
-            return self._path.open("rb")
-        except FileNotFoundError:
-            return None
-        except OSError as error:
-            raise _unreadable(self._path, error) from error
+    def _open(self) -> tuple[BinaryIO | None, int]:
+        """The current file, and the number that it will have when it is rotated. A rotation between the two is seen."""
+        while True:
+            number = last_number(self._path) + 1
+            try:
+                file = self._path.open("rb")
+            except FileNotFoundError:
+                return None, number
+            except OSError as error:
+                raise unreadable(self._path, error) from error
+            if last_number(self._path) + 1 == number:
+                return file, number
+            file.close()
 
     def _close(self) -> None:
         if self._file is not None:
             self._file.close()
         self._file = None
 
-    def _backwards(self) -> Iterator[bytes]:
-        known = None
-        if self._file is not None:
-            known = _identity(os.fstat(self._file.fileno()))
-            yield from _lines_backwards(self._file, self._mark)
-        for path in _rotated_newest_first(self._path, known):
-            try:
-                with path.open("rb") as file:
-                    yield from _lines_backwards(file, _end_of_last_line(file))
-            except FileNotFoundError:
-                continue  # deleted since it was listed
-            except OSError as error:
-                raise _unreadable(path, error) from error
+
+class _Until:
+    """A file that ends at a mark, whatever is written to it meanwhile."""
+
+    def __init__(self, file: BinaryIO, end: int) -> None:
+        self._file, self._end = file, end
+
+    def read(self, size: int, /) -> bytes:
+        return self._file.read(max(0, min(size, self._end - self._file.tell())))
 
 
-def parse(raw: bytes) -> dict[str, Any] | None:
-    """A record; None for a line that is none, such as one cut off when a disk was full."""
+@contextmanager
+def _opened(path: Path) -> Iterator[BinaryIO]:
+    """A rotated file; one that was deleted since it was listed is empty."""
     try:
-        record = orjson.loads(raw)
-    except orjson.JSONDecodeError:
-        return None
-    return record if isinstance(record, dict) else None
+        file = opened(path)
+    except FileNotFoundError:
+        yield io.BytesIO()
+        return
+    except OSError as error:
+        raise unreadable(path, error) from error
+    with file:
+        yield file
+
+
+def _lines_of(path: Path) -> Iterator[bytes]:
+    with _opened(path) as content:
+        for block in blocks(content):
+            yield from (raw for raw in block.split(b"\n") if raw)
 
 
 def _identity(status: os.stat_result) -> tuple[int, int]:
     return status.st_dev, status.st_ino
-
-
-def _rotated_newest_first(path: Path, known: tuple[int, int] | None) -> Iterator[Path]:
-    """Files that were the current one, but the one that is open already."""
-    for rotated in reversed(rotated_files(path)):
-        try:
-            if _identity(rotated.stat()) != known:
-                yield rotated
-        except FileNotFoundError:
-            continue  # deleted since it was listed
 
 
 def _end_of_last_line(file: BinaryIO) -> int:
@@ -187,13 +266,11 @@ def _lines_backwards(file: BinaryIO, position: int) -> Iterator[bytes]:
         position -= size
         file.seek(position)
         rest, *lines = (file.read(size) + rest).split(b"\n")
+        if len(rest) > MAX_LINE_BYTES:
+            return  # no log, whatever lies before
         yield from (entry for entry in reversed(lines) if entry)
     if rest:
         yield rest
-
-
-def _unreadable(path: Path, error: OSError) -> LogError:
-    return LogError(f"`{path}` can't be read: {(error.strerror or str(error)).lower()}")
 
 
 # ---- from a record to a line ----------------------------------------------------------------------------
@@ -231,6 +308,8 @@ def _decision(text: Text, record: dict[str, Any]) -> None:
     _signals(text, record.get("signals"))
     if record.get("detail"):
         text.append(f"  ({clean(record['detail'])})", "italic")
+    if folded := _map(record.get("folded")):
+        text.append(f"  {clean(folded.get('count'))} times until {_clock(folded.get('last_time'))}", "bold")
     total = _map(record.get("timing_us")).get("total")
     if isinstance(total, int | float):
         text.append(f"  {total:g}µs", "dim")

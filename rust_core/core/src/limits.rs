@@ -76,6 +76,9 @@ pub const MAX_TALLIED_SIGNALS: usize = 65_536;
 /// Most origins that are counted by name; beyond, the one that was silent for the longest gives way. Publishers are
 /// clients of the settings or names in certificates of our own authority.
 pub const MAX_TALLIED_ORIGINS: usize = 4_096;
+/// Most routes, with their actions, whose decisions are counted by name: as many as a file may have, and some for those
+/// that no route was found for.
+pub const MAX_MEASURED_ROUTES: usize = MAX_ROUTES + 16;
 /// Longest way from a namespace of Envoy's metadata to a value. A claim of a token lies two or three deep.
 pub const MAX_METADATA_KEYS: usize = 8;
 /// Longest name of a namespace or key of Envoy's metadata. Names of Envoy's filters have about forty.
@@ -142,6 +145,10 @@ pub const DEFAULT_OVERRIDE_MICROS: i64 = 3_600_000_000;
 pub const MAX_OVERRIDE_REASON_LETTERS: usize = 512;
 /// Most overrides in force at once: each takes two people, and all are copied when one is added.
 pub const MAX_OVERRIDES: usize = 1_000;
+/// Most records that wait to be drained: seconds of a busy server, about 100 MB at the usual size.
+pub const MAX_LOG_RECORDS: usize = 65_536;
+/// What they hold on to in memory together.
+pub const MAX_LOG_MEMORY_BYTES: usize = 256 * 1024 * 1024;
 /// Longest line of a decision log that is read back. A record holds what a request of `MAX_CHECK_REQUEST_BYTES` at most was
 /// made of; a usual one has a kilobyte or two.
 pub const MAX_RECORD_LINE_BYTES: usize = 4 * 1024 * 1024;
