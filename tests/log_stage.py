@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 import grpc
 import httpx
@@ -171,6 +171,13 @@ def logged(root: Path) -> Counter[str]:
     path = root / "var" / "decisions.jsonl"
     records = [orjson.loads(line.raw) for line in records_of(path, half_lines=True)]
     return Counter(record["decision_id"] for record in records if record["kind"] == "decision")
+
+
+def changes(root: Path, change: str) -> list[dict[str, Any]]:
+    """The change records of a kind."""
+    path = root / "var" / "decisions.jsonl"
+    records = [orjson.loads(line.raw) for line in records_of(path, half_lines=True)]
+    return [record for record in records if record.get("change") == change]
 
 
 def until(holds: Callable[[], object], within_s: float = 30.0) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, Protocol
 
+from signalwarden.decision_log.disk import footprint
 from signalwarden.decision_log.integrity.log_keys import LogKeys, log_name
 from signalwarden.decision_log.integrity.places import tree_directory
 from signalwarden.decision_log.integrity.tree import Tree
@@ -81,6 +82,7 @@ class DecisionLog:
         be written, and KeysError."""
         self._engine = engine
         self._recorder = recorder
+        self._path = path
         self._keeper = Keeper(
             path,
             keep_files=options.keep_files,
@@ -89,7 +91,7 @@ class DecisionLog:
             rotate_bytes=options.rotate_bytes,
             compress=options.compress,
         )
-        sink = FileSink(
+        self._sink = sink = FileSink(
             path,
             rotate_bytes=options.rotate_bytes,
             rotate_every_s=options.rotate_every,
@@ -161,6 +163,9 @@ class DecisionLog:
         health = self._writer.health()
         return {
             "log_written": health.written,
+            "log_written_bytes": health.written_bytes,
+            "log_rotations": self._sink.rotations,
+            **footprint(self._path),
             "log_failures": health.failures,
             "log_healthy": int(health.healthy),
             "log_lag_seconds": health.lag_s,
