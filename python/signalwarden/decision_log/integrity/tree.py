@@ -213,7 +213,7 @@ class Tree:
             if is_it or (file.name.endswith(COMPRESSED) and first_line(file) == self._head.digest):
                 name = file.name.removesuffix(COMPRESSED)
                 break
-        self._spans.append(Span(name, self._head.first, self._edge.size))
+        self._spans.append(Span(name, self._head.digest, self._head.first, self._edge.size))
         self._identity = now
         self._head = Head(self._edge.size, "", self._edge.size, 0)
 
@@ -335,7 +335,8 @@ class Tree:
             self._work.notify_all()
         self._thread.join(STOP_S)
         if self._sealed < self._edge.size or self._adrift:
-            _log.error("the last records of the log are not signed: %s", self._last_error)
+            reason = self._last_error or "the disk of its tree takes too long"
+            _log.error("the last records of the log are signed at the next start: %s", reason)
 
     # ---------------------------------------------------------------- what others see
 

@@ -150,7 +150,8 @@ class _Tree:
         self.firsts, self.starts = self._known_firsts()
         self.walk = Walk(self.tiles)
         self.damaged: set[str] = set()
-        """Tiles that were told of."""
+        """Tiles that are not what they must be."""
+        self._lost: list[TileError] = []
         self.started = False
 
     def wrong(self, kind: str, message: str, file: str | None = None) -> None:
@@ -190,14 +191,9 @@ class _Tree:
 
     def _known_firsts(self) -> tuple[dict[str, int], set[int]]:
         """Files by their first line, and the record that it is; and all such records."""
-        head = self._head
-        starts = {span.first for span in self.spans} | ({head.first} if head is not None else set())
-        found = {}
-        for first in starts:
-            if 0 <= first < self.tiles.size:
-                with contextlib.suppress(TileError):
-                    found[self.tiles.leaf(first).hex()] = first
-        return found, {0, *(first for first in starts if first > 0)}
+        known: list[Span | Head] = [*self.spans, *([self._head] if self._head is not None else [])]
+        found = {place.digest: place.first for place in known if 0 <= place.first < self.tiles.size}
+        return found, {0, *(place.first for place in known if place.first > 0)}
 
     def check(self) -> None:
         """The tree is whole, and the one that was signed."""
@@ -233,10 +229,17 @@ class _Tree:
     def _missing(self, level: int, number: int, error: TileError) -> None:
         if level == 0:
             self.walk.blind.add(number)
-        relative = error.path.relative_to(self.folder.parent.parent).as_posix()
-        self.damaged.add(relative)
-        text = f"{error.what}, of records {error.start} to {error.end - 1}"
-        self.wrong("tile", text, relative)
+        self._lost.append(error)
+        self.damaged.add(error.path.relative_to(self.folder.parent.parent).as_posix())
+
+    def _tell_lost(self) -> None:
+        """Tiles that are missing or cut, but those of records whose files are gone: the level above has their hash."""
+        pruned = self.walk.begun_at
+        for error in self._lost:
+            if error.end <= pruned and error.end - error.start == WIDTH:
+                continue
+            relative = error.path.relative_to(self.folder.parent.parent).as_posix()
+            self.wrong("tile", f"{error.what}, of records {error.start} to {error.end - 1}", relative)
 
     def _upper(self, rows: list[list[bytes]], *, trusted: bool) -> set[int]:
         """Tiles that do not fit together; the lowest ones of them."""
@@ -307,6 +310,7 @@ class _Tree:
                 self.said.pruned.append((0, self.walk.at - 1))
         walk = self.walk
         walk.end()
+        self._tell_lost()
         for gone in walk.gone:
             self.report.findings.append(self._gone(gone))
         self.report.findings += walk.findings
@@ -364,7 +368,8 @@ def _prefix(tree: _Tree, source: str, older: Checkpoint) -> None:
     try:
         path = consistency(older.size, now.size, tree.tiles.node)
     except TileError:
-        return  # told already
+        tree.report.notes.append(f"not held against {source}, at {older.size} records: tiles are missing")
+        return
     if is_consistent(older.size, now.size, older.root, now.root, path):
         return
     if tree.damaged:
