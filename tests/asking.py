@@ -56,6 +56,7 @@ def vectors(name: str) -> list[Any]:
 
 OF_TASKS_AND_QUESTIONS = frozenset(
     {"grant_expired", "grant_revoked", "grant_scope_exceeded", "approval_denied", "approval_expired"}
+    | {"delegation_widens"}
 )
 """Reasons that need a task or a question of before: tests/e2e/test_tasks.py, test_approvals.py and test_clock_back.py."""
 

@@ -69,6 +69,7 @@ ROOMS: Mapping[str, set[str]] = {
         "tasks",
         "wire",
     },
+    "measures": {"limits", "locks", "model", "reason", "record", "snapshot"},
     "tally": {"limits", "locks", "model", "record", "signals"},
     "engine": {
         "approvals",
@@ -78,6 +79,8 @@ ROOMS: Mapping[str, set[str]] = {
         "error",
         "identity",
         "limits",
+        "locks",
+        "measures",
         "model",
         "policy",
         "reason",

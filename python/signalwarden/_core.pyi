@@ -1,5 +1,6 @@
 """The decision core, in Rust. This stub is checked against the binary by mypy's stubtest."""
 
+import os
 from collections.abc import Sequence
 from typing import Self, final
 
@@ -122,6 +123,17 @@ class Replay:
         `changes`: a JSON list of {"name", "subject"?, and "drop": true, "state": "stale" or "value": …}.
         Raises signalwarden.errors.BadInputError if the changes can't be made.
         """
+    def explain(self, line: bytes) -> bytes:
+        """What the outcome of one recorded decision hangs on, by deciding it again: one JSON object.
+
+        {"decision_id", "same": whether this directory decides so too, "now": {"outcome", "reason"}, "influence": {name:
+        "decisive" | "consulted" | "refused"}, "minimal_sets": [[name…]…], "thresholds": [{"name", "value",
+        "flips_at", "to_outcome", "to_reason"}], "smallest_change": [{"what": "signal", "name", "was": state, "from":
+        value or null, "to": value or "state": "missing", "outcome", "reason"} or {"what": "grant" | "approval",
+        "outcome", "reason"}]}, perhaps with "smallest_pairs": [{"changes": [two changes of signals], "outcome",
+        "reason"}], "as_it_was", "cut": true where a bound ended a search, and "undecidable": why. Or {"skipped"} or
+        {"bad"}, as of `decide`.
+        """
 
 @final
 class Admission:
@@ -235,10 +247,18 @@ class Engine:
         influence: str = ...,
         digest_key: bytes | None = ...,
         max_live: int = ...,
+        ring: str | os.PathLike[str] | None = ...,
+        ring_bytes: int = ...,
+        ack: str = ...,
+        patience_ms: int = ...,
+        fold_denials: bool = ...,
     ) -> Self:
         """No configuration yet: `check` answers `not_ready` until `swap`.
 
-        `log_capacity`: records that may wait to be drained; `log_bytes`: their size together.
+        `ring`: the file in which records wait until they are settled, so that they outlive the process; without it they wait in
+        memory, `log_capacity` of them and `log_bytes` together. `ring_bytes`: its size where it is made. `ack`: `accepted`, or
+        `synced`: a record counts as accepted once the disk has it. `patience_ms`: how long a decision waits for room.
+        `fold_denials`: alike denials of one drained batch become one line. Raises LogError for a ring that can't be used.
         `influence`: `none`, `default` or `all`. `max_live`: values that may be live before new subjects are refused.
         """
     def swap(self, configuration: Configuration) -> None:
@@ -371,6 +391,9 @@ class Engine:
         """JSON {"signals": [{"name", "states": {state: n since the start}, "recent": {state: n of the last 5 minutes},
         "age_buckets": [[seconds, n not older]…], "age_count", "age_sum", "rejected": {reason: n}}]} of the register in
         force. With `scan` also "subjects", "freshest", "oldest": a look at every live value."""
+    def measures(self) -> bytes:
+        """JSON {"stages": [{"stage", "buckets": [[seconds, count]], "count", "sum"}], "routes": [{"route", "action",
+        "reasons": {code: count}}]} of the decisions that were drained; a bucket counts all times up to its bound."""
     def publishers(self) -> bytes:
         """JSON [{"publisher", "last_seen", "accepted", "rejected": {reason: n}, "disabled", "disabled_signals"}] of
         whoever sent values or is switched off."""
@@ -382,8 +405,20 @@ class Engine:
     def note(self, line: bytes) -> bool:
         """Offers a ready JSON object (change or transport record, no newline) to the log; False if it is full."""
     def drain(self, *, max_records: int, wait_ms: int) -> tuple[bytes, int]:
-        """Takes accepted records off the ring, oldest first: (JSON lines, how many). Waits up to
-        `wait_ms` for the first. What was taken is the caller's to write: the ring forgets it."""
+        """Takes accepted records, oldest first: (JSON lines, how many records they stand for). Waits up to `wait_ms` for
+        the first. What was taken is the caller's to write, and then to settle."""
+    def settle(self, count: int) -> None:
+        """So many drained records, oldest first, are durable where they were taken to: the ring's file may forget them."""
+    def recovered(self) -> list[bytes]:
+        """Lines without newline that an earlier process had accepted and not settled, oldest first. They are drained before
+        anything new, with `"recovered": true`."""
+    def pass_over(self, known: Sequence[int]) -> None:
+        """Those of `recovered`, by number, that the log has: they are drained without a line."""
+    @property
+    def has_lost_records(self) -> bool:
+        """Whether some of what an earlier process had accepted is missing: the machine died, and its disk was behind."""
+    def release(self) -> None:
+        """Lets go of the ring's file for another process. From now on every record is refused."""
     def queued(self) -> int:
         """Records that wait to be drained."""
     def signals(self, *, subject: str | None, limit: int, now_us: int) -> bytes:
@@ -392,5 +427,8 @@ class Engine:
     def counters(self) -> dict[str, int]:
         """Monotonic counts: `decisions_<reason code>`, `unenforced`, `log_refused`, `panics`, `signals_accepted`,
         `signals_rejected_<reason>`; and gauges `live_signals`, `log_queued`."""
+    def set_back(self, *, now_us: int) -> list[StoredChange]:
+        """What ends tasks, approvals and overrides given out before time ran back by more than the mark bridges, and the
+        mark with it, to be kept together; empty if time did not run back."""
     def time_mark(self, *, now_us: int) -> StoredChange:
         """The high-water mark of time as a Change, to persist now and then."""

@@ -143,6 +143,10 @@ class AdminClient:
         params: dict[str, Any] = {"limit": limit, "ended": ended}
         return self._call("GET", "/v1/tasks", params=params | ({"principal": principal} if principal else {}))
 
+    def task(self, task_id: str) -> dict[str, Any]:
+        """GET /v1/tasks/{id}."""
+        return self._call("GET", f"/v1/tasks/{_segment(task_id)}")
+
     def move_workflow(self, workflow: str, state: str) -> dict[str, Any]:
         """PUT /v1/workflows/{id}."""
         return self._call("PUT", f"/v1/workflows/{_segment(workflow)}", json={"state": state})

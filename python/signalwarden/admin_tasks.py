@@ -69,7 +69,8 @@ def _tasks(services: Services) -> dict[tuple[str, str], Callable[..., Any]]:
         return json_answer(services.tasks.listing(principal, ended=ended, limit=limit))
 
     def show(which: Id) -> Response:
-        return json_answer(services.tasks.show(which))
+        with refusing():
+            return json_answer(services.tasks.show(which))
 
     return {
         ("POST", "/v1/tasks"): begin,

@@ -20,7 +20,8 @@ from signalwarden.answering import Answering
 from signalwarden.bundles import Bundles
 from signalwarden.clients import Clients
 from signalwarden.config import Loaded, Right, Settings
-from signalwarden.decision_log import DecisionLog, Recorder, Seal, now_us, rfc3339
+from signalwarden.decision_log import DecisionLog, Recorder, Seal, now_us, rfc3339, ring_at
+from signalwarden.decisions import Decisions
 from signalwarden.desks import Desks
 from signalwarden.difference import view
 from signalwarden.door_tls import DoorTls
@@ -41,8 +42,10 @@ from signalwarden.signals import Seams
 from signalwarden.signals.feeds import Feeds
 from signalwarden.signals.ssf import Desk
 from signalwarden.state import SqliteStore, Store
+from signalwarden.timekeeping import TimeKeeper
 from signalwarden.tokens import MAX_WAITING
 from signalwarden.tokens.grants import Signer
+from signalwarden.traces import Traces
 from signalwarden.watch import Watch
 
 if TYPE_CHECKING:
@@ -90,11 +93,28 @@ class _Running:
     clients: Clients
     identity: Identity
     desks: Desks
+    decisions: Decisions
+    traces: Traces | None
+    time: TimeKeeper
 
     @property
     def loaded(self) -> Loaded:
         """The directory in force."""
         return self.reloads.loaded
+
+
+def _engine(settings: Settings, root: Path, key: bytes) -> _core.Engine:
+    log = settings.decision_log
+    return _core.Engine(
+        influence=log.influence,
+        digest_key=key,
+        max_live=settings.signals.max_live,
+        ring=ring_at(settings.ring_path(root)),
+        ring_bytes=log.ring_bytes,
+        ack=log.ack,
+        patience_ms=log.patience_ms,
+        fold_denials=log.fold_denials,
+    )
 
 
 class App:
@@ -137,21 +157,26 @@ class App:
         store = SqliteStore(settings.state_path(root))
         stack.callback(store.close)
         key = digest_key(settings.keys_path(root))
-        engine = _core.Engine(
-            influence=settings.decision_log.influence, digest_key=key, max_live=settings.signals.max_live
-        )
+        engine = _engine(settings, root, key)
+        stack.callback(engine.release)
         intake = self._intake(engine, store, settings)
-        stack.callback(self._keep_time_at_end, intake, engine)
         self._replay(store, engine)
+        time = TimeKeeper(engine, intake, clock=self._clock)
+        # Before anything is decided: a mark that was cut must not be kept without what it would revive.
+        set_back = time.keep()
+        stack.callback(time.try_to_keep)
         in_force = InForce(store)
         in_force.admit(loaded, view(loaded))
         engine.swap(loaded.configuration)
         recorder = Recorder(engine, self._clock)
+        traces = self._traces(stack, settings, root)  # ends after the log, whose last records have spans, too
         seal = Seal(settings.trust_domain, settings.keys_path(root) / "log", self._clock)
         log = DecisionLog(engine, recorder, settings.decision_log, settings.log_path(root), root, seal)
         stack.callback(log.stop)
         log.start()
         recorder.change("server_started", actor="server", version=__version__)
+        if set_back:
+            recorder.change("time_set_back", actor="server")
         bundles, identity = self._identity(stack, loaded, engine, recorder)
         feeds = self._feeds(loaded.root, store, engine, intake, recorder)
         stack.callback(feeds.stop)
@@ -189,6 +214,8 @@ class App:
             admin.build(self), settings.listen.admin, tls.certificates("admin") if tls else None
         )
         stack.callback(admin_door.stop, ADMIN_GRACE_S)
+        decisions = Decisions(lambda: settings.log_path(root))
+        stack.callback(decisions.stop)  # before its door, which would wait for streams
         desks = Desks.build(
             *(engine, store, intake, recorder),
             signer=Signer(
@@ -211,7 +238,7 @@ class App:
         signals = self._signals_door(stack, settings, tls)
         self._running = _Running(
             *(reloads, store, engine, intake, recorder, log, feeds, admin_door, front, signals, clients),
-            *(identity, desks),
+            *(identity, desks, decisions, traces, time),
         )
         feeds.adopt(loaded.configuration.describe())
         admin_door.start()
@@ -258,6 +285,13 @@ class App:
                 change=recorder.change,
             )
         )
+
+    def _traces(self, stack: contextlib.ExitStack, settings: Settings, root: Path) -> Traces | None:
+        traces = Traces.of(settings.telemetry, root, settings.log_path(root))
+        if traces is not None:
+            stack.callback(traces.stop)
+            traces.start()
+        return traces
 
     def _intake(self, engine: _core.Engine, store: Store, settings: Settings) -> Intake:
         return Intake(
@@ -352,21 +386,10 @@ class App:
             running = self._running
             if running is None:
                 continue
-            try:
-                self._keep_time(running.intake, running.engine)
-            except SignalwardenError as error:
-                _log.error("the time mark can't be kept: %s", error)
+            if running.time.try_to_keep():
+                running.recorder.change("time_set_back", actor="server")
             running.desks.tick()
             self._watch_transport(running)
-
-    def _keep_time(self, intake: Intake, engine: _core.Engine) -> None:
-        intake.keep(lambda: [engine.time_mark(now_us=self._clock())])
-
-    def _keep_time_at_end(self, intake: Intake, engine: _core.Engine) -> None:
-        try:
-            self._keep_time(intake, engine)
-        except SignalwardenError as error:
-            _log.error("the time mark can't be kept: %s", error)
 
     def _watch_transport(self, running: _Running) -> None:
         """One record for the calls that never reached `check` since the last look."""
@@ -435,6 +458,11 @@ class App:
     def overrides(self) -> Overrides:
         """See Services."""
         return self._up().desks.overrides
+
+    @property
+    def decisions(self) -> Decisions:
+        """See Services."""
+        return self._up().decisions
 
     def ssf_push(
         self, feed: str, content_type: str | None, body: bytes
@@ -546,6 +574,8 @@ class App:
             **running.feeds.numbers(),
             **self._desk().numbers(),
             **running.log.numbers(),
+            **running.decisions.numbers(),
+            **(running.traces.numbers() if running.traces else {}),
             "transport_undelivered": self._transport[0],
             "transport_unknown_method": self._transport[1],
             "transport_refused_client": self._clients_turned_away,

@@ -8,7 +8,7 @@ one line: whoever asks often enough must not find an approver who no longer read
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING, Any, Final, Protocol, TypedDict, cast
+from typing import TYPE_CHECKING, Any, Final, NotRequired, Protocol, TypedDict, cast
 
 import orjson
 
@@ -85,6 +85,14 @@ class Judging(Protocol):
         """The answer of a rule; nothing if none has one."""
 
 
+class Recorded(TypedDict):
+    """How records show a question that they may not show as it is."""
+
+    path: str
+    resource: str
+    words: list[str]
+
+
 class Question(TypedDict):
     """A question as the core tells it."""
 
@@ -109,6 +117,7 @@ class Question(TypedDict):
     denied_by: str | None
     comment: str | None
     used_by: str | None
+    recorded: NotRequired[Recorded]
 
 
 class Approvals:
@@ -231,7 +240,7 @@ class Approvals:
             actor=question["requester"],
             approval_id=approval_id,
             asked=_asked(question),
-            words=question["words"],
+            words=question.get("recorded", question)["words"],
             policies=question["policies"],
             need=question["need"],
             expires_at=question["expires_at"],
@@ -333,15 +342,17 @@ def _number(questions: list[Question], state: str) -> int:
 
 
 def _asked(question: Question) -> dict[str, Any]:
-    """The call, for the log: without its query, which often holds secrets, and with its body's digest alone."""
+    """The call, for the log: without its query, which often holds secrets, and with its body's digest alone.
+    What the settings hide stands as `recorded` shows it."""
+    shown = question.get("recorded", question)
     return {
         "requester": question["requester"],
         "acting": question["actor"],
         "task_id": question["task_id"],
         "action": question["action"],
-        "resource": question["resource"],
+        "resource": shown["resource"],
         "method": question["method"],
         "host": question["host"],
-        "path": question["path"].partition("?")[0],
+        "path": shown["path"].partition("?")[0],
         "body_sha256": question["body_sha256"],
     }

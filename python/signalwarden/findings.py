@@ -61,6 +61,7 @@ _SETTINGS: Final = {
     "client_expired": "The token of a client has expired, and its calls are refused. Make a new one.",
     "client_long_lived": "The token of a client lives long. Replace it more often, or let the client come by its SVID.",
     "needs_restart": "This setting takes effect only when the server starts. Restart it, or take the change back.",
+    "unknown_redaction": "No route has this parameter or argument, so nothing would be hidden. Often it is misspelt.",
     "unused": "The setting is for something that is not switched on, so it does nothing.",
     "trust_domain": "The name of a trust domain is lower case letters, digits, `.`, `-` and `_`.",
     "trust_domain_unknown": "A client of a trust domain that is neither ours nor federated could never be accepted.",
@@ -116,6 +117,8 @@ _REGISTER: Final = {
     "needless_otherwise": "This value can never be needed. Leave it out.",
     "needless_poll": "`poll` belongs to `delivery: poll`. Leave it out.",
     "needless_when_unavailable": "This signal counts as absent anyway. Leave the key out.",
+    "never_found": "A task and its workflow are known by a grant alone, and calls of this action show none: the signal "
+    "is always missing there. Take the action out of `used_by`, or give its routes the tier `jit`.",
     "observed_company": "An observed signal can't stand by another one: it has no influence.",
     "repeated_action": "An action stands twice in `used_by`. Remove one.",
     "review_past": "The review of this contract was due. Look whether it still holds, then set a new date.",

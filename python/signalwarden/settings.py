@@ -12,6 +12,7 @@ from pydantic import AfterValidator, ConfigDict, Field
 from signalwarden.identity_settings import BundleSettings, IdentitySettings
 from signalwarden.sink_settings import MAX_SINKS, SinkSettings
 from signalwarden.task_settings import ApprovalSettings, OverrideSettings, TaskSettings
+from signalwarden.telemetry_settings import TelemetrySettings
 from signalwarden.values import (
     Address,
     Digest,
@@ -21,6 +22,7 @@ from signalwarden.values import (
     Insecure,
     Instant,
     LongDuration,
+    OnFull,
     SocketAddress,
     SpiffeId,
     StatePath,
@@ -59,6 +61,12 @@ DEFAULT_ADMIN = "127.0.0.1:9292"
 TLS_FILES = ("cert", "key", "client_ca")
 DEFAULT_KEYS = "var/keys"
 DEFAULT_LOG = "var/decisions.jsonl"
+DEFAULT_RING = "var/decisions.ring"
+
+MIN_RING_BYTES = 1024 * 1024
+"""Below this a few large records fill it."""
+MAX_RING_BYTES = 1 << 34
+"""16 GiB: it is memory as well as disk."""
 
 DEFAULT_ROTATE_BYTES = 100_000_000
 
@@ -181,12 +189,29 @@ class CheckpointSettings(Strict):
     )
 
 
+RedactedName = Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]{0,63}$")]
+
+
+class RedactSettings(Strict):
+    """What of calls no record shows: digests and templates stand in its place."""
+
+    path_parameters: tuple[RedactedName, ...] = Field(
+        default=(), description="parameters of paths: records show `{name}` in their place"
+    )
+    args: tuple[RedactedName, ...] = Field(
+        default=(), description="arguments that routes name: records show a keyed digest in their place"
+    )
+
+
 class DecisionLogSettings(Strict):
     """Where decision records go."""
 
     path: FilePath = Field(default=DEFAULT_LOG, description="one JSON object a line")
-    on_full: Annotated[Literal["deny"], word(["deny"], ["block", "allow", "drop"])] = "deny"
-    ack: Annotated[Literal["accepted"], word(["accepted"], ["synced"])] = "accepted"
+    ring: FilePath = Field(default=DEFAULT_RING, description="where records wait until the log has them")
+    ring_bytes: Annotated[int, Field(ge=MIN_RING_BYTES, le=MAX_RING_BYTES)] = 64 * 1024 * 1024
+    on_full: OnFull = "deny"
+    ack: Annotated[Literal["accepted", "synced"], word(["accepted", "synced"])] = "accepted"
+    fold_denials: bool = Field(default=False, description="alike denials of one batch become one line")
     influence: Annotated[Literal["none", "default", "all"], word(["none", "default", "all"])] = "default"
     rotate_bytes: Annotated[int, Field(ge=MIN_ROTATE_BYTES, le=MAX_ROTATE_BYTES)] = DEFAULT_ROTATE_BYTES
     rotate_every: Duration | None = Field(
@@ -194,7 +219,6 @@ class DecisionLogSettings(Strict):
     )
     compress: bool = Field(default=False, description="rotated files are compressed (gzip)")
     keep_files: Annotated[int, Field(ge=1, le=10_000, description="rotated files kept")] = 20
-    checkpoints: CheckpointSettings = CheckpointSettings()
     keep_for: LongDuration | None = Field(
         default=None, description="a rotated file is removed once its last record is older"
     )
@@ -202,11 +226,18 @@ class DecisionLogSettings(Strict):
         default=None, description="of all files together; without it twice what `keep_files` files hold"
     )
     sinks: Annotated[tuple[SinkSettings, ...], Field(max_length=MAX_SINKS)] = ()
+    checkpoints: CheckpointSettings = CheckpointSettings()
+    redact: RedactSettings = RedactSettings()
 
     @property
     def most_bytes(self) -> int:
         """What all files together may hold."""
         return self.keep_bytes or 2 * (self.keep_files + 1) * self.rotate_bytes
+
+    @property
+    def patience_ms(self) -> int:
+        """How long a decision waits for room in the ring."""
+        return int(self.on_full.partition(":")[2] or 0)
 
 
 class SignalsSettings(Strict):
@@ -236,6 +267,7 @@ class Settings(Strict):
     state: StatePath = Field(default="sqlite:var/state.db", description="where live state is kept")
     keys: FilePath = Field(default=DEFAULT_KEYS, description="directory of key files, made when missing")
     decision_log: DecisionLogSettings = DecisionLogSettings()
+    telemetry: TelemetrySettings = TelemetrySettings()
     signals: SignalsSettings = SignalsSettings()
     policies: Policies = Policies()
     watch: bool = Field(default=True, description="a change of the directory comes into force by itself")
@@ -266,6 +298,7 @@ class Settings(Strict):
             "tasks": self.tasks.for_core(),
             "approvals": self.approvals.for_core(),
             "overrides": self.overrides.for_core(),
+            "redact": self.decision_log.redact.model_dump(),
         }
         return json.dumps(core, separators=(",", ":"), sort_keys=True).encode()
 
@@ -292,3 +325,7 @@ class Settings(Strict):
     def log_path(self, directory: Path) -> Path:
         """The decision log's current file."""
         return directory / self.decision_log.path
+
+    def ring_path(self, directory: Path) -> Path:
+        """The file in which records wait for the log."""
+        return directory / self.decision_log.ring

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Final, Protocol
 import orjson
 
 from signalwarden.decision_log import rfc3339
-from signalwarden.errors import BadInputError
+from signalwarden.errors import BadInputError, CallRefusedError
 from signalwarden.rates import Rates
 from signalwarden.values import span_s
 
@@ -141,8 +141,11 @@ class Tasks:
         return self._engine.tasks(principal=principal, ended=ended, limit=limit, now_us=self._clock())
 
     def show(self, task_id: str) -> bytes:
-        """JSON of GET /v1/tasks/{id}: as the listing, of one task at most."""
-        return self._engine.tasks(task_id=task_id, limit=1, now_us=self._clock())
+        """JSON of GET /v1/tasks/{id}: as the listing, of one task. Raises CallRefusedError `task_unknown`."""
+        told = self._engine.tasks(task_id=task_id, limit=1, now_us=self._clock())
+        if not orjson.loads(told)["tasks"]:
+            raise CallRefusedError("task_unknown", "there is no task of this id, or no longer")
+        return told
 
     def workflows(self, limit: int) -> bytes:
         """JSON of GET /v1/workflows."""

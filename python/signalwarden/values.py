@@ -31,6 +31,8 @@ MAX_SPIFFE_ID_BYTES = 2048
 MAX_SOCKET_PATH_BYTES = 107
 """`sun_path` of Linux is 108 bytes with its final NUL."""
 MAX_PORT = 65_535
+MAX_BLOCK_MS = 10_000
+"""Envoy waits 200 ms for a check unless told otherwise; far beyond that nobody waits for the answer."""
 
 
 def not_built(sentence: str) -> PydanticCustomError:
@@ -164,6 +166,18 @@ def instant(value: object) -> datetime:
 def _path(text: str) -> str:
     if not text or "\0" in text:
         raise bad_value("expected a path")
+    return text
+
+
+def _on_full(text: str) -> str:
+    word, _, ms = text.partition(":")
+    if text != "deny" and not (
+        word == "block" and re.fullmatch(r"[1-9][0-9]{0,4}", ms) and int(ms) <= MAX_BLOCK_MS
+    ):
+        near = suggestion(word, ["deny", "block"])
+        raise bad_value(
+            f"expected `deny` or `block:` and 1 to {MAX_BLOCK_MS} milliseconds, found `{text}`{near}"
+        )
     return text
 
 
@@ -382,6 +396,11 @@ Digest = Annotated[
 ]
 Instant = Annotated[
     datetime, PlainValidator(instant), WithJsonSchema({"type": "string", "format": "date-time"})
+]
+OnFull = Annotated[
+    str,
+    AfterValidator(_on_full),
+    WithJsonSchema({"type": "string", "pattern": "^(deny|block:[1-9][0-9]{0,4})$"}),
 ]
 FilePath = Annotated[str, AfterValidator(_path), WithJsonSchema({"type": "string", "minLength": 1})]
 StatePath = Annotated[

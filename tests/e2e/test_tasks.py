@@ -177,6 +177,9 @@ def test_a_call_beyond_the_scope_is_denied(house: House) -> None:
 def test_the_bad_calls_of_the_admin_door_each_have_their_reason(house: House) -> None:
     task = house.begin()
     assert refused(lambda: house.end({"task_id": "01a20d2e-e225-7eba-82f3-6812fbaf3409"})) == "task_unknown"
+    with house.as_client(ORCHESTRATOR) as admin:
+        assert admin.task(task["task_id"])["tasks"][0]["state"] == "live"
+        assert refused(lambda: admin.task("01a20d2e-e225-7eba-82f3-6812fbaf3409")) == "task_unknown"
     assert refused(lambda: house.end(task, client=HELPER)) == "not_yours"
     assert refused(lambda: house.begin(type="forbidden")) == "policy_refused"
     assert refused(lambda: house.begin(workflow="month-end")) == "workflow_not_approved"
@@ -203,8 +206,11 @@ def test_a_part_of_a_task_never_exceeds_it_and_ends_with_it(house: House) -> Non
     house.end(task, "revoke")
     assert house.ask(part["grant"], principal=HELPER) == "grant_revoked"
     assert house.state(part) == "parent_ended"
-    widening = [line for line in house.records() if line.get("change") == "call_refused"]
-    assert len(widening) == 4
+    records = house.records()
+    assert [line.get("change") for line in records].count("call_refused") == 4
+    decided = [line for line in records if line["kind"] == "decision"]
+    widening = [line["request"]["action"] for line in decided if line["reason"] == "delegation_widens"]
+    assert widening == ["task.delegate"] * 4
 
 
 def test_policies_see_what_the_tree_has_touched_and_a_fresh_part_does_not_start_clean(house: House) -> None:

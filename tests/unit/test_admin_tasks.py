@@ -59,6 +59,14 @@ def test_anyone_may_fetch_the_public_keys(services: FakeServices) -> None:
     assert answer.headers["cache-control"].startswith("public")
 
 
+def test_a_task_that_is_not_known_is_a_problem_and_not_an_empty_list(
+    http: TestClient, services: FakeServices
+) -> None:
+    assert http.get("/v1/tasks/t-1").status_code == 200
+    services.fault = CallRefusedError("task_unknown", "there is no task of this id, or no longer", {})
+    problem(http.get("/v1/tasks/t-1"), AdminReason.TASK_UNKNOWN)
+
+
 def test_a_misspelt_parameter_is_refused(http: TestClient) -> None:
     problem(http.get("/v1/tasks", params={"principle": "a"}), AdminReason.MALFORMED)
     problem(http.get("/v1/tasks", params={"limit": 0}), AdminReason.MALFORMED)

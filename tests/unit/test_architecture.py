@@ -35,6 +35,8 @@ CRATES = {
     r"cedar_policy\w*": f"{CORE}/policy/cedar/",
     r"regorus": f"{CORE}/policy/rego.rs",
     r"pyo3\w*": "rust_core/pyext/",
+    "rustix": "rust_core/mapped/",
+    "signalwarden_mapped": "rust_core/pyext/src/ring.rs",
 }
 
 # What the core must not reach: clocks, files, environment, network, processes, threads, randomness.
@@ -66,17 +68,17 @@ LAYERS: tuple[set[str], ...] = (
     },
     {"values", "jose", "keys"},
     {"identity_settings", "task_settings", "otlp"},
-    {"sink_settings"},
+    {"sink_settings", "telemetry_settings"},
     {"settings", "identity_checks", "bundles"},
     {"door_checks"},
     {"cross_checks"},
     {"config"},
     {"mtls", "services", "doors", "state", "decision_log", "metrics", "rates", "register", "tallies"}
-    | {"difference", "watch", "envoy_tls", "envoy_directory"},
-    {"signals", "intake", "tokens", "in_force", "clients", "door_tls", "refusals", "log_reading"},
+    | {"difference", "watch", "envoy_tls", "envoy_directory", "envoy_tracing"},
+    {"signals", "intake", "tokens", "in_force", "clients", "door_tls", "refusals", "log_reading", "traces"},
     {"publish_door", "publishers", "reloads", "revocations", "identity", "tasks", "approvals", "overrides"}
-    | {"admin_answers", "envoy_routes", "sweeping"},
-    {"admin_tasks", "admin_approvals", "desks"},
+    | {"admin_answers", "envoy_routes", "sweeping", "audit", "timekeeping"},
+    {"admin_tasks", "admin_approvals", "admin_decisions", "decisions", "desks"},
     {
         *("server", "admin", "offline", "starter", "admin_client", "terminal", "reports"),
         "envoy_config",
@@ -94,6 +96,8 @@ IMPORTS: Edges = {
     "files": set(),
     "outbound": {"errors", "files"},
     "otlp": {"errors", "files", "outbound", "slips", "values"},
+    "telemetry_settings": {"otlp", "slips", "values"},
+    "traces": {"decision_log", "errors", "otlp", "telemetry_settings"},
     "values": {"_core", "errors", "outbound"},
     "directory": {"_core", "errors"},
     "config": {"_core", "approvers", "cross_checks", "directory", "errors", "settings", "slips", "values"},
@@ -108,6 +112,7 @@ IMPORTS: Edges = {
     "rates": {"errors"},
     "intake": {"_core", "errors", "rates", "state"},
     "sweeping": {"intake", "state"},
+    "timekeeping": {"_core", "errors", "intake"},
     "approvers": {"errors"},
     "difference": {"config", "values"},
     "in_force": {"approvers", "config", "difference", "errors", "state"},
@@ -137,15 +142,27 @@ IMPORTS: Edges = {
     "overrides": {"_core", "decision_log", "errors", "intake", "refusals", "values"},
     "admin_answers": {"errors", "services"},
     "admin_approvals": {"admin_answers", "services"},
+    "admin_decisions": {"admin_answers", "doors", "errors", "services"},
+    "decisions": {"_core", "decision_log", "errors", "values"},
     "answering": {"_core", "errors"},
     "foreground": {"errors"},
     "slips": set(),
     "identity_settings": {"values"},
     "sink_settings": {"otlp", "slips", "values"},
-    "settings": {"identity_settings", "sink_settings", "task_settings", "values"},
+    "settings": {"identity_settings", "sink_settings", "task_settings", "telemetry_settings", "values"},
     "identity_checks": {"slips", "values"},
     "door_checks": {"settings", "slips", "values"},
-    "cross_checks": {"door_checks", "identity_checks", "settings", "sink_settings", "slips", "values"},
+    "cross_checks": {
+        *(
+            "door_checks",
+            "identity_checks",
+            "settings",
+            "sink_settings",
+            "slips",
+            "telemetry_settings",
+            "values",
+        )
+    },
     "bundles": {"errors", "files", "identity_settings", "keysets", "outbound", "values"},
     "identity": {
         "_core",
@@ -164,6 +181,7 @@ IMPORTS: Edges = {
     "admin": {
         "admin_answers",
         "admin_approvals",
+        "admin_decisions",
         "admin_tasks",
         "config",
         "doors",
@@ -180,6 +198,7 @@ IMPORTS: Edges = {
         "clients",
         "config",
         "decision_log",
+        "decisions",
         "desks",
         "difference",
         "door_tls",
@@ -202,7 +221,9 @@ IMPORTS: Edges = {
         "state",
         "tallies",
         "tasks",
+        "timekeeping",
         "tokens",
+        "traces",
         "watch",
     },
 }
@@ -211,7 +232,7 @@ HOT = (
     *("server.py", "health.py", "app.py", "admin.py", "doors.py", "services.py", "intake.py", "rates.py"),
     *("publish_door.py", "mtls.py", "reloads.py", "watch.py", "decision_log/", "signals/", "answering.py"),
     *("identity.py", "clients.py", "door_tls.py", "tokens/", "bundles/", "approvals.py", "overrides.py"),
-    *("admin_answers.py", "admin_approvals.py", "refusals.py"),
+    *("admin_answers.py", "admin_approvals.py", "admin_decisions.py", "decisions.py", "refusals.py"),
 )
 PARSERS = {"envoy_data_plane", "betterproto2"}
 
@@ -461,7 +482,7 @@ def test_a_crate_is_named_in_its_own_place_only(rust: dict[str, str], crate: str
     shipped = {
         path: text
         for path, text in rust.items()
-        if path.startswith(("rust_core/core/src", "rust_core/pyext"))
+        if path.startswith(("rust_core/core/src", "rust_core/pyext", "rust_core/mapped"))
     }
     assert strangers(shipped, crate, place) == []
     name = crate.removesuffix(r"\w*")
@@ -489,6 +510,23 @@ def test_the_core_reaches_nothing_outside(core: dict[str, str]) -> None:
 )
 def test_what_reaches_outside_is_found(planted: str) -> None:
     assert len(reaches_out({f"{CORE}/decide.rs": planted})) == 1
+
+
+def test_memory_is_unsafe_in_one_place_only(rust: dict[str, str]) -> None:
+    assert strangers(rust, "unsafe", "rust_core/mapped/src/lib.rs") == []
+    planted = {
+        f"{CORE}/decide.rs": "fn f() { unsafe { g() } } // unsafe",
+        "rust_core/mapped/src/lib.rs": "unsafe",
+    }
+    assert strangers(planted, "unsafe", "rust_core/mapped/src/lib.rs") == [f"{CORE}/decide.rs"]
+    workspace = tomllib.loads((ROOT / "Cargo.toml").read_text())["workspace"]
+    assert workspace["lints"]["rust"]["unsafe_code"] == "forbid"
+    own = {
+        member
+        for member in workspace["members"]
+        if tomllib.loads((ROOT / member / "Cargo.toml").read_text())["lints"] != {"workspace": True}
+    }
+    assert own == {"rust_core/mapped"}
 
 
 def test_durations_and_addresses_are_values() -> None:

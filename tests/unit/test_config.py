@@ -110,7 +110,7 @@ listen: {check: "0.0.0.0:9191", admin: 3, front: native}
 identity: {sources: [xfcc, envoy_pear]}
 clients:
   - {id: "spiffe://prod.example/x", may: [evaluate, reed], token_sha256: "abc"}
-decision_log: {ack: synced, rotate_bytes: 3, path: 3}
+decision_log: {ack: sunk, rotate_bytes: 3, path: 3, on_full: "block:0", ring_bytes: 5}
 state: "redis://x"
 """
     found = {(finding.line, finding.code) for finding in errors(text)}
@@ -123,7 +123,6 @@ state: "redis://x"
         (6, "not_built"),
         (6, "bad_value"),
         (6, "missing_key"),
-        (7, "not_built"),
         (7, "bad_value"),
         (7, "wrong_type"),
         (8, "bad_value"),
@@ -134,8 +133,6 @@ state: "redis://x"
     "line",
     [
         "listen: {front: native}",
-        "decision_log: {ack: synced}",
-        "decision_log: {on_full: allow}",
         "insecure: true",
         *(
             f'clients: [{{id: "spiffe://prod.example/x", may: [{right}], {WITH_TOKEN}}}]'

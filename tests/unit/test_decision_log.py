@@ -32,6 +32,7 @@ class Ring:
         self._lines: deque[bytes] = deque()
         self._capacity = capacity
         self._ready = threading.Condition()
+        self.settled = 0
 
     def note(self, line: bytes) -> bool:
         with self._ready:
@@ -47,6 +48,9 @@ class Ring:
                 self._ready.wait(wait_ms / 1000)
             taken = [self._lines.popleft() for _ in range(min(max_records, len(self._lines)))]
         return b"".join(line + b"\n" for line in taken), len(taken)
+
+    def settle(self, count: int) -> None:
+        self.settled += count
 
     def queued(self) -> int:
         return len(self._lines)
@@ -251,6 +255,31 @@ def test_a_failing_sync_is_not_healthy_until_one_succeeds(
         broken = False
         eventually(lambda: writer.health().healthy)
     assert numbers(path) == [0]
+
+
+def test_the_ring_may_forget_what_was_synced_and_nothing_before(
+    path: Path, monkeypatch: pytest.MonkeyPatch, eventually: Callable[..., None]
+) -> None:
+    disk = Disk(monkeypatch, errno.ENOSPC)
+    disk.room = 0
+    ring = Ring()
+    with writing(path, ring) as writer:
+        ring.note(record(0))
+        eventually(lambda: not writer.health().healthy)
+        assert ring.settled == 0, "not written"
+
+        def sync(_fd: int) -> None:
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+        with monkeypatch.context() as patch:
+            patch.setattr("signalwarden.decision_log.sink.sync_data", sync)
+            disk.room = None
+            eventually(lambda: numbers(path) == [0] and not writer.health().healthy)
+            ring.note(record(1))
+            eventually(lambda: numbers(path) == [0, 1])
+            assert ring.settled == 0, "not synced"
+        eventually(lambda: ring.settled == 2)
+    assert ring.settled == 2
 
 
 # ---------------------------------------------------------------- the file

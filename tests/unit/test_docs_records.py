@@ -16,6 +16,7 @@ from signalwarden import _core, request_json
 from signalwarden.admin import CALLS
 from signalwarden.app import App
 from signalwarden.decision_log import Recorder
+from signalwarden.decision_log.records import change_record, transport_record
 from signalwarden.errors import ConfigurationError
 from signalwarden.services import Client
 from signalwarden.state import SqliteStore
@@ -223,6 +224,14 @@ def test_every_change_and_transport_record_is_as_its_schema_says(
     log = minimal_directory / "var" / "decisions.jsonl"
     log.parent.mkdir()
     log.write_bytes(b'{"half')
+    of_before = _core.Engine(ring=log.with_name("decisions.ring"), ring_bytes=1 << 20)
+    of_before.check(b"")
+    for left_behind in (
+        change_record("server_started", at_us=time.time_ns() // 1000, actor="server", version="0"),
+        transport_record("undelivered", at_us=time.time_ns() // 1000, count=1),
+    ):
+        assert of_before.note(left_behind)
+    of_before.release()
     routes = minimal_directory / "routes.yaml"
     good = routes.read_text()
     (minimal_directory / "signals.yaml").write_text(
@@ -261,6 +270,7 @@ def test_every_change_and_transport_record_is_as_its_schema_says(
         app._up().recorder.change("log_tree_caught_up", **tree, records=7, size=9)
         app._up().recorder.change("log_tree_broken", **tree, why="a line was changed")
         app._up().recorder.change("stream_suspended", feed="idp", detail="nothing was heard")
+        app._up().recorder.change("records_not_shipped", actor="server", sink="far", count=3)
         app._up().recorder.change("stream_resynchronised", actor="spiffe://prod.example/ops", feed="idp")
         app._up().recorder.transport("undelivered", count=1)
         app._up().recorder.transport("unknown_method", count=2)

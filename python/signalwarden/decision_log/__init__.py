@@ -2,6 +2,7 @@
 
 from signalwarden.decision_log.logfiles import Line, log_files, records_of, rotated_files
 from signalwarden.decision_log.records import Recorder, now_us, rfc3339, uuid7
+from signalwarden.decision_log.recovery import ring_at
 from signalwarden.decision_log.service import DecisionLog, Seal
 from signalwarden.decision_log.sink import FileSink, Sink
 from signalwarden.decision_log.writer import LogHealth, LogWriter
@@ -19,6 +20,7 @@ __all__ = [
     "now_us",
     "records_of",
     "rfc3339",
+    "ring_at",
     "rotated_files",
     "uuid7",
 ]

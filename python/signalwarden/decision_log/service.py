@@ -5,9 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, Protocol
 
+from signalwarden.decision_log.disk import footprint
 from signalwarden.decision_log.integrity.log_keys import LogKeys, log_name
 from signalwarden.decision_log.integrity.places import tree_directory
 from signalwarden.decision_log.integrity.tree import Tree
+from signalwarden.decision_log.logfiles import log_files
+from signalwarden.decision_log.recovery import Recovering, pass_over_written
 from signalwarden.decision_log.retention import Keeper
 from signalwarden.decision_log.shipping import shippers_of
 from signalwarden.decision_log.sink import FileSink
@@ -26,7 +29,8 @@ __all__ = ["DecisionLog", "Logged", "Seal"]
 DRAIN_S: Final = 10.0
 """For the log at a stop; within Kubernetes' default of 30 s together with the other graces."""
 SHIP_S: Final = 2.0
-"""For each further sink at a stop, once the log is written; what it has not sent, it sends after the next start."""
+"""For all further sinks together at a stop, once the log is written; what one has not sent, it sends after the next
+start."""
 KEEPER_S: Final = 2.0
 """For a file that is being compressed: it is begun anew the next time."""
 SINK_NUMBERS: Final = {
@@ -41,7 +45,7 @@ SINK_NUMBERS: Final = {
 """Metrics of a sink, and where its health has them."""
 
 
-class Logged(Drained, Protocol):
+class Logged(Drained, Recovering, Protocol):
     """The part of the engine that the log needs."""
 
     @property
@@ -78,6 +82,7 @@ class DecisionLog:
         be written, and KeysError."""
         self._engine = engine
         self._recorder = recorder
+        self._path = path
         self._keeper = Keeper(
             path,
             keep_files=options.keep_files,
@@ -86,7 +91,7 @@ class DecisionLog:
             rotate_bytes=options.rotate_bytes,
             compress=options.compress,
         )
-        sink = FileSink(
+        self._sink = sink = FileSink(
             path,
             rotate_bytes=options.rotate_bytes,
             rotate_every_s=options.rotate_every,
@@ -95,6 +100,9 @@ class DecisionLog:
         self._shippers = shippers_of(options.sinks, path, root, self._lost)
         if sink.repaired_bytes:
             recorder.change("log_repaired", actor="server", bytes_cut=sink.repaired_bytes)
+        found = pass_over_written(engine, log_files(path))
+        if found is not None:
+            recorder.change("log_recovered", actor="server", **found)
         name = log_name(seal.trust_domain, path)
         try:
             self._tree = Tree(
@@ -131,7 +139,9 @@ class DecisionLog:
         finally:
             self._tree.stop()
             for shipper in self._shippers:
-                shipper.stop(SHIP_S)
+                shipper.end(SHIP_S)
+            for shipper in self._shippers:
+                shipper.stop()
             self._keeper.stop(KEEPER_S)
 
     def detail(self) -> dict[str, object]:
@@ -142,10 +152,10 @@ class DecisionLog:
             "queued": self._engine.queued(),
             "lag_ms": round(health.lag_s * 1000),
             "last_error": health.last_error,
-            "tree": self._tree.detail(),
             "bytes": self._keeper.bytes_kept,
             "held_by": list(self._keeper.held_by),
             "sinks": {shipper.name: _told(shipper.health()) for shipper in self._shippers},
+            "tree": self._tree.detail(),
         }
 
     def numbers(self) -> Mapping[str, float]:
@@ -153,6 +163,9 @@ class DecisionLog:
         health = self._writer.health()
         return {
             "log_written": health.written,
+            "log_written_bytes": health.written_bytes,
+            "log_rotations": self._sink.rotations,
+            **footprint(self._path),
             "log_failures": health.failures,
             "log_healthy": int(health.healthy),
             "log_lag_seconds": health.lag_s,

@@ -1,7 +1,8 @@
 """The writer: a thread that takes accepted records from the ring to a sink, off the answer's path.
 
 While a sink fails, the batch in hand is kept and tried again, nothing more is taken from the ring, the ring fills,
-and the core denies with `log_unavailable`: the log never says less than was allowed (I4).
+and the core denies with `log_unavailable`: the log never says less than was allowed (I4). What is synced is settled:
+only then the ring forgets it, so that a killed process leaves nothing out of the log.
 """
 
 from __future__ import annotations
@@ -27,6 +28,8 @@ MAX_RECORDS: Final = 4_096
 """Records taken at once: about 4 MB of JSON, held twice for a moment."""
 WAIT_MS: Final = 100
 """How long a drain waits for the first record; bounds how late a stop is noticed."""
+LAST_WAIT_MS: Final = 20
+"""At a stop."""
 PACE_S: Final = 0.03
 """Pause after a batch that was not full: many records a batch cost much less than one each, and this thread
 competes with the answers for the interpreter."""
@@ -41,7 +44,10 @@ class Drained(Protocol):
     """The part of the engine that gives records away."""
 
     def drain(self, *, max_records: int, wait_ms: int) -> tuple[bytes, int]:
-        """(JSON lines, how many), oldest first."""
+        """(JSON lines, how many records they stand for), oldest first."""
+
+    def settle(self, count: int) -> None:
+        """So many drained records, oldest first, are durable: nobody has to remember them any more."""
 
     def queued(self) -> int:
         """Records that wait."""
@@ -69,6 +75,8 @@ class LogHealth:
     """The last failure, kept after recovery."""
     written: int
     """Records written."""
+    written_bytes: int
+    """As they stand in the file."""
     failures: int
     """Failed writes and syncs."""
 
@@ -90,8 +98,11 @@ class LogWriter:
         self._synced_at = time.monotonic()
         self._last_error: str | None = None
         self._written = 0
+        self._written_bytes = 0
         self._failures = 0
         self._left = 0
+        self._unsettled = 0
+        """Records written and not yet synced: until then the ring remembers them."""
 
     def start(self) -> None:
         """Starts the thread."""
@@ -102,7 +113,7 @@ class LogWriter:
         since = self._since
         lag = time.monotonic() - since if since is not None else 0.0
         healthy = self._thread.is_alive() and not self._broken
-        return LogHealth(healthy, lag, self._last_error, self._written, self._failures)
+        return LogHealth(healthy, lag, self._last_error, self._written, self._written_bytes, self._failures)
 
     def stop(self, timeout_s: float) -> None:
         """Writes all that was accepted, syncs and ends. Raises LogError that says how many records were lost
@@ -131,7 +142,7 @@ class LogWriter:
         """One batch; False when stopped and empty, or out of time."""
         stopping = self._stopping.is_set()
         waiting = self._recorder.retry()
-        batch, count = self._engine.drain(max_records=MAX_RECORDS, wait_ms=0 if stopping else WAIT_MS)
+        batch, count = self._engine.drain(max_records=MAX_RECORDS, wait_ms=self._wait_ms(stopping=stopping))
         if count:
             self._since = self._since if self._since is not None else time.monotonic()
             if not self._persist(batch, count):
@@ -139,21 +150,31 @@ class LogWriter:
         self._sync(force=stopping and not count)
         if stopping:
             out_of_time = time.monotonic() > self._deadline
-            return not out_of_time and (count > 0 or waiting > 0 or self._since is not None)
+            busy = count > 0 or waiting > 0 or self._since is not None or self._engine.queued() > 0
+            return not out_of_time and busy
         if count < MAX_RECORDS:
             self._stopping.wait(PACE_S)
         return True
+
+    def _wait_ms(self, *, stopping: bool) -> int:
+        if not stopping:
+            return WAIT_MS
+        # What waits to become durable in the ring comes soon.
+        return LAST_WAIT_MS if self._engine.queued() else 0
 
     def _persist(self, batch: bytes, count: int) -> bool:
         """Offers the batch to the sink until it is taken; False if the time of an orderly stop is up first."""
         backoff = FIRST_BACKOFF_S
         while True:
             try:
-                self._sink.write(batch)
+                if batch:
+                    self._sink.write(batch)
             except (OSError, LogError) as error:
                 self._fail("write", error)
             else:
-                self._written += count
+                self._written += batch.count(b"\n")
+                self._written_bytes += len(batch)
+                self._unsettled += count
                 self._recovered("write")
                 if self._sealed is not None:
                     self._sealed.took(batch)
@@ -178,6 +199,8 @@ class LogWriter:
             self._fail("sync", error)
         else:
             self._since = None
+            self._engine.settle(self._unsettled)
+            self._unsettled = 0
             self._recovered("sync")
             if self._sealed is not None:
                 self._sealed.synced()

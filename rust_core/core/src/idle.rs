@@ -1,8 +1,12 @@
-//! What loads and does nothing, said aloud: signals that no policy reads, actions that no policy permits.
+//! What loads and does nothing, said aloud: signals that no policy reads, or that no call can have, actions that no policy
+//! permits.
 
 use crate::{
     findings::{Findings, Place},
-    model::{Influence, SignalName},
+    model::{
+        Influence, SignalName, Tier,
+        names::{SubjectKind, WITHOUT_A_TASK},
+    },
     policy::{ActionRule, PolicyEngine, SignalIndex},
     signals::Register,
 };
@@ -11,6 +15,7 @@ use std::collections::HashSet;
 /// Warns of what could as well be left out, or was forgotten.
 pub(crate) fn warn(actions: &[ActionRule], register: &Register, engine: &dyn PolicyEngine, findings: &mut Findings) {
     unread_signals(register, engine, findings);
+    never_found(actions, register, findings);
     if engine.policies().is_empty() && !actions.is_empty() {
         findings.warning("policies", Place::default(), "no_policies", "there is no policy, so everything is denied");
     } else {
@@ -33,6 +38,27 @@ fn unread_signals(register: &Register, engine: &dyn PolicyEngine, findings: &mut
             let name = &contract.name;
             let message = format!("no policy reads the signal `{name}`: remove it, or let it be `influence: observe`");
             findings.warning("signals.yaml", contract.place, "unread_signal", message);
+        }
+    }
+}
+
+/// A task and its workflow are known by a grant alone: where none is looked at, a signal about them is always missing.
+fn never_found(actions: &[ActionRule], register: &Register, findings: &mut Findings) {
+    let about_tasks = |kind: SubjectKind| matches!(kind, SubjectKind::Task | SubjectKind::Workflow);
+    for contract in register.contracts().iter().filter(|contract| about_tasks(contract.subject)) {
+        for used_by in &contract.used_by {
+            let rule = actions.iter().find(|action| action.id == *used_by);
+            let why = match rule.map(|rule| rule.tier) {
+                Some(tier @ (Tier::Coarse | Tier::Runtime)) => {
+                    format!("`{used_by}` is of tier `{}` and takes no grant", tier.as_str())
+                }
+                None if WITHOUT_A_TASK.contains(&used_by.as_str()) => format!("`{used_by}` is decided without one"),
+                _ => continue,
+            };
+            let (name, subject) = (&contract.name, contract.subject.as_str());
+            let message =
+                format!("`used_by`: {why}, so the {subject} of a call is never known and `{name}` is always missing");
+            findings.warning("signals.yaml", contract.place, "never_found", message);
         }
     }
 }

@@ -76,6 +76,9 @@ pub const MAX_TALLIED_SIGNALS: usize = 65_536;
 /// Most origins that are counted by name; beyond, the one that was silent for the longest gives way. Publishers are
 /// clients of the settings or names in certificates of our own authority.
 pub const MAX_TALLIED_ORIGINS: usize = 4_096;
+/// Most routes, with their actions, whose decisions are counted by name: as many as a file may have, and some for those
+/// that no route was found for.
+pub const MAX_MEASURED_ROUTES: usize = MAX_ROUTES + 16;
 /// Longest way from a namespace of Envoy's metadata to a value. A claim of a token lies two or three deep.
 pub const MAX_METADATA_KEYS: usize = 8;
 /// Longest name of a namespace or key of Envoy's metadata. Names of Envoy's filters have about forty.
@@ -142,8 +145,25 @@ pub const DEFAULT_OVERRIDE_MICROS: i64 = 3_600_000_000;
 pub const MAX_OVERRIDE_REASON_LETTERS: usize = 512;
 /// Most overrides in force at once: each takes two people, and all are copied when one is added.
 pub const MAX_OVERRIDES: usize = 1_000;
+/// Most records that wait to be drained: seconds of a busy server, about 100 MB at the usual size.
+pub const MAX_LOG_RECORDS: usize = 65_536;
+/// What they hold on to in memory together.
+pub const MAX_LOG_MEMORY_BYTES: usize = 256 * 1024 * 1024;
 /// Longest line of a decision log that is read back. A record holds what a request of `MAX_CHECK_REQUEST_BYTES` at most was
 /// made of; a usual one has a kilobyte or two.
 pub const MAX_RECORD_LINE_BYTES: usize = 4 * 1024 * 1024;
 /// Most changes of one simulation. People change a handful of signals at a time.
 pub const MAX_CHANGES: usize = 1_000;
+/// Most signals of one set that is tried for whether an outcome hangs on it. Whoever reads of more learns nothing by it.
+pub const MAX_SET_SIGNALS: usize = 4;
+/// Most sets that are tried for one decision: all pairs of 45 signals, or all sets of up to four of 12.
+pub const MAX_SETS_TRIED: usize = 1_000;
+/// Most times that one decision is made again to explain it. A decision takes some tens of microseconds, and a search
+/// along one number at most 250 of them.
+pub const MAX_TRIALS: usize = 10_000;
+/// Most values that are taken from the literals of policies, for one signal. A policy compares with a handful.
+pub const MAX_LITERALS: usize = 64;
+/// Most values of one signal that are shown as a change that would flip an outcome.
+pub const MAX_VALUES_SHOWN: usize = 4;
+/// Most changes to two signals at once that are tried, where no change to a single one flips a denial.
+pub const MAX_PAIRS_TRIED: usize = 1_000;

@@ -87,7 +87,7 @@ reasons! {
     GrantExpired "grant_expired" 403 PermissionDenied Denies Live "The grant has expired.";
     GrantRevoked "grant_revoked" 403 PermissionDenied Denies Live "The grant's task was completed or revoked.";
     GrantScopeExceeded "grant_scope_exceeded" 403 PermissionDenied Denies Live "The grant does not cover this call.";
-    DelegationWidens "delegation_widens" 403 PermissionDenied Denies Reserved "The delegated grant exceeds its parent.";
+    DelegationWidens "delegation_widens" 403 PermissionDenied Denies Live "The delegated grant exceeds its parent.";
     ApprovalRequired "approval_required" 403 PermissionDenied Passes Live "The call needs an approval.";
     ApprovalDenied "approval_denied" 403 PermissionDenied Denies Live "The approval was denied.";
     ApprovalExpired "approval_expired" 403 PermissionDenied Denies Live "The approval has expired.";

@@ -15,7 +15,7 @@ use crate::{
         cedar::{CedarEngine, CedarFiles},
     },
     principals::{self, Principals},
-    route::{ActionDecl, Routes},
+    route::{ActionDecl, Redaction, Routes},
     signals::{Cells, Contract, Flow, Register, Store, derived::Derived, feeds::Feed, overriding::OverrideSettings},
     tasks::TaskSettings,
 };
@@ -52,6 +52,9 @@ pub struct CoreSettings {
     /// How long an override may last.
     #[serde(default)]
     pub overrides: OverrideSettings,
+    /// What no record may show of a call.
+    #[serde(default)]
+    pub redact: Redaction,
 }
 
 impl CoreSettings {
@@ -88,6 +91,8 @@ pub struct Snapshot {
     pub approvals: ApprovalSettings,
     /// What the settings say of overrides.
     pub overrides: OverrideSettings,
+    /// What no record may show of a call.
+    pub redaction: Redaction,
     /// Signals that are read for the record alone: those that an action only observes, and those of observing policies.
     pub observed: HashMap<ActionId, Vec<SignalIndex>>,
     /// What was said at load and did not stop it.
@@ -153,6 +158,10 @@ impl Snapshot {
             missing("signals.yaml", &mut findings);
         }
         let register_is_whole = !findings.has_errors();
+        let redaction = match &routes {
+            Some(routes) if routes_are_whole => settings.redact.clone().of(routes, &mut findings),
+            _ => settings.redact.clone(),
+        };
         let identity = identity(settings, register.as_ref(), &mut findings);
         let actions: Vec<ActionRule> = declared.iter().map(action_rule).collect();
         let rules: Vec<SignalRule> =
@@ -188,6 +197,7 @@ impl Snapshot {
                 tasks: settings.tasks.clone(),
                 approvals: settings.approvals.clone(),
                 overrides: settings.overrides.clone(),
+                redaction,
                 warnings: findings,
                 files: files.iter().map(|(name, content)| (name.clone(), hex(&Sha256::digest(content)))).collect(),
             }),

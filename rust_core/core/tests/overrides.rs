@@ -211,6 +211,22 @@ fn what_can_not_be_overridden_is_refused_in_one_sentence() {
 }
 
 #[test]
+fn the_signal_that_moves_workflows_is_not_overridden_since_that_would_move_none() {
+    let mut settings = stage::settings("t");
+    let tasks = json!({
+        "ttl_us": 1, "max_ttl_us": 1, "max_depth": 1, "retention_us": 1, "workflow_signal": "posture", "types": {},
+    });
+    settings.tasks = serde_json::from_value(tasks).unwrap();
+    let signals = SIGNALS.replace("REST", REST);
+    let texts = Texts { routes: ROUTES, signals: &signals, schema: "entity Workload; entity A;", policies: POLICIES };
+    let snapshot = stage::load_with(&texts, &settings, at(0)).unwrap();
+    let engine = stage::engine(Arc::new(snapshot), 64, InfluenceMode::None);
+    let sentence = judged(&engine, "posture", AGENT, r#""good""#, BY, 60).unwrap_err();
+    assert!(sentence.contains("PUT /v1/workflows/{id}"), "{sentence}");
+    assert!(judged(&engine, "secret_word", AGENT, r#""x""#, BY, 60).is_ok());
+}
+
+#[test]
 fn the_value_of_a_secret_signal_is_in_no_list() {
     let engine = engine();
     let change = judged(&engine, "secret_word", AGENT, r#""swordfish""#, BY, 60).unwrap();

@@ -5,7 +5,9 @@ use crate::{
     configuration::Configuration,
     errors,
     identity::Pending,
+    ring,
     tasks::{Answered, Held, Proposal},
+    words::{certificate, client_id, origin, refusal},
 };
 use pyo3::{
     exceptions::PyValueError,
@@ -18,23 +20,19 @@ use signalwarden_core::{
     engine::{self, Asking, Look, Options, Revoking},
     error::Error,
     identity::Validated,
-    limits::MAX_LIVE_SIGNALS,
-    model::{Fingerprint, Origin, Span, SpiffeId, Timestamp},
-    reason::Reason,
-    record::{InfluenceMode, Rendering, id::RANDOM_BYTES},
+    limits::{MAX_LIVE_SIGNALS, MAX_LOG_MEMORY_BYTES, MAX_LOG_RECORDS},
+    model::{Span, SpiffeId, Timestamp},
+    record::{InfluenceMode, Rendering, id::RANDOM_BYTES, ring::Ring},
     signals::overriding::Overriding,
     tasks::Wanted,
 };
 use std::{
+    path::PathBuf,
     sync::Arc,
     thread,
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
-/// Records that may wait: a second of a busy server, about 100 MB at the usual size.
-const LOG_CAPACITY: usize = 65_536;
-/// Their size together.
-const LOG_BYTES: usize = 256 * 1024 * 1024;
 /// How often an idle `drain` looks again. Fifty looks a second cost nothing that can be measured, and a
 /// record is on its way to disk well within half a second.
 const LOOK_AGAIN: Duration = Duration::from_millis(20);
@@ -52,28 +50,8 @@ fn random<const N: usize>() -> PyResult<[u8; N]> {
     Ok(bytes)
 }
 
-/// A publisher or a feed, as Python writes it.
-fn origin(text: &str) -> Result<Origin, Error> {
-    Origin::parse(text).map_err(|why| Error::BadInput(format!("the publisher: {why}")))
-}
-
-/// A certificate by its digest, as Python writes it.
-fn certificate(digest: &str) -> Result<Fingerprint, Error> {
-    Fingerprint::parse(digest)
-        .ok_or_else(|| Error::BadInput("the digest of a certificate: expected 64 hex digits".to_owned()))
-}
-
 /// A principal, or the reason and a sentence why there is none.
 type Proven = (Option<String>, Option<(&'static str, String)>);
-
-/// What Python says of a token that does not count. A reason that no token can have is a mistake of ours.
-fn refusal((digest, reason, detail): (String, String, String)) -> Result<(Fingerprint, Reason, String), Error> {
-    let known = Reason::ALL.iter().find(|known| known.code() == reason && **known != Reason::Allowed);
-    match (Fingerprint::parse(&digest), known) {
-        (Some(digest), Some(reason)) => Ok((digest, *reason, detail)),
-        _ => Err(Error::BadInput(format!("a refused token needs its digest and a reason, found `{reason}`"))),
-    }
-}
 
 /// The wall clock. Before 1970 counts as 1970: everything is then from the future, and denies.
 fn now() -> Timestamp {
@@ -120,20 +98,26 @@ fn to_look(py: Python<'_>, look: Look) -> PyResult<Bound<'_, PyAny>> {
     }
 }
 
-fn client_id(text: &str) -> Result<SpiffeId, Error> {
-    SpiffeId::parse(text).map_err(|why| Error::BadInput(format!("a client or principal: {why}")))
-}
-
 #[pymethods]
 impl Engine {
     #[new]
-    #[pyo3(signature = (*, log_capacity = LOG_CAPACITY, log_bytes = LOG_BYTES, influence = "default", digest_key = None, max_live = MAX_LIVE_SIGNALS))]
+    #[pyo3(signature = (
+        *, log_capacity = MAX_LOG_RECORDS, log_bytes = MAX_LOG_MEMORY_BYTES, influence = "default", digest_key = None,
+        max_live = MAX_LIVE_SIGNALS, ring = None, ring_bytes = 0, ack = "accepted", patience_ms = 0, fold_denials = false
+    ))]
+    #[expect(clippy::too_many_arguments, reason = "each is a setting, by keyword")]
     fn new(
+        py: Python<'_>,
         log_capacity: usize,
         log_bytes: usize,
         influence: &str,
         digest_key: Option<Vec<u8>>,
         max_live: usize,
+        ring: Option<PathBuf>,
+        ring_bytes: usize,
+        ack: &str,
+        patience_ms: u64,
+        fold_denials: bool,
     ) -> PyResult<Self> {
         let influence = match influence {
             "none" => InfluenceMode::None,
@@ -142,13 +126,25 @@ impl Engine {
             other => return Err(PyValueError::new_err(format!("influence is none, default or all, not `{other}`"))),
         };
         let digest_key = digest_key.map_or_else(|| random::<32>().map(Vec::from), Ok)?;
-        let options = Options {
-            log_capacity,
-            log_bytes,
-            rendering: Rendering { influence, digest_key },
-            seed: u64::from_ne_bytes(random()?),
-            max_live,
+        let is_synced = match ack {
+            "accepted" => false,
+            "synced" => true,
+            other => return Err(PyValueError::new_err(format!("ack is accepted or synced, not `{other}`"))),
         };
+        let rendering = Rendering { influence, digest_key };
+        let ring = match ring {
+            None => Ring::in_memory(log_capacity, log_bytes, rendering),
+            Some(path) => {
+                let patience = Duration::from_millis(patience_ms);
+                let opened = py.detach(|| {
+                    ring::open(&path, ring_bytes, (log_capacity, log_bytes), is_synced, patience, rendering)
+                });
+                let sentence =
+                    |why| format!("the ring of the decision log, `{}`, can't be used: {why}", path.display());
+                opened.map_err(|why| errors::log_error(py, &sentence(why)))?
+            }
+        };
+        let options = Options { ring, fold_denials, seed: u64::from_ne_bytes(random()?), max_live };
         Ok(Self { core: engine::Engine::new(options), started: Instant::now() })
     }
 
@@ -512,6 +508,11 @@ impl Engine {
         PyBytes::new(py, stats.as_bytes())
     }
 
+    fn measures<'py>(&self, py: Python<'py>) -> Bound<'py, PyBytes> {
+        let measures = py.detach(|| self.core.measures().to_string());
+        PyBytes::new(py, measures.as_bytes())
+    }
+
     fn publishers<'py>(&self, py: Python<'py>) -> Bound<'py, PyBytes> {
         let publishers = py.detach(|| self.core.publishers().to_string());
         PyBytes::new(py, publishers.as_bytes())
@@ -548,6 +549,28 @@ impl Engine {
         (PyBytes::new(py, &lines), count)
     }
 
+    fn settle(&self, py: Python<'_>, count: usize) {
+        py.detach(|| self.core.settle(count));
+    }
+
+    fn recovered<'py>(&self, py: Python<'py>) -> Vec<Bound<'py, PyBytes>> {
+        let lines = py.detach(|| self.core.recovered());
+        lines.iter().map(|line| PyBytes::new(py, line)).collect()
+    }
+
+    fn pass_over(&self, py: Python<'_>, known: Vec<usize>) {
+        py.detach(|| self.core.pass_over(&known));
+    }
+
+    #[getter]
+    fn has_lost_records(&self) -> bool {
+        self.core.has_lost_records()
+    }
+
+    fn release(&self, py: Python<'_>) {
+        py.detach(|| self.core.release_log());
+    }
+
     fn queued(&self) -> usize {
         self.core.queued()
     }
@@ -570,6 +593,12 @@ impl Engine {
             counters.set_item(name, count)?;
         }
         Ok(counters)
+    }
+
+    #[pyo3(signature = (*, now_us))]
+    fn set_back(&self, now_us: i64) -> Vec<StoredChange> {
+        let changes = self.core.set_back(Timestamp::from_micros(now_us), self.ticks());
+        changes.iter().map(StoredChange::from).collect()
     }
 
     #[pyo3(signature = (*, now_us))]

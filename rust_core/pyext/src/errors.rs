@@ -21,6 +21,11 @@ pub(crate) fn to_python(py: Python<'_>, error: Error) -> PyErr {
     made.unwrap_or_else(|error| error)
 }
 
+/// That the log can't be had.
+pub(crate) fn log_error(py: Python<'_>, sentence: &str) -> PyErr {
+    raise(py, "LogError", |class| class.call1((sentence,))).unwrap_or_else(|error| error)
+}
+
 fn raise<'py>(
     py: Python<'py>,
     class: &str,

@@ -10,7 +10,9 @@ mod errors;
 mod identity;
 mod publish;
 mod replay;
+mod ring;
 mod tasks;
+mod words;
 
 use pyo3::prelude::*;
 

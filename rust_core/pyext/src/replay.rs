@@ -29,4 +29,9 @@ impl Replay {
         let decided = py.detach(|| self.core.decide(&lines, changes));
         decided.map(|decided| PyBytes::new(py, &decided)).map_err(|error| errors::to_python(py, error))
     }
+
+    fn explain<'py>(&self, py: Python<'py>, line: PyBackedBytes) -> Bound<'py, PyBytes> {
+        let explained = py.detach(|| self.core.explain(&line));
+        PyBytes::new(py, &explained)
+    }
 }

@@ -2,9 +2,8 @@
 
 use super::{ApprovalState, Approvals, Entry};
 use crate::locks::lock;
-use crate::model::{TaskId, Timestamp};
+use crate::model::{ApprovalId, Question, TaskId, Timestamp};
 use serde_json::{Value as Json, json};
-use std::cmp::Reverse;
 
 /// Which questions are wanted.
 #[derive(Clone, Copy, Debug, Default)]
@@ -20,17 +19,39 @@ pub struct WantedApprovals<'a> {
 impl Approvals {
     /// The questions that are wanted, newest first.
     pub fn list(&self, wanted: &WantedApprovals<'_>, now: Timestamp) -> Json {
+        self.list_noting(wanted, now, &|_| None)
+    }
+
+    /// The same; `recorded` says how records show a question that they may not show as it is.
+    pub fn list_noting(
+        &self,
+        wanted: &WantedApprovals<'_>,
+        now: Timestamp,
+        recorded: &dyn Fn(&Question) -> Option<Json>,
+    ) -> Json {
         let image = lock(&self.0);
-        let mut found: Vec<&Entry> = image
-            .all
-            .values()
-            .filter(|entry| wanted.id.is_none_or(|id| entry.question.id.as_str() == id))
+        let found: Box<dyn Iterator<Item = &Entry>> = match wanted.id {
+            Some(id) => Box::new(ApprovalId::parse(id).and_then(|id| image.all.get(&id)).into_iter()),
+            None => {
+                let only_pending = wanted.state == Some(ApprovalState::Pending);
+                Box::new(image.orders.newest_first(only_pending).filter_map(|id| image.all.get(id)))
+            }
+        };
+        // One more than is wanted tells whether there are more; the rest is not looked at.
+        let mut listed: Vec<Json> = found
             .filter(|entry| wanted.state.is_none_or(|state| entry.state(now) == state))
+            .take(wanted.most.saturating_add(1))
+            .map(|entry| {
+                let mut told = describe(entry, now);
+                if let (Some(told), Some(recorded)) = (told.as_object_mut(), recorded(&entry.question)) {
+                    told.insert("recorded".to_owned(), recorded);
+                }
+                told
+            })
             .collect();
-        found.sort_by_key(|entry| Reverse(entry.question.asked_at));
-        let count = found.len();
-        let listed: Vec<Json> = found.into_iter().take(wanted.most).map(|entry| describe(entry, now)).collect();
-        json!({"truncated": count > listed.len(), "approvals": listed, "count": count})
+        let truncated = listed.len() > wanted.most;
+        listed.truncate(wanted.most);
+        json!({"truncated": truncated, "approvals": listed})
     }
 }
 
@@ -54,7 +75,7 @@ fn describe(entry: &Entry, now: Timestamp) -> Json {
         "words": q.words,
         "policies": q.policies.iter().map(|policy| &policy.id).collect::<Vec<_>>(),
         "asked_at": q.asked_at.to_rfc3339(),
-        "expires_at": q.expires_at.to_rfc3339(),
+        "expires_at": entry.ends_at.to_rfc3339(),
         "need": q.need,
         "approved_by": entry.approvers(),
         "denied_by": no.map(|answer| &answer.by),

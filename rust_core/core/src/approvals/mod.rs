@@ -1,10 +1,11 @@
 //! Approvals: questions about exact calls, the answers to them, and their single use. Changed by `apply`; beside it a
 //! decision asks a question and claims a yes, both at once and in memory, and both are kept before its answer leaves.
 //!
-//! `binding.rs` says what a call is, `list.rs` shows questions.
+//! `binding.rs` says what a call is, `list.rs` shows questions, `order.rs` finds them.
 
 mod binding;
 mod list;
+mod order;
 mod settings;
 
 pub use binding::{Bound, binding};
@@ -17,6 +18,7 @@ use crate::limits;
 use crate::locks::lock;
 use crate::model::{Answer, ApprovalId, Fingerprint, PolicyText, Question, SpiffeId, Timestamp};
 use crate::refusal::Refusal;
+use order::Orders;
 use std::{
     collections::{BTreeMap, BTreeSet},
     sync::{Arc, Mutex},
@@ -31,14 +33,27 @@ struct Image {
     all: BTreeMap<ApprovalId, Entry>,
     /// The latest question about each call.
     latest: BTreeMap<Fingerprint, ApprovalId>,
+    orders: Orders,
 }
 
 #[derive(Debug)]
 struct Entry {
     question: Arc<Question>,
     answers: BTreeMap<Box<str>, Answer>,
+    /// Until when it can be answered, and a yes be used: as it was asked, or earlier where the clock was set back since.
+    ends_at: Timestamp,
     /// The decision that claimed it.
     used: Option<Box<str>>,
+}
+
+impl Image {
+    /// Answers or uses a question.
+    fn move_on(&mut self, id: &ApprovalId, change: impl FnOnce(&mut Entry)) {
+        let Some(entry) = self.all.get_mut(id) else { return };
+        self.orders.displace(entry);
+        change(entry);
+        self.orders.place(entry);
+    }
 }
 
 /// How a question stands.
@@ -79,13 +94,18 @@ impl Entry {
             ApprovalState::Used
         } else if self.answers.values().any(|answer| !answer.approve) {
             ApprovalState::Denied
-        } else if now >= self.question.expires_at {
+        } else if now >= self.ends_at {
             ApprovalState::Expired
         } else if yes >= usize::try_from(self.question.need).unwrap_or(usize::MAX) {
             ApprovalState::Approved
         } else {
             ApprovalState::Pending
         }
+    }
+
+    /// Whether it waits for answers, its end left aside.
+    fn waits(&self) -> bool {
+        self.used.is_none() && self.state(Timestamp::from_micros(i64::MIN)) == ApprovalState::Pending
     }
 
     fn approvers(&self) -> BTreeSet<Arc<str>> {
@@ -96,7 +116,12 @@ impl Entry {
     /// not asked about again.
     fn stands_until(&self) -> Timestamp {
         let question = &self.question;
-        question.expires_at.plus(question.expires_at.since(question.asked_at))
+        self.ends_at.plus(question.expires_at.since(question.asked_at))
+    }
+
+    /// Whether the clock was set back since it was asked. Then it keeps nobody from asking again.
+    fn is_cut(&self) -> bool {
+        self.ends_at < self.question.expires_at
     }
 }
 
@@ -146,19 +171,13 @@ impl Approvals {
         let mut image = lock(&self.0);
         match change {
             Change::ApprovalAsked(question) => ask(&mut image, &Arc::new(Question::clone(question))),
-            Change::ApprovalAnswered(answer) => {
-                if let Some(entry) = image.all.get_mut(&answer.id) {
-                    let known = entry.answers.entry(answer.by.clone()).or_insert_with(|| answer.clone());
-                    if known.approve && !answer.approve {
-                        *known = answer.clone(); // a yes can be taken back, a no can't
-                    }
+            Change::ApprovalAnswered(answer) => image.move_on(&answer.id, |entry| {
+                let known = entry.answers.entry(answer.by.clone()).or_insert_with(|| answer.clone());
+                if known.approve && !answer.approve {
+                    *known = answer.clone(); // a yes can be taken back, a no can't
                 }
-            }
-            Change::ApprovalUsed(used) => {
-                if let Some(entry) = image.all.get_mut(&used.id) {
-                    entry.used.clone_from(&used.decision);
-                }
-            }
+            }),
+            Change::ApprovalUsed(used) => image.move_on(&used.id, |entry| entry.used.clone_from(&used.decision)),
             _ => return false,
         }
         true
@@ -173,10 +192,23 @@ impl Approvals {
             Some(entry)
         } else {
             let latest = image.latest.get(binding).and_then(|id| image.all.get(id));
-            latest.filter(|entry| entry.used.is_none() && now < entry.stands_until())
+            latest.filter(|entry| entry.used.is_none() && !entry.is_cut() && now < entry.stands_until())
         };
         let Some(entry) = found else { return Known::Nothing };
         Known::Asked { question: Arc::clone(&entry.question), state: entry.state(now), approved_by: entry.approvers() }
+    }
+
+    /// Ends all that is held, since the clock was set back; until when the last of it would have stood.
+    pub fn cut(&self, at: Timestamp) -> Option<Timestamp> {
+        let mut image = lock(&self.0);
+        let until = image.all.values().map(Entry::stands_until).max();
+        let Image { all, orders, .. } = &mut *image;
+        *orders = Orders::default();
+        for entry in all.values_mut() {
+            entry.ends_at = entry.ends_at.min(at);
+            orders.place(entry);
+        }
+        until
     }
 
     /// Asks, at once and in memory. Two decisions that ask the same at once get one question.
@@ -186,10 +218,7 @@ impl Approvals {
         if let Some(entry) = known.filter(|entry| entry.state(now) == ApprovalState::Pending) {
             return Asked::Known(Arc::clone(&entry.question));
         }
-        let is_open = |entry: &&Entry| {
-            entry.question.requester == question.requester && entry.state(now) == ApprovalState::Pending
-        };
-        if image.all.len() >= limits::MAX_APPROVALS || image.all.values().filter(is_open).count() >= max_open {
+        if image.all.len() >= limits::MAX_APPROVALS || image.orders.has_open(&question.requester, max_open, now) {
             return Asked::TooMany;
         }
         let question = Arc::new(question);
@@ -200,9 +229,9 @@ impl Approvals {
     /// Takes a question back that could not be kept.
     pub fn unask(&self, id: &ApprovalId) {
         let mut image = lock(&self.0);
-        if let Some(entry) = image.all.remove(id)
-            && image.latest.get(&entry.question.binding) == Some(id)
-        {
+        let Some(entry) = image.all.remove(id) else { return };
+        image.orders.displace(&entry);
+        if image.latest.get(&entry.question.binding) == Some(id) {
             image.latest.remove(&entry.question.binding);
         }
     }
@@ -277,7 +306,7 @@ impl Approvals {
     pub fn expired(&self, most: usize, now: Timestamp) -> Vec<String> {
         let image = lock(&self.0);
         let mut keys = Vec::new();
-        for (id, entry) in image.all.iter().filter(|(_, entry)| now >= entry.stands_until()) {
+        for (id, entry) in image.orders.past(now).filter_map(|id| image.all.get_key_value(id)) {
             keys.push(format!("approval {id}"));
             keys.extend(entry.answers.keys().map(|by| format!("approval_answer {id} {by}")));
             keys.push(format!("approval_used {id}"));
@@ -307,7 +336,9 @@ fn ask(image: &mut Image, question: &Arc<Question>) {
         return;
     }
     image.latest.insert(question.binding, question.id.clone());
-    let entry = Entry { question: Arc::clone(question), answers: BTreeMap::new(), used: None };
+    let entry =
+        Entry { question: Arc::clone(question), answers: BTreeMap::new(), ends_at: question.expires_at, used: None };
+    image.orders.place(&entry);
     image.all.insert(question.id.clone(), entry);
 }
 

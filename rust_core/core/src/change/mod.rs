@@ -5,6 +5,7 @@ mod approvals;
 mod identity;
 mod overrides;
 mod tasks;
+mod time;
 
 pub use approvals::ApprovalUsed;
 pub use identity::{read_proof, revocation};
@@ -58,6 +59,13 @@ pub enum Change {
     /// Time was seen to be at least this: ages and expiries never run backwards, restarts included.
     TimeMark {
         /// The high-water mark.
+        at: Timestamp,
+    },
+    /// Time ran back by more than a step: whatever was given out before, and ends by time, has ended.
+    TimeSetBack {
+        /// The latest time that ever counted.
+        from: Timestamp,
+        /// The high-water mark then: it has reached this.
         at: Timestamp,
     },
 }
@@ -169,6 +177,7 @@ impl Change {
             Self::ApprovalUsed(used) => format!("approval_used {}", used.id),
             Self::SignalOverridden(word) => word.key(),
             Self::TimeMark { .. } => "time".to_owned(),
+            Self::TimeSetBack { from, .. } => time::key(*from),
         }
     }
 
@@ -190,7 +199,8 @@ impl Change {
             | Self::ApprovalAnswered(_)
             | Self::ApprovalUsed(_)
             | Self::SignalOverridden(_)
-            | Self::TimeMark { .. } => true,
+            | Self::TimeMark { .. }
+            | Self::TimeSetBack { .. } => true,
         }
     }
 
@@ -231,9 +241,8 @@ impl Change {
             Self::ApprovalAnswered(answer) => serde_json::to_vec(&approvals::WrittenAnswer::from(answer)),
             Self::ApprovalUsed(used) => serde_json::to_vec(&approvals::WrittenUse::from(used)),
             Self::SignalOverridden(word) => serde_json::to_vec(&overrides::WrittenOverride::from(&**word)),
-            Self::TimeMark { at } => {
-                serde_json::to_vec(&WrittenTimeMark { v: VERSION, change: Kind::TimeMark, at_us: at.as_micros() })
-            }
+            Self::TimeMark { at } => serde_json::to_vec(&time::WrittenMark::new(*at)),
+            Self::TimeSetBack { from, at } => serde_json::to_vec(&time::WrittenSetBack::new(*from, *at)),
         };
         // Text, numbers and lists of text: serialising them into memory has no way to fail.
         written.unwrap_or_default()
@@ -268,10 +277,8 @@ impl Change {
             "approval_answered" => read::<approvals::WrittenAnswer>(payload, &head.change)?.into_change(),
             "approval_used" => read::<approvals::WrittenUse>(payload, &head.change)?.into_change(),
             "signal_overridden" => read::<overrides::WrittenOverride>(payload, &head.change)?.into_change(),
-            "time_mark" => {
-                let written: WrittenTimeMark = read(payload, &head.change)?;
-                Ok(Self::TimeMark { at: Timestamp::from_micros(written.at_us) })
-            }
+            "time_mark" => Ok(read::<time::WrittenMark>(payload, &head.change)?.into_change()),
+            "time_set_back" => Ok(read::<time::WrittenSetBack>(payload, &head.change)?.into_change()),
             other => {
                 Err(Error::BadInput(format!("a kept change is of a kind that this build does not know: `{other}`")))
             }
@@ -314,6 +321,7 @@ enum Kind {
     ApprovalUsed,
     SignalOverridden,
     TimeMark,
+    TimeSetBack,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -336,14 +344,6 @@ struct WrittenMove {
     event: String,
     at_us: i64,
     detail: String,
-}
-
-#[derive(Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct WrittenTimeMark {
-    v: u32,
-    change: Kind,
-    at_us: i64,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -492,6 +492,7 @@ mod tests {
             moved(StreamEvent::Suspended),
             moved(StreamEvent::Resynchronised),
             Change::TimeMark { at: Timestamp::from_micros(i64::MAX) },
+            Change::TimeSetBack { from: Timestamp::from_micros(9), at: Timestamp::from_micros(7) },
         ];
         for change in changes {
             assert_eq!(Change::from_payload(&change.to_payload()).unwrap(), change);

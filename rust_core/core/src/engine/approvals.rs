@@ -9,9 +9,9 @@ use crate::{
     limits,
     model::{Answer, Question, ResourceId, SpiffeId, Timestamp},
     policy::BuiltInRequest,
-    record::{DecisionId, id::RANDOM_BYTES},
+    record::{self, DecisionId, id::RANDOM_BYTES},
 };
-use serde_json::Value as Json;
+use serde_json::{Value as Json, json};
 use std::collections::BTreeSet;
 
 /// An answer that may be given.
@@ -101,16 +101,25 @@ impl Engine {
 
     /// The questions that are wanted, as JSON.
     pub fn list_approvals(&self, wanted: &WantedApprovals<'_>, now: Timestamp) -> Json {
-        self.approvals.list(wanted, self.mark.at_least(now))
+        let snapshot = self.snapshot();
+        let recorded = |question: &Question| {
+            let snapshot = snapshot.as_deref()?;
+            let key = self.ring.digest_key();
+            let shown = record::shown(&snapshot.redaction, &snapshot.routes, key, question)?;
+            Some(json!({"path": shown.path, "resource": shown.resource, "words": shown.words}))
+        };
+        self.approvals.list_noting(wanted, self.mark.at_least(now), &recorded)
     }
 
     /// Keys of kept changes that count no more.
     pub fn expired(&self, most: usize, now: Timestamp) -> Vec<String> {
         let now = self.mark.at_least(now);
         let Some(snapshot) = self.snapshot() else { return Vec::new() };
-        let mut keys = self.tasks.expired(snapshot.tasks.retention(), most, now);
+        let reached = self.mark.reached(now);
+        let mut keys = self.tasks.expired(snapshot.tasks.retention(), most, now, reached);
         keys.extend(self.approvals.expired(most, now));
         keys.extend(self.store.vouching().expired(most, now));
+        keys.extend(self.set_backs.over(reached));
         keys
     }
 
@@ -119,6 +128,7 @@ impl Engine {
         self.tasks.forget(keys);
         self.approvals.forget(keys);
         self.store.vouching().forget(keys);
+        self.set_backs.forget(keys);
     }
 }
 

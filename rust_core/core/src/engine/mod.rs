@@ -1,10 +1,13 @@
 //! The running core: the configuration in force behind an atomic swap, live state, the ring, counters, and the
 //! high-water mark of time. `apply` and `swap` change it; beside them only what `check` does itself.
 //!
-//! `tasks.rs`, `approvals.rs` and `overrides.rs` hold what the admin door asks for.
+//! `tasks.rs`, `approvals.rs` and `overrides.rs` hold what the admin door asks for, `log.rs` what the log does,
+//! `set_back.rs` what becomes of it when time runs back.
 
 mod approvals;
+mod log;
 mod overrides;
+mod set_back;
 mod tasks;
 mod time_mark;
 
@@ -18,13 +21,10 @@ use crate::{
     error::Error,
     identity::{IdentityRefused, Proofs, Validated},
     limits,
+    measures::Measures,
     model::{FeedKind, FeedName, Fingerprint, Origin, SignalName, SpiffeId, Timestamp},
     reason::Reason,
-    record::{
-        self, DecisionId, Rendering,
-        id::RANDOM_BYTES,
-        ring::{Entry, Ring},
-    },
+    record::{self, DecisionId, Rendering, id::RANDOM_BYTES, ring::Ring},
     signals::{Admission, Listing, RefusalReason, Store, judge, judge_next},
     snapshot::{Running, Snapshot},
     tally::Tally,
@@ -32,6 +32,7 @@ use crate::{
 };
 use arc_swap::ArcSwapOption;
 use serde_json::{Value as Json, json};
+use set_back::SetBacks;
 use std::{
     panic::{AssertUnwindSafe, catch_unwind},
     sync::{
@@ -43,12 +44,10 @@ use time_mark::TimeMark;
 
 /// How an engine is made.
 pub struct Options {
-    /// Records that may wait in the ring.
-    pub log_capacity: usize,
-    /// Their size together, in bytes.
-    pub log_bytes: usize,
-    /// How records are written.
-    pub rendering: Rendering,
+    /// Where records are accepted.
+    pub ring: Ring,
+    /// Whether alike denials of one batch become one line.
+    pub fold_denials: bool,
     /// Seed of the store's hashing; random bits from outside.
     pub seed: u64,
     /// Values that may be live before new subjects are refused.
@@ -63,11 +62,13 @@ pub struct Engine {
     tasks: Tasks,
     approvals: Approvals,
     ring: Ring,
-    rendering: Rendering,
+    fold_denials: bool,
     mark: TimeMark,
+    set_backs: SetBacks,
     closed: AtomicBool,
     counts: Counts,
     tally: Tally,
+    measures: Measures,
     seed: u64,
 }
 
@@ -77,6 +78,7 @@ struct Counts {
     accepted: AtomicU64,
     unenforced: AtomicU64,
     panics: AtomicU64,
+    folded: AtomicU64,
 }
 
 impl Engine {
@@ -88,11 +90,13 @@ impl Engine {
             proofs: Proofs::new(options.seed),
             tasks: Tasks::default(),
             approvals: Approvals::default(),
-            ring: Ring::new(options.log_capacity, options.log_bytes),
-            rendering: options.rendering,
+            ring: options.ring,
+            fold_denials: options.fold_denials,
             seed: options.seed,
             tally: Tally::default(),
+            measures: Measures::default(),
             mark: TimeMark::default(),
+            set_backs: SetBacks::default(),
             closed: AtomicBool::new(false),
             counts: Counts {
                 decisions: Reason::ALL.iter().map(|_| AtomicU64::new(0)).collect(),
@@ -100,6 +104,7 @@ impl Engine {
                 accepted: AtomicU64::new(0),
                 unenforced: AtomicU64::new(0),
                 panics: AtomicU64::new(0),
+                folded: AtomicU64::new(0),
             },
         }
     }
@@ -109,6 +114,7 @@ impl Engine {
         let before = self.running.load();
         let running = Running::new(snapshot, &self.store, before.as_deref(), self.seed);
         self.tally.keep(&running.snapshot.register);
+        self.measures.keep(&running.snapshot);
         self.running.store(Some(Arc::new(running)));
     }
 
@@ -176,7 +182,7 @@ impl Engine {
         let outcome = catch_unwind(AssertUnwindSafe(|| self.checked(bytes, validated, now, id, ticks)));
         let outcome = outcome.unwrap_or_else(|_| {
             self.counts.panics.fetch_add(1, Ordering::Relaxed);
-            Outcome::Decided(check::refused(Reason::EngineError, "the engine panicked", id, now))
+            Outcome::Decided(check::panicked(bytes, self.snapshot(), id, now))
         });
         (outcome, id)
     }
@@ -206,7 +212,7 @@ impl Engine {
         let outcome = self.checked(bytes, Some(&Validated::default()), now, id, ticks);
         let (record, answer) = finished(outcome, id, now).into_parts();
         let mut line = Vec::new();
-        let rendering = Rendering { influence: record::InfluenceMode::All, ..self.rendering.clone() };
+        let rendering = Rendering { influence: record::InfluenceMode::All, ..self.ring.rendering().clone() };
         record::render(&record, &rendering, false, &mut line);
         (line, answer)
     }
@@ -414,6 +420,7 @@ impl Engine {
         for payload in payloads {
             match Change::from_payload(payload) {
                 Ok(Change::TimeMark { at }) => self.mark.restore(at, now),
+                Ok(Change::TimeSetBack { from, at }) => self.cut(from, at),
                 Ok(change) => {
                     self.store.apply(&change);
                     if !self.tasks.apply(&change, is_new) && !self.approvals.apply(&change) {
@@ -432,48 +439,6 @@ impl Engine {
         Change::TimeMark { at: self.mark.reached(now) }
     }
 
-    /// Offers a change or transport record, JSON already.
-    pub fn note(&self, line: Vec<u8>) -> bool {
-        self.ring.note(line)
-    }
-
-    /// Takes up to `most` accepted records, oldest first, as JSON lines; and how many they are.
-    pub fn drain(&self, most: usize) -> (Vec<u8>, usize) {
-        // A record with influence costs many times one without: past half of the ring, influence goes first.
-        let shed = self.ring.is_crowded();
-        let entries = self.ring.take(most);
-        self.tally.saw(entries.iter().filter_map(|entry| match entry {
-            Entry::Decision(record) => Some(&**record),
-            Entry::Line(_) => None,
-        }));
-        let mut lines = Vec::with_capacity(entries.len() * 1024);
-        for entry in &entries {
-            match entry {
-                Entry::Decision(record) => self.render(record, shed, &mut lines),
-                Entry::Line(line) => {
-                    lines.extend_from_slice(line);
-                    lines.push(b'\n');
-                }
-            }
-        }
-        (lines, entries.len())
-    }
-
-    /// A record whose rendering panics is still a line: the answer has left, so the log must say so (I4).
-    fn render(&self, record: &record::Record, shed: bool, lines: &mut Vec<u8>) {
-        let start = lines.len();
-        if catch_unwind(AssertUnwindSafe(|| record::render(record, &self.rendering, shed, lines))).is_err() {
-            self.counts.panics.fetch_add(1, Ordering::Relaxed);
-            lines.truncate(start);
-            record::render_bare(record, lines);
-        }
-    }
-
-    /// Records that wait.
-    pub fn queued(&self) -> usize {
-        self.ring.len()
-    }
-
     /// Live values for people; `None` without a configuration.
     pub fn signals(&self, subject: Option<&str>, limit: usize, now: Timestamp) -> Option<Listing> {
         let snapshot = self.snapshot()?;
@@ -487,6 +452,11 @@ impl Engine {
         let Some(running) = &*running else { return json!({"signals": []}) };
         let census = scan.then(|| self.store.census(&running.cells));
         self.tally.signals(&running.snapshot.register, census.as_deref(), self.mark.at_least(now))
+    }
+
+    /// Decisions by route, action and reason, and how long their stages took, as JSON; of those that were drained.
+    pub fn measures(&self) -> Json {
+        self.measures.to_json()
     }
 
     /// Who sent values, what became of them, and what is switched off, as JSON.
@@ -506,8 +476,10 @@ impl Engine {
         all.extend(rejected.map(|(reason, count)| (format!("signals_rejected_{}", reason.code()), get(count))));
         all.push(("signals_accepted".to_owned(), get(&self.counts.accepted)));
         all.push(("unenforced".to_owned(), get(&self.counts.unenforced)));
-        all.push(("panics".to_owned(), get(&self.counts.panics)));
+        all.push(("panics".to_owned(), get(&self.counts.panics) + self.ring.panics()));
+        all.push(("log_folded".to_owned(), get(&self.counts.folded)));
         all.push(("log_refused".to_owned(), self.ring.refused()));
+        all.push(("log_ring_used_bytes".to_owned(), self.ring.used()));
         all.push(("log_queued".to_owned(), self.ring.len() as u64));
         all.push(("live_signals".to_owned(), self.store.live() as u64));
         all.push(("proofs".to_owned(), self.proofs.count() as u64));

@@ -14,6 +14,14 @@ impl Engine {
     pub fn override_signal(&self, asked: &Overriding<'_>, now: Timestamp) -> Result<Change, Error> {
         let running = self.loaded()?;
         let snapshot = &running.snapshot;
+        // Two people's word would stand for a signal that moves workflows, and move none: so that nobody counts on it.
+        if snapshot.tasks.workflow_signal() == Some(asked.name) {
+            return Err(Error::BadInput(format!(
+                "`{}` says how workflows stand (`tasks.workflow_signal`) and can't be overridden: a client with the right \
+                 `workflows` approves or ends one with `PUT /v1/workflows/{{id}}`",
+                asked.name
+            )));
+        }
         asked.judge(&snapshot.register, &snapshot.overrides, &self.store, self.mark.at_least(now))
     }
 

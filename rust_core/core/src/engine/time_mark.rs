@@ -11,6 +11,8 @@ pub(super) struct TimeMark {
     mark: AtomicI64,
     /// What the clock said when the stopwatch was at zero, by the first reading.
     origin: AtomicI64,
+    /// The latest time that ever counted and that the mark did not follow.
+    beyond: AtomicI64,
 }
 
 /// Nothing seen yet.
@@ -18,7 +20,7 @@ const UNSET: i64 = i64::MIN;
 
 impl Default for TimeMark {
     fn default() -> Self {
-        Self { mark: AtomicI64::new(UNSET), origin: AtomicI64::new(UNSET) }
+        Self { mark: AtomicI64::new(UNSET), origin: AtomicI64::new(UNSET), beyond: AtomicI64::new(UNSET) }
     }
 }
 
@@ -37,6 +39,9 @@ impl TimeMark {
         }
         let vouched = origin.saturating_add(elapsed).saturating_add(limits::MAX_TIME_STEP_MICROS);
         let before = self.mark.fetch_max(now.min(vouched), Ordering::Relaxed);
+        if now > vouched {
+            self.beyond.fetch_max(now, Ordering::Relaxed);
+        }
         Timestamp::from_micros(now.max(before))
     }
 
@@ -51,10 +56,28 @@ impl TimeMark {
         if mark == UNSET { now } else { Timestamp::from_micros(mark) }
     }
 
-    /// Takes a kept mark back. One that lies ahead of the clock by more than a step is cut to a step.
+    /// Takes a kept mark back. One that lies ahead of the clock by more than a step is cut to a step; `fell_back` tells.
     pub(super) fn restore(&self, at: Timestamp, now: Timestamp) {
         let bound = now.as_micros().saturating_add(limits::MAX_TIME_STEP_MICROS);
         self.mark.fetch_max(at.as_micros().min(bound), Ordering::Relaxed);
+        if at.as_micros() > bound {
+            self.beyond.fetch_max(at.as_micros(), Ordering::Relaxed);
+        }
+    }
+
+    /// The time that counted once, if it lies ahead of what counts now by more than a step: time ran back after all, and
+    /// what had ended would count again.
+    pub(super) fn fell_back(&self, now: Timestamp) -> Option<Timestamp> {
+        let beyond = self.beyond.load(Ordering::Relaxed);
+        let bound = self.at_least(now).as_micros().saturating_add(limits::MAX_TIME_STEP_MICROS);
+        (beyond > bound).then(|| Timestamp::from_micros(beyond))
+    }
+
+    /// What counted up to then has been seen to.
+    pub(super) fn settle(&self, from: Timestamp) {
+        let up_to = |beyond: i64| (beyond <= from.as_micros()).then_some(UNSET);
+        // It fails where a later time was seen meanwhile: that one is still to be seen to.
+        let _ = self.beyond.fetch_update(Ordering::Relaxed, Ordering::Relaxed, up_to);
     }
 }
 
@@ -77,6 +100,12 @@ mod tests {
         }
         assert_eq!(mark.advance(at(2_000), 0), at(1_000 + limits::MAX_TIME_STEP_MICROS));
         assert_eq!(mark.reached(at(2_000)), at(1_000 + limits::MAX_TIME_STEP_MICROS));
+        assert_eq!(mark.fell_back(at(leap)), None, "the clock still says so");
+        assert_eq!(mark.fell_back(at(2_000)), Some(at(leap)));
+        mark.settle(at(leap - 1));
+        assert_eq!(mark.fell_back(at(2_000)), Some(at(leap)));
+        mark.settle(at(leap));
+        assert_eq!(mark.fell_back(at(2_000)), None);
     }
 
     #[test]
@@ -93,5 +122,15 @@ mod tests {
         let mark = TimeMark::default();
         mark.restore(at(5_000), at(1_000));
         assert_eq!(mark.advance(at(1_000), 0), at(5_000));
+        assert_eq!(mark.fell_back(at(1_000)), None);
+    }
+
+    #[test]
+    fn a_kept_mark_that_is_cut_is_told() {
+        let mark = TimeMark::default();
+        let kept = 1_000 + 3 * limits::MAX_TIME_STEP_MICROS;
+        mark.restore(at(kept), at(1_000));
+        assert_eq!(mark.reached(at(1_000)), at(1_000 + limits::MAX_TIME_STEP_MICROS));
+        assert_eq!(mark.fell_back(at(1_000)), Some(at(kept)));
     }
 }

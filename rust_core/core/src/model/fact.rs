@@ -166,10 +166,10 @@ pub enum Stand {
 
 impl Company {
     /// Whether the adverse value counts in some world, and whether there is one in which it does not.
-    /// `doubted`: a member that could say anything. `withdraw`: revocable words as they are or withdrawn.
-    pub fn outcomes(&self, doubted: Option<&SignalName>, withdraw: bool) -> (bool, bool) {
+    /// `doubted`: members that could say anything. `withdraw`: revocable words as they are or withdrawn.
+    pub fn outcomes(&self, doubted: &[&SignalName], withdraw: bool) -> (bool, bool) {
         let stand = |member: &Member| {
-            let open = doubted == Some(&member.name) || (withdraw && member.revocable);
+            let open = doubted.contains(&&member.name) || (withdraw && member.revocable);
             if open { Stand::Unknown } else { member.stand }
         };
         let count = |wanted: Stand| self.members.iter().filter(|member| stand(member) == wanted).count();
@@ -184,7 +184,7 @@ impl Company {
 
     /// For records: `counts`, `alone` (policies see it absent), or `open`.
     pub fn as_str(&self) -> &'static str {
-        match self.outcomes(None, false) {
+        match self.outcomes(&[], false) {
             (true, false) => "counts",
             (false, _) => "alone",
             (true, true) => "open",

@@ -25,6 +25,8 @@ pub const NAME_FORM: &str = "a lowercase letter, then lowercase letters, digits 
 
 /// Actions that no route declares: they have a schema and a policy set of their own.
 pub const BUILT_IN_ACTIONS: &[&str] = &["task.begin", "task.delegate", "approval.give", "approval.waive"];
+/// Those of them that are decided outside of any task.
+pub const WITHOUT_A_TASK: &[&str] = &["approval.give", "approval.waive"];
 
 impl SignalName {
     /// Parses a name.

@@ -41,6 +41,12 @@ impl Timestamp {
         Self(self.0.saturating_add(span.0))
     }
 
+    /// This point moved earlier; stops at the beginning of time.
+    #[must_use]
+    pub const fn minus(self, span: Span) -> Self {
+        Self(self.0.saturating_sub(span.0))
+    }
+
     /// The span since `earlier`, zero if that is later.
     pub const fn since(self, earlier: Self) -> Span {
         let span = self.0.saturating_sub(earlier.0);

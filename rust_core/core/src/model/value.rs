@@ -57,6 +57,35 @@ impl Decimal {
     }
 }
 
+/// The years in which a time can be read and written, 0 to 9999, in microseconds.
+const DATETIMES: (i64, i64) = (-62_167_219_200_000_000, 253_402_300_799_999_999);
+
+impl Value {
+    /// The place of a value in the order of its type, for types that have one: numbers and times. `Decimal` counts in its
+    /// last digit, `Datetime` in microseconds.
+    pub const fn ordinal(&self) -> Option<i64> {
+        match self {
+            Self::Long(number) | Self::Decimal(Decimal(number)) => Some(*number),
+            Self::Datetime(at) => Some(at.as_micros()),
+            _ => None,
+        }
+    }
+}
+
+impl SignalType {
+    /// The value at such a place.
+    pub fn at_ordinal(&self, ordinal: i64) -> Option<Value> {
+        match self {
+            Self::Long => Some(Value::Long(ordinal)),
+            Self::Decimal => Some(Value::Decimal(Decimal(ordinal))),
+            Self::Datetime => {
+                (DATETIMES.0..=DATETIMES.1).contains(&ordinal).then(|| Value::Datetime(Timestamp::from_micros(ordinal)))
+            }
+            _ => None,
+        }
+    }
+}
+
 impl fmt::Display for Decimal {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let sign = if self.0 < 0 { "-" } else { "" };

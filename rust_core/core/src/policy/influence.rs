@@ -6,7 +6,11 @@ use super::{
     reasoning::{Doubts, Truth, Verdict},
     standing,
 };
-use crate::{model::State, reason::Reason};
+use crate::{
+    limits::{MAX_SET_SIGNALS, MAX_SETS_TRIED},
+    model::State,
+    reason::Reason,
+};
 
 /// What a signal did.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -37,10 +41,7 @@ pub fn influence(
     facts: &Facts,
     verdict: &Verdict,
 ) -> Vec<(SignalIndex, Effected)> {
-    let doubts = Doubts::new(slice, rules, facts);
-    // Words that may only restrict, and that would have opened: a denial, or a question where none was asked.
-    let refuses = verdict.reason == Reason::SignalWideningRefused
-        || (verdict.rechecked && !verdict.gates.is_empty() && doubts.undoubted_before_recheck().is_free());
+    let question = Question::new(slice, rules, facts, verdict);
     slice
         .mentioned()
         .into_iter()
@@ -53,19 +54,100 @@ pub fn influence(
                     Reason::Allowed => its_loss_asks(slice, verdict, signal),
                     _ => false,
                 }
-            } else if refuses {
-                if standing(rule, fact) == Standing::Revocable {
-                    return Some((signal, Effected::Refused));
-                }
-                // The result before the recheck: an allow under `signal_widening_refused`, else a free one.
-                let before = doubts.before_recheck(signal);
-                if verdict.gates.is_empty() { before.reason != Reason::Allowed } else { !before.is_free() }
+            } else if question.refuses && standing(rule, fact) == Standing::Revocable {
+                return Some((signal, Effected::Refused));
             } else {
-                !doubts.outcome(signal).is_like(verdict.reason, &verdict.gates)
+                question.hangs_on(&[signal])
             };
             Some((signal, if decisive { Effected::Decisive } else { Effected::Consulted }))
         })
         .collect()
+}
+
+/// Whether a verdict hangs on signals: would it be another one, were they uncertain?
+struct Question<'a> {
+    verdict: &'a Verdict,
+    doubts: Doubts<'a>,
+    /// Whether words that may only restrict would have opened: a denial, or a question where none was asked.
+    refuses: bool,
+}
+
+impl<'a> Question<'a> {
+    fn new(slice: &'a dyn Slice, rules: &'a [SignalRule], facts: &'a Facts, verdict: &'a Verdict) -> Self {
+        let doubts = Doubts::new(slice, rules, facts);
+        let refuses = verdict.reason == Reason::SignalWideningRefused
+            || (verdict.rechecked && !verdict.gates.is_empty() && doubts.undoubted_before_recheck().is_free());
+        Self { verdict, doubts, refuses }
+    }
+
+    fn hangs_on(&self, signals: &[SignalIndex]) -> bool {
+        let (verdict, doubts) = (self.verdict, &self.doubts);
+        if self.refuses {
+            // The result before the recheck: an allow under `signal_widening_refused`, else a free one.
+            let before = doubts.before_recheck(signals);
+            if verdict.gates.is_empty() { before.reason != Reason::Allowed } else { !before.is_free() }
+        } else {
+            !doubts.outcome(signals).is_like(verdict.reason, &verdict.gates)
+        }
+    }
+}
+
+/// Sets of signals on which a verdict hangs together, and on no smaller set.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Together {
+    /// The smallest sets, each sorted.
+    pub sets: Vec<Vec<SignalIndex>>,
+    /// True if not all of them were tried.
+    pub cut: bool,
+}
+
+/// The smallest sets of fresh signals on which a verdict hangs, where it hangs on no single one. At most
+/// `MAX_SETS_TRIED` sets of at most `MAX_SET_SIGNALS` are tried, small ones first.
+pub fn together(slice: &dyn Slice, rules: &[SignalRule], facts: &Facts, verdict: &Verdict) -> Together {
+    let question = Question::new(slice, rules, facts, verdict);
+    let is_candidate = |signal: &SignalIndex| {
+        let fact = facts.iter().find(|(index, _)| index == signal).map(|(_, fact)| fact);
+        let rule = rules.get(usize::from(signal.0));
+        let revocable = |(fact, rule)| standing(rule, fact) == Standing::Revocable;
+        fact.is_some_and(|fact| fact.state == State::Fresh)
+            && !(question.refuses && fact.zip(rule).is_some_and(revocable))
+    };
+    let signals: Vec<SignalIndex> = slice.mentioned().into_iter().filter(is_candidate).collect();
+    let mut found = Together::default();
+    let mut tried = 0;
+    for size in 2..=MAX_SET_SIGNALS.min(signals.len()) {
+        let mut picked: Vec<usize> = (0..size).collect();
+        loop {
+            if tried == MAX_SETS_TRIED {
+                return Together { cut: true, ..found };
+            }
+            tried += 1;
+            let set: Vec<SignalIndex> = picked.iter().filter_map(|at| signals.get(*at).copied()).collect();
+            if question.hangs_on(&set) {
+                found.sets.push(set);
+            }
+            if !advance(&mut picked, signals.len()) {
+                break;
+            }
+        }
+        if !found.sets.is_empty() {
+            return found;
+        }
+    }
+    Together { cut: signals.len() > MAX_SET_SIGNALS, ..found }
+}
+
+/// The next combination in order; false after the last one.
+fn advance(picked: &mut [usize], of: usize) -> bool {
+    let size = picked.len();
+    let Some(at) = (0..size).rev().find(|at| picked.get(*at).is_some_and(|pick| *pick < of - size + at)) else {
+        return false;
+    };
+    let next = picked.get(at).map_or(0, |pick| pick + 1);
+    for (offset, pick) in picked.iter_mut().skip(at).enumerate() {
+        *pick = next + offset;
+    }
+    true
 }
 
 fn a_may_policy_mentions(slice: &dyn Slice, verdict: &Verdict, signal: SignalIndex) -> bool {

@@ -272,6 +272,12 @@ pub trait PolicyEngine: Send + Sync {
         &[]
     }
 
+    /// Values that are written out in a policy, texts of decimals, times and addresses as they stand: where an outcome may
+    /// flip. None where the engine can't tell.
+    fn literals(&self, _policy: u32) -> Vec<Value> {
+        Vec::new()
+    }
+
     /// The enforcing and the observing policies together, as if all were enforced; `None` if no observing policy is
     /// in play. Asked for the record, never on the way of an answer.
     fn slice_observing<'e>(&'e self, _query: &Query) -> Option<Observing<'e>> {

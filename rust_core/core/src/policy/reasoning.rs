@@ -51,13 +51,13 @@ struct Worlds {
 /// INVARIANT I2: an uncertain signal allows only if each of its values, and its absence, would.
 /// INVARIANT I3: a revocable word allows only if its withdrawal would, too.
 pub fn evaluate(slice: &dyn Slice, rules: &[SignalRule], facts: &Facts) -> Verdict {
-    let truths = judge(slice, &worlds(rules, facts, None, false), None);
+    let truths = judge(slice, &worlds(rules, facts, &[], false), None);
     let Outcome { reason, gates } = conclude(slice, &truths);
     let in_play = slice.in_play().to_vec();
-    if reason != Reason::Allowed || !any_revocable(rules, facts, None) {
+    if reason != Reason::Allowed || !any_revocable(rules, facts, &[]) {
         return Verdict { reason, in_play, truths, gates, rechecked: false };
     }
-    let without = judge(slice, &worlds(rules, facts, None, true), Some(&truths));
+    let without = judge(slice, &worlds(rules, facts, &[], true), Some(&truths));
     let after = after_recheck(slice, &without);
     // An allow that stands is explained by the policies that made it, as they saw the words.
     let stands = after.reason == Reason::Allowed && after.gates == gates;
@@ -88,7 +88,7 @@ impl Outcome {
     }
 }
 
-fn any_revocable(rules: &[SignalRule], facts: &Facts, doubted: Option<SignalIndex>) -> bool {
+fn any_revocable(rules: &[SignalRule], facts: &Facts, doubted: &[SignalIndex]) -> bool {
     facts.iter().any(|(signal, fact)| standing_of(rules, *signal, fact, doubted) == Standing::Revocable)
 }
 
@@ -101,8 +101,8 @@ fn after_recheck(slice: &dyn Slice, truths: &[Truth]) -> Outcome {
     }
 }
 
-/// The question behind `decisive`: what would the reason be, were one signal uncertain whatever is known of it?
-/// A doubt changes only the truths of the policies that mention the signal, so the others are judged once for all.
+/// The question behind `decisive`: what would the reason be, were one signal (or several) uncertain whatever is known of it?
+/// A doubt changes only the truths of the policies that mention such a signal, so the others are judged once for all.
 pub(super) struct Doubts<'a> {
     slice: &'a dyn Slice,
     rules: &'a [SignalRule],
@@ -113,9 +113,9 @@ pub(super) struct Doubts<'a> {
 
 impl<'a> Doubts<'a> {
     pub(super) fn new(slice: &'a dyn Slice, rules: &'a [SignalRule], facts: &'a Facts) -> Self {
-        let before = judge(slice, &worlds(rules, facts, None, false), None);
+        let before = judge(slice, &worlds(rules, facts, &[], false), None);
         let without =
-            any_revocable(rules, facts, None).then(|| judge(slice, &worlds(rules, facts, None, true), Some(&before)));
+            any_revocable(rules, facts, &[]).then(|| judge(slice, &worlds(rules, facts, &[], true), Some(&before)));
         Self { slice, rules, facts, before, without }
     }
 
@@ -125,33 +125,31 @@ impl<'a> Doubts<'a> {
     }
 
     /// The outcome before words are withdrawn.
-    pub(super) fn before_recheck(&self, doubted: SignalIndex) -> Outcome {
+    pub(super) fn before_recheck(&self, doubted: &[SignalIndex]) -> Outcome {
         conclude(self.slice, &self.rejudge(&self.before, doubted, false))
     }
 
     /// The outcome of the whole evaluation.
-    pub(super) fn outcome(&self, doubted: SignalIndex) -> Outcome {
+    pub(super) fn outcome(&self, doubted: &[SignalIndex]) -> Outcome {
         let before = self.before_recheck(doubted);
         match &self.without {
-            Some(without)
-                if before.reason == Reason::Allowed && any_revocable(self.rules, self.facts, Some(doubted)) =>
-            {
+            Some(without) if before.reason == Reason::Allowed && any_revocable(self.rules, self.facts, doubted) => {
                 after_recheck(self.slice, &self.rejudge(without, doubted, true))
             }
             _ => before,
         }
     }
 
-    fn rejudge(&self, truths: &[Truth], doubted: SignalIndex, withdraw: bool) -> Vec<Truth> {
-        let worlds = worlds(self.rules, self.facts, Some(doubted), withdraw);
+    fn rejudge(&self, truths: &[Truth], doubted: &[SignalIndex], withdraw: bool) -> Vec<Truth> {
+        let worlds = worlds(self.rules, self.facts, doubted, withdraw);
         let first = first_world(&worlds);
         // A doubt about one of a group is a doubt about each adverse value that needs its company.
-        let name = self.rules.get(usize::from(doubted.0)).map(|rule| &rule.name);
+        let names = names_of(self.rules, doubted);
         let concerns =
-            |fact: &Fact| fact.company.as_ref().zip(name).is_some_and(|(company, name)| company.includes(name));
+            |fact: &Fact| fact.company.as_ref().is_some_and(|company| names.iter().any(|name| company.includes(name)));
         let mut touched: Vec<SignalIndex> =
             self.facts.iter().filter(|(_, fact)| concerns(fact)).map(|(signal, _)| *signal).collect();
-        touched.push(doubted);
+        touched.extend_from_slice(doubted);
         let again = |(at, known): (usize, &Truth)| {
             let mentions = &self.slice.info(at).mentions;
             if touched.iter().any(|signal| mentions.binary_search(signal).is_ok()) {
@@ -164,28 +162,27 @@ impl<'a> Doubts<'a> {
     }
 }
 
-fn standing_of(rules: &[SignalRule], signal: SignalIndex, fact: &Fact, doubted: Option<SignalIndex>) -> Standing {
-    if doubted == Some(signal) {
+fn standing_of(rules: &[SignalRule], signal: SignalIndex, fact: &Fact, doubted: &[SignalIndex]) -> Standing {
+    if doubted.contains(&signal) {
         return Standing::Uncertain;
     }
     // A fact without a rule can't arise from a checked configuration; the cautious answer all the same.
     rules.get(usize::from(signal.0)).map_or(Standing::Uncertain, |rule| standing(rule, fact))
 }
 
-fn worlds(rules: &[SignalRule], facts: &Facts, doubted: Option<SignalIndex>, withdraw: bool) -> Vec<Worlds> {
-    let name_of = |signal: SignalIndex| rules.get(usize::from(signal.0)).map(|rule| &rule.name);
-    let doubted_name = doubted.and_then(name_of);
+fn worlds(rules: &[SignalRule], facts: &Facts, doubted: &[SignalIndex], withdraw: bool) -> Vec<Worlds> {
+    let doubted_names = names_of(rules, doubted);
     facts
         .iter()
         .map(|(signal, fact)| {
             let rule = rules.get(usize::from(signal.0));
             let mut seen = Vec::with_capacity(1);
             match standing_of(rules, *signal, fact, doubted) {
-                Standing::Known => as_it_is(fact, doubted_name, withdraw, &mut seen),
+                Standing::Known => as_it_is(fact, &doubted_names, withdraw, &mut seen),
                 Standing::Absent => seen.push(Seen::Absent),
                 Standing::Uncertain => anything(rule, &mut seen),
                 Standing::Revocable => {
-                    as_it_is(fact, doubted_name, withdraw, &mut seen);
+                    as_it_is(fact, &doubted_names, withdraw, &mut seen);
                     if withdraw {
                         withdrawn(rule, fact, &mut seen);
                     }
@@ -200,10 +197,14 @@ fn worlds(rules: &[SignalRule], facts: &Facts, doubted: Option<SignalIndex>, wit
         .collect()
 }
 
+fn names_of<'r>(rules: &'r [SignalRule], signals: &[SignalIndex]) -> Vec<&'r SignalName> {
+    signals.iter().filter_map(|signal| rules.get(usize::from(signal.0))).map(|rule| &rule.name).collect()
+}
+
 /// A fresh value. An adverse one that counts only in company is absent in the worlds in which it stands alone.
-fn as_it_is(fact: &Fact, doubted: Option<&SignalName>, withdraw: bool, seen: &mut Vec<Seen>) {
+fn as_it_is(fact: &Fact, doubted: &[&SignalName], withdraw: bool, seen: &mut Vec<Seen>) {
     // The first possibility is the signal as it is now; a later question only adds worlds to it.
-    let (counts_now, alone_now) = fact.company.as_ref().map_or((true, false), |c| c.outcomes(None, false));
+    let (counts_now, alone_now) = fact.company.as_ref().map_or((true, false), |c| c.outcomes(&[], false));
     let (counts, alone) = fact.company.as_ref().map_or((true, false), |c| c.outcomes(doubted, withdraw));
     let value = fact.value.clone().map(Seen::Value);
     if counts_now {

@@ -5,10 +5,11 @@ use super::{
     principal::PrincipalPart,
     request::RequestPart,
     task::{ApprovalPart, ChainPart, GrantPart},
+    veil::{Veil, WITHHELD, keyed},
 };
 use crate::{
     decide::{self, Need},
-    model::{Fact, State, Value},
+    model::{Fact, State, Value, names::SubjectKind},
     policy::{
         Effect, Observing, PolicyInfo, SignalIndex, Slice,
         influence::{Effected, influence},
@@ -20,11 +21,9 @@ use crate::{
     signals::{Contract, LogSensitivity},
     snapshot::Snapshot,
 };
-use hmac::{Hmac, KeyInit, Mac};
 use serde::Serialize;
 use serde_json::Value as Json;
-use sha2::Sha256;
-use std::{collections::HashMap, sync::Arc};
+use std::{borrow::Cow, collections::HashMap, sync::Arc};
 
 /// For which decisions influence is computed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -58,8 +57,8 @@ struct Line<'a> {
     /// Only where it is false.
     #[serde(skip_serializing_if = "Option::is_none")]
     enforced: Option<bool>,
-    #[serde(skip_serializing_if = "str::is_empty")]
-    detail: &'a str,
+    #[serde(skip_serializing_if = "no_text")]
+    detail: Cow<'a, str>,
     request: RequestPart<'a>,
     #[serde(skip_serializing_if = "Option::is_none")]
     principal: Option<PrincipalPart<'a>>,
@@ -77,6 +76,10 @@ struct Line<'a> {
     observed_shed: bool,
 }
 
+fn no_text(text: &str) -> bool {
+    text.is_empty()
+}
+
 #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde hands out references")]
 fn is_zero(n: &u64) -> bool {
     *n == 0
@@ -85,7 +88,7 @@ fn is_zero(n: &u64) -> bool {
 #[derive(Serialize)]
 struct SignalPart<'a> {
     name: &'a str,
-    subject: Option<&'a str>,
+    subject: Option<Cow<'a, str>>,
     state: &'static str,
     #[serde(skip_serializing_if = "Option::is_none")]
     value: Option<Json>,
@@ -168,22 +171,31 @@ struct ErrorPart<'a> {
 #[derive(Serialize)]
 struct Timing {
     decode: f64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    route: Option<f64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    identify: Option<f64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    gather: Option<f64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    policies: Option<f64>,
     evaluate: f64,
     encode: f64,
     total: f64,
 }
 
-/// Appends the record as one line of JSON, newline included. `shed` leaves influence out, and says so: under
-/// overload it goes before a decision does.
-pub fn render(record: &Record, rendering: &Rendering, shed: bool, out: &mut Vec<u8>) {
+/// Appends the record as one line of JSON, newline included; false if it lacks something. `shed` leaves influence out, and
+/// says so: under overload it goes before a decision does.
+pub fn render(record: &Record, rendering: &Rendering, shed: bool, out: &mut Vec<u8>) -> bool {
     let start = out.len();
     let snapshot = record.snapshot.as_deref();
+    let veil = Veil::of(record, &rendering.digest_key);
     let slice = snapshot.and_then(|s| record.query.as_ref().and_then(|query| s.policies.slice(query).ok()));
     let wanted = wants_influence(record, rendering.influence);
     let effected = if wanted && !shed { effected(record, snapshot, slice.as_deref()) } else { HashMap::new() };
     let watching = snapshot.and_then(|s| watching(record, s));
     let observed_shed = shed && watching.is_some();
-    let mut policies = policies(record, snapshot);
+    let mut policies = policies(record, snapshot, veil.as_ref());
     if let (Some(snapshot), Some((route, observing)), false) = (snapshot, watching, shed) {
         let would = would(&observing, &snapshot.rules, &record.facts);
         policies.would = Some(
@@ -206,8 +218,8 @@ pub fn render(record: &Record, rendering: &Rendering, shed: bool, out: &mut Vec<
         reason: record.reason.code(),
         http_status: record.reason.http_status(),
         enforced: (!record.enforced).then_some(false),
-        detail: &record.detail,
-        request: RequestPart::of(record),
+        detail: veil.as_ref().map_or(Cow::Borrowed(&*record.detail), |veil| veil.detail(&record.detail)),
+        request: RequestPart::of(record, veil.as_ref()),
         principal: record
             .evidence
             .as_ref()
@@ -218,15 +230,19 @@ pub fn render(record: &Record, rendering: &Rendering, shed: bool, out: &mut Vec<
             .iter()
             .filter_map(|(signal, fact)| {
                 let contract = snapshot?.register.contracts().get(usize::from(signal.0))?;
-                Some(signal_part(record, contract, fact, effected.get(signal).copied(), rendering))
+                Some(signal_part(record, contract, fact, effected.get(signal).copied(), rendering, veil.as_ref()))
             })
             .collect(),
         policies,
         grant: record.grant.as_ref().map(GrantPart::of),
-        approval: record.approval.as_ref().map(ApprovalPart::of),
+        approval: record.approval.as_ref().map(|note| ApprovalPart::of(note, veil.as_ref())),
         chain: record.grant.as_ref().and_then(ChainPart::of),
         timing_us: Timing {
             decode: micros(record.spent.decode),
+            route: reached(record.spent.route),
+            identify: reached(record.spent.identify),
+            gather: reached(record.spent.gather),
+            policies: reached(record.spent.policies),
             evaluate: micros(record.spent.evaluate),
             encode: micros(record.spent.encode),
             total: micros(record.spent.total),
@@ -235,17 +251,34 @@ pub fn render(record: &Record, rendering: &Rendering, shed: bool, out: &mut Vec<
         influence_shed: shed && wanted,
         observed_shed,
     };
+    let is_whole = !line.influence_shed && !line.observed_shed;
     if serde_json::to_writer(&mut *out, &line).is_ok() {
         out.push(b'\n');
+        is_whole
     } else {
         // Strings, numbers and maps with string keys always serialise; a record is never half written all the same.
         out.truncate(start);
         render_bare(record, out);
+        false
     }
+}
+
+/// Adds a key to the object that begins at `start` and ends the text, with or without its newline.
+pub(crate) fn add(out: &mut Vec<u8>, start: usize, field: &str) {
+    let newline = out.pop_if(|last| *last == b'\n');
+    if out.len() > start + 1 && out.pop_if(|last| *last == b'}').is_some() {
+        if out.len() > start + 1 {
+            out.push(b',');
+        }
+        out.extend_from_slice(field.as_bytes());
+        out.push(b'}');
+    }
+    out.extend(newline);
 }
 
 /// The least that a decision's line says: used where the whole of it can't be made.
 pub fn render_bare(record: &Record, out: &mut Vec<u8>) {
+    let veil = Veil::of(record, &[]);
     let mut line = serde_json::json!({
         "v": 1,
         "kind": "decision",
@@ -255,7 +288,7 @@ pub fn render_bare(record: &Record, out: &mut Vec<u8>) {
         "reason": record.reason.code(),
         "http_status": record.reason.http_status(),
         "detail": "the record could not be written whole",
-        "request": {"method": record.asked.method, "host": record.asked.host, "path": record.asked.path},
+        "request": {"method": record.asked.method, "host": record.asked.host, "path": veil.map_or_else(|| record.asked.path.clone(), |_| "{path}".to_owned())},
         "signals": [],
         "policies": {"revision": record.snapshot.as_ref().map(|s| &*s.revision), "determining": [], "errors": []},
         "grant": null, "approval": null, "chain": null,
@@ -266,6 +299,11 @@ pub fn render_bare(record: &Record, out: &mut Vec<u8>) {
     }
     out.extend_from_slice(line.to_string().as_bytes());
     out.push(b'\n');
+}
+
+/// A stage that was not reached took no time.
+fn reached(nanos: u64) -> Option<f64> {
+    (nanos > 0).then(|| micros(nanos))
 }
 
 /// Tenths of microseconds are as fine as the stopwatch is true.
@@ -284,6 +322,10 @@ fn effected(record: &Record, snapshot: Option<&Snapshot>, slice: Option<&dyn Sli
 }
 
 fn wants_influence(record: &Record, mode: InfluenceMode) -> bool {
+    // Where no policy saw a signal there is none.
+    if record.verdict.is_none() || record.facts.is_empty() {
+        return false;
+    }
     match mode {
         InfluenceMode::None => false,
         InfluenceMode::All => true,
@@ -300,6 +342,7 @@ fn signal_part<'a>(
     fact: &'a Fact,
     effected: Option<Effected>,
     rendering: &Rendering,
+    veil: Option<&Veil<'_>>,
 ) -> SignalPart<'a> {
     let secret = contract.log == LogSensitivity::Secret;
     let shown = |value: &Option<Value>| value.as_ref().filter(|_| !secret).map(Value::to_json);
@@ -307,7 +350,10 @@ fn signal_part<'a>(
         |value: &Option<Value>| value.as_ref().filter(|_| secret).map(|value| digest(rendering, contract, value));
     SignalPart {
         name: contract.name.as_str(),
-        subject: fact.subject.as_ref().map(|s| &*s.id),
+        subject: fact.subject.as_ref().map(|s| match veil.filter(|_| s.kind == SubjectKind::Resource) {
+            Some(veil) => veil.resource_text(&s.id),
+            None => Cow::Borrowed(&*s.id),
+        }),
         state: fact.state.as_str(),
         value: shown(&fact.value),
         digest: hidden(&fact.value),
@@ -333,14 +379,10 @@ fn signal_part<'a>(
 
 /// `hmac-sha256:<hex>` over name and value: equal values can be recognised, none can be guessed without the key.
 fn digest(rendering: &Rendering, contract: &Contract, value: &Value) -> String {
-    let Ok(mut mac) = Hmac::<Sha256>::new_from_slice(&rendering.digest_key) else { return "withheld".to_owned() };
-    mac.update(contract.name.as_str().as_bytes());
-    mac.update(b"\0");
-    mac.update(value.to_json().to_string().as_bytes());
-    format!("hmac-sha256:{}", crate::model::hex(&mac.finalize().into_bytes()))
+    keyed(&rendering.digest_key, &[contract.name.as_str(), &value.to_json().to_string()])
 }
 
-fn policies<'a>(record: &'a Record, snapshot: Option<&'a Snapshot>) -> PoliciesPart<'a> {
+fn policies<'a>(record: &'a Record, snapshot: Option<&'a Snapshot>, veil: Option<&Veil<'_>>) -> PoliciesPart<'a> {
     let mut part = PoliciesPart {
         revision: snapshot.map(|s| &*s.revision),
         engine: None,
@@ -359,7 +401,11 @@ fn policies<'a>(record: &'a Record, snapshot: Option<&'a Snapshot>) -> PoliciesP
                 let contract = snapshot.register.contracts().get(usize::from(signal.0));
                 contract.is_some_and(|contract| contract.log == LogSensitivity::Secret)
             });
-            let error = if secret { "withheld: the policy reads a secret signal" } else { why };
+            let error = match veil {
+                _ if secret => "withheld: the policy reads a secret signal",
+                Some(veil) if veil.hides_any() => WITHHELD,
+                _ => why,
+            };
             part.errors.push(ErrorPart { id: &info.id, error });
         } else if determines(record.reason, info, truth) {
             part.determining.push(policy_part(info, truth));

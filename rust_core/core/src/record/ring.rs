@@ -1,54 +1,155 @@
-//! The bounded ring between decisions and sinks. A record in it is *accepted*; what it can't take is refused,
-//! counted, and told by the next record that gets through.
+//! The bounded ring between decisions and sinks. A record in it is *accepted*; what it can't take is refused, counted,
+//! and told by the next record that gets through.
+//!
+//! With a region its lines are there, too, from the moment they are accepted to the moment they are settled: what the
+//! process leaves behind is found by the next one (`frames.rs`).
 
-use super::Record;
+use super::{
+    Record,
+    frames::{Frames, Place, Region},
+    json::{Rendering, add, render, render_bare},
+};
 use crate::locks::lock;
 use std::{
     collections::VecDeque,
+    panic::{AssertUnwindSafe, catch_unwind},
     sync::{
-        Mutex, MutexGuard,
+        Condvar, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicU64, Ordering},
     },
+    time::Duration,
 };
 
-/// What waits to be drained, oldest first.
+/// Bytes of most lines.
+const USUAL_BYTES: usize = 2048;
+
+/// What makes a region durable, where that is waited for.
+pub trait Syncing: std::fmt::Debug + Send + Sync {
+    /// Waits until all frames that end at or before this position are durable; false if that failed or took too long.
+    fn wait_for(&self, end: u64) -> bool;
+
+    /// As `wait_for`, without waiting.
+    fn ask_for(&self, end: u64);
+
+    /// Up to where frames are durable.
+    fn reached(&self) -> u64;
+}
+
+/// How much a ring holds, and where.
 #[derive(Debug)]
+pub struct Room {
+    /// Entries that may wait.
+    pub capacity: usize,
+    /// Their size in memory together, in bytes.
+    pub max_bytes: usize,
+    /// Where lines survive the process; without it they don't.
+    pub region: Option<Box<dyn Region>>,
+    /// A record is accepted once it is durable there; without it, once it is there.
+    pub syncing: Option<Box<dyn Syncing>>,
+    /// How long a decision waits for room.
+    pub patience: Duration,
+}
+
+/// What waits to be drained, oldest first.
 pub struct Ring {
     waiting: Mutex<Waiting>,
-    capacity: usize,
-    max_bytes: usize,
+    freed: Condvar,
+    room: Room,
+    frames: Option<Frames>,
+    rendering: Rendering,
+    is_damaged: bool,
     refused: AtomicU64,
     untold: AtomicU64,
+    panics: AtomicU64,
 }
 
 #[derive(Debug, Default)]
 struct Waiting {
     entries: VecDeque<Entry>,
     bytes: usize,
+    /// Where the frames of drained entries end that are not settled.
+    drained: VecDeque<u64>,
+    /// Where the next frame begins.
+    reached: u64,
+    /// Where the oldest frame begins that is not settled.
+    settled: u64,
+    is_closed: bool,
 }
 
 /// One entry.
 #[derive(Debug)]
-pub enum Entry {
-    /// A decision; its JSON is made when it is drained.
-    Decision(Box<Record>),
+pub(crate) struct Entry {
+    pub(crate) content: Content,
+    place: Option<Place>,
+}
+
+/// What of an entry is in memory.
+#[derive(Debug)]
+pub(crate) enum Content {
+    /// A decision. `is_whole`: its frame says all that its line shall say.
+    Decision { record: Box<Record>, is_whole: bool },
     /// A change or transport record, JSON already.
     Line(Vec<u8>),
+    /// The same, where its frame is all that there is of it.
+    Framed,
+    /// What an earlier process had accepted: the frame is all that there is of it.
+    Recovered,
+    /// What an earlier process had accepted and the log has.
+    Known,
 }
 
 impl Entry {
     fn weight(&self) -> usize {
-        match self {
-            Self::Decision(record) => record.weight(),
-            Self::Line(line) => line.len(),
+        match &self.content {
+            Content::Decision { record, .. } => record.weight(),
+            Content::Line(line) => line.len(),
+            Content::Framed | Content::Recovered | Content::Known => size_of::<Self>(),
         }
+    }
+
+    fn end(&self) -> u64 {
+        self.place.map_or(0, |place| place.end)
     }
 }
 
 impl Ring {
-    /// A ring for so many entries of so many bytes together.
-    pub fn new(capacity: usize, max_bytes: usize) -> Self {
-        Self { waiting: Mutex::default(), capacity, max_bytes, refused: AtomicU64::new(0), untold: AtomicU64::new(0) }
+    /// A ring in memory alone.
+    pub fn in_memory(capacity: usize, max_bytes: usize, rendering: Rendering) -> Self {
+        let room = Room { capacity, max_bytes, region: None, syncing: None, patience: Duration::ZERO };
+        Self::with(room, rendering, None, Waiting::default(), false)
+    }
+
+    /// A ring, with what its region held. The error says why that is none of ours.
+    pub fn open(mut room: Room, rendering: Rendering) -> Result<Self, &'static str> {
+        let Some(region) = room.region.take() else {
+            return Ok(Self::with(room, rendering, None, Waiting::default(), false));
+        };
+        let (frames, found) = Frames::open(region)?;
+        let recovered = |place| Entry { content: Content::Recovered, place: Some(place) };
+        let entries: VecDeque<Entry> = found.places.into_iter().map(recovered).collect();
+        let waiting = Waiting {
+            bytes: entries.iter().map(Entry::weight).sum(),
+            entries,
+            drained: VecDeque::new(),
+            reached: found.reached,
+            settled: frames.settled(),
+            is_closed: false,
+        };
+        Ok(Self::with(room, rendering, Some(frames), waiting, found.is_damaged))
+    }
+
+    fn with(room: Room, rendering: Rendering, frames: Option<Frames>, waiting: Waiting, is_damaged: bool) -> Self {
+        Self {
+            waiting: Mutex::new(waiting),
+            freed: Condvar::new(),
+            room,
+            frames,
+            rendering,
+            is_damaged,
+            refused: AtomicU64::new(0),
+            untold: AtomicU64::new(0),
+            panics: AtomicU64::new(0),
+        }
     }
 
     /// Accepts a record, or counts that it could not.
@@ -58,7 +159,13 @@ impl Ring {
     pub fn accept(&self, mut record: Box<Record>) -> bool {
         let untold = self.untold.swap(0, Ordering::Relaxed);
         record.refused_before = untold;
-        let accepted = self.push(Entry::Decision(record));
+        // Influence costs many times the rest: it is made when the record is drained, off the answer's path.
+        let (line, is_whole) = match self.frames {
+            Some(_) => self.line_of(&record),
+            None => (Vec::new(), false),
+        };
+        let pushed = self.push(Content::Decision { record, is_whole }, &line, self.room.patience);
+        let accepted = pushed.is_some_and(|end| self.is_durable(end));
         if !accepted {
             self.untold.fetch_add(untold + 1, Ordering::Relaxed);
             self.refused.fetch_add(1, Ordering::Relaxed);
@@ -69,28 +176,201 @@ impl Ring {
     /// Accepts a line that is JSON already; false if there is no room.
     #[must_use]
     pub fn note(&self, line: Vec<u8>) -> bool {
-        self.push(Entry::Line(line))
+        match self.frames {
+            Some(_) => self.push(Content::Framed, &line, Duration::ZERO).is_some(),
+            None => self.push(Content::Line(line), &[], Duration::ZERO).is_some(),
+        }
     }
 
-    fn push(&self, entry: Entry) -> bool {
+    /// The end of its frame, once there was room for it.
+    fn push(&self, content: Content, line: &[u8], patience: Duration) -> Option<u64> {
+        let mut entry = Entry { content, place: None };
         let weight = entry.weight();
         let mut waiting = self.lock();
-        let fits = waiting.entries.len() < self.capacity && waiting.bytes.saturating_add(weight) <= self.max_bytes;
-        if fits {
-            waiting.bytes += weight;
-            waiting.entries.push_back(entry);
+        if !self.fits(&waiting, weight, line.len()) && !patience.is_zero() {
+            let full = |waiting: &mut Waiting| !waiting.is_closed && !self.fits(waiting, weight, line.len());
+            let waited = self.freed.wait_timeout_while(waiting, patience, full);
+            waiting = waited.unwrap_or_else(PoisonError::into_inner).0;
         }
-        fits
+        if !self.fits(&waiting, weight, line.len()) {
+            return None;
+        }
+        // Under the lock, so that frames are complete in their order.
+        entry.place = self.frames.as_ref().map(|frames| frames.write(waiting.reached, line));
+        let end = entry.end();
+        waiting.reached = end;
+        waiting.bytes += weight;
+        waiting.entries.push_back(entry);
+        Some(end)
     }
 
-    /// Takes up to `most` entries, oldest first.
-    pub fn take(&self, most: usize) -> Vec<Entry> {
+    fn fits(&self, waiting: &Waiting, weight: usize, line: usize) -> bool {
+        let has_room = |frames: &Frames| waiting.reached - waiting.settled + Frames::room_for(line) <= frames.size();
+        !waiting.is_closed
+            && waiting.entries.len() < self.room.capacity
+            && waiting.bytes.saturating_add(weight) <= self.room.max_bytes
+            && self.frames.as_ref().is_none_or(has_room)
+    }
+
+    /// Whether a frame is as durable as it is asked for; one that is not is taken back, so that the log says no allow
+    /// that was none.
+    fn is_durable(&self, end: u64) -> bool {
+        let Some(syncing) = &self.room.syncing else { return true };
+        syncing.wait_for(end) || !self.withdraw(end)
+    }
+
+    /// Takes an entry back, if it was not drained yet.
+    fn withdraw(&self, end: u64) -> bool {
         let mut waiting = self.lock();
-        let count = most.min(waiting.entries.len());
-        let taken: Vec<Entry> = waiting.entries.drain(..count).collect();
+        let Ok(at) = waiting.entries.binary_search_by_key(&end, Entry::end) else { return false };
+        let Some(entry) = waiting.entries.remove(at) else { return false };
+        waiting.bytes = waiting.bytes.saturating_sub(entry.weight());
+        if let (Some(frames), Some(place)) = (&self.frames, entry.place) {
+            if waiting.is_closed {
+                return true;
+            }
+            frames.withdraw(place);
+            self.free(frames, &mut waiting);
+        }
+        true
+    }
+
+    /// Takes up to `most` entries, oldest first. Those whose durability is still waited for are not taken.
+    pub(crate) fn take(&self, most: usize) -> Vec<Entry> {
+        let mut waiting = self.lock();
+        let ready = self.room.syncing.as_ref().map_or(waiting.entries.len(), |syncing| {
+            syncing.ask_for(waiting.reached);
+            let reached = syncing.reached();
+            waiting.entries.partition_point(|entry| entry.end() <= reached)
+        });
+        let taken: Vec<Entry> = waiting.entries.drain(..most.min(ready)).collect();
         let bytes: usize = taken.iter().map(Entry::weight).sum();
         waiting.bytes = waiting.bytes.saturating_sub(bytes);
+        if self.frames.is_some() {
+            waiting.drained.extend(taken.iter().map(Entry::end));
+        }
+        self.freed.notify_all();
         taken
+    }
+
+    /// So many drained entries, oldest first, are durable where they were taken to.
+    pub fn settle(&self, count: usize) {
+        let Some(frames) = &self.frames else { return };
+        let mut waiting = self.lock();
+        if waiting.is_closed {
+            return;
+        }
+        let count = count.min(waiting.drained.len());
+        let Some(end) = waiting.drained.drain(..count).next_back() else { return };
+        waiting.settled = end;
+        self.free(frames, &mut waiting);
+    }
+
+    /// Frees what is settled, and what was taken back right behind it.
+    fn free(&self, frames: &Frames, waiting: &mut Waiting) {
+        if waiting.drained.is_empty() {
+            let oldest = waiting.entries.front().and_then(|entry| entry.place).map(|place| place.start);
+            waiting.settled = oldest.unwrap_or(waiting.reached);
+        }
+        frames.settle(waiting.settled);
+        self.freed.notify_all();
+    }
+
+    /// Appends the line of a taken entry, newline included. `shed` leaves influence out.
+    pub(crate) fn line(&self, entry: &Entry, shed: bool, out: &mut Vec<u8>) {
+        let start = out.len();
+        let framed = |out: &mut Vec<u8>| match (&self.frames, entry.place) {
+            (Some(frames), Some(place)) => frames.read(place.start, out),
+            _ => false,
+        };
+        match &entry.content {
+            Content::Decision { record, is_whole } => {
+                if !((*is_whole || shed) && framed(out)) {
+                    self.render(record, shed, out);
+                    return;
+                }
+            }
+            Content::Line(line) => out.extend_from_slice(line),
+            Content::Framed => {
+                framed(out);
+            }
+            Content::Recovered => {
+                framed(out);
+                add(out, start, r#""recovered":true"#);
+            }
+            Content::Known => {}
+        }
+        if out.len() > start {
+            out.push(b'\n');
+        }
+    }
+
+    /// What an earlier process had accepted and this one has not drained.
+    pub fn recovered(&self) -> Vec<Vec<u8>> {
+        let Some(frames) = &self.frames else { return Vec::new() };
+        let waiting = self.lock();
+        let recovered = waiting.entries.iter().filter(|entry| matches!(entry.content, Content::Recovered));
+        let line = |entry: &Entry| {
+            let mut line = Vec::new();
+            entry.place.map(|place| frames.read(place.start, &mut line));
+            line
+        };
+        recovered.map(line).collect()
+    }
+
+    /// Those of `recovered`, by number, that the log has: they are not written again.
+    pub fn pass_over(&self, known: &[usize]) {
+        let mut waiting = self.lock();
+        let recovered = waiting.entries.iter_mut().filter(|entry| matches!(entry.content, Content::Recovered));
+        for (at, entry) in recovered.enumerate() {
+            if known.contains(&at) {
+                entry.content = Content::Known;
+            }
+        }
+    }
+
+    /// Takes nothing any more, and lets the region go.
+    pub fn close(&self) {
+        let mut waiting = self.lock();
+        let was_closed = std::mem::replace(&mut waiting.is_closed, true);
+        if let Some(frames) = self.frames.as_ref().filter(|_| !was_closed) {
+            frames.release();
+        }
+        self.freed.notify_all();
+    }
+
+    /// Whether frames were missing in what an earlier process left behind.
+    pub const fn is_damaged(&self) -> bool {
+        self.is_damaged
+    }
+
+    /// The line without influence and newline, and whether it lacks nothing.
+    fn line_of(&self, record: &Record) -> (Vec<u8>, bool) {
+        let mut line = Vec::with_capacity(USUAL_BYTES);
+        let is_whole = self.render(record, true, &mut line);
+        line.pop_if(|last| *last == b'\n');
+        (line, is_whole)
+    }
+
+    /// Of the digests that stand in records.
+    pub(crate) fn digest_key(&self) -> &[u8] {
+        &self.rendering.digest_key
+    }
+
+    /// A record whose rendering panics is still a line: the answer leaves, so the log must say so (I4).
+    fn render(&self, record: &Record, shed: bool, out: &mut Vec<u8>) -> bool {
+        let start = out.len();
+        catch_unwind(AssertUnwindSafe(|| render(record, &self.rendering, shed, out))).unwrap_or_else(|_| {
+            self.panics.fetch_add(1, Ordering::Relaxed);
+            out.truncate(start);
+            render_bare(record, out);
+            false
+        })
+    }
+
+    /// How records are written.
+    pub const fn rendering(&self) -> &Rendering {
+        &self.rendering
     }
 
     /// How many entries wait.
@@ -101,7 +381,16 @@ impl Ring {
     /// Whether more than half of the room is taken.
     pub fn is_crowded(&self) -> bool {
         let waiting = self.lock();
-        waiting.entries.len() > self.capacity / 2 || waiting.bytes > self.max_bytes / 2
+        let used = waiting.reached - waiting.settled;
+        waiting.entries.len() > self.room.capacity / 2
+            || waiting.bytes > self.room.max_bytes / 2
+            || self.frames.as_ref().is_some_and(|frames| used > frames.size() / 2)
+    }
+
+    /// Bytes of the region that are taken: by what waits, and by what was drained and is not settled.
+    pub fn used(&self) -> u64 {
+        let waiting = self.lock();
+        waiting.reached - waiting.settled
     }
 
     /// Whether none waits.
@@ -114,26 +403,12 @@ impl Ring {
         self.refused.load(Ordering::Relaxed)
     }
 
+    /// Records so far whose rendering panicked.
+    pub fn panics(&self) -> u64 {
+        self.panics.load(Ordering::Relaxed)
+    }
+
     fn lock(&self) -> MutexGuard<'_, Waiting> {
         lock(&self.waiting)
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_full_ring_refuses_and_what_was_accepted_stays_in_order() {
-        let ring = Ring::new(2, 10);
-        assert!(ring.note(b"1".to_vec()));
-        assert!(ring.note(b"2".to_vec()));
-        assert!(!ring.note(b"3".to_vec()));
-        let lines: Vec<_> = ring.take(9).into_iter().map(|e| if let Entry::Line(l) = e { l } else { vec![] }).collect();
-        assert_eq!(lines, [b"1".to_vec(), b"2".to_vec()]);
-        assert!(ring.note(vec![b'x'; 10]));
-        assert!(!ring.note(b"y".to_vec()), "bytes are bounded, too");
-        ring.take(1);
-        assert!(ring.note(b"y".to_vec()));
     }
 }

@@ -1,9 +1,9 @@
 //! What a record says of the grant, its chain, and the approval of a call. Never the grant: its digest.
 
-use super::{ApprovalNote, GrantNote};
+use super::{ApprovalNote, GrantNote, veil::Veil};
 use crate::model::{SpiffeId, WorkflowId};
 use serde::Serialize;
-use std::{collections::BTreeSet, sync::Arc};
+use std::{borrow::Cow, collections::BTreeSet, sync::Arc};
 
 #[derive(Serialize)]
 pub(super) struct GrantPart<'a> {
@@ -77,19 +77,20 @@ pub(super) struct ApprovalPart<'a> {
     state: &'static str,
     approved_by: &'a BTreeSet<Arc<str>>,
     body_sha256: String,
-    words: &'a [Box<str>],
+    words: Vec<Cow<'a, str>>,
     expires_at: String,
 }
 
 impl<'a> ApprovalPart<'a> {
-    pub(super) fn of(note: &'a ApprovalNote) -> Self {
+    pub(super) fn of(note: &'a ApprovalNote, veil: Option<&Veil<'_>>) -> Self {
         let question = &note.question;
+        let shown = |word: &'a str| veil.map_or(Cow::Borrowed(word), |veil| veil.text(word));
         Self {
             id: question.id.as_str(),
             state: note.state,
             approved_by: &note.approved_by,
             body_sha256: question.body.to_hex(),
-            words: &question.words,
+            words: question.words.iter().map(|word| shown(word)).collect(),
             expires_at: question.expires_at.to_rfc3339(),
         }
     }

@@ -31,7 +31,7 @@ pub(super) struct Asking<'a> {
 }
 
 impl<'a> Again<'a> {
-    pub(super) fn of(replay: &'a Replay, recorded: &Recorded<'_>, changes: &Changes) -> Result<Self, Unknowable> {
+    pub(super) fn of(replay: &'a Replay, recorded: &'a Recorded<'a>, changes: &Changes) -> Result<Self, Unknowable> {
         let case = match case::of(replay, recorded) {
             Ok(case) => case,
             Err(NoCase::Ended(ended)) => return Ok(Self { ended, asked: None }),

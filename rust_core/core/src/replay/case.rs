@@ -64,6 +64,9 @@ pub(super) fn of(replay: &Replay, recorded: &Recorded<'_>) -> Result<Case, NoCas
         Reason::EngineError if !recorded.has_failed => {
             return unknowable("the engine itself failed, and not a policy");
         }
+        _ if !recorded.request.part.redacted.is_empty() => {
+            return unknowable("the settings hid values of the call, and the record holds digests in their place");
+        }
         _ => {}
     }
     match &recorded.caller {

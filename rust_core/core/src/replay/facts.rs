@@ -18,6 +18,7 @@ use crate::{
 use std::sync::Arc;
 
 /// The facts of one decision, and their contracts.
+#[derive(Clone)]
 pub(super) struct Gathered<'a> {
     pub(super) facts: Vec<(SignalIndex, Fact)>,
     pub(super) cells: Vec<&'a Cells>,
@@ -37,23 +38,14 @@ impl Gathered<'_> {
 /// The signals that this directory wants for a case, as the record has them, with changes made to them.
 pub(super) fn gather<'a>(
     replay: &'a Replay,
-    recorded: &Recorded<'_>,
+    recorded: &'a Recorded<'a>,
     case: &Case,
     slice: &dyn Slice,
     changes: &Changes,
 ) -> Result<Gathered<'a>, Unknowable> {
     let (wanted, cells) = check::wanted(&replay.running, &case.query, slice);
     let matters = matters(replay, slice);
-    let asker = Asker {
-        principal: &case.query.principal,
-        resource: &case.query.resource,
-        device: case.device.as_deref(),
-        route: case.route.as_deref(),
-        proofs: &[],
-        derived: &replay.running.derived,
-        task: case.task.as_ref(),
-    };
-    let about = About { replay, recorded, asker: &asker, is_built_in: case.route.is_none() };
+    let about = About::new(replay, recorded, case);
     let mut facts = Vec::with_capacity(wanted.len());
     for (index, cells) in wanted.iter().zip(&cells) {
         let mut fact = about.fact(cells);
@@ -78,7 +70,7 @@ pub(super) fn gather<'a>(
 }
 
 /// Signals that can bear on the outcome: those that a policy in play mentions, and their company.
-fn matters(replay: &Replay, slice: &dyn Slice) -> Vec<SignalIndex> {
+pub(super) fn matters(replay: &Replay, slice: &dyn Slice) -> Vec<SignalIndex> {
     let mut all = slice.mentioned();
     for at in 0..all.len() {
         let company = all.get(at).and_then(|signal| replay.running.company.get(usize::from(signal.0)));
@@ -89,13 +81,26 @@ fn matters(replay: &Replay, slice: &dyn Slice) -> Vec<SignalIndex> {
 
 /// What a signal is read of.
 pub(super) struct About<'a> {
-    pub(super) replay: &'a Replay,
-    pub(super) recorded: &'a Recorded<'a>,
-    asker: &'a Asker<'a>,
+    replay: &'a Replay,
+    recorded: &'a Recorded<'a>,
+    asker: Asker<'a>,
     is_built_in: bool,
 }
 
-impl About<'_> {
+impl<'a> About<'a> {
+    pub(super) fn new(replay: &'a Replay, recorded: &'a Recorded<'a>, case: &'a Case) -> Self {
+        let asker = Asker {
+            principal: &case.query.principal,
+            resource: &case.query.resource,
+            device: case.device.as_deref(),
+            route: case.route.as_deref(),
+            proofs: &[],
+            derived: &replay.running.derived,
+            task: case.task.as_ref(),
+        };
+        Self { replay, recorded, asker, is_built_in: case.route.is_none() }
+    }
+
     pub(super) const fn now(&self) -> Timestamp {
         self.recorded.time
     }
@@ -110,7 +115,7 @@ impl About<'_> {
     pub(super) fn subject(&self, contract: &Contract) -> Option<Subject> {
         match self.signal(contract) {
             Some(signal) => signal.subject.as_ref().map(|id| Subject { kind: contract.subject, id: Arc::from(&**id) }),
-            None => signals::subject_of(&self.replay.store, contract.subject, self.asker),
+            None => signals::subject_of(&self.replay.store, contract.subject, &self.asker),
         }
     }
 
@@ -121,7 +126,7 @@ impl About<'_> {
     pub(super) fn fact(&self, cells: &Cells) -> Result<Fact, Unknowable> {
         let contract = cells.contract();
         if is_of_the_directory(contract) {
-            let read = signals::gather(&self.replay.store, &[cells], self.asker, &Request::default(), self.now());
+            let read = signals::gather(&self.replay.store, &[cells], &self.asker, &Request::default(), self.now());
             return read.into_iter().next().ok_or_else(|| Unknowable(format!("`{}` can't be read", contract.name)));
         }
         match self.signal(contract) {
@@ -163,7 +168,7 @@ impl About<'_> {
     fn is_about(&self, contract: &Contract, subject: Option<&Subject>) -> bool {
         let is_of_task = matches!(contract.subject, SubjectKind::Task | SubjectKind::Workflow);
         (self.is_built_in && is_of_task)
-            || signals::subject_of(&self.replay.store, contract.subject, self.asker).as_ref() == subject
+            || signals::subject_of(&self.replay.store, contract.subject, &self.asker).as_ref() == subject
     }
 
     /// The state by the contract of this directory: a value that it never heard of is none, and `max_age` may differ.

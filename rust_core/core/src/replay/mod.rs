@@ -2,14 +2,16 @@
 //! way to decide here: routes, principals, policies and tiers are asked by the functions that `check` asks.
 //!
 //! `read.rs` reads a line, `case.rs` looks at the call anew, `facts.rs` at its signals, `changes.rs` changes those,
-//! `again.rs` decides, `explain.rs` says what the outcome hangs on.
+//! `again.rs` decides, `explain.rs` says what the outcome hangs on, with the values that `values.rs` finds worth a try.
 
 mod again;
 mod case;
 mod changes;
+mod explain;
 mod facts;
 mod read;
 mod text;
+mod values;
 
 pub use changes::Changes;
 
@@ -131,12 +133,7 @@ impl Replay {
         let changes = Changes::read(changes, &self.running.snapshot.register)?;
         let mut out = Vec::with_capacity(lines.len() / 4);
         for line in each_line(lines) {
-            let start = out.len();
-            // A log is outside input, and may be long: what fails on one line does not take the others with it.
-            if catch_unwind(AssertUnwindSafe(|| self.decide_line(line, &changes, &mut out))).is_err() {
-                out.truncate(start);
-                write(&Said::Bad { bad: PANICKED }, &mut out);
-            }
+            guarded(&mut out, |out| self.decide_line(line, &changes, out));
         }
         Ok(out)
     }
@@ -144,8 +141,7 @@ impl Replay {
     fn decide_line(&self, line: &[u8], changes: &Changes, out: &mut Vec<u8>) {
         let recorded = match read::line(line) {
             Line::Decision(recorded) => recorded,
-            Line::Other(kind) => return write(&Said::Skipped { skipped: kind }, out),
-            Line::Bad(why) => return write(&Said::Bad { bad: &why }, out),
+            other => return write_other(&other, out),
         };
         let decision_id = &recorded.id;
         let ended = match Again::of(self, &recorded, changes) {
@@ -164,6 +160,24 @@ impl Replay {
     /// Whether a decision was made with this very directory.
     fn is_of(&self, recorded: &Recorded<'_>) -> bool {
         recorded.revision.as_deref() == Some(&*self.running.snapshot.revision)
+    }
+}
+
+/// A log is outside input, and may be long: what fails on one line does not take the others with it.
+fn guarded(out: &mut Vec<u8>, say: impl FnOnce(&mut Vec<u8>)) {
+    let start = out.len();
+    if catch_unwind(AssertUnwindSafe(|| say(out))).is_err() {
+        out.truncate(start);
+        write(&Said::Bad { bad: PANICKED }, out);
+    }
+}
+
+/// What is said of a line that is no decision.
+fn write_other(line: &Line<'_>, out: &mut Vec<u8>) {
+    match line {
+        Line::Decision(_) => {}
+        Line::Other(kind) => write(&Said::Skipped { skipped: kind }, out),
+        Line::Bad(why) => write(&Said::Bad { bad: why }, out),
     }
 }
 

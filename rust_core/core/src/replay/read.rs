@@ -164,6 +164,9 @@ pub(super) struct RequestPart<'l> {
     pub(super) args: Map<String, Json>,
     #[serde(default)]
     pub(super) args_left_out: Vec<String>,
+    /// What the settings hid of it.
+    #[serde(default)]
+    pub(super) redacted: Vec<String>,
     #[serde(borrow)]
     pub(super) action: Option<Text<'l>>,
     #[serde(borrow)]

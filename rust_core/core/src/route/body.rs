@@ -35,9 +35,6 @@ pub(super) struct BodyArgs {
 struct Wanted {
     /// The argument that is this very value.
     arg: Option<usize>,
-    /// Whether a key below that is the same in another case has two meanings. So it is with tools: servers of MCP there are
-    /// many of, and some don't mind the case.
-    minds_case: bool,
     children: Vec<Child>,
 }
 
@@ -79,7 +76,7 @@ impl BodyArgs {
     pub(super) fn new(args: Vec<BodyArg>) -> Self {
         let mut wanted = Wanted::default();
         for (at, arg) in args.iter().enumerate() {
-            wanted.add(&arg.pointer, at, arg.group == "tool");
+            wanted.add(&arg.pointer, at);
         }
         Self { args, wanted }
     }
@@ -109,8 +106,8 @@ impl BodyArgs {
                 Found::Absent => return Err(format!("the {} argument `{}` is missing", arg.group, arg.name)),
                 Found::WrongType => return Err(wrong_type(&arg.name, arg.group, &arg.kind)),
                 Found::Repeated => {
-                    let case = if arg.group == "tool" { ", or written in another case" } else { "" };
-                    return Err(format!("the {} argument `{}` is repeated{case}", arg.group, arg.name));
+                    let BodyArg { group, name, .. } = arg;
+                    return Err(format!("the {group} argument `{name}` is repeated, or written in another case"));
                 }
             }
         }
@@ -166,8 +163,7 @@ fn is_json(content_type: &str) -> bool {
 }
 
 impl Wanted {
-    fn add(&mut self, pointer: &[Box<str>], arg: usize, minds_case: bool) {
-        self.minds_case |= minds_case;
+    fn add(&mut self, pointer: &[Box<str>], arg: usize) {
         let [token, below @ ..] = pointer else {
             self.arg = Some(arg);
             return;
@@ -178,7 +174,7 @@ impl Wanted {
             self.children.len() - 1
         });
         if let Some(child) = self.children.get_mut(at) {
-            child.wanted.add(below, arg, minds_case);
+            child.wanted.add(below, arg);
         }
     }
 
@@ -307,8 +303,9 @@ impl Visitor<'_> for Key<'_> {
     }
 
     fn visit_str<E>(self, key: &str) -> Result<Self::Value, E> {
-        let Wanted { children, minds_case, .. } = self.0;
-        let other = |child: &Child| *minds_case && is_other_case(key, &child.token);
+        // A key that is the same in another case has two meanings: some servers don't mind the case.
+        let Wanted { children, .. } = self.0;
+        let other = |child: &Child| is_other_case(key, &child.token);
         Ok(match children.iter().position(|child| *child.token == *key) {
             Some(at) => (Some(at), true),
             None => (children.iter().position(other), false),

@@ -2,7 +2,7 @@
 //!
 //! `load.rs` reads `routes.yaml`, `table.rs` finds the route, `paths.rs` and `hosts.rs` say what a path and a host
 //! mean, `mcp.rs` reads messages of MCP, `args.rs` and `body.rs` read what a route names, `actions.rs` sums up what all routes declare,
-//! `recorded.rs` finds the route of a request that only its record knows.
+//! `recorded.rs` finds the route of a request that only its record knows, `veil.rs` says what no record may show.
 
 mod actions;
 mod args;
@@ -18,9 +18,11 @@ mod paths;
 mod recorded;
 mod shadow;
 mod table;
+mod veil;
 
 pub use actions::{ActionDecl, ArgDecl};
 pub use recorded::{AsRecorded, FurtherNote, Unrepeatable};
+pub use veil::Redaction;
 
 use crate::{
     findings::{Findings, Place},

@@ -92,6 +92,18 @@ impl Vouching {
         });
     }
 
+    /// Ends all overrides, since the clock was set back; until when the last of them would have counted.
+    pub(crate) fn cut(&self, at: Timestamp) -> Option<Timestamp> {
+        let until = self.now.load().overrides.values().map(|word| word.expires_at).max()?;
+        self.change(|vouched| {
+            for word in vouched.overrides.values_mut() {
+                let expires_at = word.expires_at.min(at);
+                *word = Arc::new(Overridden { expires_at, ..Overridden::clone(word) });
+            }
+        });
+        Some(until)
+    }
+
     /// Keys of what has ended. Time never runs backwards here: it has ended for good.
     pub(crate) fn expired(&self, most: usize, now: Timestamp) -> Vec<String> {
         let vouched = self.now.load();

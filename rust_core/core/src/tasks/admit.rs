@@ -119,7 +119,7 @@ impl Admitted {
 
     /// When the first of the chain ends.
     pub fn expires_at(&self) -> Timestamp {
-        self.line.iter().map(|kept| kept.task.expires_at).min().unwrap_or(self.task().task.expires_at)
+        self.line.iter().map(|kept| kept.ends_at()).min().unwrap_or_else(|| self.task().ends_at())
     }
 
     /// Notes what an allowed call touches. A chain is in use as a whole.

@@ -20,25 +20,28 @@ pub struct Wanted<'a> {
 }
 
 impl Tasks {
-    /// The tasks that are wanted, newest first.
-    pub fn list(&self, wanted: &Wanted<'_>, support: &dyn Support, now: Timestamp) -> Json {
+    /// The tasks that are wanted, newest first. `reached`: the mark of time.
+    pub fn list(&self, wanted: &Wanted<'_>, support: &dyn Support, now: Timestamp, reached: Timestamp) -> Json {
+        self.retire(reached);
         let image = read(&self.0);
-        let fits = |kept: &&Arc<Kept>| {
-            wanted.id.is_none_or(|id| kept.task.id.as_str() == id)
-                && wanted.principal.is_none_or(|principal| kept.task.principal.as_str() == principal)
+        let ended = wanted.ended || wanted.id.is_some();
+        let found: Box<dyn Iterator<Item = &Arc<Kept>>> = match wanted.id {
+            Some(id) => Box::new(TaskId::parse(id).and_then(|id| image.tasks.get(&id)).into_iter()),
+            None => {
+                let ids = image.orders.newest_first(wanted.principal, ended);
+                Box::new(ids.filter_map(|id| image.tasks.get(id)))
+            }
         };
-        let mut found: Vec<(&Arc<Kept>, TaskState)> = image
-            .tasks
-            .values()
-            .filter(fits)
+        // One more than is wanted tells whether there are more; the rest is not looked at.
+        let mut tasks: Vec<Json> = found
             .map(|kept| (kept, image.state(kept, support, now)))
-            .filter(|(_, state)| wanted.ended || wanted.id.is_some() || *state == TaskState::Live)
+            .filter(|(_, state)| ended || *state == TaskState::Live)
+            .take(wanted.most.saturating_add(1))
+            .map(|(kept, state)| describe(&image, kept, state))
             .collect();
-        found.sort_by(|(a, _), (b, _)| b.task.begun_at.cmp(&a.task.begun_at).then_with(|| b.task.id.cmp(&a.task.id)));
-        let count = found.len();
-        let tasks: Vec<Json> =
-            found.into_iter().take(wanted.most).map(|(kept, state)| describe(&image, kept, state)).collect();
-        json!({"truncated": count > tasks.len(), "tasks": tasks, "count": count})
+        let truncated = tasks.len() > wanted.most;
+        tasks.truncate(wanted.most);
+        json!({"truncated": truncated, "tasks": tasks})
     }
 
     /// The workflows that are known, by id.
@@ -91,7 +94,7 @@ fn describe(image: &Image, kept: &Kept, state: TaskState) -> Json {
         "sensitivity": scope.sensitivity.as_str(),
         "environment": scope.environment.as_ref().map(crate::model::Environment::as_str),
         "begun_at": task.begun_at.to_rfc3339(),
-        "expires_at": task.expires_at.to_rfc3339(),
+        "expires_at": kept.ends_at().to_rfc3339(),
         "idle_until": kept.idle_until().map(Timestamp::to_rfc3339),
         "certificate_sha256": task.certificate.map(Fingerprint::to_hex),
         "grant_sha256": task.grant.to_hex(),

@@ -1,10 +1,12 @@
 //! Tasks, their grants and their chains: what was begun, what has ended, and whether a grant that is presented counts.
 //! Changed by `apply` alone, but for what a call touches (`tree.rs`) and when a task was last used.
 //!
-//! `admit.rs` looks at a grant, `plan.rs` makes a task of what a client asks for, `list.rs` shows them.
+//! `admit.rs` looks at a grant, `plan.rs` makes a task of what a client asks for, `list.rs` shows them, `order.rs` finds
+//! them.
 
 mod admit;
 mod list;
+mod order;
 mod plan;
 mod settings;
 mod tree;
@@ -19,8 +21,9 @@ use crate::change::{Change, StandingLost, TaskEnded, WorkflowMoved};
 use crate::limits;
 use crate::locks::{read, write};
 use crate::model::{Ending, Fingerprint, Span, SpiffeId, Task, TaskId, Timestamp, WorkflowId};
+use order::Orders;
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     sync::{
         Arc, RwLock,
         atomic::{AtomicI64, Ordering},
@@ -39,6 +42,9 @@ struct Image {
     trees: BTreeMap<TaskId, Arc<Tree>>,
     workflows: BTreeMap<WorkflowId, WorkflowMoved>,
     lost: BTreeMap<SpiffeId, StandingLost>,
+    /// The losses by their time.
+    losses: BTreeSet<(Timestamp, SpiffeId)>,
+    orders: Orders,
 }
 
 /// A task that is held.
@@ -48,6 +54,8 @@ pub struct Kept {
     pub task: Task,
     /// What its tree has touched.
     tree: Arc<Tree>,
+    /// When it ends by time, in microseconds: as it was begun, or earlier where the clock was set back since.
+    ends_at: AtomicI64,
     /// When it was last used, in microseconds; in memory alone, so after a restart it lies idle from its beginning on.
     used_at: AtomicI64,
 }
@@ -106,6 +114,11 @@ impl Kept {
         self.used_at.fetch_max(now.as_micros(), Ordering::Relaxed);
     }
 
+    /// When it ends by time, idle or not.
+    pub fn ends_at(&self) -> Timestamp {
+        Timestamp::from_micros(self.ends_at.load(Ordering::Relaxed))
+    }
+
     /// Until when it may lie idle.
     fn idle_until(&self) -> Option<Timestamp> {
         let used = Timestamp::from_micros(self.used_at.load(Ordering::Relaxed));
@@ -144,7 +157,7 @@ impl Image {
                 other => return other,
             }
         }
-        let is_over = now >= task.expires_at || kept.idle_until().is_some_and(|until| now >= until);
+        let is_over = now >= kept.ends_at() || kept.idle_until().is_some_and(|until| now >= until);
         if is_over { TaskState::Expired } else { TaskState::Live }
     }
 
@@ -181,25 +194,47 @@ impl Tasks {
         let mut image = write(&self.0);
         match change {
             Change::TaskBegun(task) => begin(&mut image, task, is_new),
-            Change::TaskEnded(ended) => drop(image.ended.entry(ended.id.clone()).or_insert_with(|| ended.clone())),
+            Change::TaskEnded(ended) => end(&mut image, ended),
             Change::TreeTouched(touched) => {
                 let tree = image.trees.entry(touched.root.clone()).or_insert_with(|| Arc::new(Tree::new(false)));
                 tree.keep(touched);
+                image.orders.touch(&touched.root, None);
             }
             Change::WorkflowMoved(moved) => {
                 let known = image.workflows.entry(moved.id.clone()).or_insert_with(|| moved.clone());
                 let ended_at = known.ended_at.max(moved.ended_at);
                 *known = WorkflowMoved { ended_at, ..moved.clone() };
             }
-            Change::StandingLost(lost) => {
-                let known = image.lost.entry(lost.principal.clone()).or_insert_with(|| lost.clone());
-                if lost.at > known.at {
-                    *known = lost.clone();
-                }
-            }
+            Change::StandingLost(lost) => lose(&mut image, lost),
             _ => return false,
         }
         true
+    }
+
+    /// Ends all that is held, since the clock was set back; the latest time of all that this moves. An end that lies ahead
+    /// has done its work with that, and locks nobody out who begins anew.
+    pub fn cut(&self, at: Timestamp) -> Option<Timestamp> {
+        let mut image = write(&self.0);
+        let before = Timestamp::from_micros(at.as_micros().saturating_sub(1));
+        let mut latest = None;
+        let Image { tasks, ended, trees, lost, losses, workflows, orders, .. } = &mut *image;
+        *orders = Orders::default();
+        trees.keys().for_each(|root| orders.touch(root, None));
+        for kept in tasks.values() {
+            latest = latest.max(Some(kept.task.expires_at));
+            kept.ends_at.fetch_min(at.as_micros(), Ordering::Relaxed);
+            orders.begin(kept, ended.contains_key(&kept.task.id));
+        }
+        for lost in lost.values_mut() {
+            latest = latest.max(Some(lost.at));
+            lost.at = lost.at.min(before);
+        }
+        *losses = lost.values().map(|lost| (lost.at, lost.principal.clone())).collect();
+        for moved in workflows.values_mut() {
+            latest = latest.max(moved.ended_at);
+            moved.ended_at = moved.ended_at.map(|ended| ended.min(before));
+        }
+        latest
     }
 
     /// How a workflow stands, if anything is known of it.
@@ -218,20 +253,15 @@ impl Tasks {
     }
 
     /// Keys of kept changes of what ended so long ago that nobody asks any more, at most so many. A tree goes as a whole,
-    /// so that no child is left without those above it.
-    pub fn expired(&self, retention: Span, most: usize, now: Timestamp) -> Vec<String> {
+    /// so that no child is left without those above it. `reached`: the mark of time, by which what is over stays over.
+    pub fn expired(&self, retention: Span, most: usize, now: Timestamp, reached: Timestamp) -> Vec<String> {
+        self.retire(reached);
         let image = read(&self.0);
-        let mut ends: BTreeMap<&TaskId, Timestamp> = BTreeMap::new();
-        for kept in image.tasks.values() {
-            let end = ends.entry(&kept.task.root).or_insert(kept.task.expires_at);
-            *end = kept.task.expires_at.max(*end);
-        }
-        let is_past = |root: &TaskId| ends.get(root).is_none_or(|end| now >= end.plus(retention));
         let mut keys = Vec::new();
-        for root in image.trees.keys().filter(|root| is_past(root)) {
-            for kept in image.tasks.values().filter(|kept| kept.task.root == *root) {
-                keys.push(format!("task {}", kept.task.id));
-                keys.extend(image.ended.contains_key(&kept.task.id).then(|| format!("task_end {}", kept.task.id)));
+        for (root, members) in image.orders.past(now.minus(retention)) {
+            for id in members {
+                keys.push(format!("task {id}"));
+                keys.extend(image.ended.contains_key(id).then(|| format!("task_end {id}")));
             }
             keys.push(format!("touched {root}"));
             if keys.len() >= most {
@@ -239,19 +269,22 @@ impl Tasks {
             }
         }
         // A loss says something of tasks begun up to it, and of none that begins later.
-        let mut earliest: BTreeMap<&SpiffeId, Timestamp> = BTreeMap::new();
-        for kept in image.tasks.values().filter(|kept| image.lost.contains_key(&kept.task.principal)) {
-            let known = earliest.entry(&kept.task.principal).or_insert(kept.task.begun_at);
-            *known = kept.task.begun_at.min(*known);
-        }
-        let over = image.lost.values().filter(|lost| {
-            let ends_nothing = earliest.get(&lost.principal).is_none_or(|begun| *begun > lost.at);
-            ends_nothing && now >= lost.at.plus(retention)
-        });
-        keys.extend(
-            over.take(most.saturating_sub(keys.len())).map(|lost| format!("standing {}", lost.principal.as_str())),
-        );
+        let old = image.losses.iter().take_while(|(at, _)| now >= at.plus(retention));
+        let over = old.filter(|(at, who)| image.orders.first_of(who).is_none_or(|begun| begun > *at));
+        keys.extend(over.take(most.saturating_sub(keys.len())).map(|(_, who)| format!("standing {}", who.as_str())));
         keys
+    }
+
+    /// Sorts out what is over for good.
+    fn retire(&self, reached: Timestamp) {
+        if read(&self.0).orders.next_over(reached).is_none() {
+            return;
+        }
+        let mut image = write(&self.0);
+        let Image { orders, tasks, .. } = &mut *image;
+        while let Some(kept) = orders.next_over(reached).and_then(|id| tasks.get(id)) {
+            orders.end(kept);
+        }
     }
 
     /// Lets go of what these keys name, once they are gone from where they were kept.
@@ -260,7 +293,8 @@ impl Tasks {
         for key in keys {
             let Some((kind, id)) = key.split_once(' ') else { continue };
             if kind == "standing" {
-                image.lost.retain(|principal, _| principal.as_str() != id);
+                let lost = SpiffeId::parse(id).ok().and_then(|principal| image.lost.remove(&principal));
+                lost.map(|lost| image.losses.remove(&(lost.at, lost.principal)));
                 continue;
             }
             let Some(id) = TaskId::parse(id) else { continue };
@@ -268,10 +302,14 @@ impl Tasks {
                 "task" => {
                     if let Some(kept) = image.tasks.remove(&id) {
                         image.grants.remove(&kept.task.grant);
+                        image.orders.forget(&kept);
                     }
                 }
                 "task_end" => drop(image.ended.remove(&id)),
-                "touched" => drop(image.trees.remove(&id)),
+                "touched" => {
+                    image.trees.remove(&id);
+                    image.orders.fell(&id);
+                }
                 _ => {}
             }
         }
@@ -285,7 +323,26 @@ fn begin(image: &mut Image, task: &Task, is_new: bool) {
     let tree = image.trees.entry(task.root.clone()).or_insert_with(|| Arc::new(Tree::new(is_new)));
     let tree = Arc::clone(tree);
     let used_at = AtomicI64::new(task.begun_at.as_micros());
-    let kept = Arc::new(Kept { task: task.clone(), tree, used_at });
+    let ends_at = AtomicI64::new(task.expires_at.as_micros());
+    let kept = Arc::new(Kept { task: task.clone(), tree, ends_at, used_at });
+    image.orders.begin(&kept, image.ended.contains_key(&task.id));
     image.grants.insert(task.grant, Arc::clone(&kept));
     image.tasks.insert(task.id.clone(), kept);
+}
+
+fn end(image: &mut Image, ended: &TaskEnded) {
+    image.ended.entry(ended.id.clone()).or_insert_with(|| ended.clone());
+    if let Some(kept) = image.tasks.get(&ended.id) {
+        image.orders.end(kept);
+    }
+}
+
+fn lose(image: &mut Image, lost: &StandingLost) {
+    let known = image.lost.get(&lost.principal).map(|known| known.at);
+    if known.is_some_and(|known| known >= lost.at) {
+        return;
+    }
+    known.map(|known| image.losses.remove(&(known, lost.principal.clone())));
+    image.losses.insert((lost.at, lost.principal.clone()));
+    image.lost.insert(lost.principal.clone(), lost.clone());
 }

@@ -9,7 +9,7 @@ use signalwarden_core::{
     engine::{Engine, Options},
     error::Error,
     model::{Origin, Timestamp},
-    record::{InfluenceMode, Rendering},
+    record::{InfluenceMode, Rendering, ring::Ring},
     signals::Admission,
     snapshot::{CoreSettings, Snapshot},
 };
@@ -90,9 +90,8 @@ pub(crate) fn merged(first: &Json, changes: &Json) -> Json {
 /// A core whose log holds so many records. It has no configuration yet.
 pub(crate) fn empty_engine(log_capacity: usize, influence: InfluenceMode) -> Engine {
     Engine::new(Options {
-        log_capacity,
-        log_bytes: usize::MAX,
-        rendering: Rendering { influence, digest_key: vec![7; 32] },
+        ring: Ring::in_memory(log_capacity, usize::MAX, Rendering { influence, digest_key: vec![7; 32] }),
+        fold_denials: false,
         seed: 1,
         max_live: 1_000,
     })

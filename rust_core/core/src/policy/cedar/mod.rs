@@ -20,9 +20,9 @@ use super::{
 };
 use crate::{
     findings::Findings,
-    model::{ActionId, PrincipalRecord, SpiffeId},
+    model::{ActionId, PrincipalRecord, SpiffeId, Value},
 };
-use cedar_policy_core::ast::{Effect, EntityType, EntityUID, Expr, SlotEnv};
+use cedar_policy_core::ast::{Effect, EntityType, EntityUID, Expr, ExprKind, Literal, SlotEnv};
 use slices::ActionSlice;
 use std::{
     collections::{HashMap, HashSet},
@@ -238,6 +238,17 @@ impl PolicyEngine for CedarEngine {
 
     fn watched(&self, action: &ActionId) -> &[SignalIndex] {
         self.observing.get(action).map_or(&[], ActionSlice::mentions)
+    }
+
+    fn literals(&self, policy: u32) -> Vec<Value> {
+        let condition = self.compiled.get(policy as usize).and_then(|compiled| compiled.condition.as_ref());
+        let parts = condition.into_iter().flat_map(|condition| condition.subexpressions());
+        let literal = |part: &Expr| match part.expr_kind() {
+            ExprKind::Lit(Literal::Long(number)) => Some(Value::Long(*number)),
+            ExprKind::Lit(Literal::String(text)) => Some(Value::String(text.as_str().into())),
+            _ => None,
+        };
+        parts.filter_map(literal).collect()
     }
 
     fn slice_observing<'e>(&'e self, query: &Query) -> Option<Observing<'e>> {
