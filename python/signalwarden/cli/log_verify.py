@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -10,7 +9,7 @@ import typer
 
 from signalwarden.cli.options import FAILED, HERE, ConfigOption, JsonOption, read_input, settings_of
 from signalwarden.errors import BadInputError
-from signalwarden.terminal import console, count, print_json, say
+from signalwarden.terminal import console, count, print_json, reading_bar, say
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -89,7 +88,7 @@ def verify_log(
             older += verify.claims_of(keys, name)
         if not given:
             raise BadInputError(f"`{keys}` has no key of the log: give one with --key VERIFIER")
-    with _bar(shown=sys.stderr.isatty() and not as_json) as progress:
+    with reading_bar(verify.bytes_of(path), what="verifying") as progress:
         report = verify.verify(path, name=name, given=given, older=older, progress=progress)
     if as_json:
         print_json(report.document())
@@ -188,33 +187,6 @@ def _verify_proof(file: Path, key: Sequence[str] | None, config: Path, *, as_jso
 
 
 # ---------------------------------------------------------------- what is shown
-
-
-class _bar:  # noqa: N801 - a context manager, used as one
-    """Progress on standard error, where somebody looks at it."""
-
-    def __init__(self, *, shown: bool) -> None:
-        from rich.console import Console
-        from rich.progress import (
-            BarColumn,
-            DownloadColumn,
-            Progress,
-            TimeRemainingColumn,
-            TransferSpeedColumn,
-        )
-
-        self._progress = Progress(
-            BarColumn(), DownloadColumn(), TransferSpeedColumn(), TimeRemainingColumn(),
-            console=Console(stderr=True), transient=True, disable=not shown,
-        )  # fmt: skip
-        self._task = self._progress.add_task("verify", total=None)
-
-    def __enter__(self) -> Any:
-        self._progress.start()
-        return lambda done, total: self._progress.update(self._task, completed=done, total=total)
-
-    def __exit__(self, *_: object) -> None:
-        self._progress.stop()
 
 
 def _print(report: Report) -> None:

@@ -15,7 +15,14 @@ from signalwarden.decision_log.integrity.merkle import consistency, fold, is_con
 from signalwarden.decision_log.integrity.notes import Checkpoint, Note
 from signalwarden.decision_log.integrity.tiles import HEIGHT, WIDTH, TileError, Tiles, split, tile_path
 from signalwarden.decision_log.integrity.walking import MAX_FINDINGS, Finding, Gone, Walk
-from signalwarden.decision_log.logfiles import COMPRESSED, last_number, number_of, opened, rotated_files
+from signalwarden.decision_log.logfiles import (
+    COMPRESSED,
+    last_number,
+    log_files,
+    number_of,
+    opened,
+    rotated_files,
+)
 from signalwarden.errors import BadInputError, LogError
 from signalwarden.files import why
 
@@ -25,7 +32,7 @@ if TYPE_CHECKING:
     from signalwarden.decision_log.integrity.notes import Verifier
     from signalwarden.decision_log.integrity.places import Begin, Head, Span
 
-__all__ = ["Report", "TreeReport", "claims_of", "verify"]
+__all__ = ["Report", "TreeReport", "bytes_of", "claims_of", "verify"]
 
 BLOCK_BYTES: Final = 1 << 20
 MAX_LINE_BYTES: Final = 64 << 20
@@ -86,10 +93,11 @@ def verify(
     name: str,
     given: Sequence[Verifier],
     older: Sequence[tuple[str, bytes]] = (),
-    progress: Callable[[int, int], None] = lambda _done, _of: None,
+    progress: Callable[[int], None] = lambda _read: None,
 ) -> Report:
-    """Holds a log against its trees. `given`: keys that count; `older`: earlier checkpoints, and where each is from.
-    Raises LogError for what can't be read, and BadInputError for an older checkpoint that is none."""
+    """Holds a log against its trees. `given`: keys that count; `older`: earlier checkpoints, and where each is from;
+    `progress` is told of bytes on the disk that were read. Raises LogError for what can't be read, and BadInputError
+    for an older checkpoint that is none."""
     began = time.monotonic()
     directory = places.tree_directory(path)
     numbers = places.epochs(directory)
@@ -408,7 +416,6 @@ class _Files(contextlib.ExitStack):
             self.end = os.fstat(self.current.fileno()).st_size
             self.paths.append(path)
         self.names = [_plain(file) for file in self.paths]
-        self.total = sum(self.size(file) for file in self.paths)
 
     def size(self, file: Path) -> int:
         if file == self._path:
@@ -434,14 +441,12 @@ def _plain(file: Path) -> str:
     return file.name.removesuffix(COMPRESSED)
 
 
-def _lines(
-    files: _Files, trees: Sequence[_Tree], report: Report, progress: Callable[[int, int], None]
-) -> None:
+def _lines(files: _Files, trees: Sequence[_Tree], report: Report, progress: Callable[[int], None]) -> None:
     """Leads each tree's walk along the lines that are its."""
     guide = _Guide(trees, report)
-    done = 0
     for file in files.paths:
-        name, number, rest, before = _plain(file), 1, b"", done
+        name, number, rest = _plain(file), 1, b""
+        packed = file.name.endswith(COMPRESSED)
         try:
             for block in files.read(file):
                 *lines, rest = (rest + block).split(b"\n")
@@ -450,8 +455,7 @@ def _lines(
                     raise LogError(f"`{place}` has more than {MAX_LINE_BYTES} bytes: it is no record")
                 guide.lines(name, number, lines)
                 number += len(lines)
-                done += len(block)
-                progress(min(done, files.total), files.total)
+                progress(0 if packed else len(block))
         except FileNotFoundError:
             report.notes.append(f"`{name}` was pruned meanwhile")
         except OSError as error:
@@ -459,7 +463,7 @@ def _lines(
         if rest:
             _half_line(report, files, file, number)
         report.lines += number - 1
-        done = before + files.size(file)
+        progress(files.size(file) if packed else 0)
 
 
 class _Guide:
@@ -516,6 +520,15 @@ def _half_line(report: Report, files: _Files, file: Path, number: int) -> None:
     else:
         text = "half a line at the end of a file that was rotated"
         report.findings.append(Finding("changed", _plain(file), number, None, text))
+
+
+def bytes_of(path: Path) -> int:
+    """On the disk, of all files of a log."""
+    found = 0
+    for file in log_files(path):
+        with contextlib.suppress(OSError):
+            found += file.stat().st_size
+    return found
 
 
 def claims_of(keys: Path, name: str) -> list[tuple[str, bytes]]:
