@@ -29,7 +29,8 @@ __all__ = ["SCENARIOS", "Found", "Run", "may_mount"]
 
 SETTLE_S: Final = 60.0
 """Longest that a sink which is back is waited for: its own pause of 30 s, and the work."""
-DISK_KB: Final = 2_048
+DISK_KB: Final = 8_192
+RING_BYTES: Final = 1 << 20
 
 
 @dataclass(frozen=True)
@@ -209,13 +210,13 @@ def unread_stdout(run: Run) -> Found:
 
 
 def required_sink_at_the_bound(run: Run) -> Found:
-    """A required sink is dead until `keep_bytes` is reached (ring of 1,000 records)."""
+    """A required sink is dead until `keep_bytes` is reached (ring of 1 MiB)."""
     port = int(free_address().rpartition(":")[2])
     log = (
-        "rotate_bytes: 100000, keep_files: 2, keep_bytes: 400000, "
+        f"ring_bytes: {RING_BYTES}, rotate_bytes: 100000, keep_files: 2, keep_bytes: 400000, "
         f"sinks: [{{kind: otlp, endpoint: 'http://127.0.0.1:{port}'}}]"
     )
-    with run.server(log, capacity=1_000) as server:
+    with run.server(log) as server:
         before = server.memory_kb()
         answers = Answers()
         assert until(lambda: server.ask(200, answers=answers).reasons["log_unavailable"], 60)
@@ -294,14 +295,14 @@ def _small_disk(place: Path) -> Iterator[None]:
 
 
 def full_disk(run: Run) -> Found:
-    """The disk of the log is full (a tmpfs of 2 MiB; ring of 1,000 records), then has room again."""
+    """The disk of the log is full (a tmpfs of 8 MiB; a ring of 1 MiB on it), then has room again."""
     with _small_disk(run.root / "var"), serving_logs() as service:
         ballast = run.root / "var" / "ballast"
-        ballast.write_bytes(b"x" * 1_000_000)
-        log = f"sinks: [{{kind: http, url: '{service.url}'}}]"
+        ballast.write_bytes(b"x" * 3_500_000)  # more than the ring and a batch need afterwards
+        log = f"ring_bytes: {RING_BYTES}, sinks: [{{kind: http, url: '{service.url}'}}]"
         state = "state: 'sqlite:state/state.db'\nkeys: keys\n"
         root = directory(run.root, log=log, rest=state)
-        with serving(root, capacity=1_000, backoff_s=run.backoff_s) as server:
+        with serving(root, backoff_s=run.backoff_s) as server:
             before = server.memory_kb()
             answers = Answers()
             assert until(lambda: server.ask(200, answers=answers).reasons["log_unavailable"], 60)
