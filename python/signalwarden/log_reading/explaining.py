@@ -52,7 +52,9 @@ def explained(
     if related:
         step = Step("and then")
         for one in related:
-            step.say(f"{text_of(one.get('time'))}  {changes.sentence(one)}")
+            own = f"the decision {one.get('decision_id')}: {one.get('outcome')} {one.get('reason')}"
+            said = own if one["kind"] == "decision" else changes.sentence(one)
+            step.say(f"{text_of(one.get('time'))}  {said}")
         told.steps.append(step)
     return told
 
