@@ -11,7 +11,15 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from pathlib import Path
 
-__all__ = ["make_private_directory", "open_private", "read_regular", "sync_data", "sync_directory", "why"]
+__all__ = [
+    "make_private_directory",
+    "open_private",
+    "read_regular",
+    "sync_data",
+    "sync_directory",
+    "why",
+    "write_private",
+]
 
 
 def make_private_directory(path: Path) -> None:
@@ -26,6 +34,18 @@ def make_private_directory(path: Path) -> None:
 def open_private(path: Path, flags: int) -> int:
     """Opens with close-on-exec, and mode 0600 if the file is made."""
     return os.open(path, flags | os.O_CLOEXEC, 0o600)
+
+
+def write_private(path: Path, content: bytes) -> None:
+    """Writes a file whole and durably, in place of the one of that name. Raises OSError: that one is then as it was."""
+    partial = path.with_name(path.name + ".partial")
+    fd = open_private(partial, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
+    with os.fdopen(fd, "wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+    partial.rename(path)
+    sync_directory(path.parent)
 
 
 def read_regular(path: Path, max_bytes: int) -> bytes:

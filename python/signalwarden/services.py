@@ -45,7 +45,8 @@ class Readiness:
 
     ready: bool
     detail: dict[str, Any]
-    """`{"ready", "revision", "doors": {…}, "log": {"healthy", "queued", "lag_ms", "last_error"},
+    """`{"ready", "revision", "doors": {…}, "log": {"healthy", "queued", "lag_ms", "last_error",
+    "bytes", "held_by", "sinks": {name: {…}}},
     "feeds": {name: {"running", "last_success", "last_error", "batches", "refused"}},
     "last_reload_refused": {"time", "findings": [...]} | null, "warnings": n,
     "unenforced": [labels of routes with `enforce: false`]}`."""

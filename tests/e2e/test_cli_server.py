@@ -3,82 +3,23 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 import signal
-import subprocess
-import sys
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-import grpc
 import pytest
 
-from signalwarden import request_json, starter
-
-COMMAND = [sys.executable, "-m", "signalwarden.cli"]
-CHECK = "/envoy.service.auth.v3.Authorization/Check"
-
-
-@dataclass
-class Server:
-    """A running `signalwarden serve` of a fresh directory, on Unix sockets."""
-
-    made: starter.Starter
-    process: subprocess.Popen[str]
-    check: str
-    asked: int = 0
-
-    def restart(self) -> None:
-        """Killed, and started anew."""
-        self.process.kill()
-        self.process.communicate()
-        self.process = start(self.made)
-
-    def run(self, *arguments: str, token: str = "", status: int = 0) -> str:
-        """A verb's standard output; its exit status is asserted."""
-        environment = {**os.environ, "SIGNALWARDEN_TOKEN": token}
-        command = [*COMMAND, *arguments, "--config", str(self.made.directory)]
-        ran = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60)
-        assert ran.returncode == status, ran.stderr
-        return ran.stdout if status == 0 else ran.stderr
-
-    def ask(self) -> bytes:
-        """One CheckRequest, as Envoy sends it."""
-        request = request_json.to_bytes((self.made.directory / "samples" / "refund.json").read_bytes())
-        with grpc.insecure_channel(self.check) as channel:
-            call = channel.unary_unary(CHECK, bytes, bytes)
-            return bytes(call(request, timeout=10))
+from signalwarden import starter
+from tests.served import Server, served
 
 
 @pytest.fixture
 def server(tmp_path: Path) -> Iterator[Server]:
-    made = starter.create(tmp_path / "refunds", now=datetime.now(UTC))
-    settings = made.directory / "signalwarden.yaml"
-    check, admin = f"unix://{tmp_path}/check.sock", f"unix://{tmp_path}/admin.sock"
-    text = settings.read_text().replace("127.0.0.1:9191", check).replace("127.0.0.1:9292", admin)
-    settings.write_text(text)
-    server = Server(made, start(made), check)
-    try:
-        yield server
-    finally:
-        server.process.kill()
-        server.process.communicate()
-
-
-def start(made: starter.Starter) -> subprocess.Popen[str]:
-    """`signalwarden serve`, once it is ready."""
-    command = [*COMMAND, "serve", "--config", str(made.directory)]
-    process = subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True)
-    assert process.stderr is not None
-    for line in process.stderr:
-        if "check on" in line:
-            return process
-    raise AssertionError(f"it ended with status {process.wait(10)}")
+    with served(tmp_path) as running:
+        yield running
 
 
 def records(server: Server, count: int) -> list[dict[str, object]]:

@@ -13,7 +13,7 @@ import pytest
 from signalwarden.app import App
 from signalwarden.decision_log import now_us
 from tests.conftest import Eventually
-from tests.crashing import CLIENTS, POLICIES, ROUTES, Callers
+from tests.crashing import CLIENTS, POLICIES, ROUTES, SIGNALS, Callers
 
 SECOND = 1_000_000
 PAST_ITS_END, PAST_THE_ANSWER, BACK, HOURS = 130 * SECOND, 16 * 60 * SECOND, -600 * SECOND, 5 * 3600 * SECOND
@@ -35,6 +35,7 @@ def root(minimal_directory: Path) -> Path:
     settings = minimal_directory / "signalwarden.yaml"
     settings.write_text(settings.read_text() + TASKS + CLIENTS)
     (minimal_directory / "routes.yaml").write_text(ROUTES)
+    (minimal_directory / "signals.yaml").write_text(SIGNALS)
     (minimal_directory / "policies/pages.cedar").write_text(POLICIES)
     return minimal_directory
 

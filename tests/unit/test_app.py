@@ -105,8 +105,8 @@ def test_an_app_answers_and_records_from_start_to_stop(root: Path) -> None:
         assert answer.status_code == 200
     kinds = [record["kind"] for record in records(root)]
     assert kinds.count("decision") == 1
-    assert changes(root) == ["server_started", "configuration_loaded", "server_stopped"]
-    loaded = records(root)[1]
+    assert changes(root) == ["log_key_made", "server_started", "configuration_loaded", "server_stopped"]
+    loaded = records(root)[2]
     assert (loaded["actor"], len(loaded["revision"])) == ("server", 64)
 
 
@@ -430,6 +430,7 @@ def test_sighup_reloads_and_sigterm_ends_in_order(root: Path) -> None:
         server.send_signal(signal.SIGTERM)
         assert server.wait(TIMEOUT_S) == 0
     assert changes(root) == [
+        "log_key_made",
         "server_started",
         "configuration_loaded",
         "configuration_loaded",

@@ -77,7 +77,7 @@ LAYERS: tuple[set[str], ...] = (
     | {"difference", "watch", "envoy_tls", "envoy_directory", "envoy_tracing"},
     {"signals", "intake", "tokens", "in_force", "clients", "door_tls", "refusals", "log_reading", "traces"},
     {"publish_door", "publishers", "reloads", "revocations", "identity", "tasks", "approvals", "overrides"}
-    | {"admin_answers", "envoy_routes", "sweeping", "timekeeping"},
+    | {"admin_answers", "envoy_routes", "sweeping", "audit", "timekeeping"},
     {"admin_tasks", "admin_approvals", "admin_decisions", "decisions", "desks"},
     {
         *("server", "admin", "offline", "starter", "admin_client", "terminal", "reports"),

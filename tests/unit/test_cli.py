@@ -17,7 +17,7 @@ from typing import Any
 
 import pytest
 
-from signalwarden import cli, starter
+from signalwarden import __version__, cli, starter
 from signalwarden.decision_log import tail
 from signalwarden.errors import BadInputError
 
@@ -415,13 +415,18 @@ def test_debug_shows_the_traceback(tmp_path: Path) -> None:
      "signals document", "signals values", "signals approve", "signals publisher", "signals publisher list",
      "signals publisher disable", "signals publisher enable", "signals streams", "signals resynchronise", "revoke",
      "revocations", "approvals", "approvals list", "approvals show", "approvals approve", "approvals deny",
-     "approvals watch", "signals override", "signals overrides", "log", "log tail",
+     "approvals watch", "signals override", "signals overrides", "log", "log tail", "log explain", "log stats",
+     "log replay", "log simulate", "log brittleness",
      "envoy", "envoy config"],
 )  # fmt: skip
 def test_every_verb_explains_itself(run: Run, verb: str) -> None:
     ran = run(*verb.split(), "--help")
     assert ran.status == 0
     assert "Usage: " in ran.out
+
+
+def test_the_version_is_told_without_a_verb(run: Run) -> None:
+    assert run("--version") == Ran(0, f"signalwarden {__version__}\n", "")
 
 
 @pytest.mark.parametrize("kind", ["sidecar", "gateway"])

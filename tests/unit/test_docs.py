@@ -125,7 +125,8 @@ def test_examples_of_files_are_found_as_the_page_says(page: str, tmp_path: Path)
 
 
 @pytest.mark.parametrize(
-    ("page", "info"), [("docs/settings.md", "yaml"), ("docs/identity.md", "yaml settings")]
+    ("page", "info"),
+    [("docs/settings.md", "yaml"), ("docs/identity.md", "yaml settings"), ("docs/log-sinks.md", "yaml")],
 )
 def test_examples_of_settings_are_good(page: str, info: str) -> None:
     shown = blocks(text_of(page), info)

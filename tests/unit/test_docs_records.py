@@ -265,7 +265,12 @@ def test_every_change_and_transport_record_is_as_its_schema_says(
         app._up().recorder.change("authority_changed", authority="keys:https://a", members=0)
         for change, told in TASKS.items():
             app._up().recorder.change(change, **told)
+        tree = {"actor": "server", "origin": "signalwarden/prod.example/decisions"}
+        app._up().recorder.change("log_tree_begun", **tree, records=7, size=7)
+        app._up().recorder.change("log_tree_caught_up", **tree, records=7, size=9)
+        app._up().recorder.change("log_tree_broken", **tree, why="a line was changed")
         app._up().recorder.change("stream_suspended", feed="idp", detail="nothing was heard")
+        app._up().recorder.change("records_not_shipped", actor="server", sink="far", count=3)
         app._up().recorder.change("stream_resynchronised", actor="spiffe://prod.example/ops", feed="idp")
         app._up().recorder.transport("undelivered", count=1)
         app._up().recorder.transport("unknown_method", count=2)

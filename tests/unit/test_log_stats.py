@@ -86,6 +86,18 @@ def test_people_see_bars_and_no_escapes_in_a_pipe(run: Commands) -> None:
         assert expected in shown
 
 
+def test_on_a_terminal_there_are_colours_and_a_bar(
+    run: Commands, recorded: Recorded, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    monkeypatch.delenv("NO_COLOR", raising=False)
+    shown = run("log", "stats")
+    assert "\x1b[" in shown.out
+    assert "reading" in shown.err
+    assert "deciding" in run("log", "simulate", "--drop", "task_type").err
+    assert "\x1b[" in run("log", "tail").out
+
+
 def test_what_folded_records_stand_for_is_counted(run: Commands, recorded: Recorded) -> None:
     (entry,) = recorded.decide(MIX[0])
     more = {
@@ -164,7 +176,7 @@ def test_the_most_frequent_keys_are_kept_and_what_is_missed_is_bounded() -> None
     for _ in range(20_000):
         key = f"often-{source.randrange(5)}" if source.random() < 0.5 else f"rare-{source.randrange(10_000)}"
         true[key] += 1
-        top.of(key).add("allow", 1.0, 1)
+        top.of(key).add("allow", 1, 1.0)
         assert len(top) <= 100
     for key, one in top.most_common(5):
         assert key.startswith("often-")

@@ -25,6 +25,7 @@ from signalwarden.cli import (
     overrides,
     publishers,
     register,
+    report,
     revocations,
     server,
     signals,
@@ -51,6 +52,7 @@ GROUPS: Final = (
     streams,
     revocations,
     log,
+    report,
     envoy,
 )
 """In the order of `--help`. Each adds its verbs with `add(app)`."""
@@ -64,12 +66,21 @@ app = typer.Typer(
 )  # fmt: skip
 
 
+def _tell_version(asked: bool) -> None:
+    if asked:
+        typer.echo(f"signalwarden {__version__}")
+        raise typer.Exit
+
+
 @app.callback()
 def _root(
     debug: Annotated[
         bool, typer.Option("--debug", envvar="SIGNALWARDEN_DEBUG", help="Show tracebacks.")
     ] = False,
-    version: Annotated[bool, typer.Option("--version", help="Print the version and leave.")] = False,
+    _version: Annotated[
+        bool,
+        typer.Option("--version", callback=_tell_version, is_eager=True, help="Print the version and leave."),
+    ] = False,
     tls_ca: Annotated[
         Path | None,
         typer.Option(
@@ -116,9 +127,6 @@ def _root(
     for name, value in zip(TLS_VARIABLES, (tls_ca, tls_cert, tls_key, tls_id), strict=True):
         if value is not None:
             os.environ[name] = str(value)
-    if version:
-        typer.echo(f"signalwarden {__version__}")
-        raise typer.Exit
 
 
 for _group in GROUPS:

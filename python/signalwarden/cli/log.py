@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 
-from signalwarden.cli import completing, log_replay, log_verify, stories
+from signalwarden.cli import completing, log_export, log_replay, log_verify, stories
 from signalwarden.cli.log_options import Chosen, LogOption, chosen_files, with_filters
 from signalwarden.cli.options import (
     HERE,
@@ -46,8 +46,8 @@ LINES: Final = 10
 
 def add(root: typer.Typer) -> None:
     """Adds these verbs."""
-    log_replay.add(group)
-    log_verify.add(group)
+    for verbs in (log_replay, log_verify, log_export):
+        verbs.add(group)
     root.add_typer(group, name="log", rich_help_panel=SERVER)
 
 

@@ -16,21 +16,23 @@ import zlib
 from typing import IO, TYPE_CHECKING, BinaryIO, Final, NamedTuple, Protocol, cast
 
 from signalwarden.errors import LogError
-from signalwarden.files import why
+from signalwarden.files import read_regular, why, write_private
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
 __all__ = [
-    "COMPRESSED", "MAX_LINE_BYTES", "Line", "Readable", "blocks", "first_line_digest", "is_packed", "last_number",
-    "log_files", "number_of", "opened", "position", "records_of", "rotated_files", "rotated_name", "unreadable",
+    "COMPRESSED", "MAX_LINE_BYTES", "Line", "Number", "Readable", "blocks", "first_line_digest", "is_packed",
+    "last_number", "log_files", "number_of", "opened", "position", "records_of", "rotated_files", "rotated_name",
+    "unreadable",
 ]  # fmt: skip
 
 COMPRESSED: Final = ".gz"
 BLOCK_BYTES: Final = 1 << 20
 MAX_LINE_BYTES: Final = 64 << 20
 """A record is one to two KiB, and its request has at most 4 MiB: what has no end for so long is no log."""
+MAX_NUMBER_BYTES: Final = 32
 MAX_FIRST_LINE_BYTES: Final = 1 << 16
 """What tells two files apart stands well within: the id and the time of their first record."""
 
@@ -87,6 +89,27 @@ def last_number(path: Path) -> int:
     """The number of the last rotated file; 0 if there is none."""
     rotated = rotated_files(path)
     return number_of(path, rotated[-1]) if rotated else 0
+
+
+class Number:
+    """The number of the last file that was rotated, kept beside the log: it only grows, also when no rotated file is
+    left that says it. Whoever has read up to one knows by it what is behind."""
+
+    def __init__(self, path: Path) -> None:
+        self._file = path.with_name(f"{path.stem}.number")
+        self._known = 0
+
+    def read(self) -> int:
+        """As it was kept; 0 if it never was, or can't be read."""
+        with contextlib.suppress(OSError, ValueError):
+            self._known = max(self._known, int(read_regular(self._file, MAX_NUMBER_BYTES)))
+        return self._known
+
+    def keep(self, number: int) -> None:
+        """Writes it down. If that fails, it is known until the server ends, and kept with the next one."""
+        self._known = number
+        with contextlib.suppress(OSError):
+            write_private(self._file, b"%d\n" % number)
 
 
 def _pattern(path: Path) -> re.Pattern[str]:

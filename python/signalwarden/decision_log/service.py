@@ -29,7 +29,8 @@ __all__ = ["DecisionLog", "Logged", "Seal"]
 DRAIN_S: Final = 10.0
 """For the log at a stop; within Kubernetes' default of 30 s together with the other graces."""
 SHIP_S: Final = 2.0
-"""For each further sink at a stop, once the log is written; what it has not sent, it sends after the next start."""
+"""For all further sinks together at a stop, once the log is written; what one has not sent, it sends after the next
+start."""
 KEEPER_S: Final = 2.0
 """For a file that is being compressed: it is begun anew the next time."""
 SINK_NUMBERS: Final = {
@@ -138,7 +139,9 @@ class DecisionLog:
         finally:
             self._tree.stop()
             for shipper in self._shippers:
-                shipper.stop(SHIP_S)
+                shipper.end(SHIP_S)
+            for shipper in self._shippers:
+                shipper.stop()
             self._keeper.stop(KEEPER_S)
 
     def detail(self) -> dict[str, object]:
@@ -168,13 +171,13 @@ class DecisionLog:
             "log_lag_seconds": health.lag_s,
             "log_notes_refused": self._recorder.refused,
             "log_notes_lost": self._recorder.lost,
+            **self._tree.numbers(),
             **{
                 f"sink_{key}_{shipper.name}": float(getattr(health, field))
                 for shipper in self._shippers
                 for health in (shipper.health(),)
                 for key, field in SINK_NUMBERS.items()
             },
-            **self._tree.numbers(),
         }
 
 

@@ -11,7 +11,7 @@ import time
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Final, Protocol
 
-from signalwarden.decision_log.logfiles import number_of, rotated_files, rotated_name
+from signalwarden.decision_log.logfiles import Number, last_number, rotated_name
 from signalwarden.decision_log.retention import Keeper
 from signalwarden.errors import LogError
 from signalwarden.files import make_private_directory, open_private, sync_data, sync_directory, why
@@ -59,6 +59,7 @@ class FileSink:
         self._rotate_bytes = rotate_bytes
         self._rotate_every_s = rotate_every_s
         self._keeper = keeper or Keeper(path, keep_files=keep_files)
+        self._number = Number(path)
         self._began_at: float | None = None
         """When the first record of the file was written; None while there is none."""
         self._taken = 0
@@ -146,11 +147,11 @@ class FileSink:
     def _rotate(self) -> None:
         """Renames the full file and goes on in a new one."""
         sync_data(self._fd)
-        old = rotated_files(self._path)
-        number = number_of(self._path, old[-1]) + 1 if old else 1
+        number = max(last_number(self._path), self._number.read()) + 1
         name = rotated_name(self._path, number, f"{datetime.now(UTC):%Y%m%dT%H%M%SZ}")
         target = self._path.with_name(name)
         self._path.rename(target)
+        self._number.keep(number)
         self.rotations += 1
         self._let_go()
         self._open()

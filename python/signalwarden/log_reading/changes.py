@@ -33,7 +33,12 @@ SENTENCES: Final[dict[str, str]] = {
     "call_refused": "the call {call} of {actor} was refused: {reason}",
     "log_repaired": "half a line at the end of the log was cut off, {bytes_cut} bytes",
     "log_recovered": "{records} records of a process that died were written, {already_written} were in the log already",
+    "log_key_made": "a key was made to sign the log: {key}",
+    "log_tree_begun": "the tree over the log began, and took in {records} records that were there",
+    "log_tree_caught_up": "the tree over the log caught up with {records} records, as after a crash",
+    "log_tree_broken": "THE LOG IS NOT WHAT WAS SIGNED: {why}; a new tree begins, {origin}",
     "records_lost": "{count} change or transport records found no room",
+    "records_not_shipped": "{count} records were pruned before the sink {sink} took them",
     "stream_suspended": "the stream {feed} is suspended: {detail}",
     "stream_resynchronised": "{actor} vouches for the stream {feed} again",
 }  # fmt: skip

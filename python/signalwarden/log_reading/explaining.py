@@ -61,8 +61,8 @@ def explained(
 
 def _analysis(raw: bytes, record: dict[str, Any], beside: Beside) -> tuple[dict[str, Any] | None, str]:
     """What `Replay.explain` says of a record, by the very directory that decided it; else why it says nothing."""
-    replay = getattr(_core, "Replay", None)
-    if replay is None:
+    replay: Any = _core.Replay
+    if not hasattr(replay, "explain"):
         return None, NO_REPLAY
     revision = (
         record.get("policies", {}).get("revision") if isinstance(record.get("policies"), dict) else None

@@ -18,7 +18,6 @@ import orjson
 
 from signalwarden import _core
 from signalwarden.decision_log.judging import judge
-from signalwarden.errors import BadInputError
 from signalwarden.log_reading.records import Reader
 
 __all__ = ["Block", "Change", "Decider", "Outcome", "Tally", "changes_json", "decider", "each", "outcome_of"]
@@ -37,11 +36,8 @@ class Decider(Protocol):
 
 
 def decider(configuration: _core.Configuration) -> Decider:
-    """Of a directory. Raises BadInputError where this build has none."""
-    replay: Callable[[_core.Configuration], Decider] | None = getattr(_core, "Replay", None)
-    if replay is None:
-        raise BadInputError("this build can't decide a record again")
-    return replay(configuration)
+    """Of a directory."""
+    return _core.Replay(configuration)
 
 
 def changes_json(changes: Sequence[Change]) -> bytes:

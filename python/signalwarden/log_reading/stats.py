@@ -41,16 +41,16 @@ class Sum:
         self.states: Counter[str] = Counter()
         self.influences: Counter[str] = Counter()
 
-    def add(self, outcome: str, total: object, count: int) -> None:
-        """So many decisions of one kind."""
+    def add(self, outcome: str, count: int, total: float | None = None, bucket: int | None = None) -> None:
+        """So many decisions of one kind; how long the first took, and the bucket of that."""
         if outcome == "allow":
             self.allow += count
         elif outcome == "pass":
             self.let_pass += count
         else:
             self.deny += count
-        if isinstance(total, int | float):
-            self.total.add(total)
+        if total is not None:
+            self.total.add(total, bucket)
 
     @property
     def count(self) -> int:
@@ -58,8 +58,14 @@ class Sum:
 
     def as_dict(self) -> dict[str, Any]:
         """For `--json`."""
-        told = {"count": self.count, "allow": self.allow, "deny": self.deny, "let_pass": self.let_pass,
-                "total_us": self.total.as_dict()}  # fmt: skip
+        told: dict[str, Any] = {
+            "count": self.count,
+            "allow": self.allow,
+            "deny": self.deny,
+            "let_pass": self.let_pass,
+        }
+        if self.total.count:
+            told["total_us"] = self.total.as_dict()
         if self.states:
             told |= {"states": dict(self.states), "influences": dict(self.influences)}
         return told
@@ -70,6 +76,7 @@ class Stats:
 
     def __init__(self, by: By | None = None, top: int = TOP) -> None:
         self.by, self.top = by, top
+        self.shown = [by] if by else [By.PRINCIPAL, By.ACTION, By.SIGNAL]
         self.all = Sum()
         self.reasons: Counter[str] = Counter()
         self.changes: Counter[str] = Counter()
@@ -110,28 +117,28 @@ class Stats:
         for stage, histogram in self.stages.items():
             if isinstance(spent := timing.get(stage), int | float):
                 histogram.add(spent)
-        self.all.add(outcome, timing.get("total"), count)
+        total = timing.get("total")
+        took = (total, Histogram.bucket(total)) if isinstance(total, int | float) else (None, None)
+        self.all.add(outcome, count, *took)
         with contextlib.suppress(ValueError):
             self.timeline.add(datetime.fromisoformat(str(record.get("time"))), outcome, count)
-        request = map_of(record.get("request"))
-        keys = {
-            By.PRINCIPAL: map_of(record.get("principal")).get("id"),
-            By.ACTION: request.get("action"),
-            By.ROUTE: request.get("route"),
-            By.REASON: record.get("reason"),
-        }
-        for by, key in keys.items():
-            self.tops[by].of(str(key) if key else "-").add(outcome, timing.get("total"), count)
+        for by in self.shown:
+            if by is By.SIGNAL:
+                continue
+            self.tops[by].of(_key(by, record)).add(outcome, count, *took)
+        if By.SIGNAL in self.shown:
+            self._signals(record, outcome, count)
+
+    def _signals(self, record: dict[str, Any], outcome: str, count: int) -> None:
         for signal in entries_of(record.get("signals")):
             one = self.tops[By.SIGNAL].of(str(signal.get("name")))
-            one.add(outcome, timing.get("total"), count)
+            one.add(outcome, count)
             one.states[str(signal.get("state"))] += count
             if influence := signal.get("influence"):
                 one.influences[str(influence)] += count
 
     def as_dict(self) -> dict[str, Any]:
         """For `--json`."""
-        shown = [self.by] if self.by else [By.PRINCIPAL, By.ACTION, By.SIGNAL]
         return {
             "from": self.first,
             "to": self.last,
@@ -150,9 +157,19 @@ class Stats:
                     "missed_at_most": self.tops[one].missed,
                     "top": {key: value.as_dict() for key, value in self.tops[one].most_common(self.top)},
                 }
-                for one in shown
+                for one in self.shown
             },
         }
+
+
+def _key(by: By, record: dict[str, Any]) -> str:
+    if by is By.REASON:
+        found = record.get("reason")
+    elif by is By.PRINCIPAL:
+        found = map_of(record.get("principal")).get("id")
+    else:
+        found = map_of(record.get("request")).get(by.value)
+    return str(found) if found else "-"
 
 
 def _number(value: object, otherwise: int) -> int:

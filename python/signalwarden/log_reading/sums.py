@@ -27,11 +27,17 @@ class Histogram:
         self.count = 0
         self.largest = 0.0
 
-    def add(self, value: float) -> None:
-        """One more; below a tenth is a tenth."""
-        self._buckets[math.floor(math.log2(max(value, 0.1)) * STEPS)] += 1
+    @staticmethod
+    def bucket(value: float) -> int:
+        """Where a number goes; below a tenth is a tenth."""
+        return math.floor(math.log2(max(value, 0.1)) * STEPS)
+
+    def add(self, value: float, bucket: int | None = None) -> None:
+        """One more; its bucket, if that is known."""
+        self._buckets[self.bucket(value) if bucket is None else bucket] += 1
         self.count += 1
-        self.largest = max(self.largest, value)
+        if value > self.largest:
+            self.largest = value
 
     def percentile(self, share: float) -> float | None:
         """The middle of the bucket within which the share ends; None for nothing."""

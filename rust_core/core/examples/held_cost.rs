@@ -11,7 +11,7 @@ use signalwarden_core::{
     change::Change,
     engine::{Engine, Options},
     model::Timestamp,
-    record::{InfluenceMode, Rendering},
+    record::{InfluenceMode, Rendering, ring::Ring},
     snapshot::{CoreSettings, Snapshot},
     tasks::Wanted,
 };
@@ -36,9 +36,8 @@ fn engine() -> Engine {
         file("policies/all.cedar", "permit(principal, action, resource);"),
     ];
     let engine = Engine::new(Options {
-        log_capacity: 8,
-        log_bytes: usize::MAX,
-        rendering: Rendering { influence: InfluenceMode::None, digest_key: vec![0; 32] },
+        ring: Ring::in_memory(8, usize::MAX, Rendering { influence: InfluenceMode::None, digest_key: vec![0; 32] }),
+        fold_denials: false,
         seed: 7,
         max_live: 100,
     });

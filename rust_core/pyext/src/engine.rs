@@ -136,7 +136,9 @@ impl Engine {
             None => Ring::in_memory(log_capacity, log_bytes, rendering),
             Some(path) => {
                 let patience = Duration::from_millis(patience_ms);
-                let opened = py.detach(|| ring::open(&path, ring_bytes, is_synced, patience, rendering));
+                let opened = py.detach(|| {
+                    ring::open(&path, ring_bytes, (log_capacity, log_bytes), is_synced, patience, rendering)
+                });
                 let sentence =
                     |why| format!("the ring of the decision log, `{}`, can't be used: {why}", path.display());
                 opened.map_err(|why| errors::log_error(py, &sentence(why)))?

@@ -14,7 +14,7 @@ import logging
 import os
 import threading
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from hashlib import sha256
 from typing import TYPE_CHECKING, Final, NamedTuple
 
@@ -24,8 +24,8 @@ from signalwarden.decision_log.integrity import places
 from signalwarden.decision_log.integrity.notes import Checkpoint
 from signalwarden.decision_log.integrity.places import Begin, Head, Span
 from signalwarden.decision_log.integrity.resuming import Contradiction, first_line, resumed
-from signalwarden.decision_log.integrity.tiles import WIDTH, Edge, tile_path, write_files
-from signalwarden.decision_log.logfiles import rotated_files
+from signalwarden.decision_log.integrity.tiles import WIDTH, Edge, Tile, tile_path, write_files, write_tiles
+from signalwarden.decision_log.logfiles import COMPRESSED, rotated_files
 from signalwarden.decision_log.records import rfc3339
 from signalwarden.errors import LogError
 from signalwarden.files import make_private_directory, open_private, why
@@ -44,11 +44,13 @@ _log = logging.getLogger("signalwarden.decision_log")
 MAX_PENDING: Final = 1 << 20
 """Lines whose hashes wait for a disk that takes no tiles: 100 MB of memory, at most. What comes beyond is read from
 the files once the disk is back."""
+TILES_AHEAD: Final = 16
+"""Full tiles that are written before their checkpoint, so that it comes soon, also at a stop."""
 RETRY_S: Final = 1.0
 MAX_HISTORY: Final = 4_096
 """Checkpoints that are kept: at 10 s each, those of the last eleven hours. Then every second one of the older half
 goes, so that old times are covered more thinly, but covered."""
-STOP_S: Final = 3.0
+STOP_S: Final = 5.0
 """For the last checkpoint, after the writer has ended; within Kubernetes' default of 30 s with the other graces."""
 
 
@@ -61,14 +63,14 @@ class Identity(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class _Seal:
-    """What one checkpoint brings to the disk."""
+    """What a checkpoint brings to the disk; or full tiles alone, ahead of it."""
 
-    head: Head
-    root: bytes
-    tiles: Mapping[str, bytes]
+    tiles: Mapping[Tile, bytes]
     """Full ones."""
-    partial: Mapping[str, bytes]
-    spans: tuple[Span, ...]
+    head: Head | None = None
+    root: bytes = b""
+    partial: Mapping[Tile, bytes] = field(default_factory=dict)
+    spans: tuple[Span, ...] = ()
 
 
 class Tree:
@@ -110,7 +112,7 @@ class Tree:
         self._sealed = 0
         self._sealed_at = time.monotonic()
         self._asked_at = float("-inf")
-        self._old_partial: list[set[str]] = []
+        self._old_partial: list[set[Tile]] = []
         self._last_error: str | None = None
         self._failures = 0
         self.broken: str | None = None
@@ -139,12 +141,14 @@ class Tree:
         self._spans += found.spans
         self._identity = self._identity_now()
         self._old_partial = []
-        if found.caught_up:
-            what = "log_tree_caught_up" if known else "log_tree_begun"
-            self._recorder.change(
-                what, actor="server", origin=self._origin, records=found.caught_up, size=found.edge.size
-            )
-            _log.warning("the log's tree takes in %d records that it did not have", found.caught_up)
+        if not found.caught_up:
+            return
+        told = {"origin": self._origin, "records": found.caught_up, "size": found.edge.size}
+        if known:
+            self._recorder.change("log_tree_caught_up", actor="server", **told)
+        else:
+            self._recorder.change("log_tree_begun", actor="server", **told)
+        _log.warning("the log's tree takes in %d records that it did not have", found.caught_up)
 
     def _next_epoch(self, last: int, why_broken: str) -> None:
         """Leaves a tree that the log contradicts, and begins the next one at the end of the file."""
@@ -204,8 +208,10 @@ class Tree:
         name = ""
         for file in reversed(rotated_files(self._path)):
             status = file.stat()
-            if Identity(status.st_dev, status.st_ino) == self._identity:
-                name = file.name
+            is_it = Identity(status.st_dev, status.st_ino) == self._identity
+            # It may have been compressed already.
+            if is_it or (file.name.endswith(COMPRESSED) and first_line(file) == self._head.digest):
+                name = file.name.removesuffix(COMPRESSED)
                 break
         self._spans.append(Span(name, self._head.first, self._edge.size))
         self._identity = now
@@ -227,10 +233,14 @@ class Tree:
     def synced(self) -> None:
         """All that was taken is durable: a checkpoint may sign it, if it is time for one."""
         now = time.monotonic()
-        if now - self._asked_at < self._every_s:
+        is_time = now - self._asked_at >= self._every_s
+        if not is_time and len(self._edge.full) < TILES_AHEAD:
             return
         with self._mutex:
             if self._waiting is not None:
+                return
+            if not is_time:
+                self._hand_over(_Seal(self._edge.full))
                 return
             if self._adrift:
                 self._regain()
@@ -249,11 +259,13 @@ class Tree:
             self._adrift = True
 
     def _ask(self) -> None:
-        full = {tile_path(tile): content for tile, content in self._edge.full.items()}
-        partial = {tile_path(tile): content for tile, content in self._edge.partial().items()}
-        self._edge.full = {}
-        self._waiting = _Seal(self._head, self._edge.root(), full, partial, tuple(self._spans))
+        edge = self._edge
+        self._hand_over(_Seal(edge.full, self._head, edge.root(), edge.partial(), tuple(self._spans)))
         self._spans = []
+
+    def _hand_over(self, seal: _Seal) -> None:
+        self._edge.full = {}
+        self._waiting = seal
         self._work.notify_all()
 
     # ---------------------------------------------------------------- the tree's own thread
@@ -284,7 +296,9 @@ class Tree:
     def _seal(self, seal: _Seal, epoch: int) -> None:
         """Tiles, then where they come from, then the checkpoint: whatever a crash leaves, is a tree with its lines."""
         folder = self._directory / str(epoch)
-        write_files(folder, {**seal.tiles, **seal.partial})
+        write_tiles(folder, {**seal.tiles, **seal.partial})
+        if seal.head is None:
+            return
         _append(folder / places.FILES, b"".join(places.encode(span) for span in seal.spans))
         write_files(folder, {places.HEAD: places.encode(seal.head)})
         origin = self._name if epoch == 1 else f"{self._name}/{epoch}"
@@ -299,8 +313,8 @@ class Tree:
         # Readers of the checkpoint before may still want its partial tiles.
         self._old_partial.append(set(seal.partial))
         while len(self._old_partial) > 2:
-            for name in self._old_partial.pop(0) - set(seal.partial):
-                (folder / name).unlink(missing_ok=True)
+            for tile in self._old_partial.pop(0) - set(seal.partial):
+                (folder / tile_path(tile)).unlink(missing_ok=True)
 
     def _failed(self, error: OSError | LogError) -> None:
         self._failures += 1

@@ -181,7 +181,9 @@ class Walk:
             if not waiting:
                 return
             if self.at >= limit and limit == self.tiles.size:
-                self.unsealed += len(waiting)
+                # What was taken out may stand here.
+                behind = [seen for seen in waiting if not (self.gone and self._out_of_place(seen))]
+                self.unsealed += len(behind)
                 waiting.clear()
                 return
             if not last and len(waiting) < LOOK:

@@ -182,7 +182,7 @@ impl Engine {
         let outcome = catch_unwind(AssertUnwindSafe(|| self.checked(bytes, validated, now, id, ticks)));
         let outcome = outcome.unwrap_or_else(|_| {
             self.counts.panics.fetch_add(1, Ordering::Relaxed);
-            Outcome::Decided(check::refused(Reason::EngineError, "the engine panicked", id, now))
+            Outcome::Decided(check::panicked(bytes, self.snapshot(), id, now))
         });
         (outcome, id)
     }
@@ -479,6 +479,7 @@ impl Engine {
         all.push(("panics".to_owned(), get(&self.counts.panics) + self.ring.panics()));
         all.push(("log_folded".to_owned(), get(&self.counts.folded)));
         all.push(("log_refused".to_owned(), self.ring.refused()));
+        all.push(("log_ring_used_bytes".to_owned(), self.ring.used()));
         all.push(("log_queued".to_owned(), self.ring.len() as u64));
         all.push(("live_signals".to_owned(), self.store.live() as u64));
         all.push(("proofs".to_owned(), self.proofs.count() as u64));

@@ -126,8 +126,16 @@ pub struct Asked {
 pub struct Spent {
     /// Bytes to request.
     pub decode: u64,
-    /// Route to verdict.
+    /// Route to verdict: the next four, and the decision itself.
     pub evaluate: u64,
+    /// Request to route.
+    pub route: u64,
+    /// Route to principal and grant.
+    pub identify: u64,
+    /// From there to the policies in play and their signals.
+    pub gather: u64,
+    /// From there to the verdict.
+    pub policies: u64,
     /// Answer to bytes.
     pub encode: u64,
     /// All of it.

@@ -332,10 +332,9 @@ impl Ring {
     /// Takes nothing any more, and lets the region go.
     pub fn close(&self) {
         let mut waiting = self.lock();
-        if !std::mem::replace(&mut waiting.is_closed, true) {
-            if let Some(frames) = &self.frames {
-                frames.release();
-            }
+        let was_closed = std::mem::replace(&mut waiting.is_closed, true);
+        if let Some(frames) = self.frames.as_ref().filter(|_| !was_closed) {
+            frames.release();
         }
         self.freed.notify_all();
     }
@@ -386,6 +385,12 @@ impl Ring {
         waiting.entries.len() > self.room.capacity / 2
             || waiting.bytes > self.room.max_bytes / 2
             || self.frames.as_ref().is_some_and(|frames| used > frames.size() / 2)
+    }
+
+    /// Bytes of the region that are taken: by what waits, and by what was drained and is not settled.
+    pub fn used(&self) -> u64 {
+        let waiting = self.lock();
+        waiting.reached - waiting.settled
     }
 
     /// Whether none waits.

@@ -47,13 +47,13 @@ impl Redaction {
         let args: BTreeSet<&str> =
             routes.all().iter().flat_map(|route| route.args.declared()).map(|(name, ..)| &**name).collect();
         for (key, names, known, what) in [
-            ("path_parameters", &self.path_parameters, &params, "parameter of a path"),
-            ("args", &self.args, &args, "argument"),
+            ("path_parameters", &self.path_parameters, &params, "a parameter of a path"),
+            ("args", &self.args, &args, "an argument"),
         ] {
             for name in names.iter().filter(|name| !known.contains(&***name)) {
                 let hint = did_you_mean(name, known.iter().copied());
                 let message = format!(
-                    "`decision_log.redact.{key}`: expected the name of a {what} of some route, found `{name}`{hint}"
+                    "`decision_log.redact.{key}`: expected the name of {what} of some route, found `{name}`{hint}"
                 );
                 findings.error("signalwarden.yaml", Place::default(), "unknown_redaction", message);
             }
