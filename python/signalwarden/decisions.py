@@ -128,18 +128,21 @@ class Decisions:
                 raise CallRefusedError("too_many_streams", f"{len(self._streams)} streams are open already")
             self._beginning += 1
         # To find a place may take a while, and others are not to wait for it.
-        stream = None
+        stream: Stream | None = None
         try:
             place, gap = self._begin(query, after, made)
             stream = Stream(place, query, self._let_go, gap=gap)
         finally:
-            with self._mutex:
-                self._beginning -= 1
-                if stream is not None:
-                    self._streams.add(stream)
-                    if self._stopped:
-                        stream.ended.set()
+            self._begun(stream)
         return stream
+
+    def _begun(self, stream: Stream | None) -> None:
+        with self._mutex:
+            self._beginning -= 1
+            if stream is not None:
+                self._streams.add(stream)
+                if self._stopped:
+                    stream.ended.set()
 
     def _begin(self, query: Query, after: str | None, made: datetime | None) -> tuple[Bookmark, bool]:
         """Where a stream begins, and whether something is missing before that."""
