@@ -70,6 +70,9 @@ def _written(folder: Path, batches: list[bytes], *, sealed: bool) -> tuple[float
             tree.synced()
     spent = time.thread_time() - mine
     sink.close()
+    while tree is not None and tree.numbers()["log_tree_sealed"] < len(batches) * BATCH:
+        tree.synced()
+        time.sleep(0.01)
     if tree is not None:
         tree.stop()
     records = len(batches) * BATCH

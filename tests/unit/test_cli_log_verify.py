@@ -10,7 +10,7 @@ import pytest
 from signalwarden import cli
 from signalwarden.decision_log.integrity.proofs import Proof, prove
 from signalwarden.errors import BadInputError
-from tests.sealing import SealedLog, rewrite
+from tests.sealing import SealedLog, copied, rewrite
 
 ABSENT = "01a1ee56-5e7b-774b-8000-00000000ffff"
 
@@ -68,6 +68,23 @@ def test_a_proof_is_made_and_checked(
     stranger = other.tree._keys.verifiers[0]
     said = run(capfd, tmp_path, "verify", "--proof", str(proof), "--key", str(stranger), "--json", status=1)
     assert "which no known key vouches for" in said
+
+
+def test_a_copy_is_verified_by_whoever_has_the_key(
+    log: SealedLog, minimal_directory: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    key = tmp_path / "log.vkey"
+    key.write_text(run(capfd, minimal_directory, "key"))
+    copied(log.path.parent, tmp_path / "copy")
+    copy = str(tmp_path / "copy/decisions.jsonl")
+    nowhere = tmp_path / "nowhere"
+    nowhere.mkdir()
+    assert "good: 20 of 20" in run(capfd, nowhere, "verify", "--log", copy, "--key", str(key))
+    assert "give it with --key" in run(capfd, nowhere, "verify", "--log", copy, status=2)
+    (tmp_path / "empty").write_text("\n")
+    assert "no verifier key in it" in run(
+        capfd, nowhere, "verify", "--log", copy, "--key", str(tmp_path / "empty"), status=2
+    )
 
 
 def test_every_byte_of_a_proof_counts(log: SealedLog) -> None:

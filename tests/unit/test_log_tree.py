@@ -471,3 +471,19 @@ def test_places_that_are_damaged_are_named(tmp_path: Path) -> None:
         with pytest.raises(LogError, match=r"head.json` is damaged"):
             places.read_head(tmp_path)
     assert Verifier.parse(str(Verifier("a", bytes(32)))) == Verifier("a", bytes(32))
+
+
+def test_a_fault_of_the_tree_itself_holds_no_record_up(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    log = SealedLog(tmp_path / "var")
+    patiently(log, 10)
+    log.tree.took(b"")
+    monkeypatch.setattr(log.tree, "_take", lambda batch: 1 / 0)
+    log.write(10)
+    monkeypatch.undo()
+    log.write(10)
+    log.settle()
+    log.stop()
+    assert log.tree.broken is None
+    assert log.verify().trees[0].agreed == 30

@@ -173,7 +173,8 @@ def _catch_up(files: Sequence[Path], folder: Path, found: Resumed) -> None:
     head = found.head
     for at, file in enumerate(files):
         if at:
-            found.spans.append(Span(files[at - 1].name.removesuffix(COMPRESSED), head.first, found.edge.size))
+            name = files[at - 1].name.removesuffix(COMPRESSED)
+            found.spans.append(Span(name, head.digest, head.first, found.edge.size))
             head = Head(found.edge.size, "", found.edge.size, 0)
         offset = _take(file, head.offset, found.edge, folder)
         head = Head(found.edge.size, head.digest or first_line(file), head.first, offset)

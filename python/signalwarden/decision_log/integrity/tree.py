@@ -27,7 +27,7 @@ from signalwarden.decision_log.integrity.resuming import Contradiction, first_li
 from signalwarden.decision_log.integrity.tiles import WIDTH, Edge, Tile, tile_path, write_files, write_tiles
 from signalwarden.decision_log.logfiles import COMPRESSED, rotated_files
 from signalwarden.decision_log.records import rfc3339
-from signalwarden.errors import LogError
+from signalwarden.errors import LogError, SignalwardenError
 from signalwarden.files import make_private_directory, open_private, why
 
 if TYPE_CHECKING:
@@ -180,17 +180,19 @@ class Tree:
 
     def took(self, batch: bytes) -> None:
         """These lines are in the file."""
-        if self._adrift:
+        if self._adrift or not batch:
             return
         try:
-            status = self._place()
-            self._follow(Identity(status.st_dev, status.st_ino))
-            if status.st_size != self._head.offset + len(batch):
-                gone = self._head.offset + len(batch) - status.st_size
-                self._break(f"somebody else wrote to `{self._path}`: {gone} bytes of it are gone")
-                return
-        except OSError as error:
-            self._drift(why(error))
+            self._take(batch)
+        except Exception as error:  # noqa: BLE001  (whatever is wrong with the tree, records are written)
+            self._drift(_reason(error))
+
+    def _take(self, batch: bytes) -> None:
+        status = self._place()
+        self._follow(Identity(status.st_dev, status.st_ino))
+        gone = self._head.offset + len(batch) - status.st_size
+        if gone:
+            self._break(f"somebody else wrote to `{self._path}`: {gone} bytes of it are gone")
             return
         lines = batch.split(b"\n")
         lines.pop()
@@ -213,7 +215,7 @@ class Tree:
             if is_it or (file.name.endswith(COMPRESSED) and first_line(file) == self._head.digest):
                 name = file.name.removesuffix(COMPRESSED)
                 break
-        self._spans.append(Span(name, self._head.first, self._edge.size))
+        self._spans.append(Span(name, self._head.digest, self._head.first, self._edge.size))
         self._identity = now
         self._head = Head(self._edge.size, "", self._edge.size, 0)
 
@@ -225,10 +227,7 @@ class Tree:
     def _break(self, reason: str) -> None:
         with self._mutex:  # nobody seals the old tree any more
             self._waiting = None
-        try:
-            self._next_epoch(self._epoch, reason)
-        except OSError as error:
-            self._drift(why(error))
+        self._next_epoch(self._epoch, reason)
 
     def synced(self) -> None:
         """All that was taken is durable: a checkpoint may sign it, if it is time for one."""
@@ -255,7 +254,8 @@ class Tree:
             self._adrift = False
             self._begin()
             self._ask()
-        except (OSError, LogError):
+        except Exception as error:  # noqa: BLE001  (as in `took`)
+            self._failed(error)
             self._adrift = True
 
     def _ask(self) -> None:
@@ -280,7 +280,7 @@ class Tree:
                 return
             try:
                 self._seal(seal, epoch)
-            except (OSError, LogError) as error:
+            except Exception as error:  # noqa: BLE001  (it is tried again, and readiness says why)
                 self._failed(error)
                 with self._mutex:
                     if self._stopping:
@@ -316,9 +316,9 @@ class Tree:
             for tile in self._old_partial.pop(0) - set(seal.partial):
                 (folder / tile_path(tile)).unlink(missing_ok=True)
 
-    def _failed(self, error: OSError | LogError) -> None:
+    def _failed(self, error: Exception) -> None:
         self._failures += 1
-        reason = why(error) if isinstance(error, OSError) else str(error)
+        reason = _reason(error)
         if self._last_error is None:
             _log.error("the log's tree can't be written: %s; it is tried again", reason)
         self._last_error = reason
@@ -335,7 +335,8 @@ class Tree:
             self._work.notify_all()
         self._thread.join(STOP_S)
         if self._sealed < self._edge.size or self._adrift:
-            _log.error("the last records of the log are not signed: %s", self._last_error)
+            reason = self._last_error or "the disk of its tree takes too long"
+            _log.error("the last records of the log are signed at the next start: %s", reason)
 
     # ---------------------------------------------------------------- what others see
 
@@ -363,6 +364,13 @@ class Tree:
     def _age(self) -> float:
         """How old the last checkpoint is, while there is something that it does not sign."""
         return time.monotonic() - self._sealed_at if self._head.size > self._sealed else 0.0
+
+
+def _reason(error: Exception) -> str:
+    """In words."""
+    if isinstance(error, OSError):
+        return why(error)
+    return str(error) if isinstance(error, SignalwardenError) else repr(error)
 
 
 def _lines_of(path: Path) -> int:
