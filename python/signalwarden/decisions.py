@@ -93,6 +93,7 @@ class Decisions:
         self._path = path
         self._mutex = threading.Lock()
         self._streams: set[Stream] = set()
+        self._beginning = 0
         self._stopped = False
         self._ended_slow = 0
 
@@ -123,12 +124,25 @@ class Decisions:
         query = query_of(filters, now)
         made = time_of_id(_checked(after)) if after is not None else None
         with self._mutex:
-            if self._stopped or len(self._streams) >= MAX_STREAMS:
+            if self._stopped or len(self._streams) + self._beginning >= MAX_STREAMS:
                 raise CallRefusedError("too_many_streams", f"{len(self._streams)} streams are open already")
+            self._beginning += 1
+        # To find a place may take a while, and others are not to wait for it.
+        stream: Stream | None = None
+        try:
             place, gap = self._begin(query, after, made)
             stream = Stream(place, query, self._let_go, gap=gap)
-            self._streams.add(stream)
+        finally:
+            self._begun(stream)
         return stream
+
+    def _begun(self, stream: Stream | None) -> None:
+        with self._mutex:
+            self._beginning -= 1
+            if stream is not None:
+                self._streams.add(stream)
+                if self._stopped:
+                    stream.ended.set()
 
     def _begin(self, query: Query, after: str | None, made: datetime | None) -> tuple[Bookmark, bool]:
         """Where a stream begins, and whether something is missing before that."""

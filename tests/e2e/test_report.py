@@ -129,3 +129,19 @@ def test_the_figures_are_what_was_done(
     assert figures(told["NHI2:2025"])["records that hold what looks like one"] == 0
     assert told["NHI8:2025"]["standing"] == "not covered"
     assert told["L1"]["standing"] == "not covered"
+
+    log = figures(told["L5 Poisoning Observability Data"])
+    assert log["records that are what a signed checkpoint says"] == document["log"]["records"]
+    assert log["findings of `log verify`"] == 0
+    changed(root / "var/decisions.jsonl")
+    after = controls(reported(root, capfd))["L5 Poisoning Observability Data"]
+    assert figures(after)["findings of `log verify`"] >= 1
+    (finding,) = (finding for finding in after["findings"] if finding["kind"] == "tampered")
+    assert finding["at"].startswith("decisions.jsonl:")
+
+
+def changed(log: Path) -> None:
+    """A denial becomes an allow, in a line that is as good as any other."""
+    content = log.read_bytes()
+    assert b'"outcome":"deny"' in content
+    log.write_bytes(content.replace(b'"outcome":"deny"', b'"outcome":"allow"', 1))

@@ -11,7 +11,7 @@ import pytest
 from signalwarden.audit import gathered as gathering
 from signalwarden.audit import report
 from signalwarden.audit.evidence import Evidence
-from signalwarden.audit.gathered import Gathered
+from signalwarden.audit.gathered import Gathered, Integrity
 from signalwarden.audit.ground import Ground
 from signalwarden.audit.querying import QUERIES
 from tests.auditing import AGENT, FEED, FULL, Log, ground_of
@@ -409,3 +409,33 @@ def test_granted_is_held_against_used_by_the_state(tmp_path: Path) -> None:
     log = Log().decision(grant=GRANT, chain=CHAIN, request=NOTE)
     evidence = QUERIES["privilege"](ground, log.gathered())
     assert told(evidence)["granted and used, by type of task"] == [("batch", 2, 3, 1)]
+
+
+def test_repeated_denials_that_were_folded_into_one_record_count_as_many(tmp_path: Path) -> None:
+    log = Log().decision("policy_denied", folded={"count": 5, "last_id": "d", "last_time": "t"}).decision()
+    evidence = QUERIES["monitoring"](ground_of(tmp_path), log.gathered())
+    assert told(evidence)["decisions by reason"] == [("policy_denied", 5), ("allowed", 1)]
+
+
+@pytest.mark.parametrize(
+    ("integrity", "said"),
+    [
+        (None, "were not held against a signed tree"),
+        (Integrity(why_not="there is no key of the log"), "can change it unseen: there is no key of the log"),
+        (
+            Integrity(7, 1, 2, ("the line is not what was signed", "decisions.jsonl:3")),
+            "2 findings of `log verify`",
+        ),
+        (Integrity(7, 1), None),
+    ],
+)
+def test_what_verification_says_of_the_log_is_part_of_it(
+    tmp_path: Path, integrity: Integrity | None, said: str | None
+) -> None:
+    gathered = Log().decision().gathered()
+    gathered.integrity = integrity
+    evidence = QUERIES["log_integrity"](ground_of(tmp_path), gathered)
+    assert said is None or said in evidence.weakened[0].text
+    assert (said is None) == (evidence.weakened == [])
+    signed = told(evidence).get("records that are what a signed checkpoint says")
+    assert signed == (7 if integrity is not None and integrity.why_not is None else None)

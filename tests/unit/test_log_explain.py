@@ -29,14 +29,14 @@ def run(capfd: pytest.CaptureFixture[str], recorded: Recorded) -> Commands:
     return Commands(capfd, recorded.directory)
 
 
-def without_replay(monkeypatch: pytest.MonkeyPatch, answer: dict[str, Any] | None = None) -> None:
-    """As a build that can't say, or as one that says so."""
+def answering(monkeypatch: pytest.MonkeyPatch, answer: dict[str, Any]) -> None:
+    """As a core that says so of every record."""
 
     class Replay:
         def __init__(self, _configuration: object) -> None: ...
 
-    if answer is not None:
-        Replay.explain = lambda _self, _line: json.dumps(answer).encode()  # type: ignore[attr-defined]
+        def explain(self, _line: bytes) -> bytes:
+            return json.dumps(answer).encode()
 
     class Core:
         def __getattr__(self, name: str) -> Any:
@@ -120,7 +120,8 @@ def test_of_another_revision_no_line_is_shown(run: Commands, recorded: Recorded)
     with (recorded.directory / "policies" / "refunds.cedar").open("a") as file:
         file.write("\n// another day\n")
     told = run("log", "explain", entry["decision_id"]).out
-    assert "the directory is at another revision now" in told
+    assert told.count("the directory is at another revision now") == 2
+    assert "would flip  not known: the directory is at another revision now" in told
     assert "│" not in told
     (recorded.directory / "routes.yaml").write_text("routes: [\n")
     assert "the directory can't be loaded now" in run("log", "explain", entry["decision_id"]).out
@@ -307,16 +308,6 @@ def test_another_kind_of_file_is_refused(run: Commands, recorded: Recorded, tmp_
 # ---- what would flip it -------------------------------------------------------------------------------------
 
 
-def test_without_a_replay_what_would_flip_it_is_not_known(
-    run: Commands, recorded: Recorded, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    without_replay(monkeypatch)
-    recorded.decide(MIX[1])
-    told = run("log", "explain", "-", "--json", stdin=recorded.lines[0]).json()
-    assert told["would_flip"] == ["not known: this build can't decide a record again"]
-    assert told["analysis"] is None
-
-
 SINGLE = {"what": "signal", "name": "posture", "was": "missing", "from": None, "to": "ok", "outcome": "allow",
           "reason": "allowed"}  # fmt: skip
 LOST = {"what": "signal", "name": "task_type", "was": "fresh", "from": "reporting", "state": "missing", "outcome": "allow",
@@ -354,13 +345,12 @@ THRESHOLD = {
 def test_what_a_replay_says_is_told_in_words(
     run: Commands, recorded: Recorded, monkeypatch: pytest.MonkeyPatch, analysis: dict[str, Any], said: str
 ) -> None:
-    without_replay(monkeypatch, analysis)
+    answering(monkeypatch, analysis)
     recorded.decide(MIX[1])
     told = run("log", "explain", "-", "--json", stdin=recorded.lines[0]).json()
     assert any(said in one for one in told["would_flip"]), told["would_flip"]
 
 
-@pytest.mark.skipif(not hasattr(_core.Replay, "explain"), reason="the core can't say yet")
 @pytest.mark.parametrize(
     ("known", "changed", "said"),
     [
@@ -392,9 +382,7 @@ def test_the_smallest_change_is_told_of_real_records(
 def test_what_each_signal_did_is_found_again_where_the_record_does_not_say(
     run: Commands, recorded: Recorded, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    without_replay(
-        monkeypatch, {"same": True, "influence": {"posture": "decisive", "device_trust": "consulted"}}
-    )
+    answering(monkeypatch, {"same": True, "influence": {"posture": "decisive", "device_trust": "consulted"}})
     (entry,) = recorded.decide(MIX[1])
     for signal in entry["signals"]:
         del signal["influence"]
@@ -402,8 +390,7 @@ def test_what_each_signal_did_is_found_again_where_the_record_does_not_say(
     told = run("log", "explain", "-", stdin=line).out
     assert "posture: missing, authoritative  DECISIVE" in told
     assert "was not computed" not in told
-    monkeypatch.undo()
-    without_replay(monkeypatch)
+    answering(monkeypatch, {"same": False, "influence": {"posture": "decisive"}})
     assert "what each did was not computed" in run("log", "explain", "-", stdin=line).out
 
 

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from signalwarden.log_reading.records import Entry
 
-__all__ = ["Gathered", "Load", "Principal", "Signal", "Use"]
+__all__ = ["Gathered", "Integrity", "Load", "Principal", "Signal", "Use"]
 
 MAX_OPEN: Final = 10_000
 """Of ended tasks whose first denial is waited for, revoked subjects, revisions, and policies: each, at once."""
@@ -104,6 +104,21 @@ class Load:
     words: int
 
 
+@dataclass(frozen=True, slots=True)
+class Integrity:
+    """What `log verify` says of the log."""
+
+    signed: int = 0
+    """Records that are what a signed checkpoint says."""
+    unsealed: int = 0
+    """Records that no signature covers yet."""
+    wrong: int = 0
+    first: tuple[str, str] | None = None
+    """The first thing that is wrong, and where."""
+    why_not: str | None = None
+    """Why it could not be held against a signed tree."""
+
+
 @dataclass(slots=True)
 class Task:
     """Of one task: its type, and which of its actions were used."""
@@ -178,6 +193,8 @@ class Gathered:
         self._revoked: dict[str, str] = {}
         """Subjects, and when."""
         self.task_ends = Waits()
+        self.integrity: Integrity | None = None
+        """None where the log was not held against its signed tree: another file was read, or nobody asked."""
         self.secrets = 0
         self.secrets_named: list[str] = []
 

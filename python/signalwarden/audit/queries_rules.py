@@ -14,7 +14,7 @@ from signalwarden.audit.ground import Weakness
 from signalwarden.audit.querying import USES, by_reason, query, reasons, revoked, share, use_rows, waited
 
 if TYPE_CHECKING:
-    from signalwarden.audit.gathered import Gathered
+    from signalwarden.audit.gathered import Gathered, Integrity
     from signalwarden.audit.ground import Ground
 
 # ---- signals --------------------------------------------------------------------------------------------
@@ -314,18 +314,33 @@ def accountability(ground: Ground, gathered: Gathered) -> Evidence:
 def log_integrity(ground: Ground, gathered: Gathered) -> Evidence:
     """Is the log whole, and would a change of it be seen?"""
     evidence = Evidence(seen=gathered.lines)
-    path = ground.log_path
-    checkpoint = path.with_name(f"{path.stem}.tree") / "checkpoint"
     evidence.figure("records read", gathered.lines)
     evidence.figure("change and transport records that found no room", gathered.records_lost)
     evidence.figure("bytes of half a line that a crash had left and a start cut off", gathered.bytes_cut)
     evidence.figure("answers without a record (`log_unavailable`)", gathered.without_record)
-    if checkpoint.is_file():
-        evidence.place("a signed checkpoint: `signalwarden log verify` holds the log to it", checkpoint.name)
-    else:
-        text = "there is no signed checkpoint beside the log: who can write the file can change it unseen"
-        evidence.weakened.append(Weakness("no_checkpoint", text))
+    held_against_tree(evidence, gathered.integrity)
     if gathered.records_lost:
         text = f"{gathered.records_lost} change or transport records were lost"
         evidence.weakened.append(Weakness("records_lost", text))
-    return evidence.place("mode 0600, one writer at a time, no record and no allow", path.name)
+    return evidence.place("mode 0600, one writer at a time, no record and no allow", ground.log_path.name)
+
+
+def held_against_tree(evidence: Evidence, integrity: Integrity | None) -> None:
+    """What `log verify` says, where it was asked."""
+    if integrity is None:
+        text = "the files that were read were not held against a signed tree: `signalwarden log verify` does"
+        evidence.weakened.append(Weakness("not_verified", text))
+        return
+    if integrity.why_not is not None:
+        text = f"who can write the log can change it unseen: {integrity.why_not}"
+        evidence.weakened.append(Weakness("not_verified", text))
+        return
+    evidence.place("a tree over all records, with signed checkpoints (`log verify`)", "tree beside the log")
+    evidence.figure("records that are what a signed checkpoint says", integrity.signed)
+    evidence.figure("records behind the last checkpoint", integrity.unsealed)
+    evidence.figure("findings of `log verify`", integrity.wrong)
+    if integrity.first is not None:
+        what, at = integrity.first
+        evidence.weakened.append(
+            Weakness("tampered", f"{integrity.wrong} findings of `log verify`, first: {what}", at)
+        )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -14,6 +14,9 @@ from signalwarden.decision_log import now_us
 from signalwarden.errors import BadInputError
 from signalwarden.files import why, write_private
 from signalwarden.terminal import reading_bar, say
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 __all__ = ["add"]
 
@@ -38,6 +41,18 @@ class Form(StrEnum):
 def add(root: typer.Typer) -> None:
     """Adds this verb."""
     root.command(rich_help_panel=SERVER)(report)
+
+
+class Steps:
+    """Tells a bar that counts steps of somebody who says how far it is."""
+
+    def __init__(self, step: Callable[[int], None]) -> None:
+        self._step, self._done = step, 0
+
+    def at(self, done: int, _of: int) -> None:
+        """So far."""
+        self._step(done - self._done)
+        self._done = done
 
 
 def report(
@@ -87,10 +102,15 @@ def report(
     files = [file for file in chosen_files(config, log) if not filters.too_old(file)]
     known = controls.frameworks()
     chosen = [*known.values()] if framework is Standard.ALL else [known[framework.value]]
-    with reading_bar(gathering.size_of(files)) as progress:
+    size = gathering.size_of(files)
+    integrity = None
+    if log is None and gathering.asks_for_integrity(chosen):
+        with reading_bar(size, what="verifying") as progress:
+            integrity = gathering.integrity_of(ground, Steps(progress).at)
+    with reading_bar(size) as progress:
         document, faults = gathering.reported(
             ground, files, chosen, want=want, since=filters.since_text(), until=filters.until_text(),
-            progress=progress,
+            progress=progress, integrity=integrity,
         )  # fmt: skip
     match form:
         case Form.JSON:

@@ -19,7 +19,7 @@ use std::{
 /// the body of a key set. Envoy gives up after some hundred milliseconds.
 const BOUNDS: [u64; 15] =
     [5, 10, 20, 50, 100, 200, 500, 1_000, 2_000, 5_000, 10_000, 50_000, 200_000, 1_000_000, 5_000_000];
-const STAGES: [&str; 4] = ["decode", "evaluate", "encode", "total"];
+const STAGES: [&str; 8] = ["decode", "evaluate", "route", "identify", "gather", "policies", "encode", "total"];
 /// Stands for routes that are too many to be told apart; no label of a route.
 const OTHER: &str = "_other";
 
@@ -85,8 +85,9 @@ impl Measures {
 
 impl Held {
     fn saw(&mut self, record: &Record) {
-        let Spent { decode, evaluate, encode, total } = record.spent;
-        for (times, nanos) in self.stages.iter_mut().zip([decode, evaluate, encode, total]) {
+        let Spent { decode, evaluate, route, identify, gather, policies, encode, total } = record.spent;
+        let spent = [decode, evaluate, route, identify, gather, policies, encode, total];
+        for (times, nanos) in self.stages.iter_mut().zip(spent) {
             times.add(nanos);
         }
         let (label, action) = place(record);
