@@ -16,7 +16,7 @@ from signalwarden.files import why, write_private
 from signalwarden.terminal import reading_bar, say
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    pass
 
 __all__ = ["add"]
 
@@ -41,18 +41,6 @@ class Form(StrEnum):
 def add(root: typer.Typer) -> None:
     """Adds this verb."""
     root.command(rich_help_panel=SERVER)(report)
-
-
-class Steps:
-    """Tells a bar that counts steps of somebody who says how far it is."""
-
-    def __init__(self, step: Callable[[int], None]) -> None:
-        self._step, self._done = step, 0
-
-    def at(self, done: int, _of: int) -> None:
-        """So far."""
-        self._step(done - self._done)
-        self._done = done
 
 
 def report(
@@ -106,7 +94,7 @@ def report(
     integrity = None
     if log is None and gathering.asks_for_integrity(chosen):
         with reading_bar(size, what="verifying") as progress:
-            integrity = gathering.integrity_of(ground, Steps(progress).at)
+            integrity = gathering.integrity_of(ground, progress)
     with reading_bar(size) as progress:
         document, faults = gathering.reported(
             ground, files, chosen, want=want, since=filters.since_text(), until=filters.until_text(),
