@@ -56,7 +56,7 @@ def asks_for_integrity(frameworks: Sequence[Framework]) -> bool:
     return any("log_integrity" in control.queries for one in frameworks for control in one.controls)
 
 
-def integrity_of(ground: Ground, progress: Callable[[int], None] = lambda _: None) -> Integrity:
+def integrity_of(ground: Ground, progress: Callable[[int], None] = lambda _read: None) -> Integrity:
     """Holds the log of the directory against its signed tree. Never raises: what can't be held is said."""
     settings, path = ground.settings, ground.log_path
     keys, name = settings.keys_path(ground.loaded.root) / "log", log_name(settings.trust_domain, path)
