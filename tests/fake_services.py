@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Mapping
 from typing import Any
 
 from signalwarden.config import Right
+from signalwarden.decisions import Looked
 from signalwarden.services import Client, Readiness
 
 SECRET = "s3cret-token-that-nobody-may-ever-see"
@@ -72,6 +74,49 @@ class FakeTasks:
         return b'{"keys":[]}'
 
 
+class FakeStream:
+    """Says what it is told; ends when it is told."""
+
+    def __init__(self) -> None:
+        self.ended = threading.Event()
+        self.looks: list[Looked] = []
+        self.closed = False
+
+    def look(self) -> Looked:
+        return self.looks.pop(0) if self.looks else Looked([], None, False, True, False)
+
+    def close(self) -> None:
+        self.closed = True
+
+
+class FakeDecisions:
+    """As FakeApprovals."""
+
+    def __init__(self, services: FakeServices) -> None:
+        self._services = services
+        self.asked: list[tuple[dict[str, str], str | None, int | None]] = []
+        self.stream = FakeStream()
+        self.stream.ended.set()
+        self.slow = 0
+
+    def listing(self, filters: Mapping[str, str], after: str | None, limit: int) -> bytes:
+        self._services.fail()
+        self.asked.append((dict(filters), after, limit))
+        return b'{"decisions":[],"count":0,"truncated":false}'
+
+    def show(self, decision_id: str) -> bytes:
+        self._services.fail()
+        return b'{"decision_id":"d"}'
+
+    def follow(self, filters: Mapping[str, str], after: str | None) -> FakeStream:
+        self._services.fail()
+        self.asked.append((dict(filters), after, None))
+        return self.stream
+
+    def count_slow(self) -> None:
+        self.slow += 1
+
+
 class FakeOverrides:
     """As FakeApprovals."""
 
@@ -110,6 +155,7 @@ class FakeServices:
         self.tasks: Any = FakeTasks(self)
         self.approvals: Any = FakeApprovals(self)
         self.overrides: Any = FakeOverrides(self)
+        self.decisions: Any = FakeDecisions(self)
 
     def authenticate(self, token: bytes, chain: bytes = b"") -> Client | None:
         self.chains.append(chain)

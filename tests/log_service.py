@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import gzip
 import http.server
+import ssl
 import threading
 import time
 from collections.abc import Iterator
@@ -57,7 +58,9 @@ class LogService:
 
 
 @contextmanager
-def serving_logs(service: LogService | None = None, *, port: int = 0) -> Iterator[LogService]:
+def serving_logs(
+    service: LogService | None = None, *, port: int = 0, tls: ssl.SSLContext | None = None
+) -> Iterator[LogService]:
     """Until the block ends; `service` and `port`: one that comes back."""
     found = service or LogService()
 
@@ -79,6 +82,8 @@ def serving_logs(service: LogService | None = None, *, port: int = 0) -> Iterato
 
     server = http.server.ThreadingHTTPServer(("127.0.0.1", port), Handler)
     server.daemon_threads = True
+    if tls is not None:
+        server.socket = tls.wrap_socket(server.socket, server_side=True)
     found.port = server.server_address[1]
     threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True).start()
     try:

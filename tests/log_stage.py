@@ -1,8 +1,7 @@
 """A real server whose log ships to real receivers, and what a fault of theirs or of the disk does to its answers, its records
 and its memory. For tests/e2e/test_log_faults.py, and for the figures of docs/operations.md (`python -m bench.log_faults`).
 
-`python -m tests.log_stage DIRECTORY CAPACITY BACKOFF`: the server itself, with a ring of so many records, so that a test fills
-it, and so many seconds between two tries of a sink at most.
+`python -m tests.log_stage DIRECTORY BACKOFF`: the server itself, with so many seconds between two tries of a sink at most.
 """
 
 from __future__ import annotations
@@ -17,9 +16,8 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from functools import partial
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 import grpc
 import httpx
@@ -146,13 +144,12 @@ def _note(answers: Answers, answer: bytes) -> None:
 def serving(
     root: Path,
     *,
-    capacity: int = 65_536,
     backoff_s: float = 30.0,
     stdout: IO[bytes] | int = subprocess.DEVNULL,
 ) -> Iterator[Server]:
     """The server, ready; killed at the end if it still runs."""
     stderr = root.parent / f"{root.name}.stderr"
-    command = [sys.executable, "-m", "tests.log_stage", str(root), str(capacity), str(backoff_s)]
+    command = [sys.executable, "-m", "tests.log_stage", str(root), str(backoff_s)]
     with stderr.open("ab") as errors:
         start = errors.tell()
         process = subprocess.Popen(command, stdout=stdout, stderr=errors, env=os.environ | {"no_proxy": "*"})
@@ -176,6 +173,13 @@ def logged(root: Path) -> Counter[str]:
     return Counter(record["decision_id"] for record in records if record["kind"] == "decision")
 
 
+def changes(root: Path, change: str) -> list[dict[str, Any]]:
+    """The change records of a kind."""
+    path = root / "var" / "decisions.jsonl"
+    records = [orjson.loads(line.raw) for line in records_of(path, half_lines=True)]
+    return [record for record in records if record.get("change") == change]
+
+
 def until(holds: Callable[[], object], within_s: float = 30.0) -> bool:
     """Whether it comes to hold in this time."""
     deadline = time.monotonic() + within_s
@@ -186,30 +190,15 @@ def until(holds: Callable[[], object], within_s: float = 30.0) -> bool:
     return True
 
 
-def main(root: str, capacity: str, backoff_s: str) -> None:
+def main(root: str, backoff_s: str) -> None:
     import logging
 
-    import signalwarden.app
-    from signalwarden import _core
+    from signalwarden.app import App
     from signalwarden.decision_log.shipping import shipper
 
     vars(shipper)["LAST_BACKOFF_S"] = float(backoff_s)
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
-    if int(capacity) != 65_536:
-        vars(signalwarden.app)["_core"] = _Core(partial(_core.Engine, log_capacity=int(capacity)))
-    signalwarden.app.App(root).run_forever()
-
-
-class _Core:
-    """The core, but for the size of its ring."""
-
-    def __init__(self, engine: object) -> None:
-        self.Engine = engine
-
-    def __getattr__(self, name: str) -> object:
-        from signalwarden import _core
-
-        return getattr(_core, name)
+    App(root).run_forever()
 
 
 if __name__ == "__main__":

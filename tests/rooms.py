@@ -69,6 +69,7 @@ ROOMS: Mapping[str, set[str]] = {
         "tasks",
         "wire",
     },
+    "measures": {"limits", "locks", "model", "reason", "record", "snapshot"},
     "tally": {"limits", "locks", "model", "record", "signals"},
     "engine": {
         "approvals",
@@ -79,6 +80,7 @@ ROOMS: Mapping[str, set[str]] = {
         "identity",
         "limits",
         "locks",
+        "measures",
         "model",
         "policy",
         "reason",

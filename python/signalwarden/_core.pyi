@@ -391,6 +391,9 @@ class Engine:
         """JSON {"signals": [{"name", "states": {state: n since the start}, "recent": {state: n of the last 5 minutes},
         "age_buckets": [[seconds, n not older]…], "age_count", "age_sum", "rejected": {reason: n}}]} of the register in
         force. With `scan` also "subjects", "freshest", "oldest": a look at every live value."""
+    def measures(self) -> bytes:
+        """JSON {"stages": [{"stage", "buckets": [[seconds, count]], "count", "sum"}], "routes": [{"route", "action",
+        "reasons": {code: count}}]} of the decisions that were drained; a bucket counts all times up to its bound."""
     def publishers(self) -> bytes:
         """JSON [{"publisher", "last_seen", "accepted", "rejected": {reason: n}, "disabled", "disabled_signals"}] of
         whoever sent values or is switched off."""

@@ -17,12 +17,13 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from signalwarden import admin_approvals, admin_tasks
+from signalwarden import admin_approvals, admin_decisions, admin_tasks
 from signalwarden.admin_answers import (
     DEFAULT_LISTED,
     MAX_BODY_BYTES,
     MAX_LISTED,
     RESERVED,
+    STILL_MAY,
     AdminReason,
     Refused,
     bounded_body,
@@ -76,8 +77,9 @@ CALLS: Final = (
     Call("GET", "/v1/signals", Right.READ, built=True),
     Call("GET", "/v1/register", Right.READ, built=True),
     Call("GET", "/v1/ssf", Right.READ, built=True),
-    Call("GET", "/v1/decisions", Right.READ),
-    Call("GET", "/v1/decisions/stream", Right.READ),
+    Call("GET", "/v1/decisions", Right.READ, built=True),
+    Call("GET", "/v1/decisions/stream", Right.READ, built=True),  # before the next one, which would take it
+    Call("GET", "/v1/decisions/{id}", Right.READ, built=True),
     Call("GET", "/v1/tasks", Right.READ, or_right=Right.TASKS, built=True),
     Call("GET", "/v1/tasks/{id}", Right.READ, or_right=Right.TASKS, built=True),
     Call("GET", "/v1/workflows", Right.READ, or_right=Right.WORKFLOWS, built=True),
@@ -118,6 +120,7 @@ def build(services: Services) -> FastAPI:
         **_publisher_endpoints(services),
         **_revocation_endpoints(services),
         **admin_approvals.endpoints(services),
+        **admin_decisions.endpoints(services),
         **admin_tasks.endpoints(services),
     }
     for call in CALLS:
@@ -303,7 +306,7 @@ def _guard(services: Services, call: Call) -> Callable[[Request], None]:
 
     def guard(request: Request) -> None:
         client = _authenticated(services, right, request)
-        if not (client.has(right) or (call.or_right is not None and client.has(call.or_right))):
+        if not _opens(call, client):
             services.refused(client, right, f"the right `{right}` is not in its `may`")
             challenge = f'Bearer realm="signalwarden", error="insufficient_scope", scope="{right}"'
             raise Refused(
@@ -312,8 +315,22 @@ def _guard(services: Services, call: Call) -> Callable[[Request], None]:
                 headers={"www-authenticate": challenge},
             )
         request.state.client = client
+        setattr(request.state, STILL_MAY, lambda: _still_may(services, call, request))
 
     return guard
+
+
+def _opens(call: Call, client: Client) -> bool:
+    rights = (call.right, call.or_right)
+    return any(right is not None and client.has(right) for right in rights)
+
+
+def _still_may(services: Services, call: Call, request: Request) -> bool:
+    """Asks again as if the call began now: its token may have expired or been revoked, its entry may be gone."""
+    try:
+        return _opens(call, _authenticated(services, cast("Right", call.right), request))
+    except Refused:
+        return False
 
 
 CHALLENGE: Final = 'Bearer realm="signalwarden"'

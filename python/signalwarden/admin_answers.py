@@ -10,7 +10,14 @@ from typing import Any, Final, cast
 import orjson
 from fastapi import Request, Response
 
-from signalwarden.errors import BadInputError, CallRefusedError, KeysError, RateLimitedError, StateError
+from signalwarden.errors import (
+    BadInputError,
+    CallRefusedError,
+    KeysError,
+    LogError,
+    RateLimitedError,
+    StateError,
+)
 from signalwarden.services import Client
 
 __all__ = [
@@ -18,6 +25,7 @@ __all__ = [
     "MAX_BODY_BYTES",
     "MAX_LISTED",
     "RESERVED",
+    "STILL_MAY",
     "AdminReason",
     "Refused",
     "bounded_body",
@@ -34,6 +42,10 @@ MAX_BODY_BYTES: Final = 2 * 1024 * 1024
 # Most signals in one answer of GET /v1/signals, and how many without `limit`.
 MAX_LISTED: Final = 1_000
 DEFAULT_LISTED: Final = 100
+
+
+STILL_MAY: Final = "still_may"
+"""Where a call that goes on for long finds in `request.state` whether its client may still make it."""
 
 
 class AdminReason(Enum):
@@ -80,6 +92,9 @@ class AdminReason(Enum):
     ALREADY_GIVEN = ("already_given", 409, "this client has approved it already: it takes another one")
     SAME_PERSON = ("same_person", 403, "an override takes two: another client must confirm it")
     TOO_MANY_PROPOSALS = ("too_many_proposals", 429, "as many overrides wait for a second client as are held")
+    DECISION_UNKNOWN = ("decision_unknown", 404, "no record of this id is kept")
+    TOO_MANY_STREAMS = ("too_many_streams", 429, "as many streams are open as are served")
+    LOG_UNREADABLE = ("log_unreadable", 500, "the files of the log can't be read")
     LOG_UNAVAILABLE = ("log_unavailable", 503, "no record can be written, so nothing is decided")
     # Of one signal in a batch: the core's table, whose sentences stand there.
     UNKNOWN_SIGNAL = ("unknown_signal", 0, "no contract in the register has this name")
@@ -149,6 +164,8 @@ def refusing() -> Iterator[None]:
         raise Refused(reason, error.detail, headers=wait, **more) from error
     except BadInputError as error:
         raise Refused(AdminReason.MALFORMED, str(error)) from error
+    except LogError as error:
+        raise Refused(AdminReason.LOG_UNREADABLE, str(error)) from error
     except RateLimitedError as error:
         wait = {"retry-after": str(error.retry_after_s)}
         raise Refused(AdminReason.RATE_LIMITED, str(error), headers=wait) from error

@@ -91,7 +91,12 @@ class Answering:
         if self._first_sight is None:
             # Nobody validates here: what is not known denies.
             return self._engine.validated(request, proofs=(), refused=())
-        return self._first_sight.answer(request, answer)
+        try:
+            return self._first_sight.answer(request, answer)
+        except Exception:
+            # INVARIANT I4: a fault of ours is a denial with a record, too.
+            logger.exception("tokens could not be validated, so they don't count")
+            return self._engine.validated(request, proofs=(), refused=())
 
     def _finish(self, held: _core.Held) -> tuple[bytes, bool]:
         """Keeps first, answers then: what is not durable is no ground for an answer."""
@@ -102,13 +107,22 @@ class Answering:
                 is_waived = self._asking.asked(held)
             except StateError as error:
                 logger.error("the answer of a rule can't be kept: %s", error)
+            except Exception:
+                logger.exception("nobody could be told of a question")
         answer, undo = self._engine.finish(held, kept=kept)
         if undo:
             # If that fails the yes stays used, though no call was made: whoever asks must ask again.
             kept = self._keep(lambda: undo, "an approval that came to nothing can't be given back")
             if kept and self._asking is not None:
-                self._asking.noted(undo)
+                self._note(self._asking, undo)
         return answer, is_waived
+
+    @staticmethod
+    def _note(asking: Asking, changes: Sequence[_core.StoredChange]) -> None:
+        try:
+            asking.noted(changes)
+        except Exception:  # the answer is decided and has its record
+            logger.exception("nobody could be told of a change")
 
     def _keep(self, make: Callable[[], Sequence[_core.StoredChange]], otherwise: str) -> bool:
         if self._keeping is None:
@@ -117,5 +131,9 @@ class Answering:
             self._keeping.keep(make)
         except StateError as error:
             logger.error("%s: %s", otherwise, error)
+            return False
+        except Exception:
+            # Whatever it was, it is not kept: the decision still needs its end, and its record.
+            logger.exception("%s", otherwise)
             return False
         return True

@@ -21,6 +21,7 @@ from signalwarden.bundles import Bundles
 from signalwarden.clients import Clients
 from signalwarden.config import Loaded, Right, Settings
 from signalwarden.decision_log import DecisionLog, Recorder, Seal, now_us, rfc3339, ring_at
+from signalwarden.decisions import Decisions
 from signalwarden.desks import Desks
 from signalwarden.difference import view
 from signalwarden.door_tls import DoorTls
@@ -44,6 +45,7 @@ from signalwarden.state import SqliteStore, Store
 from signalwarden.timekeeping import TimeKeeper
 from signalwarden.tokens import MAX_WAITING
 from signalwarden.tokens.grants import Signer
+from signalwarden.traces import Traces
 from signalwarden.watch import Watch
 
 if TYPE_CHECKING:
@@ -91,6 +93,8 @@ class _Running:
     clients: Clients
     identity: Identity
     desks: Desks
+    decisions: Decisions
+    traces: Traces | None
     time: TimeKeeper
 
     @property
@@ -165,6 +169,7 @@ class App:
         in_force.admit(loaded, view(loaded))
         engine.swap(loaded.configuration)
         recorder = Recorder(engine, self._clock)
+        traces = self._traces(stack, settings, root)  # ends after the log, whose last records have spans, too
         seal = Seal(settings.trust_domain, settings.keys_path(root) / "log", self._clock)
         log = DecisionLog(engine, recorder, settings.decision_log, settings.log_path(root), root, seal)
         stack.callback(log.stop)
@@ -209,6 +214,8 @@ class App:
             admin.build(self), settings.listen.admin, tls.certificates("admin") if tls else None
         )
         stack.callback(admin_door.stop, ADMIN_GRACE_S)
+        decisions = Decisions(lambda: settings.log_path(root))
+        stack.callback(decisions.stop)  # before its door, which would wait for streams
         desks = Desks.build(
             *(engine, store, intake, recorder),
             signer=Signer(
@@ -231,7 +238,7 @@ class App:
         signals = self._signals_door(stack, settings, tls)
         self._running = _Running(
             *(reloads, store, engine, intake, recorder, log, feeds, admin_door, front, signals, clients),
-            *(identity, desks, time),
+            *(identity, desks, decisions, traces, time),
         )
         feeds.adopt(loaded.configuration.describe())
         admin_door.start()
@@ -278,6 +285,13 @@ class App:
                 change=recorder.change,
             )
         )
+
+    def _traces(self, stack: contextlib.ExitStack, settings: Settings, root: Path) -> Traces | None:
+        traces = Traces.of(settings.telemetry, root, settings.log_path(root))
+        if traces is not None:
+            stack.callback(traces.stop)
+            traces.start()
+        return traces
 
     def _intake(self, engine: _core.Engine, store: Store, settings: Settings) -> Intake:
         return Intake(
@@ -445,6 +459,11 @@ class App:
         """See Services."""
         return self._up().desks.overrides
 
+    @property
+    def decisions(self) -> Decisions:
+        """See Services."""
+        return self._up().decisions
+
     def ssf_push(
         self, feed: str, content_type: str | None, body: bytes
     ) -> tuple[int, bytes, Mapping[str, str]]:
@@ -555,6 +574,8 @@ class App:
             **running.feeds.numbers(),
             **self._desk().numbers(),
             **running.log.numbers(),
+            **running.decisions.numbers(),
+            **(running.traces.numbers() if running.traces else {}),
             "transport_undelivered": self._transport[0],
             "transport_unknown_method": self._transport[1],
             "transport_refused_client": self._clients_turned_away,

@@ -13,6 +13,7 @@ from signalwarden.identity_checks import identity_checks
 from signalwarden.settings import DEFAULT_KEYS, DEFAULT_LOG, DEFAULT_ROTATE_BYTES
 from signalwarden.sink_settings import sink_checks
 from signalwarden.slips import Slip, list_of, map_of
+from signalwarden.telemetry_settings import telemetry_checks
 from signalwarden.values import instant, is_trust_domain, spiffe_trust_domain
 
 if TYPE_CHECKING:
@@ -31,6 +32,7 @@ def cross_checks(raw: Mapping[str, Any], now: datetime) -> Iterator[Slip]:
     yield from _clients(raw, now)
     yield from door_checks(raw)
     yield from identity_checks(raw)
+    yield from telemetry_checks(raw)
     yield from _decision_log(map_of(raw, "decision_log"))
     log = raw.get("decision_log", {})
     path, keys = (

@@ -25,7 +25,7 @@ from signalwarden.files import make_private_directory, why
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-__all__ = ["PEER_CHAIN", "HttpDoor", "HttpTls", "bound", "may_be_plain", "numeric", "private_socket"]
+__all__ = ["ABORT", "PEER_CHAIN", "HttpDoor", "HttpTls", "bound", "may_be_plain", "numeric", "private_socket"]
 
 CONNECT_TIMEOUT_S: Final = 1.0
 START_TIMEOUT_S: Final = 10.0
@@ -41,6 +41,10 @@ SILENCE_S: Final = 15.0
 PEER_CHAIN: Final = "peer_chain"
 """Where an application finds the certificates of a request's client in `request.state`: PEM, leaf first, as TLS let
 them through; empty if it showed none."""
+
+ABORT: Final = "abort"
+"""Where an application finds in `request.state` how to end a connection at once, whatever lies there unsent: for
+clients that read nothing."""
 
 
 def numeric(address: Address) -> Address:
@@ -159,7 +163,8 @@ class _Connection(H11Protocol):
             transport.abort()
             return
         self._watch = self.loop.call_later(SILENCE_S, self._end_if_silent)
-        self.app_state = {**self.app_state, PEER_CHAIN: _chain(transport.get_extra_info("ssl_object"))}
+        chain = _chain(transport.get_extra_info("ssl_object"))
+        self.app_state = {**self.app_state, PEER_CHAIN: chain, ABORT: transport.abort}
 
     def connection_lost(self, exc: Exception | None) -> None:
         if self._watch is not None:

@@ -64,14 +64,16 @@ from envoy_data_plane.google.protobuf import Struct
 from signalwarden.envoy_directory import MCP_FILTER, Kind, Known, Options, read
 from signalwarden.envoy_routes import EXT_AUTHZ, UPSTREAM_CLUSTER, route_configuration, sends_bodies
 from signalwarden.envoy_tls import EnvoyTls
+from signalwarden.envoy_tracing import TRACE_CLUSTER, trace_cluster, trace_filter, tracing
 from signalwarden.envoy_yaml import to_yaml
+from signalwarden.errors import BadInputError
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from signalwarden.values import Address as CheckAddress
 
-__all__ = ["CHECK_HEADERS", "Kind", "Options", "render"]
+__all__ = ["CHECK_HEADERS", "Kind", "Options", "host_and_port", "render"]
 
 HEADER = """\
 # Envoy as a {kind} for a signalwarden directory, made by `signalwarden.envoy_config.render`.
@@ -113,6 +115,15 @@ def render(directory: Path, kind: Kind, options: Options | None = None) -> str:
     return to_yaml(_bootstrap(known, kind, chosen), HEADER.format(kind=kind))
 
 
+def host_and_port(text: str) -> tuple[str, int]:
+    """`127.0.0.1:4317`, `[::1]:4317` or `otel:4317`. Raises BadInputError."""
+    host, colon, port = text.rpartition(":")
+    host = host[1:-1] if host.startswith("[") and host.endswith("]") else host
+    if not colon or not re.fullmatch(r"[A-Za-z0-9._:-]+", host) or not re.fullmatch(r"[0-9]{1,5}", port):
+        raise BadInputError(f"expected a host and a port such as `127.0.0.1:4317`, found `{text}`")
+    return host, int(port)
+
+
 # ---- the bootstrap ----------------------------------------------------------------------------------------
 
 
@@ -131,6 +142,9 @@ def _bootstrap(known: Known, kind: Kind, options: Options) -> Bootstrap:
     clusters = [_check_cluster(known.check, tls, options), upstream]
     if agent := tls.agent_cluster():
         clusters.append(agent)
+    if options.traces:
+        place = _assignment(TRACE_CLUSTER, _socket(*options.traces))
+        clusters.append(trace_cluster(place, named=not _is_ip(options.traces[0])))
     return Bootstrap(
         node=tls.node(),
         admin=_admin(options.admin) if options.admin else None,
@@ -222,11 +236,14 @@ def _connection_manager(
         if known.mcp and sends_bodies(known, options) and options.mcp_filter:
             # Off but for the routes that turn it on: it would hold up every other JSON body for nothing.
             filters.insert(0, HttpFilter(name=MCP_FILTER, typed_config=ProtoAny.pack(Mcp()), disabled=True))
+    if guarded and options.traces:
+        filters.insert(0, trace_filter())
     return HttpConnectionManager(
         stat_prefix="guarded" if guarded else "unguarded",
         route_config=route_configuration(known, options, guarded=guarded),
         http_filters=filters,
         access_log=[_access_log(options.access_log)] if guarded else [],
+        tracing=tracing() if guarded and options.traces else None,
         use_remote_address=edge,
         common_http_protocol_options=HttpProtocolOptions(
             headers_with_underscores_action=HttpProtocolOptionsHeadersWithUnderscoresAction.REJECT_REQUEST,

@@ -48,6 +48,8 @@ class Options:
     trust_bundle: str = "tls/{trust_domain}.pem"
     """One file for each trust domain, so that no authority can vouch for another's workloads."""
     access_log: str = "/dev/stdout"
+    traces: tuple[str, int] | None = None
+    """A collector of OpenTelemetry that Envoy sends its spans to: OTLP over gRPC, in plain text, so on this machine."""
     require_client_certificate: bool | None = None
     """None: a sidecar requires one (the handshake fails without), and so does whoever federates; any other
     gateway lets the decision point answer 401, so that the attempt is on record."""

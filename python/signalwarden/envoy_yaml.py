@@ -32,6 +32,14 @@ _ALOUD: dict[str, dict[str, object]] = {
 }
 
 _COMMENTS: dict[str, str] = {
+    "tracing": (
+        "Envoy's own spans. Those of decisions, which signalwarden sends, join them: `telemetry` in "
+        "signalwarden.yaml."
+    ),
+    "request_mutations": (
+        "Envoy writes its trace into a request on its way upstream alone. The decision point hears of it "
+        "before that; what a caller says of its own trace stands."
+    ),
     "admin": "Loopback, and only what reads.",
     "overload_manager": "A bound on connections, as Envoy advises for edges.",
     "per_connection_buffer_limit_bytes": "Untrusted peers get little of our memory.",

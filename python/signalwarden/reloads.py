@@ -41,7 +41,7 @@ MAX_WARNINGS: Final = 20
 # What a reload can't change: these are bound when the server starts.
 FIXED: Final = (
     *("listen", "tls.cert", "tls.key", "tls.client_ca", "tls.spire", "tls.doors", "workload_api"),
-    *("state", "keys", "decision_log", "signals", "policies", "insecure"),
+    *("state", "keys", "decision_log", "telemetry", "signals", "policies", "insecure"),
     # A first or last source of tokens: the front door has threads for first sight, or has none.
     "identity.takes_tokens",
 )

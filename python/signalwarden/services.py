@@ -5,13 +5,24 @@ Nothing here does any work; `admin.py` depends on this file, never on `app.py`.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import threading
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
 from signalwarden.config import Right
 
-__all__ = ["AnswersQuestions", "Client", "Overrides", "Readiness", "Services", "Tasks"]
+__all__ = [
+    "AnswersQuestions",
+    "Client",
+    "DecisionStream",
+    "Decisions",
+    "Looked",
+    "Overrides",
+    "Readiness",
+    "Services",
+    "Tasks",
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +65,62 @@ class AnswersQuestions(Protocol):
     def answer(self, client: str, approval_id: str, body: bytes, *, approve: bool) -> bytes:
         """Body of POST /v1/approvals/{id}/approve or deny in, JSON `{"approval_id", "state", "need", "approved_by"}`
         out, after the durable write. Raises BadInputError, CallRefusedError, StateError."""
+
+
+class Looked(Protocol):
+    """What one look of a stream of decisions found."""
+
+    @property
+    def records(self) -> Sequence[tuple[str, bytes]]:
+        """Ids and lines of wanted decisions."""
+
+    @property
+    def last(self) -> str | None:
+        """The last record that was looked at, wanted or not: where to go on from."""
+
+    @property
+    def missed(self) -> bool:
+        """Something between the last look and this one was deleted before it was read."""
+
+    @property
+    def at_end(self) -> bool:
+        """There is nothing more yet."""
+
+    @property
+    def too_slow(self) -> bool:
+        """The reader has fallen too far behind: it is to be ended."""
+
+
+class DecisionStream(Protocol):
+    """The log as one client follows it."""
+
+    ended: threading.Event
+    """Set when the server stops."""
+
+    def look(self) -> Looked:
+        """What came since the last look, so much of it at most. Raises LogError."""
+
+    def close(self) -> None:
+        """Gives its place back."""
+
+
+class Decisions(Protocol):
+    """`decisions.Decisions`, as the admin API sees it. `filters`: of `since`, `outcome`, `reason`, `principal` and
+    `action` those that were given; what they mean is judged here. Each raises BadInputError, CallRefusedError,
+    LogError."""
+
+    def listing(self, filters: Mapping[str, str], after: str | None, limit: int) -> bytes:
+        """JSON of GET /v1/decisions: `{"decisions": [records as in the log], "count", "truncated"}`, the newest first;
+        with `after`, the id of a record, those behind it as they were written, and `next`, where to go on from."""
+
+    def show(self, decision_id: str) -> bytes:
+        """The record, as in the log."""
+
+    def follow(self, filters: Mapping[str, str], after: str | None) -> DecisionStream:
+        """From behind a record, or from `since`, or from now on; close it."""
+
+    def count_slow(self) -> None:
+        """A stream was ended since its client did not keep up."""
 
 
 class Overrides(Protocol):
@@ -159,6 +226,10 @@ class Services(Protocol):
     @property
     def overrides(self) -> Overrides:
         """What two people have said in place of a signal."""
+
+    @property
+    def decisions(self) -> Decisions:
+        """The log of decisions, to be read."""
 
     def register(self) -> bytes:
         """JSON of GET /v1/register: the configuration in force, as `Configuration.describe()`, each signal with

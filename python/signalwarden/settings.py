@@ -12,6 +12,7 @@ from pydantic import AfterValidator, ConfigDict, Field
 from signalwarden.identity_settings import BundleSettings, IdentitySettings
 from signalwarden.sink_settings import MAX_SINKS, SinkSettings
 from signalwarden.task_settings import ApprovalSettings, OverrideSettings, TaskSettings
+from signalwarden.telemetry_settings import TelemetrySettings
 from signalwarden.values import (
     Address,
     Digest,
@@ -266,6 +267,7 @@ class Settings(Strict):
     state: StatePath = Field(default="sqlite:var/state.db", description="where live state is kept")
     keys: FilePath = Field(default=DEFAULT_KEYS, description="directory of key files, made when missing")
     decision_log: DecisionLogSettings = DecisionLogSettings()
+    telemetry: TelemetrySettings = TelemetrySettings()
     signals: SignalsSettings = SignalsSettings()
     policies: Policies = Policies()
     watch: bool = Field(default=True, description="a change of the directory comes into force by itself")

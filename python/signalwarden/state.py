@@ -13,6 +13,7 @@ import os
 import sqlite3
 import threading
 from typing import TYPE_CHECKING, Final, Protocol, Self
+from urllib.parse import quote
 
 from signalwarden import _core
 from signalwarden.errors import StateError
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
     from pathlib import Path
 
-__all__ = ["Documents", "SqliteStore", "Store"]
+__all__ = ["Documents", "SqliteStore", "Store", "kept_payloads"]
 
 APPLICATION_ID: Final = 0x5357_5331
 """`SWS1` in the file's header: this is ours, and not somebody else's database."""
@@ -233,6 +234,25 @@ class SqliteStore:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+
+def kept_payloads(path: Path) -> Iterator[bytes]:
+    """What a store keeps, as it stood at one moment, while its server may go on: takes no lock and writes nothing. A
+    state that is not there keeps nothing. Raises StateError."""
+    if not path.exists():
+        return
+    try:
+        place = f"file:{quote(str(path.absolute()))}?mode=ro"
+        with contextlib.closing(sqlite3.connect(place, uri=True, isolation_level=None)) as database:
+            database.execute(f"PRAGMA busy_timeout = {BUSY_MS}")
+            version = int(database.execute("PRAGMA user_version").fetchone()[0])
+            ours = int(database.execute("PRAGMA application_id").fetchone()[0]) == APPLICATION_ID
+            if not ours or version != SCHEMA_VERSION:
+                raise StateError(f"the state `{path}` is not one of this release: it is not read")
+            for _, _, payload in database.execute(_READ):
+                yield bytes(payload)
+    except sqlite3.Error as error:
+        raise StateError(f"the state `{path}` can't be read: {error}") from error
 
 
 def _compacted(changes: Sequence[_core.StoredChange], last: int) -> tuple[list[Row], list[Row]]:

@@ -1,6 +1,6 @@
-"""What the core counts of each signal, publisher and stream of events, and those counts as Prometheus families.
+"""What the core counts of each route, signal, publisher and stream of events, and those counts as Prometheus families.
 
-Labels are bounded: only names of the register in force are labels, and of signals and publishers the first
+Labels are bounded: only names of the directory in force are labels, and of routes, signals and publishers the first
 `MAX_LABELLED` by name; what the others counted is summed under `_other`, which no name can be.
 """
 
@@ -25,8 +25,11 @@ MAX_LABELLED: Final = 1_000
 """A signal has about 18 series: 18,000 for all of them, 1.2 MB and a quarter of a second a scrape. A register of 10,000
 signals would need ten times that."""
 OTHER: Final = "_other"
+NONE: Final = "_none"
+"""Stands for the route or action of a decision that did not get to one."""
 
 # Family, labels, kind and help: docs/operations.md has a line for each.
+STAGE_TIMES: Final = "decision_duration_seconds"
 SIGNAL_AGE: Final = "signal_age_seconds"
 LABELLED: Final = {
     SIGNAL_AGE: (("signal",), "histogram", "age of the values that decisions read, by signal"),
@@ -48,6 +51,12 @@ LABELLED: Final = {
         "gauge",
         "when a stream of events last vouched for itself, in seconds since 1970",
     ),
+    "route_decisions": (
+        ("route", "action", "outcome", "reason"),
+        "counter",
+        "decisions by route, action, outcome and reason, once their records were drained",
+    ),
+    STAGE_TIMES: (("stage",), "histogram", "how long the stages of decisions took in the core"),
     "feed_in_sync": (("feed",), "gauge", "1 while a stream of events has told all that happened"),
 }
 PREFIX: Final = "signalwarden_"
@@ -60,6 +69,8 @@ class Tallies:
     signals: Sequence[Mapping[str, Any]] = ()
     publishers: Sequence[Mapping[str, Any]] = ()
     feeds: Sequence[Mapping[str, Any]] = ()
+    routes: Sequence[Mapping[str, Any]] = ()
+    stages: Sequence[Mapping[str, Any]] = ()
     named: frozenset[str] = frozenset()
     """The publishers and feeds that the register names, heard of or not. Others share a label."""
 
@@ -76,11 +87,14 @@ class Reader:
         if revision != configuration.revision:
             named = _named(orjson.loads(configuration.describe()))
             self._known = (configuration.revision, named)
+        measures = orjson.loads(engine.measures())
         return Tallies(
-            orjson.loads(engine.signal_stats(now_us=now_us, scan=False))["signals"],
-            orjson.loads(engine.publishers()),
-            orjson.loads(engine.feeds()),
-            named,
+            signals=orjson.loads(engine.signal_stats(now_us=now_us, scan=False))["signals"],
+            publishers=orjson.loads(engine.publishers()),
+            feeds=orjson.loads(engine.feeds()),
+            routes=measures["routes"],
+            stages=measures["stages"],
+            named=named,
         )
 
 
@@ -118,6 +132,32 @@ def families(tallies: Tallies) -> Iterator[Metric]:
         in_sync[(entry["feed"],)] = float(bool(entry.get("in_sync")))
     yield _gauge("feed_verified_timestamp_seconds", verified)
     yield _gauge("feed_in_sync", in_sync)
+    yield _counter("route_decisions", _by_route(tallies.routes))
+    yield _stage_times(tallies.stages)
+
+
+def _by_route(entries: Sequence[Mapping[str, Any]]) -> dict[tuple[str, ...], float]:
+    labels = _Labels(entry["route"] for entry in entries if entry["route"])
+    summed: dict[tuple[str, ...], float] = {}
+    for entry in entries:
+        route = labels.of(entry["route"]) if entry["route"] else NONE
+        action = entry["action"] or NONE
+        for reason, number in entry["reasons"].items():
+            outcome = "allow" if reason == "allowed" else "deny"
+            label = (route, OTHER if route == OTHER else action, outcome, reason)
+            summed[label] = summed.get(label, 0) + number
+    return summed
+
+
+def _stage_times(entries: Iterable[Mapping[str, Any]]) -> Metric:
+    names, _, text = LABELLED[STAGE_TIMES]
+    family = HistogramMetricFamily(PREFIX + STAGE_TIMES, text, labels=names)
+    for entry in entries:
+        buckets = [(_bound(float(bound)), number) for bound, number in entry["buckets"]]
+        family.add_metric(
+            [entry["stage"]], buckets=[*buckets, ("+Inf", entry["count"])], sum_value=entry["sum"]
+        )
+    return family
 
 
 class _Labels:

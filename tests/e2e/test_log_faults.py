@@ -60,5 +60,26 @@ def test_a_full_disk_denies_and_loses_nothing_that_was_answered(run: Run) -> Non
     assert found.peak_kb - found.memory_kb < MORE_MEMORY_KB
 
 
+@pytest.mark.parametrize("name", ["kill_under_load", "kill_under_load_synced"])
+def test_a_kill_under_load_loses_no_answer_and_repeats_none(run: Run, name: str) -> None:
+    found = SCENARIOS[name](run)
+    assert set(found.answers) == {"allowed"}
+    assert (found.lost, found.twice) == (0, 0)
+
+
+def test_a_kill_while_nothing_can_be_written_loses_no_answer(run: Run) -> None:
+    found = SCENARIOS["kill_while_the_log_is_stuck"](run)
+    assert found.answers == {"allowed": COUNT}
+    assert (found.lost, found.twice) == (0, 0)
+
+
+@pytest.mark.parametrize("name", ["stuck_log", "stuck_log_that_blocks"])
+def test_a_full_ring_denies_loses_nothing_and_goes_on_by_itself(run: Run, name: str) -> None:
+    found = SCENARIOS[name](run)
+    assert set(found.answers) == {"allowed", "log_unavailable"}
+    assert (found.lost, found.twice) == (0, 0)
+    assert found.peak_kb - found.memory_kb < MORE_MEMORY_KB
+
+
 def test_a_server_that_is_killed_while_it_ships_sends_all_that_its_log_holds(run: Run) -> None:
-    SCENARIOS["kill_while_shipping"](run)
+    assert SCENARIOS["kill_while_shipping"](run).lost == 0

@@ -42,6 +42,8 @@ SECRETS = {
     "secret signal of a header": "planted-purpose-9782",
     "token nobody knows": "planted-unknown-token-a693",
     "refused signal": "planted-refused-b5a4",
+    "parameter of a path": "planted-person-c4b5",
+    "argument": "planted-iban-d3c6",
     **{f"credential of the sink {name}": secret for name, secret in SINK_CREDENTIALS.items()},
 }
 CONTRACT = "description: d, owner: o@x, purpose: p, review_by: 2099-01-01"
@@ -51,7 +53,7 @@ routes:
   - match: {host: "pages.example", method: POST, path: "/home"}
     action: page.read
     resource: {type: Page, id: "home"}
-    args: {query: {dry_run: bool?}, body: {amount: {pointer: /amount, type: long}}}
+    args: {query: {dry_run: bool?}, body: {amount: {pointer: /amount, type: long}, iban: {pointer: /iban, type: string}}}
     system: pages
     tier: runtime
     sensitivity: high
@@ -60,6 +62,12 @@ routes:
     resource: {type: Page, id: "{id}"}
     system: notes
     tier: jit
+    sensitivity: low
+  - match: {host: "pages.example", method: GET, path: "/people/{person}"}
+    action: person.read
+    resource: {type: Page, id: "{person}"}
+    system: people
+    tier: runtime
     sensitivity: low
 default: deny
 """,
@@ -80,6 +88,7 @@ forbid (principal, action == Action::"page.read", resource)
 forbid (principal, action == Action::"page.read", resource)
   when {{ context.signals has score && context.signals.score > 5 }};
 permit (principal, action == Action::"note.read", resource);
+permit (principal, action == Action::"person.read", resource);
 permit (principal, action == Action::"task.begin", resource);
 """,
 }
@@ -140,7 +149,11 @@ class Caller:
             "content-type": "application/json",
             **headers,
         }
-        body = json.dumps({"amount": 3, "card": SECRETS["body"]}).encode() if method == "POST" else None
+        body = (
+            json.dumps({"amount": 3, "card": SECRETS["body"], "iban": SECRETS["argument"]}).encode()
+            if method == "POST"
+            else None
+        )
         request = asking.check_request(method, path=path, principal="", headers=given, body=body)
         with grpc.insecure_channel(self._server.check) as channel:
             call = channel.unary_unary(CHECK_METHOD, bytes, bytes)
@@ -158,6 +171,8 @@ class Caller:
         self.check()
         self.check(path=f"/home?access_token={SECRETS['query string']}")
         self.check(path=f"/nowhere?access_token={SECRETS['query string']}")
+        self.check("GET", f"/people/{SECRETS['parameter of a path']}")
+        self.check("GET", f"/nobody/{SECRETS['parameter of a path']}")
         self.check(**{"x-purpose": "wrong"})
         stranger = Issuer(Key.make("ES256")).token(int(time.time())).decode()
         self.token("token of a stranger", stranger)
@@ -220,7 +235,8 @@ def test_planted_secrets_stand_in_no_sink_file_page_or_output(
                 "headers_file": "ocsf.headers",
             },
         ]
-        settings(root, {"rotate_bytes": 65_536, "compress": True, "sinks": sinks, "influence": "all"}, issuer)
+        log = {"rotate_bytes": 65_536, "compress": True, "sinks": sinks, "influence": "all"}
+        settings(root, log | {"redact": {"path_parameters": ["person"], "args": ["iban"]}}, issuer)
         stdout = tmp_path / "stdout"
         with stdout.open("wb") as out, serving(root, backoff_s=0.5, stdout=out) as server:
             caller = Caller(server, issuer)
@@ -265,5 +281,5 @@ def test_planted_secrets_stand_in_no_sink_file_page_or_output(
     }
     assert collector.headers[-1]["authorization"] == f"Bearer {SINK_CREDENTIALS['otlp']}"
     assert b"hmac-sha256:" in places["opa"]
-    assert {"decisions.jsonl", "decisions.otlp.cursor", "decisions.number"} <= set(places)
+    assert {"decisions.jsonl", "decisions.ring", "decisions.otlp.cursor", "decisions.number"} <= set(places)
     assert found == []

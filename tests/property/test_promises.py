@@ -115,7 +115,7 @@ def ask(
     record = asking.decide(engine, request).record
     for name in ("decision_id", "timing_us"):
         del record[name]
-    for name in ("envoy_id", "trace_id", "span_id"):
+    for name in ("envoy_id", "trace_id", "span_id", "trace_flags"):
         record["request"].pop(name, None)
     return record
 

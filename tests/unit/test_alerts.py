@@ -32,7 +32,7 @@ def families() -> dict[str, set[str]]:
     known |= {name: set() for name in metrics.GAUGES} | {"configuration": {"revision"}}
     for name, (labels, kind, _) in tallies.LABELLED.items():
         endings = {"counter": ["_total"], "gauge": [""], "histogram": ["_bucket", "_sum", "_count"]}[kind]
-        known |= {f"{name}{ending}": set(labels) for ending in endings}
+        known |= {f"{name}{end}": {*labels, *(["le"] if end == "_bucket" else [])} for end in endings}
     return {metrics.PREFIX + name: labels for name, labels in known.items()}
 
 

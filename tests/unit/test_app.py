@@ -106,7 +106,7 @@ def test_an_app_answers_and_records_from_start_to_stop(root: Path) -> None:
     kinds = [record["kind"] for record in records(root)]
     assert kinds.count("decision") == 1
     assert changes(root) == ["log_key_made", "server_started", "configuration_loaded", "server_stopped"]
-    loaded = records(root)[1]
+    loaded = records(root)[2]
     assert (loaded["actor"], len(loaded["revision"])) == ("server", 64)
 
 

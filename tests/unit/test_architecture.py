@@ -68,17 +68,17 @@ LAYERS: tuple[set[str], ...] = (
     },
     {"values", "jose", "keys"},
     {"identity_settings", "task_settings", "otlp"},
-    {"sink_settings"},
+    {"sink_settings", "telemetry_settings"},
     {"settings", "identity_checks", "bundles"},
     {"door_checks"},
     {"cross_checks"},
     {"config"},
     {"mtls", "services", "doors", "state", "decision_log", "metrics", "rates", "register", "tallies"}
-    | {"difference", "watch", "envoy_tls", "envoy_directory"},
-    {"signals", "intake", "tokens", "in_force", "clients", "door_tls", "refusals", "log_reading"},
+    | {"difference", "watch", "envoy_tls", "envoy_directory", "envoy_tracing"},
+    {"signals", "intake", "tokens", "in_force", "clients", "door_tls", "refusals", "log_reading", "traces"},
     {"publish_door", "publishers", "reloads", "revocations", "identity", "tasks", "approvals", "overrides"}
-    | {"admin_answers", "envoy_routes", "sweeping", "timekeeping"},
-    {"admin_tasks", "admin_approvals", "desks"},
+    | {"admin_answers", "envoy_routes", "sweeping", "audit", "timekeeping"},
+    {"admin_tasks", "admin_approvals", "admin_decisions", "decisions", "desks"},
     {
         *("server", "admin", "offline", "starter", "admin_client", "terminal", "reports"),
         "envoy_config",
@@ -96,6 +96,8 @@ IMPORTS: Edges = {
     "files": set(),
     "outbound": {"errors", "files"},
     "otlp": {"errors", "files", "outbound", "slips", "values"},
+    "telemetry_settings": {"otlp", "slips", "values"},
+    "traces": {"decision_log", "errors", "otlp", "telemetry_settings"},
     "values": {"_core", "errors", "outbound"},
     "directory": {"_core", "errors"},
     "config": {"_core", "approvers", "cross_checks", "directory", "errors", "settings", "slips", "values"},
@@ -140,15 +142,27 @@ IMPORTS: Edges = {
     "overrides": {"_core", "decision_log", "errors", "intake", "refusals", "values"},
     "admin_answers": {"errors", "services"},
     "admin_approvals": {"admin_answers", "services"},
+    "admin_decisions": {"admin_answers", "doors", "errors", "services"},
+    "decisions": {"_core", "decision_log", "errors", "values"},
     "answering": {"_core", "errors"},
     "foreground": {"errors"},
     "slips": set(),
     "identity_settings": {"values"},
     "sink_settings": {"otlp", "slips", "values"},
-    "settings": {"identity_settings", "sink_settings", "task_settings", "values"},
+    "settings": {"identity_settings", "sink_settings", "task_settings", "telemetry_settings", "values"},
     "identity_checks": {"slips", "values"},
     "door_checks": {"settings", "slips", "values"},
-    "cross_checks": {"door_checks", "identity_checks", "settings", "sink_settings", "slips", "values"},
+    "cross_checks": {
+        *(
+            "door_checks",
+            "identity_checks",
+            "settings",
+            "sink_settings",
+            "slips",
+            "telemetry_settings",
+            "values",
+        )
+    },
     "bundles": {"errors", "files", "identity_settings", "keysets", "outbound", "values"},
     "identity": {
         "_core",
@@ -167,6 +181,7 @@ IMPORTS: Edges = {
     "admin": {
         "admin_answers",
         "admin_approvals",
+        "admin_decisions",
         "admin_tasks",
         "config",
         "doors",
@@ -183,6 +198,7 @@ IMPORTS: Edges = {
         "clients",
         "config",
         "decision_log",
+        "decisions",
         "desks",
         "difference",
         "door_tls",
@@ -207,6 +223,7 @@ IMPORTS: Edges = {
         "tasks",
         "timekeeping",
         "tokens",
+        "traces",
         "watch",
     },
 }
@@ -215,7 +232,7 @@ HOT = (
     *("server.py", "health.py", "app.py", "admin.py", "doors.py", "services.py", "intake.py", "rates.py"),
     *("publish_door.py", "mtls.py", "reloads.py", "watch.py", "decision_log/", "signals/", "answering.py"),
     *("identity.py", "clients.py", "door_tls.py", "tokens/", "bundles/", "approvals.py", "overrides.py"),
-    *("admin_answers.py", "admin_approvals.py", "refusals.py"),
+    *("admin_answers.py", "admin_approvals.py", "admin_decisions.py", "decisions.py", "refusals.py"),
 )
 PARSERS = {"envoy_data_plane", "betterproto2"}
 

@@ -144,6 +144,17 @@ def test_the_bench_of_publishers_runs_through_small() -> None:
     assert children() <= before
 
 
+def test_the_bench_of_reading_the_log_runs_through_small() -> None:
+    command = [sys.executable, str(ROOT / "bench" / "log_reading.py"), "--records", "300", "--json"]
+    ran = subprocess.run(command, capture_output=True, text=True, timeout=150)
+    assert ran.returncode == 0, ran.stderr
+    figures = json.loads(ran.stdout)
+    assert {verb["verb"].split()[0] for verb in figures["verbs"]} == {
+        "stats", "explain", "replay", "simulate", "brittleness"
+    }  # fmt: skip
+    assert all(verb["records_s"] > 0 for verb in figures["verbs"])
+
+
 def test_the_bench_of_identity_runs_through_small() -> None:
     before = children()
     command = [

@@ -29,14 +29,14 @@ def run(capfd: pytest.CaptureFixture[str], recorded: Recorded) -> Commands:
     return Commands(capfd, recorded.directory)
 
 
-def without_replay(monkeypatch: pytest.MonkeyPatch, answer: dict[str, Any] | None = None) -> None:
-    """As a build that can't say, or as one that says so."""
+def answering(monkeypatch: pytest.MonkeyPatch, answer: dict[str, Any]) -> None:
+    """As a core that says so of every record."""
 
     class Replay:
         def __init__(self, _configuration: object) -> None: ...
 
-    if answer is not None:
-        Replay.explain = lambda _self, _line: json.dumps(answer).encode()  # type: ignore[attr-defined]
+        def explain(self, _line: bytes) -> bytes:
+            return json.dumps(answer).encode()
 
     class Core:
         def __getattr__(self, name: str) -> Any:
@@ -120,7 +120,8 @@ def test_of_another_revision_no_line_is_shown(run: Commands, recorded: Recorded)
     with (recorded.directory / "policies" / "refunds.cedar").open("a") as file:
         file.write("\n// another day\n")
     told = run("log", "explain", entry["decision_id"]).out
-    assert "the directory is at another revision now" in told
+    assert told.count("the directory is at another revision now") == 2
+    assert "would flip  not known: the directory is at another revision now" in told
     assert "│" not in told
     (recorded.directory / "routes.yaml").write_text("routes: [\n")
     assert "the directory can't be loaded now" in run("log", "explain", entry["decision_id"]).out
@@ -164,6 +165,85 @@ def test_a_record_of_another_shape_is_told_as_far_as_it_goes(
     told = run("log", "explain", "-", stdin=json.dumps({**entry, broken: value}).encode())
     assert (told.status, told.err) == (0, "")
     assert "\x1b" not in told.out
+
+
+def test_grant_chain_approval_override_and_tokens_have_their_lines(recorded: Recorded, run: Commands) -> None:
+    (entry,) = recorded.decide(MIX[2])
+    parent = "spiffe://prod.example/orchestrator"
+    entry["grant"] = {
+        "sha256": "0" * 64,
+        "task": "t-1",
+        "type": "invoice_run",
+        "workflow": "month-end",
+        "expires_at": "2026-11-28T10:00:00.000000Z",
+        "bound": True,
+    }
+    entry["chain"] = {
+        "depth": 1,
+        "root": parent,
+        "tasks": ["t-1", "t-0"],
+        "principals": [starter.AGENT, parent],
+        "systems": ["erp", "mail"],
+        "sensitivity": "high",
+    }
+    entry["approval"] = {
+        "id": "q-1",
+        "state": "approved",
+        "approved_by": ["spiffe://prod.example/treasurer"],
+        "body_sha256": "0" * 64,
+        "words": ["more than 10000"],
+        "expires_at": "2026-11-28T10:00:00.000000Z",
+    }
+    entry["principal"] |= {
+        "source": "oauth",
+        "tokens": [
+            {
+                "class": "access_token",
+                "issuer": "https://idp",
+                "subject": "c-7",
+                "key_id": "k1",
+                "expires_at": "2026-11-28T10:00:00.000000Z",
+            }
+        ],
+        "interactive": True,
+    }
+    entry["signals"][0] |= {
+        "company": "alone",
+        "override": {
+            "by": ["a", "b"],
+            "reason": "INC-7",
+            "was": "stale",
+            "expires_at": "2026-11-28T10:00:00.000000Z",
+        },
+    }
+    entry["policies"] |= {
+        "observed": [
+            {"id": "tried", "effect": "forbid", "file": "policies/x.cedar", "line": 3, "applies": "certain"}
+        ],
+        "would": "policy_denied",
+        "errors": [{"id": "broken", "error": "overflow"}],
+    }
+    entry |= {"enforced": False, "refused_before": 3, "recovered": True}
+    told = run("log", "explain", "-", stdin=json.dumps(entry).encode()).out
+    for expected in (
+        "task t-1, invoice_run, of the workflow month-end, until 2026-11-28T10:00:00.000000Z",
+        f"handed on 1 time: {starter.AGENT} ← {parent}",
+        "its tree had touched erp, mail, high at most",
+        "q-1 is approved, yes from spiffe://prod.example/treasurer",
+        "demanded: more than 10000",
+        "proven by an OAuth token that was validated here",
+        "access token of https://idp, subject c-7, key k1",
+        "a human at the origin",
+        "stands alone, so policies see it absent",
+        "overridden by a and b while stale",
+        "observing only: forbid tried applies  policies/x.cedar:3",
+        "were the observing ones enforced: policy_denied",
+        "broken failed: overflow",
+        "let pass all the same",
+        "3 decisions before it have no record",
+        "recovered after the server had died",
+    ):
+        assert expected in told, expected
 
 
 # ---- finding ------------------------------------------------------------------------------------------------
@@ -228,40 +308,90 @@ def test_another_kind_of_file_is_refused(run: Commands, recorded: Recorded, tmp_
 # ---- what would flip it -------------------------------------------------------------------------------------
 
 
-def test_without_a_replay_what_would_flip_it_is_not_known(
-    run: Commands, recorded: Recorded, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    without_replay(monkeypatch)
-    recorded.decide(MIX[1])
-    told = run("log", "explain", "-", "--json", stdin=recorded.lines[0]).json()
-    assert told["would_flip"] == ["not known: this build can't decide a record again"]
-    assert told["analysis"] is None
+SINGLE = {"what": "signal", "name": "posture", "was": "missing", "from": None, "to": "ok", "outcome": "allow",
+          "reason": "allowed"}  # fmt: skip
+LOST = {"what": "signal", "name": "task_type", "was": "fresh", "from": "reporting", "state": "missing", "outcome": "allow",
+        "reason": "allowed"}  # fmt: skip
+THRESHOLD = {
+    "name": "device_trust",
+    "value": 4,
+    "flips_at": 2,
+    "to_outcome": "deny",
+    "to_reason": "no_policy_permits",
+}
 
 
 @pytest.mark.parametrize(
     ("analysis", "said"),
     [
-        ({"same": True, "smallest_change": [{"name": "posture", "from": None, "to": "ok", "outcome": "allow",
-                                            "reason": "allowed"}]}, '`posture` = "ok" in place of null: then `allowed`'),
-        ({"same": True, "smallest_change": [{"name": "posture", "state": "missing", "outcome": "deny",
-                                            "reason": "signal_unavailable"}]}, "`posture` missing: then `signal_unavailable`"),
-        ({"same": True, "thresholds": [{"name": "device_trust", "value": 4, "flips_at": 2,
-                                        "to_reason": "no_policy_permits"}]},
-         "`device_trust` was 4: at 2 it is `no_policy_permits`"),
+        ({"same": True, "smallest_change": [SINGLE]}, '`posture` = "ok" in place of missing: then `allowed`'),
+        ({"same": True, "smallest_change": [LOST]}, '`task_type` missing in place of "reporting": then `allowed`'),
+        ({"same": True, "smallest_change": [{"what": "grant", "outcome": "allow", "reason": "allowed"}]},
+         "a live grant that covers the call: then `allowed`"),
+        ({"same": True, "smallest_change": [{"what": "approval", "outcome": "allow", "reason": "allowed"}]},
+         "a yes to this very call: then `allowed`"),
+        ({"same": True, "smallest_change": [], "smallest_pairs": [{"changes": [SINGLE, LOST], "reason": "allowed"}]},
+         '`posture` = "ok" in place of missing and `task_type` missing in place of "reporting": then `allowed`'),
+        ({"same": True, "thresholds": [THRESHOLD]}, "`device_trust` was 4: at 2 it is `no_policy_permits`"),
         ({"same": True, "minimal_sets": [["a", "b"]]}, "no one of them alone, but `a` and `b` together decide"),
         ({"same": True, "undecidable": "a value is secret"}, "a value is secret"),
-        ({"same": False}, "decided again with this directory, the answer is another one"),
-        ({"same": True}, "no signal: the answer is not theirs to give"),
+        ({"same": False, "now": {"reason": "allowed"}}, "decided again with this directory it is `allowed`"),
+        ({"same": True, "as_it_was": "who asked is taken as recorded"}, "who asked is taken as recorded"),
+        ({"same": True, "cut": True}, "there may be more"),
+        ({"same": True}, "no change of one or two signals"),
         ({"bad": "no record"}, "not known: no record"),
     ],
 )  # fmt: skip
 def test_what_a_replay_says_is_told_in_words(
     run: Commands, recorded: Recorded, monkeypatch: pytest.MonkeyPatch, analysis: dict[str, Any], said: str
 ) -> None:
-    without_replay(monkeypatch, analysis)
+    answering(monkeypatch, analysis)
     recorded.decide(MIX[1])
     told = run("log", "explain", "-", "--json", stdin=recorded.lines[0]).json()
     assert any(said in one for one in told["would_flip"]), told["would_flip"]
+
+
+@pytest.mark.parametrize(
+    ("known", "changed", "said"),
+    [
+        (
+            MIX[0],
+            {},
+            '`device_trust` = 3 in place of missing and `posture` = "ok" in place of missing: then `allowed`',
+        ),
+        (MIX[1], {}, '`posture` = "ok" in place of missing: then `allowed`'),
+        (MIX[2], {}, "`device_trust` was 4: at 2 it is `no_policy_permits`"),
+        (MIX[2], {}, "`posture` lost: then it is denied"),
+        (MIX[3], {}, "`device_trust` = 3 in place of 2: then `allowed`"),
+        (MIX[4], {}, '`posture` = "ok" in place of "compromised": then `allowed`'),
+        (MIX[2], {"body": '{"amount": 99999}'}, "no change of one or two signals"),
+        (
+            MIX[2],
+            {"headers": {"x-task-type": "reporting"}},
+            '`task_type` missing in place of "reporting": then `allowed`',
+        ),
+    ],
+)
+def test_the_smallest_change_is_told_of_real_records(
+    run: Commands, recorded: Recorded, known: dict[str, Any], changed: dict[str, Any], said: str
+) -> None:
+    recorded.decide(known, **changed)
+    assert said in run("log", "explain", "-", stdin=recorded.lines[0]).out
+
+
+def test_what_each_signal_did_is_found_again_where_the_record_does_not_say(
+    run: Commands, recorded: Recorded, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    answering(monkeypatch, {"same": True, "influence": {"posture": "decisive", "device_trust": "consulted"}})
+    (entry,) = recorded.decide(MIX[1])
+    for signal in entry["signals"]:
+        del signal["influence"]
+    line = json.dumps({**entry, "influence_shed": True}).encode()
+    told = run("log", "explain", "-", stdin=line).out
+    assert "posture: missing, authoritative  DECISIVE" in told
+    assert "was not computed" not in told
+    answering(monkeypatch, {"same": False, "influence": {"posture": "decisive"}})
+    assert "what each did was not computed" in run("log", "explain", "-", stdin=line).out
 
 
 # ---- changes, and completeness ------------------------------------------------------------------------------

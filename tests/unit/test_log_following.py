@@ -218,18 +218,23 @@ def test_a_damaged_cursor_sends_all_again(path: Path, text: bytes) -> None:
     assert rest(reader) == [0, 1, 2]
 
 
-def test_a_backlog_is_what_stands_behind_the_cursor(path: Path) -> None:
+def test_a_backlog_is_what_stood_behind_the_cursor_at_a_moment(path: Path) -> None:
     sink = FileSink(path, rotate_bytes=200, keep_files=1_000)
-    for n in range(0, 100, 10):
-        sink.write(batch(range(n, n + 10)))
+    write(sink, range(100))
     pack(rotated_files(path)[1])
     reader = following(path)
-    assert reader.backlog() == 100
+    whole = reader.stretch()
+    assert reader.backlog(whole) == 100
     assert take(reader, 13) == list(range(10))
-    assert reader.backlog() == 90
+    part = reader.stretch()
+    sink.write(batch(range(100, 110)))  # rotates what was the current file
+    assert reader.backlog(whole) == 100
+    assert reader.backlog(part) == 90
+    assert reader.backlog(reader.stretch()) == 100
     rest(reader)
-    assert reader.backlog() == 0
-    assert following(path.with_name("none.jsonl")).backlog() == 0
+    assert reader.backlog(reader.stretch()) == 0
+    none = following(path.with_name("none.jsonl"))
+    assert none.backlog(none.stretch()) == 0
 
 
 def test_what_is_no_log_is_refused_before_memory_is_full(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -309,6 +309,7 @@ def test_a_page_has_plots_and_fetches_nothing(run: Commands, recorded: Recorded,
         ran = run("log", *verb, "--html", page)
         assert f"wrote {page}" in ran.err
         text = page.read_text()
+        assert page.stat().st_mode & 0o777 == 0o600
         assert outside(text) == []
         assert "<svg" in text
         assert "default-src 'none'" in text

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import socket
+import ssl
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -16,6 +17,7 @@ from typing import Any
 import grpc
 import orjson
 import pytest
+from cryptography.hazmat.primitives.serialization import Encoding
 
 from signalwarden.decision_log import FileSink, rfc3339, uuid7
 from signalwarden.decision_log.shipping import Shipper, shippers_of
@@ -24,6 +26,7 @@ from signalwarden.decision_log.shipping.destination import Entry, NotTakenError
 from signalwarden.decision_log.shipping.http import _retry_after
 from signalwarden.decision_log.shipping.stdout import Stdout
 from signalwarden.sink_settings import SinkSettings
+from tests.authorities import Authority
 from tests.collector import Collector, collecting, plain
 from tests.log_service import LogService, serving_logs
 
@@ -92,7 +95,8 @@ class Log:
         try:
             yield shipper
         finally:
-            shipper.stop(2)
+            shipper.end(2)
+            shipper.stop()
 
 
 @pytest.fixture
@@ -486,6 +490,30 @@ def test_a_headers_file_that_can_t_be_read_is_one_sentence_without_a_value(
         assert "line 1: expected `name: value`" in error
         assert "topsecret" not in error
         assert service.asked == []
+
+
+def test_over_tls_the_named_authority_alone_is_trusted(log: Log, eventually: Eventually) -> None:
+    ours, other = Authority("ours"), Authority("other")
+    server = ours.issue(dns=("localhost",))
+    for name, authority in (("ca.pem", ours), ("other.pem", other)):
+        (log.root / name).write_bytes(authority.cert.public_bytes(Encoding.PEM))
+    (log.root / "server.pem").write_bytes(server.key_pem + server.chain_pem)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(log.root / "server.pem")
+    credentials = grpc.ssl_server_credentials([(server.key_pem, server.chain_pem)])
+    service = LogService()
+    with serving_logs(service, tls=context), collecting(credentials) as collector:
+        to = {"http": {"url": f"https://localhost:{service.port}/"}}
+        to["otlp"] = {"endpoint": f"https://localhost:{collector.port}"}
+        log.write(decision(0))
+        for kind, where in to.items():
+            settings = {"kind": kind, "timeout": 2.0, **where}
+            with log.shipping(**settings, ca_file="other.pem") as shipper:
+                eventually(lambda shipper=shipper: shipper.health().failures)
+                assert shipper.health().taken == 0
+            with log.shipping(**settings, ca_file="ca.pem") as shipper:
+                eventually(lambda shipper=shipper: shipper.health().taken == 1)
+    assert (len(service.events()), len(collector.records())) == (1, 1)
 
 
 def test_a_cursor_that_can_t_be_kept_stops_nothing(log: Log, eventually: Eventually) -> None:

@@ -86,6 +86,18 @@ def test_people_see_bars_and_no_escapes_in_a_pipe(run: Commands) -> None:
         assert expected in shown
 
 
+def test_on_a_terminal_there_are_colours_and_a_bar(
+    run: Commands, recorded: Recorded, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    monkeypatch.delenv("NO_COLOR", raising=False)
+    shown = run("log", "stats")
+    assert "\x1b[" in shown.out
+    assert "reading" in shown.err
+    assert "deciding" in run("log", "simulate", "--drop", "task_type").err
+    assert "\x1b[" in run("log", "tail").out
+
+
 def test_what_folded_records_stand_for_is_counted(run: Commands, recorded: Recorded) -> None:
     (entry,) = recorded.decide(MIX[0])
     more = {

@@ -12,11 +12,12 @@ from pathlib import Path
 import orjson
 import pytest
 
-from signalwarden.decision_log.integrity import log_keys, places, tiles, tree
+from signalwarden.decision_log.integrity import log_keys, places, tree
 from signalwarden.decision_log.integrity.log_keys import Handover, Trust, handovers_of, public_keys
 from signalwarden.decision_log.integrity.merkle import fold, leaf_hash
 from signalwarden.decision_log.integrity.notes import Checkpoint, Note, Verifier
 from signalwarden.decision_log.integrity.places import tree_directory
+from signalwarden.decision_log.integrity.tiles import Tile, write_tiles
 from signalwarden.errors import BadInputError, KeysError, LogError
 from tests.sealing import AT, SealedLog, copied, lines, rewrite
 
@@ -298,14 +299,14 @@ def test_a_full_disk_of_the_tree_delays_no_record_and_is_made_up_for(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     full = threading.Event()
-    real = tiles.write_files
+    real = write_tiles
 
-    def write(directory: Path, files: dict[str, bytes]) -> None:
+    def write(directory: Path, tiles: dict[Tile, bytes]) -> None:
         if full.is_set():
             raise OSError(errno.ENOSPC, "No space left on device")
-        real(directory, files)
+        real(directory, tiles)
 
-    monkeypatch.setattr(tree, "write_files", write)
+    monkeypatch.setattr(tree, "write_tiles", write)
     monkeypatch.setattr(tree, "RETRY_S", 0.01)
     monkeypatch.setattr(tree, "MAX_PENDING", 1_000)
     log = SealedLog(tmp_path / "var")
@@ -470,3 +471,19 @@ def test_places_that_are_damaged_are_named(tmp_path: Path) -> None:
         with pytest.raises(LogError, match=r"head.json` is damaged"):
             places.read_head(tmp_path)
     assert Verifier.parse(str(Verifier("a", bytes(32)))) == Verifier("a", bytes(32))
+
+
+def test_a_fault_of_the_tree_itself_holds_no_record_up(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    log = SealedLog(tmp_path / "var")
+    patiently(log, 10)
+    log.tree.took(b"")
+    monkeypatch.setattr(log.tree, "_take", lambda batch: 1 / 0)
+    log.write(10)
+    monkeypatch.undo()
+    log.write(10)
+    log.settle()
+    log.stop()
+    assert log.tree.broken is None
+    assert log.verify().trees[0].agreed == 30

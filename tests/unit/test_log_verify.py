@@ -238,6 +238,19 @@ def test_a_damaged_or_missing_tile_is_named_and_good_lines_are_not_blamed(log: S
     assert told(log.verify()) == [("tile", "decisions.tree/1/tile/1/000.p/3", 0)]
 
 
+def test_lowest_tiles_of_pruned_records_may_be_removed(log: SealedLog) -> None:
+    for file in log.files[:2]:
+        file.unlink()
+    for tile in ("000", "001"):
+        (tree_directory(log.path) / "1/tile/0" / tile).unlink()
+    report = log.verify()
+    assert report.good, report.findings
+    assert report.trees[0].pruned == [(0, 599)]
+    assert report.trees[0].agreed == 300
+    (tree_directory(log.path) / "1/tile/0/002").unlink()
+    assert told(log.verify()) == [("tile", "decisions.tree/1/tile/0/002", 0)]
+
+
 def test_a_forked_log_is_found_by_a_checkpoint_of_before(tmp_path: Path) -> None:
     log = SealedLog(tmp_path / "var")
     log.write(400)

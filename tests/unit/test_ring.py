@@ -16,7 +16,7 @@ import pytest
 from pydantic import ValidationError
 
 from signalwarden import _core
-from signalwarden.decision_log import DecisionLog, Recorder
+from signalwarden.decision_log import DecisionLog, Recorder, Seal, now_us
 from signalwarden.errors import LogError
 from signalwarden.settings import DecisionLogSettings
 from tests import asking
@@ -68,7 +68,8 @@ def path(tmp_path: Path) -> Path:
 
 
 def log_of(engine: _core.Engine, path: Path) -> DecisionLog:
-    return DecisionLog(engine, Recorder(engine), SETTINGS, path, path.parent)
+    seal = Seal("prod.example", path.parent / "keys", now_us)
+    return DecisionLog(engine, Recorder(engine), SETTINGS, path, path.parent, seal)
 
 
 def written(path: Path) -> list[dict[str, Any]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final
@@ -62,6 +63,36 @@ def test_a_stream_has_its_last_word_and_whether_it_is_whole() -> None:
     seen = exposed(tallies.Tallies(feeds=feeds))
     assert seen["feed_verified_timestamp_seconds", of(feed="idp")] == NOW_US / 1e6
     assert (seen["feed_in_sync", of(feed="idp")], seen["feed_in_sync", of(feed="new")]) == (1, 0)
+
+
+def route(label: str, action: str = "page.read", **reasons: int) -> dict[str, Any]:
+    return {"route": label, "action": action, "reasons": reasons}
+
+
+def test_a_route_has_its_decisions_by_outcome_and_reason() -> None:
+    told = [route("routes.yaml:2", allowed=3, policy_denied=1), route("", "", route_unknown=2), route("", "task.begin", allowed=1)]  # fmt: skip
+    seen = exposed(tallies.Tallies(routes=told))
+    name, at = "route_decisions_total", {"route": "routes.yaml:2", "action": "page.read"}
+    assert seen[name, of(**at, outcome="allow", reason="allowed")] == 3
+    assert seen[name, of(**at, outcome="deny", reason="policy_denied")] == 1
+    assert seen[name, of(route="_none", action="_none", outcome="deny", reason="route_unknown")] == 2
+    assert seen[name, of(route="_none", action="task.begin", outcome="allow", reason="allowed")] == 1
+
+
+def test_more_routes_than_there_may_be_labels_are_summed_and_none_is_lost() -> None:
+    many = [route(f"routes.yaml:{number:05}", allowed=2) for number in range(tallies.MAX_LABELLED + 250)]
+    seen = exposed(tallies.Tallies(routes=many))
+    other = of(route=tallies.OTHER, action=tallies.OTHER, outcome="allow", reason="allowed")
+    assert seen["route_decisions_total", other] == 500
+    assert sum(n for (name, _), n in seen.items() if name == "route_decisions_total") == 2 * len(many)
+
+
+def test_a_stage_has_its_times() -> None:
+    told = {"stage": "total", "buckets": [[0.000005, 1], [0.00001, 4]], "count": 5, "sum": 0.5}
+    seen = exposed(tallies.Tallies(stages=[told]))
+    bucket = "decision_duration_seconds_bucket"
+    assert [seen[bucket, of(stage="total", le=le)] for le in ("5e-06", "1e-05", "+Inf")] == [1, 4, 5]
+    assert seen["decision_duration_seconds_sum", of(stage="total")] == 0.5
 
 
 def test_more_signals_than_there_may_be_labels_are_summed_and_none_is_lost() -> None:
@@ -129,6 +160,13 @@ def test_the_counts_of_a_running_core_are_exposed_by_signal_and_publisher(loaded
     assert len(states) == 1
     assert seen["signal_states_total", of(signal="device_trust", state="missing")] == 1
     assert seen["signal_rejected_total", of(signal="posture", reason="wrong_type")] == 1
+    routed = {labels: n for (name, labels), n in seen.items() if name == "route_decisions_total"}
+    ((labels, count),) = routed.items()
+    assert (dict(labels)["action"], dict(labels)["outcome"], count) == ("refund.create", "deny", 1)
+    assert re.fullmatch(r"routes\.yaml:\d+", dict(labels)["route"])
+    for stage in ("decode", "evaluate", "encode", "total"):
+        assert seen["decision_duration_seconds_count", of(stage=stage)] == 1
+        assert 0 < seen["decision_duration_seconds_sum", of(stage=stage)] < 10
     assert seen["publisher_accepted_total", of(publisher=starter.PUBLISHER)] == 1
     assert seen["publisher_rejected_total", of(publisher=starter.PUBLISHER, reason="wrong_type")] == 1
     assert seen["publisher_last_seen_timestamp_seconds", of(publisher=starter.PUBLISHER)] >= NOW_US / 1e6
@@ -136,6 +174,21 @@ def test_the_counts_of_a_running_core_are_exposed_by_signal_and_publisher(loaded
                and dict(labels)["signal"] == "posture"]  # fmt: skip
     assert buckets == sorted(buckets)
     assert buckets[-1] == seen["signal_age_seconds_count", of(signal="posture")]
+
+
+def test_routes_that_a_directory_no_longer_has_are_forgotten(loaded: config.Loaded) -> None:
+    engine = _core.Engine()
+    engine.swap(loaded.configuration)
+    engine.check(request_json.to_bytes((loaded.root / "samples" / "refund.json").read_bytes()))
+    engine.check(b"\xff")
+    engine.drain(max_records=10, wait_ms=0)
+    assert {each["action"] for each in orjson.loads(engine.measures())["routes"]} == {"refund.create", ""}
+    routes = loaded.root / "routes.yaml"
+    routes.write_text("# one line more\n" + routes.read_text())
+    engine.swap(config.load(loaded.root, NOW_US).configuration)
+    assert [each["reasons"] for each in orjson.loads(engine.measures())["routes"]] == [
+        {"malformed_request": 1}
+    ]
 
 
 def test_names_are_asked_of_a_register_once(loaded: config.Loaded, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -25,6 +25,7 @@ from signalwarden.cli import (
     overrides,
     publishers,
     register,
+    report,
     revocations,
     server,
     signals,
@@ -51,6 +52,7 @@ GROUPS: Final = (
     streams,
     revocations,
     log,
+    report,
     envoy,
 )
 """In the order of `--help`. Each adds its verbs with `add(app)`."""

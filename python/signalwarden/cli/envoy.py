@@ -31,6 +31,14 @@ def config_for(
     kind: Annotated[
         EnvoyKind, typer.Option("--kind", help="Beside one workload, or in front of many.")
     ] = EnvoyKind.SIDECAR,
+    traces: Annotated[
+        str | None,
+        typer.Option(
+            "--traces",
+            metavar="HOST:PORT",
+            help="Envoy sends spans to this collector of OpenTelemetry (OTLP over gRPC), and decisions join them.",
+        ),
+    ] = None,
     config: ConfigOption = HERE,
 ) -> None:
     """Print an Envoy configuration for this directory, hardened and commented.
@@ -39,4 +47,5 @@ def config_for(
     """
     from signalwarden import envoy_config as envoy
 
-    typer.echo(envoy.render(config, kind.value), nl=False)
+    options = envoy.Options(traces=envoy.host_and_port(traces) if traces else None)
+    typer.echo(envoy.render(config, kind.value, options), nl=False)

@@ -11,8 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, BinaryIO
 
 import typer
 
-from signalwarden.cli.options import HERE, ConfigOption, settings_of, time_us
-from signalwarden.decision_log import now_us, rfc3339
+from signalwarden.cli.options import HERE, ConfigOption, settings_of
 from signalwarden.errors import BadInputError
 from signalwarden.terminal import count, say
 
@@ -45,7 +44,7 @@ def export(
     ] = Format.JSONL,
     since: Annotated[
         str | None,
-        typer.Option("--since", metavar="TIME", help="From then on: RFC 3339, or a span such as `10m`."),
+        typer.Option("--since", metavar="SPAN|TIME", help="From `10m` ago on, or from an RFC 3339 time."),
     ] = None,
     output: Annotated[
         Path | None,
@@ -67,9 +66,10 @@ def export(
     from signalwarden.decision_log import records_of
     from signalwarden.decision_log.shipping.destination import Entry
     from signalwarden.decision_log.shipping.formats import FORMATS
+    from signalwarden.log_reading.filters import Filters
 
     path = settings_of(config).log_path(config)
-    begin, encode = _begin(since), FORMATS[format_]
+    begin, encode = Filters(since=since).since_text(), FORMATS[format_]
     bad: list[str] = []
     bad_count = 0
     with _opened(output) as out:
@@ -90,24 +90,6 @@ def export(
     if bad_count:
         verb = "is no record and was" if bad_count == 1 else "are no records and were"
         say(f"{count(bad_count, 'line')} {verb} left out, the first at `{bad[0]}`")
-
-
-def _begin(since: str | None) -> str | None:
-    """As times stand in records: UTC, of one width, so that they compare as text."""
-    if since is None:
-        return None
-    from pydantic_core import PydanticCustomError
-
-    from signalwarden.values import long_span_s
-
-    try:
-        return rfc3339(now_us() - int(long_span_s(since) * 1_000_000))
-    except PydanticCustomError:
-        pass
-    try:
-        return rfc3339(time_us(since))
-    except BadInputError as error:
-        raise BadInputError(f"{error}, nor a span such as `10m` or `24h`") from error
 
 
 @contextmanager

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Final
@@ -341,8 +342,11 @@ def _tell_left_out(tally: Tally, reader: Reader) -> None:
 
 
 def _write(file: Path, page: str) -> None:
+    # As private as the log that it tells of.
+    flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC
     try:
-        file.write_text(page, encoding="utf-8")
+        with os.fdopen(os.open(file, flags, 0o600), "w", encoding="utf-8") as out:
+            out.write(page)
     except OSError as error:
         raise BadInputError(f"`{file}` can't be written: {(error.strerror or str(error)).lower()}") from error
     say(f"wrote {file}")

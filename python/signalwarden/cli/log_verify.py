@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -10,7 +9,7 @@ import typer
 
 from signalwarden.cli.options import FAILED, HERE, ConfigOption, JsonOption, read_input, settings_of
 from signalwarden.errors import BadInputError
-from signalwarden.terminal import console, count, print_json, say
+from signalwarden.terminal import console, count, print_json, reading_bar, say
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -19,6 +18,9 @@ if TYPE_CHECKING:
     from signalwarden.decision_log.integrity.verify import Report
 
 __all__ = ["add"]
+
+MANY = 10_000
+"""Lines from which on a rate says something."""
 
 KeyOption = Annotated[
     list[str] | None,
@@ -49,6 +51,14 @@ def verify_log(
         Path | None,
         typer.Option("--proof", metavar="FILE", help="Check this proof alone; reads no log."),
     ] = None,
+    log: Annotated[
+        Path | None,
+        typer.Option(
+            "--log",
+            metavar="FILE",
+            help="A copy of a log in place of the directory's, its tree beside it; with --key.",
+        ),
+    ] = None,
     config: ConfigOption = HERE,
     as_json: JsonOption = False,
 ) -> None:
@@ -57,6 +67,8 @@ def verify_log(
     Reads the files of the directory; needs no token and no running server. Exit status 1 if anything is wrong.
 
     Example: `signalwarden log verify --checkpoint last-week.checkpoint`
+
+    Example: `signalwarden log verify --log evidence/decisions.jsonl --key log.vkey`
     """
     from signalwarden.decision_log.integrity import verify
     from signalwarden.decision_log.integrity.log_keys import log_name, public_keys
@@ -64,15 +76,22 @@ def verify_log(
     if proof is not None:
         _verify_proof(proof, key, config, as_json=as_json)
         return
-    settings = settings_of(config)
-    path, keys = settings.log_path(config), settings.keys_path(config) / "log"
-    name = log_name(settings.trust_domain, path)
-    given = _keys(key) if key else public_keys(keys, name)
-    if not given:
-        raise BadInputError(f"`{keys}` has no key of the log: give one with --key VERIFIER")
+    given = _keys(key) if key else []
     older = [(str(file), read_input(str(file))) for file in checkpoint or ()]
-    older += [] if key else verify.claims_of(keys, name)
-    with _bar(shown=sys.stderr.isatty() and not as_json) as progress:
+    if log is not None:
+        if not given:
+            raise BadInputError("a copy of a log is verified by its key: give it with --key VERIFIER")
+        path, name = log, given[0].name
+    else:
+        settings = settings_of(config)
+        path, keys = settings.log_path(config), settings.keys_path(config) / "log"
+        name = log_name(settings.trust_domain, path)
+        if not key:
+            given = public_keys(keys, name)
+            older += verify.claims_of(keys, name)
+        if not given:
+            raise BadInputError(f"`{keys}` has no key of the log: give one with --key VERIFIER")
+    with reading_bar(verify.bytes_of(path), what="verifying") as progress:
         report = verify.verify(path, name=name, given=given, older=older, progress=progress)
     if as_json:
         print_json(report.document())
@@ -133,7 +152,10 @@ def _keys(texts: Sequence[str]) -> list[Verifier]:
     for text in texts:
         is_key = "+" in text and not Path(text).is_file()
         lines += [text] if is_key else read_input(text).decode(errors="replace").split("\n")
-    return [Verifier.parse(line) for line in lines if line.strip()]
+    found = [Verifier.parse(line) for line in lines if line.strip()]
+    if not found:
+        raise BadInputError(f"`{texts[0]}` has no verifier key in it")
+    return found
 
 
 def _verify_proof(file: Path, key: Sequence[str] | None, config: Path, *, as_json: bool) -> None:
@@ -143,7 +165,7 @@ def _verify_proof(file: Path, key: Sequence[str] | None, config: Path, *, as_jso
 
     if key:
         given = _keys(key)
-        name = given[0].name if given else ""
+        name = given[0].name
     else:
         settings = settings_of(config)
         name = log_name(settings.trust_domain, settings.log_path(config))
@@ -170,33 +192,6 @@ def _verify_proof(file: Path, key: Sequence[str] | None, config: Path, *, as_jso
 # ---------------------------------------------------------------- what is shown
 
 
-class _bar:  # noqa: N801 - a context manager, used as one
-    """Progress on standard error, where somebody looks at it."""
-
-    def __init__(self, *, shown: bool) -> None:
-        from rich.console import Console
-        from rich.progress import (
-            BarColumn,
-            DownloadColumn,
-            Progress,
-            TimeRemainingColumn,
-            TransferSpeedColumn,
-        )
-
-        self._progress = Progress(
-            BarColumn(), DownloadColumn(), TransferSpeedColumn(), TimeRemainingColumn(),
-            console=Console(stderr=True), transient=True, disable=not shown,
-        )  # fmt: skip
-        self._task = self._progress.add_task("verify", total=None)
-
-    def __enter__(self) -> Any:
-        self._progress.start()
-        return lambda done, total: self._progress.update(self._task, completed=done, total=total)
-
-    def __exit__(self, *_: object) -> None:
-        self._progress.stop()
-
-
 def _print(report: Report) -> None:
     from signalwarden.decision_log.tail import clean
 
@@ -218,7 +213,7 @@ def _print(report: Report) -> None:
     if report.more:
         out.print(f"and {report.more} more")
     agreed = sum(tree.agreed for tree in report.trees)
-    rate = f", {round(report.lines / report.seconds):,} lines/s" if report.seconds else ""
+    rate = f", {round(report.lines / report.seconds):,} lines/s" if report.lines >= MANY else ""
     verdict = "good" if report.good else f"BROKEN, {count(len(report.findings) + report.more, 'finding')}"
     read = f"{count(report.lines, 'line')} in {count(report.files, 'file')}"
     out.print(

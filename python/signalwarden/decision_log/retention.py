@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
-__all__ = ["Keeper", "Reader", "lines_after"]
+__all__ = ["Keeper", "Reader", "lines_between"]
 
 _log = logging.getLogger("signalwarden.decision_log")
 
@@ -208,11 +208,15 @@ class Keeper:
             _log.error("%s", sentence)
 
 
-def lines_after(file: Path, offset: int) -> int:
-    """How many lines of a log's file begin after so many bytes. Raises OSError."""
+def lines_between(file: Path, start: int, end: int | None = None) -> int:
+    """How many lines of a log's file end between two places, counted in bytes of its lines. Raises OSError."""
+    count, left = 0, None if end is None else max(0, end - start)
     with opened(file) as content:
-        content.seek(offset)
-        return sum(block.count(b"\n") for block in iter(lambda: content.read(BLOCK_BYTES), b""))
+        content.seek(start)
+        while block := content.read(BLOCK_BYTES if left is None else min(BLOCK_BYTES, left)):
+            count += block.count(b"\n")
+            left = None if left is None else left - len(block)
+    return count
 
 
 def _needs(reader: Reader, number: int) -> bool:

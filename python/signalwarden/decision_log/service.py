@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, Protocol
 
+from signalwarden.decision_log.disk import footprint
 from signalwarden.decision_log.integrity.log_keys import LogKeys, log_name
 from signalwarden.decision_log.integrity.places import tree_directory
 from signalwarden.decision_log.integrity.tree import Tree
@@ -28,7 +29,8 @@ __all__ = ["DecisionLog", "Logged", "Seal"]
 DRAIN_S: Final = 10.0
 """For the log at a stop; within Kubernetes' default of 30 s together with the other graces."""
 SHIP_S: Final = 2.0
-"""For each further sink at a stop, once the log is written; what it has not sent, it sends after the next start."""
+"""For all further sinks together at a stop, once the log is written; what one has not sent, it sends after the next
+start."""
 KEEPER_S: Final = 2.0
 """For a file that is being compressed: it is begun anew the next time."""
 SINK_NUMBERS: Final = {
@@ -80,6 +82,7 @@ class DecisionLog:
         be written, and KeysError."""
         self._engine = engine
         self._recorder = recorder
+        self._path = path
         self._keeper = Keeper(
             path,
             keep_files=options.keep_files,
@@ -88,7 +91,7 @@ class DecisionLog:
             rotate_bytes=options.rotate_bytes,
             compress=options.compress,
         )
-        sink = FileSink(
+        self._sink = sink = FileSink(
             path,
             rotate_bytes=options.rotate_bytes,
             rotate_every_s=options.rotate_every,
@@ -136,7 +139,9 @@ class DecisionLog:
         finally:
             self._tree.stop()
             for shipper in self._shippers:
-                shipper.stop(SHIP_S)
+                shipper.end(SHIP_S)
+            for shipper in self._shippers:
+                shipper.stop()
             self._keeper.stop(KEEPER_S)
 
     def detail(self) -> dict[str, object]:
@@ -158,6 +163,9 @@ class DecisionLog:
         health = self._writer.health()
         return {
             "log_written": health.written,
+            "log_written_bytes": health.written_bytes,
+            "log_rotations": self._sink.rotations,
+            **footprint(self._path),
             "log_failures": health.failures,
             "log_healthy": int(health.healthy),
             "log_lag_seconds": health.lag_s,

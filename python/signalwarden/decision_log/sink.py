@@ -65,6 +65,8 @@ class FileSink:
         self._taken = 0
         """Bytes of the batch in hand that are in the file already."""
         self._fd = -1
+        self.rotations = 0
+        """Files that were full, since the start."""
         self.repaired_bytes = 0
         """What a crash had left of a half line, cut off when the file was opened."""
         try:
@@ -150,6 +152,7 @@ class FileSink:
         target = self._path.with_name(name)
         self._path.rename(target)
         self._number.keep(number)
+        self.rotations += 1
         self._let_go()
         self._open()
         self._keeper.rotated()

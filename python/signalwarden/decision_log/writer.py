@@ -75,6 +75,8 @@ class LogHealth:
     """The last failure, kept after recovery."""
     written: int
     """Records written."""
+    written_bytes: int
+    """As they stand in the file."""
     failures: int
     """Failed writes and syncs."""
 
@@ -96,6 +98,7 @@ class LogWriter:
         self._synced_at = time.monotonic()
         self._last_error: str | None = None
         self._written = 0
+        self._written_bytes = 0
         self._failures = 0
         self._left = 0
         self._unsettled = 0
@@ -110,7 +113,7 @@ class LogWriter:
         since = self._since
         lag = time.monotonic() - since if since is not None else 0.0
         healthy = self._thread.is_alive() and not self._broken
-        return LogHealth(healthy, lag, self._last_error, self._written, self._failures)
+        return LogHealth(healthy, lag, self._last_error, self._written, self._written_bytes, self._failures)
 
     def stop(self, timeout_s: float) -> None:
         """Writes all that was accepted, syncs and ends. Raises LogError that says how many records were lost
@@ -170,6 +173,7 @@ class LogWriter:
                 self._fail("write", error)
             else:
                 self._written += batch.count(b"\n")
+                self._written_bytes += len(batch)
                 self._unsettled += count
                 self._recovered("write")
                 if self._sealed is not None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any
 
 import orjson
 
@@ -18,8 +18,6 @@ if TYPE_CHECKING:
     from signalwarden.log_reading.beside import Beside
 
 __all__ = ["explained", "record_of"]
-
-NO_REPLAY: Final = "not known: this build can't decide a record again"
 
 
 def record_of(text: bytes, where: str) -> tuple[bytes, dict[str, Any]]:
@@ -54,16 +52,15 @@ def explained(
     if related:
         step = Step("and then")
         for one in related:
-            step.say(f"{text_of(one.get('time'))}  {changes.sentence(one)}")
+            own = f"the decision {one.get('decision_id')}: {one.get('outcome')} {one.get('reason')}"
+            said = own if one["kind"] == "decision" else changes.sentence(one)
+            step.say(f"{text_of(one.get('time'))}  {said}")
         told.steps.append(step)
     return told
 
 
 def _analysis(raw: bytes, record: dict[str, Any], beside: Beside) -> tuple[dict[str, Any] | None, str]:
     """What `Replay.explain` says of a record, by the very directory that decided it; else why it says nothing."""
-    replay: Any = _core.Replay
-    if not hasattr(replay, "explain"):
-        return None, NO_REPLAY
     revision = (
         record.get("policies", {}).get("revision") if isinstance(record.get("policies"), dict) else None
     )
@@ -71,7 +68,7 @@ def _analysis(raw: bytes, record: dict[str, Any], beside: Beside) -> tuple[dict[
     if why_not is not None or beside.loaded is None:
         return None, f"not known: {why_not}"
     try:
-        answer: Any = orjson.loads(replay(beside.loaded.configuration).explain(raw))
+        answer: Any = orjson.loads(_core.Replay(beside.loaded.configuration).explain(raw))
     except (SignalwardenError, ValueError) as error:
         return None, f"not known: {error}"
     if not isinstance(answer, dict) or "bad" in answer:

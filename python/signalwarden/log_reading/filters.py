@@ -16,7 +16,7 @@ from pydantic_core import PydanticCustomError
 
 from signalwarden import _core
 from signalwarden.errors import BadInputError
-from signalwarden.values import instant, one_of, span_s, suggestion
+from signalwarden.values import instant, long_span_s, one_of, suggestion
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -120,7 +120,7 @@ def ended_before(file: Path, time_us: int) -> bool:
 def moment(text: str, now: datetime, option: str) -> datetime:
     """A time, or how long ago: `10m`, `2026-11-24T10:00:00Z`. Raises BadInputError."""
     try:
-        return now - timedelta(seconds=span_s(text))
+        return now - timedelta(seconds=long_span_s(text))
     except PydanticCustomError:
         pass
     try:

@@ -27,6 +27,9 @@ from signalwarden.log_reading.telling import entries_of, map_of, text_of
 __all__ = ["Flip", "Flips", "Group", "again", "simulated"]
 
 MAX_EXAMPLES: Final = 5
+MAX_CALLERS: Final = 2_000
+"""Pairs of principal and action that are told apart in one group: principals have no bound of their own."""
+OTHERS: Final = ("others", "others")
 MAX_KEPT: Final = 2_000
 """Flips that are held for a page; all of them are counted and printed."""
 
@@ -121,7 +124,8 @@ class Flips:
                 group = self.groups.setdefault(key, Group(*key))
                 group.count += 1
                 group.reasons[f"{flip.was.reason} → {flip.now.reason}"] += 1
-                group.callers[caller] += 1
+                known = caller in group.callers or len(group.callers) < MAX_CALLERS
+                group.callers[caller if known else OTHERS] += 1
                 if len(group.examples) < MAX_EXAMPLES:
                     group.examples.append(text_of(flip.record.get("decision_id")))
 

@@ -34,7 +34,7 @@ ROW: Final = 26
 LABEL_WIDTH: Final = 300
 PLOT_WIDTH: Final = 520
 CELL_WIDTH: Final = 110
-MAX_LABEL: Final = 44
+MAX_LABEL: Final = 40
 
 
 def text(value: object) -> str:

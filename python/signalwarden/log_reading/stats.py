@@ -58,8 +58,14 @@ class Sum:
 
     def as_dict(self) -> dict[str, Any]:
         """For `--json`."""
-        told = {"count": self.count, "allow": self.allow, "deny": self.deny, "let_pass": self.let_pass,
-                "total_us": self.total.as_dict()}  # fmt: skip
+        told: dict[str, Any] = {
+            "count": self.count,
+            "allow": self.allow,
+            "deny": self.deny,
+            "let_pass": self.let_pass,
+        }
+        if self.total.count:
+            told["total_us"] = self.total.as_dict()
         if self.states:
             told |= {"states": dict(self.states), "influences": dict(self.influences)}
         return told
@@ -121,14 +127,12 @@ class Stats:
                 continue
             self.tops[by].of(_key(by, record)).add(outcome, count, *took)
         if By.SIGNAL in self.shown:
-            self._signals(record, outcome, count, took)
+            self._signals(record, outcome, count)
 
-    def _signals(
-        self, record: dict[str, Any], outcome: str, count: int, took: tuple[float | None, int | None]
-    ) -> None:
+    def _signals(self, record: dict[str, Any], outcome: str, count: int) -> None:
         for signal in entries_of(record.get("signals")):
             one = self.tops[By.SIGNAL].of(str(signal.get("name")))
-            one.add(outcome, count, *took)
+            one.add(outcome, count)
             one.states[str(signal.get("state"))] += count
             if influence := signal.get("influence"):
                 one.influences[str(influence)] += count

@@ -83,29 +83,46 @@ class Story:
 def decision(record: dict[str, Any], beside: Beside, analysis: dict[str, Any] | None, why_none: str) -> Story:
     """The story of a decision record. `analysis`: what `Replay.explain` said of it; `why_none`: why it is not there."""
     reason = text_of(record.get("reason"))
+    known = {code: sentence for code, *_, sentence in _core.reasons()}
+    told = _with_influence(record, analysis)
     steps = [
-        _asked(record),
-        _route(record, beside),
-        _who(record),
-        _grant(record),
-        _signals(record, beside),
-        _policies(record, beside),
-        _approval(record),
-        _answer(record),
+        _asked(told),
+        _route(told, beside),
+        _who(told),
+        _grant(told),
+        _signals(told, beside),
+        _policies(told, beside),
+        _approval(told),
+        _answer(told),
     ]
     return Story(
         record,
-        next(
-            (sentence for code, *_, sentence in _core.reasons() if code == reason),
-            "a reason that is not known here",
-        ),
+        known.get(reason, "a reason that is not known here"),
         steps,
-        _decided(record),
-        _flips(record, analysis, why_none),
+        _decided(told),
+        _flips(told, analysis, why_none),
         analysis,
         RUNBOOK.get(reason, "this reason is not known here: the record is of another version"),
-        _commands(record),
+        _commands(told),
     )
+
+
+def _with_influence(record: dict[str, Any], analysis: dict[str, Any] | None) -> dict[str, Any]:
+    """With what each signal did, where the record leaves that out and the decision could be made again."""
+    signals = entries_of(record.get("signals"))
+    found = map_of((analysis or {}).get("influence"))
+    if (
+        not found
+        or (analysis or {}).get("same") is not True
+        or any("influence" in signal for signal in signals)
+    ):
+        return record
+    added = [
+        {**signal, "influence": found[signal["name"]]} if signal.get("name") in found else signal
+        for signal in signals
+    ]
+    told = {key: value for key, value in record.items() if key != "influence_shed"}
+    return {**told, "signals": added}
 
 
 # ---- the way ------------------------------------------------------------------------------------------------
@@ -396,6 +413,10 @@ def _signal(signal: Mapping[str, Any]) -> str:
     return f"`{signal.get('name')}` is {signal.get('state')}"
 
 
+MAX_WAYS: Final = 5
+"""Changes that are told, each of which would do."""
+
+
 def _flips(record: Mapping[str, Any], analysis: dict[str, Any] | None, why_none: str) -> list[str]:
     if analysis is None:
         return [why_none]
@@ -403,34 +424,47 @@ def _flips(record: Mapping[str, Any], analysis: dict[str, Any] | None, why_none:
         return [f"not known, the record can't be decided again: {analysis['undecidable']}"]
     said = []
     if analysis.get("same") is False:
-        said.append("decided again with this directory, the answer is another one")
-    if change := entries_of(analysis.get("smallest_change")):
-        last = change[-1]
-        steps = " and ".join(_changed(one) for one in change)
-        said.append(f"{steps}: then `{last.get('reason')}`")
+        now = text_of(map_of(analysis.get("now")).get("reason"))
+        said.append(f"decided again with this directory it is `{now}`: what follows is said of that")
+    singles = entries_of(analysis.get("smallest_change"))
+    said += [f"{_changed(one)}: then `{one.get('reason')}`" for one in singles[:MAX_WAYS]]
+    for pair in entries_of(analysis.get("smallest_pairs"))[: 0 if singles else MAX_WAYS]:
+        both = " and ".join(_changed(one) for one in entries_of(pair.get("changes")))
+        said.append(f"{both}: then `{pair.get('reason')}`")
+    changed = {one.get("name") for one in singles}
     said += [
         f"`{one.get('name')}` was {shown(one.get('value'))}: at {shown(one.get('flips_at'))} "
         f"it is `{one.get('to_reason')}`"
         for one in entries_of(analysis.get("thresholds"))
+        if one.get("name") not in changed
     ]
+    if record.get("outcome") == "allow":
+        decisive = [name for name, did in map_of(analysis.get("influence")).items() if did == "decisive"]
+        said += [f"`{name}` lost: then it is denied" for name in decisive]
     sets = [one for one in analysis.get("minimal_sets") or [] if isinstance(one, list) and len(one) > 1]
     said += [
         f"no one of them alone, but {' and '.join(f'`{name}`' for name in one)} together decide"
         for one in sets
     ]
     if not said:
-        allowed = record.get("outcome") == "allow"
-        said.append("no loss of one signal" if allowed else "no signal: the answer is not theirs to give")
+        said.append(text_of(analysis.get("as_it_was")) or "no change of one or two signals")
+    if analysis.get("cut"):
+        said.append("there may be more: the search was ended at its bound")
     return said
 
 
 def _changed(change: Mapping[str, Any]) -> str:
+    match change.get("what", "signal"):
+        case "grant":
+            return "a live grant that covers the call"
+        case "approval":
+            return "a yes to this very call"
     name = f"`{change.get('name')}`"
+    was = shown(change["from"]) if change.get("from") is not None else text_of(change.get("was"))
+    instead = f" in place of {was}" if was else ""
     if "to" in change:
-        return f"{name} = {shown(change['to'])}" + (
-            f" in place of {shown(change['from'])}" if "from" in change else ""
-        )
-    return f"{name} {change.get('state', 'lost')}"
+        return f"{name} = {shown(change['to'])}{instead}"
+    return f"{name} {change.get('state', 'lost')}{instead}"
 
 
 # ---- what to do ---------------------------------------------------------------------------------------------

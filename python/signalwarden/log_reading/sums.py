@@ -96,13 +96,20 @@ class Timeline:
 
     def __init__(self) -> None:
         self._buckets: dict[int, Counter[str]] = {}
+        self._first = self._last = 0
         self.width = 1
         """Seconds of a bucket."""
 
     def add(self, when: datetime, what: str, count: int = 1) -> None:
         """So many more."""
-        self._buckets.setdefault(int(when.timestamp()) // self.width, Counter())[what] += count
-        while max(self._buckets) - min(self._buckets) >= MAX_BUCKETS:
+        at = int(when.timestamp()) // self.width
+        bucket = self._buckets.get(at)
+        if bucket is None:
+            self._first = min(self._first, at) if self._buckets else at
+            self._last = max(self._last, at) if self._buckets else at
+            bucket = self._buckets[at] = Counter()
+        bucket[what] += count
+        while self._last - self._first >= MAX_BUCKETS:
             self._double()
 
     def _double(self) -> None:
@@ -111,19 +118,18 @@ class Timeline:
         for at, counts in self._buckets.items():
             halved.setdefault(at // 2, Counter()).update(counts)
         self._buckets = halved
+        self._first, self._last = self._first // 2, self._last // 2
 
     def series(self, what: str) -> list[int]:
         """Counts of each bucket, from the first to the last."""
         if not self._buckets:
             return []
-        return [
-            self._buckets.get(at, Counter())[what] for at in range(min(self._buckets), max(self._buckets) + 1)
-        ]
+        return [self._buckets.get(at, Counter())[what] for at in range(self._first, self._last + 1)]
 
     def as_dict(self) -> dict[str, Any]:
         """For `--json`: the begin of the first bucket, their width, and a series of each word."""
         words = sorted({word for counts in self._buckets.values() for word in counts})
-        first = min(self._buckets, default=0) * self.width
+        first = self._first * self.width
         return {
             "from": datetime.fromtimestamp(first, UTC).isoformat().replace("+00:00", "Z") if words else None,
             "width_s": self.width,

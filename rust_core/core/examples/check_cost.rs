@@ -1,7 +1,8 @@
 //! What one `Engine.check` costs: time a check, or a fixed number of checks for callgrind.
 //!
-//! `cargo run --release --example check_cost -- POLICIES LIVE_SIGNALS CHECKS [ROUNDS]` prints nanoseconds a check,
-//! the best and the median of the rounds. The request is answered by a slice of 10 policies and 12 signals,
+//! `cargo run --release --example check_cost -- POLICIES LIVE_SIGNALS CHECKS [ROUNDS [RING_MIB]]` prints nanoseconds a
+//! check, the best and the median of the rounds. With RING_MIB records are accepted as a server's are, as lines in a ring of
+//! that size; without it as they stand in memory. The request is answered by a slice of 10 policies and 12 signals,
 //! however many policies there are; its record is accepted by the log.
 #![allow(
     clippy::unwrap_used,
@@ -16,11 +17,19 @@ use signalwarden_core::{
     engine::{Engine, Options},
     identity::Validated,
     model::{HeaderEntry, Headers, Origin, Peer, Request, Timestamp},
-    record::{InfluenceMode, Rendering, ring::Ring},
+    record::{
+        InfluenceMode, Rendering,
+        frames::Region,
+        ring::{Ring, Room},
+    },
     snapshot::{CoreSettings, Snapshot},
     wire,
 };
-use std::{fmt::Write as _, sync::Arc, time::Instant};
+use std::{
+    fmt::Write as _,
+    sync::{Arc, atomic::AtomicU64},
+    time::{Duration, Instant},
+};
 
 const SIGNALS: usize = 12;
 const IN_SLICE: usize = 10;
@@ -35,12 +44,17 @@ fn main() {
         std::process::exit(2);
     };
     let rounds = rest.first().copied().unwrap_or(1);
+    let rendering = Rendering { influence: InfluenceMode::None, digest_key: vec![0; 32] };
+    let words = rest.get(1).map(|mib| (0..mib * 1024 * 1024 / 8).map(|_| AtomicU64::new(0)).collect::<Vec<_>>());
+    let room = Room {
+        capacity: checks + 1,
+        max_bytes: usize::MAX,
+        region: words.map(|words| Box::new(words) as Box<dyn Region>),
+        syncing: None,
+        patience: Duration::ZERO,
+    };
     let engine = Engine::new(Options {
-        ring: Ring::in_memory(
-            checks + 1,
-            usize::MAX,
-            Rendering { influence: InfluenceMode::None, digest_key: vec![0; 32] },
-        ),
+        ring: Ring::open(room, rendering).unwrap(),
         fold_denials: false,
         seed: 7,
         max_live: signalwarden_core::limits::MAX_LIVE_SIGNALS,
@@ -55,7 +69,10 @@ fn main() {
     }
     let bytes = wire::encode_request(&request());
     let answer = engine.check(&bytes, &Validated::default(), NOW, [0; 10], &|| 0).answer().unwrap();
-    assert!(String::from_utf8_lossy(&engine.drain(1).0).contains("\"reason\":\"allowed\""), "{answer:?}");
+    let line = engine.drain(1).0;
+    engine.settle(1);
+    assert!(String::from_utf8_lossy(&line).contains("\"reason\":\"allowed\""), "{answer:?}");
+    println!("a record of {} bytes", line.len());
     let mut times: Vec<u128> = (0..rounds)
         .map(|_| {
             let started = Instant::now();
@@ -69,7 +86,8 @@ fn main() {
                 ));
             }
             let nanos = started.elapsed().as_nanos() / *checks as u128;
-            drop(engine.drain(checks + 1));
+            let (_, drained) = engine.drain(checks + 1);
+            engine.settle(drained);
             nanos
         })
         .collect();

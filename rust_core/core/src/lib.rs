@@ -18,6 +18,7 @@ pub mod identity;
 mod idle;
 pub mod limits;
 mod locks;
+pub mod measures;
 pub mod model;
 pub mod policy;
 pub mod principals;

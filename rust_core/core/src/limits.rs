@@ -76,6 +76,9 @@ pub const MAX_TALLIED_SIGNALS: usize = 65_536;
 /// Most origins that are counted by name; beyond, the one that was silent for the longest gives way. Publishers are
 /// clients of the settings or names in certificates of our own authority.
 pub const MAX_TALLIED_ORIGINS: usize = 4_096;
+/// Most routes, with their actions, whose decisions are counted by name: as many as a file may have, and some for those
+/// that no route was found for.
+pub const MAX_MEASURED_ROUTES: usize = MAX_ROUTES + 16;
 /// Longest way from a namespace of Envoy's metadata to a value. A claim of a token lies two or three deep.
 pub const MAX_METADATA_KEYS: usize = 8;
 /// Longest name of a namespace or key of Envoy's metadata. Names of Envoy's filters have about forty.

@@ -136,7 +136,9 @@ impl Engine {
             None => Ring::in_memory(log_capacity, log_bytes, rendering),
             Some(path) => {
                 let patience = Duration::from_millis(patience_ms);
-                let opened = py.detach(|| ring::open(&path, ring_bytes, is_synced, patience, rendering));
+                let opened = py.detach(|| {
+                    ring::open(&path, ring_bytes, (log_capacity, log_bytes), is_synced, patience, rendering)
+                });
                 let sentence =
                     |why| format!("the ring of the decision log, `{}`, can't be used: {why}", path.display());
                 opened.map_err(|why| errors::log_error(py, &sentence(why)))?
@@ -504,6 +506,11 @@ impl Engine {
     fn signal_stats<'py>(&self, py: Python<'py>, now_us: i64, scan: bool) -> Bound<'py, PyBytes> {
         let stats = py.detach(|| self.core.signal_stats(Timestamp::from_micros(now_us), scan).to_string());
         PyBytes::new(py, stats.as_bytes())
+    }
+
+    fn measures<'py>(&self, py: Python<'py>) -> Bound<'py, PyBytes> {
+        let measures = py.detach(|| self.core.measures().to_string());
+        PyBytes::new(py, measures.as_bytes())
     }
 
     fn publishers<'py>(&self, py: Python<'py>) -> Bound<'py, PyBytes> {

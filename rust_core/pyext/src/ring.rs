@@ -1,12 +1,9 @@
 //! The ring of records as a mapped file, and the thread that makes it durable for all who wait at once.
 
-use signalwarden_core::{
-    limits::{MAX_LOG_MEMORY_BYTES, MAX_LOG_RECORDS},
-    record::{
-        Rendering,
-        frames::Region,
-        ring::{Ring, Room, Syncing},
-    },
+use signalwarden_core::record::{
+    Rendering,
+    frames::Region,
+    ring::{Ring, Room, Syncing},
 };
 use signalwarden_mapped::Mapped;
 use std::{
@@ -40,10 +37,12 @@ impl Region for File {
     }
 }
 
-/// Opens the ring's file. The error is the end of a sentence.
+/// Opens the ring's file. `in_memory`: records, and their bytes, that may wait there beside it. The error is the end of a
+/// sentence.
 pub(crate) fn open(
     path: &Path,
     bytes: usize,
+    in_memory: (usize, usize),
     is_synced: bool,
     patience: Duration,
     rendering: Rendering,
@@ -52,8 +51,8 @@ pub(crate) fn open(
     let syncing = is_synced.then(|| GroupCommit::start(Arc::clone(&mapped))).transpose();
     let syncing = syncing.map_err(|error| error.to_string())?;
     let room = Room {
-        capacity: MAX_LOG_RECORDS,
-        max_bytes: MAX_LOG_MEMORY_BYTES,
+        capacity: in_memory.0,
+        max_bytes: in_memory.1,
         region: Some(Box::new(File(mapped))),
         syncing: syncing.map(|syncing| Box::new(syncing) as Box<dyn Syncing>),
         patience,

@@ -21,7 +21,7 @@ from signalwarden.errors import BadInputError
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-__all__ = ["MAX_NOTE_BYTES", "Checkpoint", "Note", "Signature", "Signer", "Verifier"]
+__all__ = ["MAX_NOTE_BYTES", "Checkpoint", "Note", "Signature", "Signer", "Verifier", "decode64"]
 
 ED25519: Final = b"\x01"
 """The type byte of Ed25519 signatures."""
@@ -34,7 +34,7 @@ SIZE: Final = re.compile(r"0|[1-9][0-9]{0,18}")
 KEY: Final = re.compile(r"([^\s+]+)\+([0-9a-f]{8})\+([A-Za-z0-9+/=]+)")
 
 
-def _decode(text: str) -> bytes:
+def decode64(text: str) -> bytes:
     """Base64, and none that another text decodes to as well. Raises ValueError."""
     content = base64.b64decode(text, validate=True)
     if base64.b64encode(content).decode() != text:
@@ -62,7 +62,7 @@ class Verifier:
         """Raises BadInputError."""
         parts = KEY.fullmatch(text.strip())
         try:
-            key = _decode(parts[3]) if parts else b""
+            key = decode64(parts[3]) if parts else b""
         except (binascii.Error, ValueError):
             key = b""
         if parts is None or key[:1] != ED25519 or len(key) != 1 + HASH_BYTES:
@@ -173,7 +173,7 @@ class Note:
 def _signature(line: str) -> Signature:
     name, _, encoded = line.removeprefix(DASH).partition(" ")
     try:
-        content = _decode(encoded)
+        content = decode64(encoded)
     except (binascii.Error, ValueError):
         content = b""
     if not line.startswith(DASH) or not _is_name(name) or len(content) < 5:
@@ -194,7 +194,7 @@ class Checkpoint:
         """Of a note's text; further lines are others' extensions. Raises BadInputError."""
         origin, size, root, *extensions = text.split("\n") if text.count("\n") >= 3 else ["", "", "", ""]
         try:
-            found = _decode(root)
+            found = decode64(root)
         except (binascii.Error, ValueError):
             found = b""
         good = origin and SIZE.fullmatch(size) and len(found) == HASH_BYTES

@@ -65,6 +65,8 @@ class Span:
 
     file: str
     """Its name; empty if somebody else moved it away, under a name that is not the log's."""
+    digest: str
+    """See Head."""
     first: int
     end: int
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Final
 
 from signalwarden.decision_log.integrity import places
 from signalwarden.decision_log.integrity.merkle import HASH_BYTES, inclusion, leaf_hash, root_by_inclusion
-from signalwarden.decision_log.integrity.notes import Checkpoint, Note
+from signalwarden.decision_log.integrity.notes import Checkpoint, Note, decode64
 from signalwarden.decision_log.integrity.tiles import Tiles
 from signalwarden.decision_log.logfiles import log_files, opened, unreadable
 from signalwarden.errors import BadInputError
@@ -49,8 +49,8 @@ class Proof:
         head, _, checkpoint = content.partition(b"\n\n")
         try:
             first, extra, index, *steps = head.decode("ascii").split("\n")
-            line = base64.b64decode(extra.removeprefix("extra "), validate=True)
-            path = tuple(base64.b64decode(step, validate=True) for step in steps)
+            line = decode64(extra.removeprefix("extra "))
+            path = tuple(decode64(step) for step in steps)
         except (UnicodeDecodeError, ValueError, binascii.Error) as error:
             raise BadInputError(
                 f"expected a proof that begins with `{HEADER}`, then `extra` and `index`"

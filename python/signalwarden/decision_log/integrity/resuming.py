@@ -12,7 +12,7 @@ from signalwarden.decision_log.integrity.log_keys import epoch_of
 from signalwarden.decision_log.integrity.merkle import leaf_hash
 from signalwarden.decision_log.integrity.notes import Checkpoint, Note
 from signalwarden.decision_log.integrity.places import Head, Span
-from signalwarden.decision_log.integrity.tiles import Edge, TileError, Tiles, tile_path, write_files
+from signalwarden.decision_log.integrity.tiles import Edge, TileError, Tiles, write_tiles
 from signalwarden.decision_log.logfiles import COMPRESSED, log_files, opened, unreadable
 from signalwarden.errors import BadInputError, LogError, SignalwardenError
 
@@ -173,7 +173,8 @@ def _catch_up(files: Sequence[Path], folder: Path, found: Resumed) -> None:
     head = found.head
     for at, file in enumerate(files):
         if at:
-            found.spans.append(Span(files[at - 1].name.removesuffix(COMPRESSED), head.first, found.edge.size))
+            name = files[at - 1].name.removesuffix(COMPRESSED)
+            found.spans.append(Span(name, head.digest, head.first, found.edge.size))
             head = Head(found.edge.size, "", found.edge.size, 0)
         offset = _take(file, head.offset, found.edge, folder)
         head = Head(found.edge.size, head.digest or first_line(file), head.first, offset)
@@ -203,7 +204,7 @@ def _take(file: Path, offset: int, edge: Edge, folder: Path) -> int:
 def _unload(edge: Edge, folder: Path) -> None:
     """Full tiles never change: they may be on the disk before a checkpoint signs them."""
     try:
-        write_files(folder, {tile_path(tile): content for tile, content in edge.full.items()})
+        write_tiles(folder, edge.full)
     except OSError as error:
         raise LogError(f"the log's tree `{folder}` can't be written: {error.strerror}") from error
     edge.full = {}

@@ -4,17 +4,24 @@ from __future__ import annotations
 
 import os
 from collections import OrderedDict
+from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from signalwarden.decision_log.integrity.merkle import HASH_BYTES, fold, node_hash, root_of
 from signalwarden.errors import LogError
-from signalwarden.files import make_private_directory, open_private, read_regular, sync_directory, why
+from signalwarden.files import (
+    make_private_directory,
+    open_private,
+    read_regular,
+    sync_data,
+    sync_directory,
+    why,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
-    from pathlib import Path
 
-__all__ = ["HEIGHT", "WIDTH", "Edge", "TileError", "Tiles", "tile_path", "write_files"]
+__all__ = ["HEIGHT", "WIDTH", "Edge", "Tile", "TileError", "Tiles", "tile_path", "write_files", "write_tiles"]
 
 HEIGHT: Final = 8
 WIDTH: Final = 1 << HEIGHT
@@ -225,22 +232,57 @@ class Edge:
         return fold([]) if found is None else found
 
 
+def write_tiles(directory: Path, tiles: Mapping[Tile, bytes]) -> None:
+    """Writes tiles and makes them durable. One that a crash leaves half is written anew: nothing names it before all of
+    them are there. Raises OSError."""
+    folders = set()
+    for tile, content in tiles.items():
+        path = f"{directory}/{tile_path(tile)}"
+        folder = path.rpartition("/")[0]
+        if folder not in folders:
+            make_private_directory(directory / tile_path(tile).rpartition("/")[0])
+            folders.add(folder)
+        fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+        try:
+            _write(fd, content)
+            sync_data(fd)
+        finally:
+            os.close(fd)
+    _sync_up(directory, folders)
+
+
 def write_files(directory: Path, files: Mapping[str, bytes]) -> None:
     """Writes files, each whole or not at all, and makes them durable. Raises OSError."""
-    touched = set()
+    make_private_directory(directory)
+    folders = set()
     for name, content in files.items():
         path = directory / name
         make_private_directory(path.parent)
-        touched |= {folder for folder in path.parents if folder.is_relative_to(directory)}
+        folders.add(str(path.parent))
         fresh = path.with_name(f".{path.name}.new")
         fd = open_private(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
         try:
-            view = memoryview(content)
-            while view:
-                view = view[os.write(fd, view) :]
+            _write(fd, content)
             os.fsync(fd)
         finally:
             os.close(fd)
         fresh.rename(path)
-    for parent in touched:
-        sync_directory(parent)
+    _sync_up(directory, folders)
+
+
+def _write(fd: int, content: bytes) -> None:
+    view = memoryview(content)
+    while view:
+        view = view[os.write(fd, view) :]
+
+
+def _sync_up(directory: Path, folders: set[str]) -> None:
+    """Names in these folders, and their own up to the directory, are durable."""
+    top = str(directory)
+    every = set(folders)
+    for folder in folders:
+        while folder != top:
+            folder = folder.rpartition("/")[0]  # noqa: PLW2901
+            every.add(folder)
+    for folder in every:
+        sync_directory(Path(folder))

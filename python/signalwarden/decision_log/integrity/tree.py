@@ -14,7 +14,7 @@ import logging
 import os
 import threading
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from hashlib import sha256
 from typing import TYPE_CHECKING, Final, NamedTuple
 
@@ -24,10 +24,10 @@ from signalwarden.decision_log.integrity import places
 from signalwarden.decision_log.integrity.notes import Checkpoint
 from signalwarden.decision_log.integrity.places import Begin, Head, Span
 from signalwarden.decision_log.integrity.resuming import Contradiction, first_line, resumed
-from signalwarden.decision_log.integrity.tiles import WIDTH, Edge, tile_path, write_files
+from signalwarden.decision_log.integrity.tiles import WIDTH, Edge, Tile, tile_path, write_files, write_tiles
 from signalwarden.decision_log.logfiles import COMPRESSED, rotated_files
 from signalwarden.decision_log.records import rfc3339
-from signalwarden.errors import LogError
+from signalwarden.errors import LogError, SignalwardenError
 from signalwarden.files import make_private_directory, open_private, why
 
 if TYPE_CHECKING:
@@ -44,11 +44,13 @@ _log = logging.getLogger("signalwarden.decision_log")
 MAX_PENDING: Final = 1 << 20
 """Lines whose hashes wait for a disk that takes no tiles: 100 MB of memory, at most. What comes beyond is read from
 the files once the disk is back."""
+TILES_AHEAD: Final = 16
+"""Full tiles that are written before their checkpoint, so that it comes soon, also at a stop."""
 RETRY_S: Final = 1.0
 MAX_HISTORY: Final = 4_096
 """Checkpoints that are kept: at 10 s each, those of the last eleven hours. Then every second one of the older half
 goes, so that old times are covered more thinly, but covered."""
-STOP_S: Final = 3.0
+STOP_S: Final = 5.0
 """For the last checkpoint, after the writer has ended; within Kubernetes' default of 30 s with the other graces."""
 
 
@@ -61,14 +63,14 @@ class Identity(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class _Seal:
-    """What one checkpoint brings to the disk."""
+    """What a checkpoint brings to the disk; or full tiles alone, ahead of it."""
 
-    head: Head
-    root: bytes
-    tiles: Mapping[str, bytes]
+    tiles: Mapping[Tile, bytes]
     """Full ones."""
-    partial: Mapping[str, bytes]
-    spans: tuple[Span, ...]
+    head: Head | None = None
+    root: bytes = b""
+    partial: Mapping[Tile, bytes] = field(default_factory=dict)
+    spans: tuple[Span, ...] = ()
 
 
 class Tree:
@@ -110,7 +112,7 @@ class Tree:
         self._sealed = 0
         self._sealed_at = time.monotonic()
         self._asked_at = float("-inf")
-        self._old_partial: list[set[str]] = []
+        self._old_partial: list[set[Tile]] = []
         self._last_error: str | None = None
         self._failures = 0
         self.broken: str | None = None
@@ -178,17 +180,19 @@ class Tree:
 
     def took(self, batch: bytes) -> None:
         """These lines are in the file."""
-        if self._adrift:
+        if self._adrift or not batch:
             return
         try:
-            status = self._place()
-            self._follow(Identity(status.st_dev, status.st_ino))
-            if status.st_size != self._head.offset + len(batch):
-                gone = self._head.offset + len(batch) - status.st_size
-                self._break(f"somebody else wrote to `{self._path}`: {gone} bytes of it are gone")
-                return
-        except OSError as error:
-            self._drift(why(error))
+            self._take(batch)
+        except Exception as error:  # noqa: BLE001  (whatever is wrong with the tree, records are written)
+            self._drift(_reason(error))
+
+    def _take(self, batch: bytes) -> None:
+        status = self._place()
+        self._follow(Identity(status.st_dev, status.st_ino))
+        gone = self._head.offset + len(batch) - status.st_size
+        if gone:
+            self._break(f"somebody else wrote to `{self._path}`: {gone} bytes of it are gone")
             return
         lines = batch.split(b"\n")
         lines.pop()
@@ -211,7 +215,7 @@ class Tree:
             if is_it or (file.name.endswith(COMPRESSED) and first_line(file) == self._head.digest):
                 name = file.name.removesuffix(COMPRESSED)
                 break
-        self._spans.append(Span(name, self._head.first, self._edge.size))
+        self._spans.append(Span(name, self._head.digest, self._head.first, self._edge.size))
         self._identity = now
         self._head = Head(self._edge.size, "", self._edge.size, 0)
 
@@ -223,18 +227,19 @@ class Tree:
     def _break(self, reason: str) -> None:
         with self._mutex:  # nobody seals the old tree any more
             self._waiting = None
-        try:
-            self._next_epoch(self._epoch, reason)
-        except OSError as error:
-            self._drift(why(error))
+        self._next_epoch(self._epoch, reason)
 
     def synced(self) -> None:
         """All that was taken is durable: a checkpoint may sign it, if it is time for one."""
         now = time.monotonic()
-        if now - self._asked_at < self._every_s:
+        is_time = now - self._asked_at >= self._every_s
+        if not is_time and len(self._edge.full) < TILES_AHEAD:
             return
         with self._mutex:
             if self._waiting is not None:
+                return
+            if not is_time:
+                self._hand_over(_Seal(self._edge.full))
                 return
             if self._adrift:
                 self._regain()
@@ -249,15 +254,18 @@ class Tree:
             self._adrift = False
             self._begin()
             self._ask()
-        except (OSError, LogError):
+        except Exception as error:  # noqa: BLE001  (as in `took`)
+            self._failed(error)
             self._adrift = True
 
     def _ask(self) -> None:
-        full = {tile_path(tile): content for tile, content in self._edge.full.items()}
-        partial = {tile_path(tile): content for tile, content in self._edge.partial().items()}
-        self._edge.full = {}
-        self._waiting = _Seal(self._head, self._edge.root(), full, partial, tuple(self._spans))
+        edge = self._edge
+        self._hand_over(_Seal(edge.full, self._head, edge.root(), edge.partial(), tuple(self._spans)))
         self._spans = []
+
+    def _hand_over(self, seal: _Seal) -> None:
+        self._edge.full = {}
+        self._waiting = seal
         self._work.notify_all()
 
     # ---------------------------------------------------------------- the tree's own thread
@@ -272,7 +280,7 @@ class Tree:
                 return
             try:
                 self._seal(seal, epoch)
-            except (OSError, LogError) as error:
+            except Exception as error:  # noqa: BLE001  (it is tried again, and readiness says why)
                 self._failed(error)
                 with self._mutex:
                     if self._stopping:
@@ -288,7 +296,9 @@ class Tree:
     def _seal(self, seal: _Seal, epoch: int) -> None:
         """Tiles, then where they come from, then the checkpoint: whatever a crash leaves, is a tree with its lines."""
         folder = self._directory / str(epoch)
-        write_files(folder, {**seal.tiles, **seal.partial})
+        write_tiles(folder, {**seal.tiles, **seal.partial})
+        if seal.head is None:
+            return
         _append(folder / places.FILES, b"".join(places.encode(span) for span in seal.spans))
         write_files(folder, {places.HEAD: places.encode(seal.head)})
         origin = self._name if epoch == 1 else f"{self._name}/{epoch}"
@@ -303,12 +313,12 @@ class Tree:
         # Readers of the checkpoint before may still want its partial tiles.
         self._old_partial.append(set(seal.partial))
         while len(self._old_partial) > 2:
-            for name in self._old_partial.pop(0) - set(seal.partial):
-                (folder / name).unlink(missing_ok=True)
+            for tile in self._old_partial.pop(0) - set(seal.partial):
+                (folder / tile_path(tile)).unlink(missing_ok=True)
 
-    def _failed(self, error: OSError | LogError) -> None:
+    def _failed(self, error: Exception) -> None:
         self._failures += 1
-        reason = why(error) if isinstance(error, OSError) else str(error)
+        reason = _reason(error)
         if self._last_error is None:
             _log.error("the log's tree can't be written: %s; it is tried again", reason)
         self._last_error = reason
@@ -325,7 +335,8 @@ class Tree:
             self._work.notify_all()
         self._thread.join(STOP_S)
         if self._sealed < self._edge.size or self._adrift:
-            _log.error("the last records of the log are not signed: %s", self._last_error)
+            reason = self._last_error or "the disk of its tree takes too long"
+            _log.error("the last records of the log are signed at the next start: %s", reason)
 
     # ---------------------------------------------------------------- what others see
 
@@ -353,6 +364,13 @@ class Tree:
     def _age(self) -> float:
         """How old the last checkpoint is, while there is something that it does not sign."""
         return time.monotonic() - self._sealed_at if self._head.size > self._sealed else 0.0
+
+
+def _reason(error: Exception) -> str:
+    """In words."""
+    if isinstance(error, OSError):
+        return why(error)
+    return str(error) if isinstance(error, SignalwardenError) else repr(error)
 
 
 def _lines_of(path: Path) -> int:

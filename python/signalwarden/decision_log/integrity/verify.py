@@ -15,7 +15,14 @@ from signalwarden.decision_log.integrity.merkle import consistency, fold, is_con
 from signalwarden.decision_log.integrity.notes import Checkpoint, Note
 from signalwarden.decision_log.integrity.tiles import HEIGHT, WIDTH, TileError, Tiles, split, tile_path
 from signalwarden.decision_log.integrity.walking import MAX_FINDINGS, Finding, Gone, Walk
-from signalwarden.decision_log.logfiles import COMPRESSED, last_number, number_of, opened, rotated_files
+from signalwarden.decision_log.logfiles import (
+    COMPRESSED,
+    last_number,
+    log_files,
+    number_of,
+    opened,
+    rotated_files,
+)
 from signalwarden.errors import BadInputError, LogError
 from signalwarden.files import why
 
@@ -25,7 +32,7 @@ if TYPE_CHECKING:
     from signalwarden.decision_log.integrity.notes import Verifier
     from signalwarden.decision_log.integrity.places import Begin, Head, Span
 
-__all__ = ["Report", "TreeReport", "claims_of", "verify"]
+__all__ = ["Report", "TreeReport", "bytes_of", "claims_of", "verify"]
 
 BLOCK_BYTES: Final = 1 << 20
 MAX_LINE_BYTES: Final = 64 << 20
@@ -86,10 +93,11 @@ def verify(
     name: str,
     given: Sequence[Verifier],
     older: Sequence[tuple[str, bytes]] = (),
-    progress: Callable[[int, int], None] = lambda _done, _of: None,
+    progress: Callable[[int], None] = lambda _read: None,
 ) -> Report:
-    """Holds a log against its trees. `given`: keys that count; `older`: earlier checkpoints, and where each is from.
-    Raises LogError for what can't be read, and BadInputError for an older checkpoint that is none."""
+    """Holds a log against its trees. `given`: keys that count; `older`: earlier checkpoints, and where each is from;
+    `progress` is told of bytes on the disk that were read. Raises LogError for what can't be read, and BadInputError
+    for an older checkpoint that is none."""
     began = time.monotonic()
     directory = places.tree_directory(path)
     numbers = places.epochs(directory)
@@ -150,7 +158,8 @@ class _Tree:
         self.firsts, self.starts = self._known_firsts()
         self.walk = Walk(self.tiles)
         self.damaged: set[str] = set()
-        """Tiles that were told of."""
+        """Tiles that are not what they must be."""
+        self._lost: list[TileError] = []
         self.started = False
 
     def wrong(self, kind: str, message: str, file: str | None = None) -> None:
@@ -190,14 +199,9 @@ class _Tree:
 
     def _known_firsts(self) -> tuple[dict[str, int], set[int]]:
         """Files by their first line, and the record that it is; and all such records."""
-        head = self._head
-        starts = {span.first for span in self.spans} | ({head.first} if head is not None else set())
-        found = {}
-        for first in starts:
-            if 0 <= first < self.tiles.size:
-                with contextlib.suppress(TileError):
-                    found[self.tiles.leaf(first).hex()] = first
-        return found, {0, *(first for first in starts if first > 0)}
+        known: list[Span | Head] = [*self.spans, *([self._head] if self._head is not None else [])]
+        found = {place.digest: place.first for place in known if 0 <= place.first < self.tiles.size}
+        return found, {0, *(place.first for place in known if place.first > 0)}
 
     def check(self) -> None:
         """The tree is whole, and the one that was signed."""
@@ -233,10 +237,17 @@ class _Tree:
     def _missing(self, level: int, number: int, error: TileError) -> None:
         if level == 0:
             self.walk.blind.add(number)
-        relative = error.path.relative_to(self.folder.parent.parent).as_posix()
-        self.damaged.add(relative)
-        text = f"{error.what}, of records {error.start} to {error.end - 1}"
-        self.wrong("tile", text, relative)
+        self._lost.append(error)
+        self.damaged.add(error.path.relative_to(self.folder.parent.parent).as_posix())
+
+    def _tell_lost(self) -> None:
+        """Tiles that are missing or cut, but those of records whose files are gone: the level above has their hash."""
+        pruned = self.walk.begun_at
+        for error in self._lost:
+            if error.end <= pruned and error.end - error.start == WIDTH:
+                continue
+            relative = error.path.relative_to(self.folder.parent.parent).as_posix()
+            self.wrong("tile", f"{error.what}, of records {error.start} to {error.end - 1}", relative)
 
     def _upper(self, rows: list[list[bytes]], *, trusted: bool) -> set[int]:
         """Tiles that do not fit together; the lowest ones of them."""
@@ -307,6 +318,7 @@ class _Tree:
                 self.said.pruned.append((0, self.walk.at - 1))
         walk = self.walk
         walk.end()
+        self._tell_lost()
         for gone in walk.gone:
             self.report.findings.append(self._gone(gone))
         self.report.findings += walk.findings
@@ -364,7 +376,8 @@ def _prefix(tree: _Tree, source: str, older: Checkpoint) -> None:
     try:
         path = consistency(older.size, now.size, tree.tiles.node)
     except TileError:
-        return  # told already
+        tree.report.notes.append(f"not held against {source}, at {older.size} records: tiles are missing")
+        return
     if is_consistent(older.size, now.size, older.root, now.root, path):
         return
     if tree.damaged:
@@ -403,7 +416,6 @@ class _Files(contextlib.ExitStack):
             self.end = os.fstat(self.current.fileno()).st_size
             self.paths.append(path)
         self.names = [_plain(file) for file in self.paths]
-        self.total = sum(self.size(file) for file in self.paths)
 
     def size(self, file: Path) -> int:
         if file == self._path:
@@ -429,14 +441,12 @@ def _plain(file: Path) -> str:
     return file.name.removesuffix(COMPRESSED)
 
 
-def _lines(
-    files: _Files, trees: Sequence[_Tree], report: Report, progress: Callable[[int, int], None]
-) -> None:
+def _lines(files: _Files, trees: Sequence[_Tree], report: Report, progress: Callable[[int], None]) -> None:
     """Leads each tree's walk along the lines that are its."""
     guide = _Guide(trees, report)
-    done = 0
     for file in files.paths:
-        name, number, rest, before = _plain(file), 1, b"", done
+        name, number, rest = _plain(file), 1, b""
+        packed = file.name.endswith(COMPRESSED)
         try:
             for block in files.read(file):
                 *lines, rest = (rest + block).split(b"\n")
@@ -445,8 +455,7 @@ def _lines(
                     raise LogError(f"`{place}` has more than {MAX_LINE_BYTES} bytes: it is no record")
                 guide.lines(name, number, lines)
                 number += len(lines)
-                done += len(block)
-                progress(min(done, files.total), files.total)
+                progress(0 if packed else len(block))
         except FileNotFoundError:
             report.notes.append(f"`{name}` was pruned meanwhile")
         except OSError as error:
@@ -454,7 +463,7 @@ def _lines(
         if rest:
             _half_line(report, files, file, number)
         report.lines += number - 1
-        done = before + files.size(file)
+        progress(files.size(file) if packed else 0)
 
 
 class _Guide:
@@ -511,6 +520,15 @@ def _half_line(report: Report, files: _Files, file: Path, number: int) -> None:
     else:
         text = "half a line at the end of a file that was rotated"
         report.findings.append(Finding("changed", _plain(file), number, None, text))
+
+
+def bytes_of(path: Path) -> int:
+    """On the disk, of all files of a log."""
+    found = 0
+    for file in log_files(path):
+        with contextlib.suppress(OSError):
+            found += file.stat().st_size
+    return found
 
 
 def claims_of(keys: Path, name: str) -> list[tuple[str, bytes]]:

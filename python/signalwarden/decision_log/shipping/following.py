@@ -21,14 +21,14 @@ from signalwarden.decision_log.logfiles import (
     opened,
     rotated_files,
 )  # fmt: skip
-from signalwarden.decision_log.retention import lines_after
+from signalwarden.decision_log.retention import lines_between
 from signalwarden.errors import LogError
 from signalwarden.files import write_private
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-__all__ = ["BEGINNING", "Batch", "Cursor", "Following", "Place"]
+__all__ = ["BEGINNING", "Batch", "Cursor", "Following", "Place", "Stretch"]
 
 _log = logging.getLogger("signalwarden.decision_log")
 
@@ -51,6 +51,17 @@ class Place:
 
 
 BEGINNING: Final = Place(None, 0, 0)
+
+
+@dataclass(frozen=True, slots=True)
+class Stretch:
+    """A part of a log."""
+
+    place: Place
+    last: str | None
+    """The file in which it ends, by its first line; None if that has none."""
+    size: int
+    """How far it goes there."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,19 +169,29 @@ class Following:
         with self._mutex:
             self._close()
 
-    def backlog(self) -> int:
-        """Lines behind the cursor, as far as files go now. Reads them all."""
+    def stretch(self) -> Stretch:
+        """From the cursor to where the log ends now."""
         with self._mutex:
             place = self.cursor.place
+        with contextlib.suppress(OSError), opened(self._path) as file:
+            return Stretch(place, first_line_digest(file), os.fstat(file.fileno()).st_size)
+        return Stretch(place, None, 0)
+
+    def backlog(self, of: Stretch) -> int:
+        """Lines of a stretch. Reads them all, so it may take long; what is pruned meanwhile is not counted."""
         count, files = 0, log_files(self._path)
-        at = self._index(place.digest, files)
-        for index, file in enumerate(files):
-            if at is None and file != self._path and number_of(self._path, file) <= place.after:
+        begin, end = self._index(of.place.digest, files), self._index(of.last, files)
+        for index, file in enumerate(files[: len(files) if end is None else end + 1]):
+            before = index < begin if begin is not None else self._is_taken(file, of.place.after)
+            if before or (end is None and file == self._path):
                 continue
-            if at is None or index >= at:
-                with contextlib.suppress(OSError):
-                    count += lines_after(file, place.offset if index == at else 0)
+            with contextlib.suppress(OSError):
+                start = of.place.offset if index == begin else 0
+                count += lines_between(file, start, of.size if index == end else None)
         return count
+
+    def _is_taken(self, file: Path, after: int) -> bool:
+        return file != self._path and number_of(self._path, file) <= after
 
     # ------------------------------------------------------------ for whoever prunes
 
@@ -188,7 +209,7 @@ class Following:
         """See retention.Reader; how many lines are lost."""
         with self._mutex:
             ours = self._at.digest is not None and self._digest_of(file) == self._at.digest
-            lost = lines_after(file, self._at.offset if ours else 0)
+            lost = lines_between(file, self._at.offset if ours else 0)
             if ours or self._at.digest is None:
                 self._close()
                 self._at = Place(None, number, 0)

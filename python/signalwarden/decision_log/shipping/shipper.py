@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from signalwarden.decision_log.shipping.destination import Destination
-    from signalwarden.decision_log.shipping.following import Batch, Following
+    from signalwarden.decision_log.shipping.following import Batch, Following, Stretch
 
 __all__ = ["Shipper", "SinkHealth"]
 
@@ -42,6 +42,8 @@ LAST_BACKOFF_S: Final = 30.0
 """A collector that is back is found within this time."""
 LONGEST_WAIT_S: Final = 300.0
 """However long the other side asks for."""
+LET_GO_S: Final = 0.5
+"""For a call that was ended; one that hangs all the same is left behind, and its batch comes again."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,6 +88,7 @@ class Shipper:
         self._following = following
         self._on_lost = on_lost
         self._written: Callable[[], int] = lambda: 0
+        self._mutex = threading.Lock()
         self._backlog = 0
         """Lines that stood behind the cursor at the start, less what is done with since."""
         self._most_records = MAX_RECORDS
@@ -110,19 +113,34 @@ class Shipper:
     def start(self, written: Callable[[], int]) -> None:
         """Begins, before anything is written; `written`: how many records were written since."""
         self._written = written
-        self._backlog = self._following.backlog()
+        stretch = self._following.stretch()
+        # Beside it: what a sink that was dead for weeks has not taken takes long to count.
+        name = f"sink-{self._name}-backlog"
+        threading.Thread(target=self._count, args=(stretch,), name=name, daemon=True).start()
         self._thread.start()
 
-    def stop(self, grace_s: float) -> None:
-        """Sends what is left while that works, within the time given, and ends. What it has not sent it sends after the
-        next start."""
+    def _count(self, stretch: Stretch) -> None:
+        try:
+            self._behind(self._following.backlog(stretch))
+        except LogError as error:
+            _log.warning("the sink `%s` does not know how many records it lags behind: %s", self._name, error)
+
+    def _behind(self, more: int) -> None:
+        with self._mutex:
+            self._backlog += more
+
+    def end(self, grace_s: float) -> None:
+        """Sends what is left while that works, within the time given. Returns at once: several end together."""
         self._deadline = time.monotonic() + grace_s
         self._stopping.set()
+
+    def stop(self) -> None:
+        """Waits until it has ended. What it has not sent it sends after the next start."""
         if self._thread.ident is not None:
-            self._thread.join(grace_s)
+            self._thread.join(max(0.0, self._deadline - time.monotonic()))
         self._destination.close()
         if self._thread.ident is not None:
-            self._thread.join(1.0)
+            self._thread.join(LET_GO_S)
 
     def health(self) -> SinkHealth:
         """What readiness says."""
@@ -150,7 +168,7 @@ class Shipper:
     def forgo(self, file: Path, number: int) -> None:
         """See retention.Reader."""
         lost = self._following.forgo(file, number)
-        self._backlog -= lost
+        self._behind(-lost)
         if lost:
             self._on_lost(self._name, lost)
 
@@ -214,7 +232,7 @@ class Shipper:
         records = sum(entry is not None for entry in part)
         self._taken += records - refused
         self._skipped += len(part) - records
-        self._backlog -= len(part)
+        self._behind(-len(part))
         self._following.taken(batch, done)
         cursor = self._following.cursor
         cursor.sequence += records - refused

@@ -1,7 +1,7 @@
 //! Decisions about tasks and approvals themselves: a client of the admin door asks, policies of the built-in actions answer,
 //! and what they say has a record as any call's has.
 
-use super::{Ground, blank, wanted};
+use super::{Ground, PANICKED, blank, wanted};
 use crate::{
     decide::Denial,
     model::{ActionId, PrincipalRecord, Request, ResourceId, TaskFacts, Tier, Timestamp},
@@ -10,7 +10,11 @@ use crate::{
     record::{Asked, Client, Record},
     signals::{self, Asker},
 };
-use std::{collections::BTreeSet, sync::Arc};
+use std::{
+    collections::BTreeSet,
+    panic::{AssertUnwindSafe, catch_unwind},
+    sync::Arc,
+};
 
 /// What a client asks for.
 pub(crate) struct BuiltIn<'a> {
@@ -28,20 +32,26 @@ pub(crate) struct BuiltIn<'a> {
     pub(crate) call: (&'static str, String),
 }
 
-/// The record of the decision; its reason is the answer. `refused`: what stands against it before any policy.
-pub(crate) fn decide_built_in(ground: &Ground<'_>, asked: BuiltIn<'_>, refused: Option<Denial>) -> Box<Record> {
-    let started = (ground.ticks)();
+/// The record of the decision, whose reason is the answer; and whether a panic broke it off. `refused`: what stands
+/// against it before any policy.
+pub(crate) fn decide_built_in(ground: &Ground<'_>, asked: BuiltIn<'_>, refused: Option<Denial>) -> (Box<Record>, bool) {
     let mut record = blank(ground.id, ground.now);
     record.snapshot = Some(Arc::clone(&ground.running.snapshot));
     record.asked = Asked { method: asked.call.0.to_owned(), path: asked.call.1.clone(), ..Asked::default() };
     record.client = Some(asked.client.clone());
-    let outcome = judge(ground, asked, refused, &mut record);
-    if let Err(denial) = outcome {
+    // INVARIANT I5: a panic is a deny with a record.
+    let outcome = catch_unwind(AssertUnwindSafe(|| {
+        let started = (ground.ticks)();
+        let outcome = judge(ground, asked, refused, &mut record);
+        let spent = (ground.ticks)().saturating_sub(started);
+        (record.spent.evaluate, record.spent.total) = (spent, spent);
+        outcome
+    }));
+    let panicked = outcome.is_err();
+    if let Err(denial) = outcome.unwrap_or_else(|_| Err(Denial::new(Reason::EngineError, PANICKED))) {
         record.deny(denial);
     }
-    let spent = (ground.ticks)().saturating_sub(started);
-    (record.spent.evaluate, record.spent.total) = (spent, spent);
-    record
+    (record, panicked)
 }
 
 fn judge(ground: &Ground<'_>, asked: BuiltIn<'_>, refused: Option<Denial>, record: &mut Record) -> Result<(), Denial> {

@@ -37,11 +37,18 @@ use crate::{
 };
 use answer::{allow, bare, deny};
 use approval::Exact;
-use std::{collections::BTreeSet, sync::Arc};
+use std::{
+    collections::BTreeSet,
+    panic::{AssertUnwindSafe, catch_unwind},
+    sync::Arc,
+};
 
 /// How often a call looks again because another one of its tree touched something at the same moment. Each time one of
 /// them gets through, and a tree touches a handful of systems in its life.
 const MAX_LOOKS: usize = 32;
+
+/// What the record of a decision says that a panic broke off.
+const PANICKED: &str = "the engine panicked";
 
 /// What a decision stands on: a configuration with its live state, and everything that the core does not
 /// make itself.
@@ -247,25 +254,15 @@ fn decide_on(
     counting: &mut Option<Counting>,
     keeping: &mut Keeping,
 ) -> Result<Permit, Stop> {
-    let started = (ground.ticks)();
+    let mut stopwatch = Stopwatch::start(ground.ticks);
     let snapshot = &ground.running.snapshot;
     let request = wire::decode(bytes)?;
-    record.spent.decode = (ground.ticks)().saturating_sub(started);
+    record.spent.decode = stopwatch.lap();
     record.asked = Asked::of(&request);
-    let resolved = match snapshot.routes.resolve_noting(&request, &mut record.further) {
-        Ok(resolved) => resolved,
-        Err(unresolved) => {
-            record.route.clone_from(&unresolved.route);
-            if !ground.running.derived.is_empty() {
-                // Who looks for routes that are none is counted, too.
-                let evidence = snapshot.identity.establish(&request, ground.proofs, None, ground.now).ok();
-                *counting = evidence.and_then(|evidence| Counting::of(ground, &evidence, &request));
-            }
-            return Err(unresolved.into());
-        }
-    };
+    let resolved = resolve(ground, &request, record, counting)?;
     let resolved = record.resolved.insert(resolved);
     record.route = Some(Arc::clone(&resolved.route));
+    record.spent.route = stopwatch.lap();
     let established = snapshot.identity.establish(&request, ground.proofs, ground.validated, ground.now);
     let evidence = record.evidence.insert(established.map_err(|why| Stop::of(why, &request))?);
     *counting = Counting::of(ground, evidence, &request);
@@ -281,6 +278,7 @@ fn decide_on(
     query.approved_by =
         exact.as_ref().and_then(|exact| exact.as_ref().ok()).map(Exact::approved_by).unwrap_or_default();
     let query = record.query.insert(query);
+    record.spent.identify = stopwatch.lap();
     let slice = snapshot.policies.slice(query)?;
     let facts = admitted.map(Admitted::facts);
     let asker = Asker {
@@ -295,7 +293,9 @@ fn decide_on(
     let (signals, cells) = wanted(ground.running, query, &*slice);
     let facts = signals::gather(ground.store, &cells, &asker, &request, ground.now);
     record.facts = signals.into_iter().zip(facts).collect();
+    record.spent.gather = stopwatch.lap();
     let verdict = record.verdict.insert(reasoning::evaluate(&*slice, &snapshot.rules, &record.facts));
+    record.spent.policies = stopwatch.lap();
     let touch = |keeping: &mut Keeping| touch(ground, resolved, admitted, keeping);
     let claimed = match decide::conclude(&resolved.route, verdict.reason, !verdict.gates.is_empty())? {
         Need::Nothing => {
@@ -313,6 +313,41 @@ fn decide_on(
         record.tools = Some(usable_tools(snapshot, &resolved.route, query));
     }
     Ok(permit)
+}
+
+/// What the request stands for. Who looks for routes that are none is counted, too.
+fn resolve(
+    ground: &Ground<'_>,
+    request: &Request,
+    record: &mut Record,
+    counting: &mut Option<Counting>,
+) -> Result<Resolved, Stop> {
+    let Snapshot { routes, identity, .. } = &*ground.running.snapshot;
+    routes.resolve_noting(request, &mut record.further).map_err(|unresolved| {
+        record.route.clone_from(&unresolved.route);
+        if !ground.running.derived.is_empty() {
+            let evidence = identity.establish(request, ground.proofs, None, ground.now).ok();
+            *counting = evidence.and_then(|evidence| Counting::of(ground, &evidence, request));
+        }
+        unresolved.into()
+    })
+}
+
+/// Nanoseconds from one stage to the next.
+struct Stopwatch<'a> {
+    ticks: &'a dyn Fn() -> u64,
+    at: u64,
+}
+
+impl<'a> Stopwatch<'a> {
+    fn start(ticks: &'a dyn Fn() -> u64) -> Self {
+        Self { ticks, at: ticks() }
+    }
+
+    fn lap(&mut self) -> u64 {
+        let before = std::mem::replace(&mut self.at, (self.ticks)());
+        self.at.saturating_sub(before)
+    }
 }
 
 /// The tools beside a route that some permit could let this caller use: what a list need not name otherwise. Arguments and
@@ -414,6 +449,15 @@ pub(crate) fn refused(reason: Reason, detail: &str, id: DecisionId, now: Timesta
     record.reason = reason;
     detail.clone_into(&mut record.detail);
     Checked { record, answer: bare(reason, id), counting: None, keeping: Keeping::default() }
+}
+
+/// A decision that a panic broke off. Its record says what was asked, unless reading that is what panics.
+pub(crate) fn panicked(bytes: &[u8], snapshot: Option<Arc<Snapshot>>, id: DecisionId, now: Timestamp) -> Checked {
+    let mut checked = refused(Reason::EngineError, PANICKED, id, now);
+    checked.record.snapshot = snapshot;
+    let asked = catch_unwind(AssertUnwindSafe(|| wire::decode(bytes).ok().map(|request| Asked::of(&request))));
+    checked.record.asked = asked.ok().flatten().unwrap_or_default();
+    checked
 }
 
 impl Record {

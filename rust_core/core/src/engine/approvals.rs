@@ -104,7 +104,7 @@ impl Engine {
         let snapshot = self.snapshot();
         let recorded = |question: &Question| {
             let snapshot = snapshot.as_deref()?;
-            let key = &self.ring.rendering().digest_key;
+            let key = self.ring.digest_key();
             let shown = record::shown(&snapshot.redaction, &snapshot.routes, key, question)?;
             Some(json!({"path": shown.path, "resource": shown.resource, "words": shown.words}))
         };

@@ -21,10 +21,14 @@ impl Engine {
         // A record with influence costs many times one without: past half of the ring, influence goes first.
         let shed = self.ring.is_crowded();
         let entries = self.ring.take(most);
-        self.tally.saw(entries.iter().filter_map(|entry| match &entry.content {
-            Content::Decision { record, .. } => Some(&**record),
-            _ => None,
-        }));
+        let decisions = || {
+            entries.iter().filter_map(|entry| match &entry.content {
+                Content::Decision { record, .. } => Some(&**record),
+                _ => None,
+            })
+        };
+        self.tally.saw(decisions());
+        self.measures.saw(decisions());
         let folded = if self.fold_denials { fold::fold(&entries) } else { Vec::new() };
         let mut lines = Vec::with_capacity(entries.len() * 1024);
         for (at, entry) in entries.iter().enumerate() {

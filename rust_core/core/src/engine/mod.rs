@@ -21,6 +21,7 @@ use crate::{
     error::Error,
     identity::{IdentityRefused, Proofs, Validated},
     limits,
+    measures::Measures,
     model::{FeedKind, FeedName, Fingerprint, Origin, SignalName, SpiffeId, Timestamp},
     reason::Reason,
     record::{self, DecisionId, Rendering, id::RANDOM_BYTES, ring::Ring},
@@ -67,6 +68,7 @@ pub struct Engine {
     closed: AtomicBool,
     counts: Counts,
     tally: Tally,
+    measures: Measures,
     seed: u64,
 }
 
@@ -92,6 +94,7 @@ impl Engine {
             fold_denials: options.fold_denials,
             seed: options.seed,
             tally: Tally::default(),
+            measures: Measures::default(),
             mark: TimeMark::default(),
             set_backs: SetBacks::default(),
             closed: AtomicBool::new(false),
@@ -111,6 +114,7 @@ impl Engine {
         let before = self.running.load();
         let running = Running::new(snapshot, &self.store, before.as_deref(), self.seed);
         self.tally.keep(&running.snapshot.register);
+        self.measures.keep(&running.snapshot);
         self.running.store(Some(Arc::new(running)));
     }
 
@@ -178,7 +182,7 @@ impl Engine {
         let outcome = catch_unwind(AssertUnwindSafe(|| self.checked(bytes, validated, now, id, ticks)));
         let outcome = outcome.unwrap_or_else(|_| {
             self.counts.panics.fetch_add(1, Ordering::Relaxed);
-            Outcome::Decided(check::refused(Reason::EngineError, "the engine panicked", id, now))
+            Outcome::Decided(check::panicked(bytes, self.snapshot(), id, now))
         });
         (outcome, id)
     }
@@ -450,6 +454,11 @@ impl Engine {
         self.tally.signals(&running.snapshot.register, census.as_deref(), self.mark.at_least(now))
     }
 
+    /// Decisions by route, action and reason, and how long their stages took, as JSON; of those that were drained.
+    pub fn measures(&self) -> Json {
+        self.measures.to_json()
+    }
+
     /// Who sent values, what became of them, and what is switched off, as JSON.
     pub fn publishers(&self) -> Json {
         self.tally.publishers(&self.switched_off())
@@ -470,6 +479,7 @@ impl Engine {
         all.push(("panics".to_owned(), get(&self.counts.panics) + self.ring.panics()));
         all.push(("log_folded".to_owned(), get(&self.counts.folded)));
         all.push(("log_refused".to_owned(), self.ring.refused()));
+        all.push(("log_ring_used_bytes".to_owned(), self.ring.used()));
         all.push(("log_queued".to_owned(), self.ring.len() as u64));
         all.push(("live_signals".to_owned(), self.store.live() as u64));
         all.push(("proofs".to_owned(), self.proofs.count() as u64));

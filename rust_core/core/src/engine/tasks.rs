@@ -22,7 +22,7 @@ use crate::{
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use serde_json::{Map, Value as Json, json};
 use sha2::{Digest, Sha256};
-use std::sync::Arc;
+use std::sync::{Arc, atomic::Ordering};
 
 /// A task that policies have permitted, and that waits for its grant.
 #[derive(Debug)]
@@ -271,7 +271,10 @@ impl Engine {
     ) -> Result<DecisionId, Error> {
         let id = DecisionId::new(now, asking.random);
         let ground = self.ground(running, None, now, id, asking.ticks);
-        let record = check::decide_built_in(&ground, asked, refused);
+        let (record, panicked) = check::decide_built_in(&ground, asked, refused);
+        if panicked {
+            self.counts.panics.fetch_add(1, Ordering::Relaxed);
+        }
         let (reason, detail) = (record.reason, record.detail.clone());
         // INVARIANT I4: no record, no allow.
         let is_accepted = self.ring.accept(record);

@@ -171,6 +171,14 @@ struct ErrorPart<'a> {
 #[derive(Serialize)]
 struct Timing {
     decode: f64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    route: Option<f64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    identify: Option<f64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    gather: Option<f64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    policies: Option<f64>,
     evaluate: f64,
     encode: f64,
     total: f64,
@@ -231,6 +239,10 @@ pub fn render(record: &Record, rendering: &Rendering, shed: bool, out: &mut Vec<
         chain: record.grant.as_ref().and_then(ChainPart::of),
         timing_us: Timing {
             decode: micros(record.spent.decode),
+            route: reached(record.spent.route),
+            identify: reached(record.spent.identify),
+            gather: reached(record.spent.gather),
+            policies: reached(record.spent.policies),
             evaluate: micros(record.spent.evaluate),
             encode: micros(record.spent.encode),
             total: micros(record.spent.total),
@@ -287,6 +299,11 @@ pub fn render_bare(record: &Record, out: &mut Vec<u8>) {
     }
     out.extend_from_slice(line.to_string().as_bytes());
     out.push(b'\n');
+}
+
+/// A stage that was not reached took no time.
+fn reached(nanos: u64) -> Option<f64> {
+    (nanos > 0).then(|| micros(nanos))
 }
 
 /// Tenths of microseconds are as fine as the stopwatch is true.

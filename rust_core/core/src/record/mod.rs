@@ -117,6 +117,8 @@ pub struct Asked {
     pub envoy_id: String,
     /// W3C trace context: trace id and span id.
     pub trace: Option<(String, String)>,
+    /// Its flags; 0 without one.
+    pub trace_flags: u8,
 }
 
 /// Nanoseconds by stage.
@@ -124,8 +126,16 @@ pub struct Asked {
 pub struct Spent {
     /// Bytes to request.
     pub decode: u64,
-    /// Route to verdict.
+    /// Route to verdict: the next four, and the decision itself.
     pub evaluate: u64,
+    /// Request to route.
+    pub route: u64,
+    /// Route to principal and grant.
+    pub identify: u64,
+    /// From there to the policies in play and their signals.
+    pub gather: u64,
+    /// From there to the verdict.
+    pub policies: u64,
     /// Answer to bytes.
     pub encode: u64,
     /// All of it.
@@ -135,24 +145,27 @@ pub struct Spent {
 impl Asked {
     /// What is recorded of a request.
     pub fn of(request: &Request) -> Self {
+        let (trace, trace_flags) = request.headers.one("traceparent").and_then(trace).unzip();
         Self {
             method: request.method.clone(),
             host: request.host.clone(),
             path: request.path.split('?').next().unwrap_or_default().to_owned(),
             envoy_id: request.id.clone(),
-            trace: request.headers.one("traceparent").and_then(trace),
+            trace,
+            trace_flags: trace_flags.unwrap_or(0),
         }
     }
 }
 
 /// `00-<trace id>-<span id>-<flags>` (W3C Trace Context, section 3.2).
-fn trace(header: &str) -> Option<(String, String)> {
+fn trace(header: &str) -> Option<((String, String), u8)> {
     let mut parts = header.split('-');
     let (_, trace, span, flags) = (parts.next()?, parts.next()?, parts.next()?, parts.next()?);
     let hex = |text: &str, length: usize| {
         text.len() == length && text.bytes().all(|b| b.is_ascii_digit() || matches!(b, b'a'..=b'f'))
     };
-    (hex(trace, 32) && hex(span, 16) && hex(flags, 2)).then(|| (trace.to_owned(), span.to_owned()))
+    let flags = hex(flags, 2).then(|| u8::from_str_radix(flags, 16).ok())??;
+    (hex(trace, 32) && hex(span, 16)).then(|| ((trace.to_owned(), span.to_owned()), flags))
 }
 
 impl Record {
@@ -188,7 +201,8 @@ mod tests {
     #[test]
     fn only_a_well_formed_traceparent_is_recorded() {
         let good = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
-        assert_eq!(trace(good).unwrap().1, "00f067aa0ba902b7");
+        let ((_, span), flags) = trace(good).unwrap();
+        assert_eq!((span.as_str(), flags), ("00f067aa0ba902b7", 1));
         for bad in ["", "00", "00-xyz-00f067aa0ba902b7-01", &good.to_uppercase(), &good.replace("01", "\"1")] {
             assert_eq!(trace(bad), None, "{bad}");
         }

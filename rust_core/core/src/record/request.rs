@@ -45,6 +45,8 @@ pub(super) struct RequestPart<'a> {
     trace_id: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     span_id: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    trace_flags: Option<String>,
 }
 
 /// What routes of the directory ask for beside method, host, path and arguments.
@@ -118,6 +120,7 @@ impl<'a> RequestPart<'a> {
             envoy_id: &record.asked.envoy_id,
             trace_id: trace.map(|(trace, _)| trace.as_str()),
             span_id: trace.map(|(_, span)| span.as_str()),
+            trace_flags: trace.map(|_| format!("{:02x}", record.asked.trace_flags)),
         }
     }
 }

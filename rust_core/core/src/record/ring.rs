@@ -332,10 +332,9 @@ impl Ring {
     /// Takes nothing any more, and lets the region go.
     pub fn close(&self) {
         let mut waiting = self.lock();
-        if !std::mem::replace(&mut waiting.is_closed, true) {
-            if let Some(frames) = &self.frames {
-                frames.release();
-            }
+        let was_closed = std::mem::replace(&mut waiting.is_closed, true);
+        if let Some(frames) = self.frames.as_ref().filter(|_| !was_closed) {
+            frames.release();
         }
         self.freed.notify_all();
     }
@@ -351,6 +350,11 @@ impl Ring {
         let is_whole = self.render(record, true, &mut line);
         line.pop_if(|last| *last == b'\n');
         (line, is_whole)
+    }
+
+    /// Of the digests that stand in records.
+    pub(crate) fn digest_key(&self) -> &[u8] {
+        &self.rendering.digest_key
     }
 
     /// A record whose rendering panics is still a line: the answer leaves, so the log must say so (I4).
@@ -381,6 +385,12 @@ impl Ring {
         waiting.entries.len() > self.room.capacity / 2
             || waiting.bytes > self.room.max_bytes / 2
             || self.frames.as_ref().is_some_and(|frames| used > frames.size() / 2)
+    }
+
+    /// Bytes of the region that are taken: by what waits, and by what was drained and is not settled.
+    pub fn used(&self) -> u64 {
+        let waiting = self.lock();
+        waiting.reached - waiting.settled
     }
 
     /// Whether none waits.

@@ -524,11 +524,7 @@ fn state(key: &str, text: &Text<'_>) -> Result<State, String> {
 
 fn word<T: Copy>(key: &str, text: Option<&Text<'_>>, all: &[(&str, T)]) -> Result<Option<T>, String> {
     let Some(text) = text else { return Ok(None) };
-    match all.iter().find(|(known, _)| *known == &**text) {
-        Some((_, value)) => Ok(Some(*value)),
-        None => {
-            let words: Vec<&str> = all.iter().map(|(known, _)| *known).collect();
-            Err(expected(key, &format!("one of {}", words.join(", "))))
-        }
-    }
+    let found = all.iter().find(|(known, _)| *known == &**text).map(|(_, value)| *value);
+    let words = || all.iter().map(|(known, _)| *known).collect::<Vec<_>>().join(", ");
+    found.map(Some).ok_or_else(|| expected(key, &format!("one of {}", words())))
 }

@@ -157,7 +157,7 @@ impl Routes {
         let seen = mcp::Seen::new(request);
         let resolved = self.find(&seen, |found| {
             let args = found.route.args.read(found.params, found.query, request);
-            found.resolved(args.map_err(|detail| Unresolved::bad_args(found.route, detail))?)
+            Ok::<_, Unresolved>(found.resolved(args.map_err(|detail| Unresolved::bad_args(found.route, detail))?))
         });
         *noted = self.asks.note(&seen);
         resolved
@@ -209,15 +209,15 @@ struct Found<'f> {
 }
 
 impl Found<'_> {
-    fn resolved<E>(&self, args: BTreeMap<Arc<str>, Value>) -> Result<Resolved, E> {
-        Ok(Resolved {
+    fn resolved(&self, args: BTreeMap<Arc<str>, Value>) -> Resolved {
+        Resolved {
             route: Arc::clone(self.route),
             resource: self.route.resource(self.params, &args),
             left_out: self.route.args.left_out(&args),
             args,
             host: self.host.to_owned(),
             path: self.path.to_owned(),
-        })
+        }
     }
 }
 

@@ -98,7 +98,7 @@ impl Routes {
     pub fn resolve_recorded(&self, recorded: &AsRecorded<'_>) -> Result<Resolved, Unrepeatable> {
         let request = recorded.as_request();
         let seen = Seen::recorded(&request, recorded.further);
-        let resolved = self.find(&seen, |found| found.resolved(recorded.args_of(found)?));
+        let resolved = self.find(&seen, |found| Ok(found.resolved(recorded.args_of(found)?)));
         match seen.take_unknown() {
             Some(why) => Err(Unrepeatable::Unknown(why)),
             None => resolved,
@@ -112,13 +112,17 @@ impl AsRecorded<'_> {
         let content_type =
             HeaderEntry { name: "content-type".to_owned(), value: super::matches::GRPC.to_owned(), is_utf8: true };
         let is_grpc = self.further.grpc == Some(true);
-        let had = |(key, value): (&Box<str>, &Option<Box<str>>)| Some((key.to_string(), value.as_ref()?.to_string()));
         let mut request = Request {
             method: self.method.to_owned(),
             host: self.host.to_owned(),
             path: self.path.to_owned(),
             headers: Headers::new(is_grpc.then_some(content_type).into_iter().collect()),
-            extensions: self.further.extensions.iter().filter_map(had).collect(),
+            extensions: self
+                .further
+                .extensions
+                .iter()
+                .filter_map(|(key, value)| Some((key.to_string(), value.as_ref()?.to_string())))
+                .collect(),
             ..Request::default()
         };
         if let Some((method, tool)) = &self.further.mcp {
