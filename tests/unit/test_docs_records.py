@@ -270,6 +270,7 @@ def test_every_change_and_transport_record_is_as_its_schema_says(
         app._up().recorder.change("log_tree_begun", **tree, records=7, size=7)
         app._up().recorder.change("log_tree_caught_up", **tree, records=7, size=9)
         app._up().recorder.change("log_tree_broken", **tree, why="a line was changed")
+        app._up().recorder.change("time_set_back", actor="server")
         app._up().recorder.change("stream_suspended", feed="idp", detail="nothing was heard")
         app._up().recorder.change("records_not_shipped", actor="server", sink="far", count=3)
         app._up().recorder.change("stream_resynchronised", actor="spiffe://prod.example/ops", feed="idp")
