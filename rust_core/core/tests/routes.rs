@@ -153,6 +153,22 @@ fn actions_are_summed_up_over_their_routes() {
 }
 
 #[test]
+fn a_body_that_is_no_utf_8_is_malformed_also_where_nothing_is_read_of_it() {
+    let routes = load(
+        "routes: [{match: {host: pay.example, method: POST, path: /pay}, action: pay, resource: {type: Account, id: a}, \
+         args: {body: {amount: long}}}]",
+    );
+    let mut request = request(&json!({"method": "POST", "host": "pay.example", "path": "/pay",
+        "headers": {"content-type": "application/json"}, "body": r#"{"note": "aX", "amount": 1}"#}));
+    assert!(routes.resolve(&request).is_ok());
+    let Body::Forwarded { bytes, .. } = &mut request.body else { panic!("a body was forwarded") };
+    let at = bytes.iter().position(|byte| *byte == b'X').unwrap();
+    bytes[at] = 0xff;
+    let unresolved = routes.resolve(&request).unwrap_err();
+    assert_eq!(unresolved.to_string(), "malformed_request: the body is not utf-8");
+}
+
+#[test]
 fn an_argument_that_cannot_be_read_names_its_route() {
     let vectors = vectors("routes.json");
     let routes = load(vectors["tables"]["bank"].as_str().unwrap());

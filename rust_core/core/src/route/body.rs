@@ -96,7 +96,9 @@ impl BodyArgs {
         };
         check_headers(request)?;
         let mut found = vec![Found::Absent; self.args.len()];
-        let mut reader = serde_json::Deserializer::from_slice(bytes);
+        // Of what is skipped no text is looked at, and JSON is UTF-8 all over (RFC 8259, section 8.1).
+        let text = std::str::from_utf8(bytes).map_err(|_| "the body is not utf-8".to_owned())?;
+        let mut reader = serde_json::Deserializer::from_str(text);
         let read = Search { wanted: &self.wanted, args: &self.args, found: &mut found }.deserialize(&mut reader);
         read.and_then(|()| reader.end()).map_err(|_| "the body is not json".to_owned())?;
         for (arg, found) in self.args.iter().zip(found) {
