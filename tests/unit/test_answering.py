@@ -26,7 +26,8 @@ routes:
 default: deny
 """,
     "entities.cedarschema": "entity Workload;\nentity Page;\n",
-    "policies/all.cedar": "permit (principal, action, resource);\n",
+    "policies/all.cedar": "permit (principal, action, resource);\n"
+    'permit (principal, action == Action::"approval.give", resource);\n',
 }
 FAULTS = [StateError("the disk is full"), RuntimeError("planted"), KeyError("planted"), MemoryError()]
 
