@@ -89,8 +89,11 @@ signals:
      sources: [{{kind: push, publisher: "{FEED}", assurance: authoritative}}]}}
 """
 """Nobody publishes it: its feed is dead."""
-SETTINGS = "approvals: {actions: {loan.create: {ttl: 1s}}}\n"
-"""A question about a loan is soon of no account, and forgotten."""
+SETTINGS = """\
+approvals: {actions: {loan.create: {ttl: 1s}}}
+decision_log: {ring_bytes: 1048576}
+"""
+"""A question about a loan is soon of no account, and forgotten; the ring is soon full."""
 POLICIES = """\
 @id("begin") permit (principal, action == Action::"task.begin", resource);
 @id("notes") permit (principal, action == Action::"note.read", resource);
@@ -217,6 +220,15 @@ class Callers:
     def guarded(self, name: str) -> str:
         """The reason of a call that needs the signal of the dead feed."""
         return self.check(asking.check_request(path="/guarded", principal=OVERRIDDEN[name]))[0]
+
+    def await_room(self) -> None:
+        """Until what a kill left in the ring is in the log: where it was full, calls are denied till then."""
+        deadline, quiet = time.monotonic() + TIMEOUT_S, 0
+        while quiet < 3:  # what is in hand for less than a millisecond looks like nothing
+            told = self._app._up().log.detail()
+            quiet = 0 if told["queued"] or told["lag_ms"] else quiet + 1
+            assert time.monotonic() < deadline
+            time.sleep(0.02)
 
     def fill_log(self) -> None:
         """The disk is full, then the ring: no record is accepted from now on."""

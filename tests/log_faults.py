@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import resource
 import subprocess
 import threading
 import time
@@ -14,6 +15,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
@@ -22,7 +24,7 @@ import orjson
 
 from tests.collector import Collector, collecting, plain
 from tests.log_service import LogService, serving_logs
-from tests.log_stage import Answers, Server, directory, logged, serving, until
+from tests.log_stage import Answers, Server, changes, directory, logged, serving, until
 from tests.snippets import free_address
 
 __all__ = ["SCENARIOS", "Found", "Run", "may_mount"]
@@ -346,6 +348,112 @@ def kill_while_shipping(run: Run) -> Found:
             )
 
 
+def _more_than(answers: Answers, count: int) -> bool:
+    return len(answers.recorded) > count
+
+
+def _killed(run: Run, log: str, *, kills: int = 4) -> Found:
+    """Each time while 64 calls are under way."""
+    answers = Answers()
+    before = peak = 0
+    for nth in range(kills):
+        with run.server(log) as server:
+            before = before or server.memory_kb()
+            asking = threading.Thread(target=server.ask, args=(run.count,), kwargs={"answers": answers})
+            asking.start()
+            enough = len(answers.recorded) + 50
+            assert until(partial(_more_than, answers, enough))
+            time.sleep(0.05 * (nth + 1))  # at another moment of the writer's round each time
+            peak = max(peak, server.memory_kb("VmHWM"))
+            server.kill()
+            asking.join(60)
+    with run.server(log) as server:
+        peak = max(peak, server.memory_kb("VmHWM"))
+        assert server.stop() == 0
+    found = logged(run.root)
+    recovered = sum(told["records"] for told in changes(run.root, "log_recovered"))
+    answers.reasons.pop("no answer", None)
+    return Found(
+        answers.reasons,
+        len(answers.recorded - set(found)),
+        sum(count > 1 for count in found.values()),
+        0,
+        before,
+        peak,
+        f"{recovered} records recovered",
+    )
+
+
+def kill_under_load(run: Run) -> Found:
+    """kill -9 of the server under load, four times (`ack: accepted`)."""
+    return _killed(run, "rotate_bytes: 200000, keep_files: 1000")
+
+
+def kill_under_load_synced(run: Run) -> Found:
+    """kill -9 of the server under load, four times (`ack: synced`)."""
+    return _killed(run, "ack: synced")
+
+
+def kill_while_the_log_is_stuck(run: Run) -> Found:
+    """kill -9 while nothing can be written to the log (a limit on the size of its file)."""
+    with run.server("influence: none") as server:
+        before = server.memory_kb()
+        _limit(server, 0)
+        answers = server.ask(run.count)
+        said = _log_error(server)
+        peak = server.memory_kb("VmHWM")
+        server.kill()
+    with run.server("influence: none") as server:
+        assert server.stop() == 0
+    found = logged(run.root)
+    twice = sum(count > 1 for count in found.values())
+    return Found(answers.reasons, len(answers.recorded - set(found)), twice, 0, before, peak, said)
+
+
+def _limit(server: Server, bytes_: int) -> None:
+    """No file of the server grows beyond this any more; -1: as before."""
+    resource.prlimit(server.process.pid, resource.RLIMIT_FSIZE, (bytes_, resource.RLIM_INFINITY))
+
+
+def _log_error(server: Server) -> str:
+    assert until(lambda: server.log()["last_error"])
+    return str(server.log()["last_error"])
+
+
+def _ring_full(run: Run, on_full: str) -> Found:
+    """Nothing can be written; the ring of 1 MiB fills, and the log is mended."""
+    with run.server(f"ring_bytes: 1048576, influence: none, on_full: '{on_full}'") as server:
+        before = server.memory_kb()
+        _limit(server, 0)
+        answers = Answers()
+        assert until(lambda: server.ask(200, answers=answers).reasons["log_unavailable"], 60)
+        started = time.monotonic()
+        server.ask(64, answers=answers)
+        took = time.monotonic() - started
+        said = f"{_log_error(server)}; 64 calls at once were denied in {took:.1f} s"
+        _limit(server, -1)
+        # Room in the ring is free once what was drained is synced.
+        assert until(lambda: [server.log()[key] for key in ("healthy", "queued", "lag_ms")] == [True, 0, 0])
+        after = server.ask(100)
+        answers.allowed |= after.allowed
+        assert after.reasons == {"allowed": 100}
+        peak = server.memory_kb("VmHWM")
+        assert server.stop() == 0
+    found = logged(run.root)
+    twice = sum(count > 1 for count in found.values())
+    return Found(answers.reasons, len(answers.recorded - set(found)), twice, 0, before, peak, said)
+
+
+def stuck_log(run: Run) -> Found:
+    """Nothing can be written to the log, and the ring of 1 MiB is full (`on_full: deny`)."""
+    return _ring_full(run, "deny")
+
+
+def stuck_log_that_blocks(run: Run) -> Found:
+    """The same with `on_full: block:50`."""
+    return _ring_full(run, "block:50")
+
+
 SCENARIOS: Final[dict[str, Callable[[Run], Found]]] = {
     scenario.__name__: scenario
     for scenario in (
@@ -360,5 +468,10 @@ SCENARIOS: Final[dict[str, Callable[[Run], Found]]] = {
         sink_that_may_lose,
         full_disk,
         kill_while_shipping,
+        kill_under_load,
+        kill_under_load_synced,
+        kill_while_the_log_is_stuck,
+        stuck_log,
+        stuck_log_that_blocks,
     )
 }

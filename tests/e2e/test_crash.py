@@ -63,6 +63,7 @@ def test_what_was_answered_before_a_kill_holds_after_it(
     done = {(step["step"], step.get("name")) for step in steps}
     with running(root) as app, grpc.insecure_channel(app.check_address) as channel:
         callers = Callers(app, channel)
+        callers.await_room()
         for name in ended:
             assert callers.read(grants[name]) in ENDED, name
         if "kept" in grants:

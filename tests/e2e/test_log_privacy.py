@@ -281,5 +281,5 @@ def test_planted_secrets_stand_in_no_sink_file_page_or_output(
     }
     assert collector.headers[-1]["authorization"] == f"Bearer {SINK_CREDENTIALS['otlp']}"
     assert b"hmac-sha256:" in places["opa"]
-    assert {"decisions.jsonl", "decisions.otlp.cursor", "decisions.number"} <= set(places)
+    assert {"decisions.jsonl", "decisions.ring", "decisions.otlp.cursor", "decisions.number"} <= set(places)
     assert found == []

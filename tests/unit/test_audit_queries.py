@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ from signalwarden.audit.gathered import Gathered, Integrity
 from signalwarden.audit.ground import Ground
 from signalwarden.audit.querying import QUERIES
 from tests.auditing import AGENT, FEED, FULL, Log, ground_of
+from tests.pages import RECORD_SCHEMA
 
 GRANT = {"sha256": "ab" * 32, "task": "t1", "type": "batch"}
 CHAIN = {"depth": 1, "root": AGENT, "systems": ["notes", "crm"], "tasks": ["t1", "t0"], "principals": [AGENT]}
@@ -439,3 +440,24 @@ def test_what_verification_says_of_the_log_is_part_of_it(
     assert (said is None) == (evidence.weakened == [])
     signed = told(evidence).get("records that are what a signed checkpoint says")
     assert signed == (7 if integrity is not None and integrity.why_not is None else None)
+
+
+def test_changes_that_need_no_author_are_those_of_the_schema() -> None:
+    authored = {
+        found["properties"]["change"]["const"]: "actor" in found["required"]
+        for found in changes(RECORD_SCHEMA)
+    }
+    assert len(authored) > 30
+    assert {change for change, has in authored.items() if not has} == gathering.ACTORLESS
+
+
+def changes(node: Any) -> Iterator[dict[str, Any]]:
+    """The parts of the schema that are about one kind of change."""
+    if isinstance(node, dict):
+        if "const" in node.get("properties", {}).get("change", ()):
+            yield node
+        for inner in node.values():
+            yield from changes(inner)
+    elif isinstance(node, list):
+        for inner in node:
+            yield from changes(inner)

@@ -37,7 +37,7 @@ def test_a_good_log_and_a_broken_one(
     assert said.startswith(
         "signalwarden/prod.example/decisions: 20 records signed by signalwarden/prod.example/"
     )
-    assert "good: 20 of 20 lines in 1 file are what was signed, " in said
+    assert "good: 20 of 20 lines in 1 file are what was signed" in said
     rewrite(log.path, lambda kept: kept[1:])
     said = run(capfd, minimal_directory, "verify", status=1)
     assert "decisions.jsonl: removed: record 0 is missing" in said

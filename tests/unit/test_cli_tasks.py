@@ -177,7 +177,7 @@ def test_a_list_shows_who_may_what_until_when_and_what_it_leaves_out(house: Hous
     assert "completed" in house.said("tasks", "list", "--ended")
     assert house.said("tasks", "list", "--principal", HELPER) == "no live tasks\n"
     assert (
-        house.said("tasks", "list", "--ended", "--limit", "1").splitlines()[-1] == "… and 1 more: see --limit"
+        house.said("tasks", "list", "--ended", "--limit", "1").splitlines()[-1] == "… and more: see --limit"
     )
 
 

@@ -266,6 +266,7 @@ def test_every_change_and_transport_record_is_as_its_schema_says(
         for change, told in TASKS.items():
             app._up().recorder.change(change, **told)
         tree = {"actor": "server", "origin": "signalwarden/prod.example/decisions"}
+        app._up().recorder.change("time_set_back", actor="server")
         app._up().recorder.change("log_tree_begun", **tree, records=7, size=7)
         app._up().recorder.change("log_tree_caught_up", **tree, records=7, size=9)
         app._up().recorder.change("log_tree_broken", **tree, why="a line was changed")

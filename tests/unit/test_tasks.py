@@ -195,4 +195,4 @@ def test_a_list_is_of_one_principal_or_of_all_and_says_what_it_leaves_out(stage:
         t["principal"] for t in json.loads(stage.desk.listing(HELPER, ended=False, limit=9))["tasks"]
     ] == [HELPER]
     listed = json.loads(stage.desk.listing(None, ended=False, limit=3))
-    assert (len(listed["tasks"]), listed["count"], listed["truncated"]) == (3, 4, True)
+    assert (len(listed["tasks"]), listed["truncated"]) == (3, True)

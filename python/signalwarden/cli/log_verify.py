@@ -19,6 +19,9 @@ if TYPE_CHECKING:
 
 __all__ = ["add"]
 
+MANY = 10_000
+"""Lines from which on a rate says something."""
+
 KeyOption = Annotated[
     list[str] | None,
     typer.Option(
@@ -210,7 +213,7 @@ def _print(report: Report) -> None:
     if report.more:
         out.print(f"and {report.more} more")
     agreed = sum(tree.agreed for tree in report.trees)
-    rate = f", {round(report.lines / report.seconds):,} lines/s" if report.seconds else ""
+    rate = f", {round(report.lines / report.seconds):,} lines/s" if report.lines >= MANY else ""
     verdict = "good" if report.good else f"BROKEN, {count(len(report.findings) + report.more, 'finding')}"
     read = f"{count(report.lines, 'line')} in {count(report.files, 'file')}"
     out.print(

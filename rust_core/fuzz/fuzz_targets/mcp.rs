@@ -49,9 +49,15 @@ fn request(path: &str, body: Body) -> Request {
 
 fuzz_target!(|bytes: &[u8]| {
     let whole = || Body::Forwarded { bytes: bytes.to_vec(), truncated: false };
-    let plain: Option<Json> = serde_json::from_slice(bytes).ok();
+    // Text that no route asks for is skipped unread, so a lone surrogate or bytes that are no UTF-8 may stand there: a reader
+    // that reads it all has nothing to compare then.
+    let Some(plain) = serde_json::from_slice::<Json>(bytes).ok() else {
+        for path in ["/mcp", "/plain"] {
+            let _ = TABLE.resolve(&request(path, whole()));
+        }
+        return;
+    };
     if let Ok(found) = TABLE.resolve(&request("/mcp", whole())) {
-        let plain = plain.as_ref().expect("json");
         assert_eq!(plain["jsonrpc"], "2.0");
         match found.route.action.as_str() {
             "mcp.list" => assert_eq!(plain["method"], "tools/list"),
@@ -70,13 +76,11 @@ fuzz_target!(|bytes: &[u8]| {
         }
     }
     if let Ok(found) = TABLE.resolve(&request("/plain", whole())) {
-        let plain = plain.as_ref().expect("json");
         assert_eq!(found.args["id"].to_json(), plain["id"]);
     }
     // What Envoy's filter says stands in for a body that was not forwarded; beside one it must not differ.
-    let Some(told) = plain else { return };
     let mut told_of = request("/mcp", Body::NotForwarded);
-    told_of.metadata.insert("envoy.filters.http.mcp".into(), told);
+    told_of.metadata.insert("envoy.filters.http.mcp".into(), plain);
     if let Ok(found) = TABLE.resolve(&told_of) {
         assert_ne!(found.route.action.as_str(), "mcp.send", "arguments never come from the filter");
     }
