@@ -26,7 +26,8 @@ routes:
 default: deny
 """,
     "entities.cedarschema": "entity Workload;\nentity Page;\n",
-    "policies/all.cedar": "permit (principal, action, resource);\n",
+    "policies/all.cedar": "permit (principal, action, resource);\n"
+    'permit (principal, action == Action::"approval.give", resource);\n',
 }
 FAULTS = [StateError("the disk is full"), RuntimeError("planted"), KeyError("planted"), MemoryError()]
 
@@ -41,7 +42,7 @@ class Keeping:
     def keep(self, make: Callable[[], Sequence[_core.StoredChange]]) -> None:
         if self.fault is not None:
             raise self.fault
-        self._engine.apply(make(), now_us=asking.NOW)
+        self._engine.apply(make(), now_us=time.time_ns() // 1_000)
 
 
 class Asking:
@@ -112,10 +113,10 @@ def test_a_yes_that_comes_back_has_an_answer_whoever_could_not_be_told(fault: Ex
         approve=True,
         client="spiffe://prod.example/anna",
         comment="",
-        now_us=asking.NOW,
+        now_us=time.time_ns() // 1_000,
     )
     assert only_record(engine)["reason"] == "allowed"
-    engine.apply(given.changes, now_us=asking.NOW)
+    engine.apply(given.changes, now_us=time.time_ns() // 1_000)
     assert engine.note(b"{}")
     listening.fault = fault
     assert asking.reason_of(answering.check(transfer())) == "log_unavailable"

@@ -78,8 +78,8 @@ def already_written(recovered: Sequence[bytes], files: Sequence[Path]) -> set[in
             break
         known.add(at)
         folded = line.get("folded")
-        if isinstance(folded, dict) and isinstance(folded.get("count"), int):
-            known.update(alike.run(at, folded["count"]))
+        if isinstance(folded, dict):
+            known.update(alike.run(at, folded))
     return known
 
 
@@ -90,14 +90,18 @@ class _Alike:
         self._lines = lines
         self._numbers: dict[bytes, list[int]] | None = None
 
-    def run(self, first: int, count: int) -> list[int]:
+    def run(self, first: int, folded: dict[str, Any]) -> list[int]:
+        """None where it is not sure: what is written twice can be told by its id, what is lost can't."""
         if self._numbers is None:
             numbers = defaultdict(list)
             for at, line in enumerate(self._lines):
                 numbers[_likeness(line)].append(at)
             self._numbers = numbers
         alike = self._numbers[_likeness(self._lines[first])]
-        return alike[alike.index(first) :][:count]
+        count = folded.get("count")
+        run = alike[alike.index(first) :][: count if isinstance(count, int) else 0]
+        # What is left out or redacted in records may tell apart what looks alike here.
+        return run if run and _identity(self._lines[run[-1]]) == folded.get("last_id") else []
 
 
 def _likeness(line: dict[str, Any]) -> bytes:

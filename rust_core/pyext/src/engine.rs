@@ -7,7 +7,7 @@ use crate::{
     identity::Pending,
     ring,
     tasks::{Answered, Held, Proposal},
-    words::{certificate, client_id, origin, refusal},
+    words::{self, certificate, client_id, origin, refusal},
 };
 use pyo3::{
     exceptions::PyValueError,
@@ -22,7 +22,7 @@ use signalwarden_core::{
     identity::Validated,
     limits::{MAX_LIVE_SIGNALS, MAX_LOG_MEMORY_BYTES, MAX_LOG_RECORDS},
     model::{Span, SpiffeId, Timestamp},
-    record::{InfluenceMode, Rendering, id::RANDOM_BYTES, ring::Ring},
+    record::{Rendering, id::RANDOM_BYTES, ring::Ring},
     signals::overriding::Overriding,
     tasks::Wanted,
 };
@@ -119,18 +119,9 @@ impl Engine {
         patience_ms: u64,
         fold_denials: bool,
     ) -> PyResult<Self> {
-        let influence = match influence {
-            "none" => InfluenceMode::None,
-            "default" => InfluenceMode::Default,
-            "all" => InfluenceMode::All,
-            other => return Err(PyValueError::new_err(format!("influence is none, default or all, not `{other}`"))),
-        };
+        let influence = words::influence(influence)?;
         let digest_key = digest_key.map_or_else(|| random::<32>().map(Vec::from), Ok)?;
-        let is_synced = match ack {
-            "accepted" => false,
-            "synced" => true,
-            other => return Err(PyValueError::new_err(format!("ack is accepted or synced, not `{other}`"))),
-        };
+        let is_synced = words::is_synced(ack)?;
         let rendering = Rendering { influence, digest_key };
         let ring = match ring {
             None => Ring::in_memory(log_capacity, log_bytes, rendering),

@@ -1,9 +1,11 @@
 //! Words of Python as the core's values: what can't be read is a bad input, and says so.
 
+use pyo3::{PyResult, exceptions::PyValueError};
 use signalwarden_core::{
     error::Error,
     model::{Fingerprint, Origin, SpiffeId},
     reason::Reason,
+    record::InfluenceMode,
 };
 
 /// A publisher or a feed, as Python writes it.
@@ -31,4 +33,23 @@ pub(crate) fn refusal(
 /// A client or a principal, as Python writes it.
 pub(crate) fn client_id(text: &str) -> Result<SpiffeId, Error> {
     SpiffeId::parse(text).map_err(|why| Error::BadInput(format!("a client or principal: {why}")))
+}
+
+/// `decision_log.influence`.
+pub(crate) fn influence(word: &str) -> PyResult<InfluenceMode> {
+    match word {
+        "none" => Ok(InfluenceMode::None),
+        "default" => Ok(InfluenceMode::Default),
+        "all" => Ok(InfluenceMode::All),
+        other => Err(PyValueError::new_err(format!("influence is none, default or all, not `{other}`"))),
+    }
+}
+
+/// `decision_log.ack`: whether a record is on the disk before its answer leaves.
+pub(crate) fn is_synced(word: &str) -> PyResult<bool> {
+    match word {
+        "accepted" => Ok(false),
+        "synced" => Ok(true),
+        other => Err(PyValueError::new_err(format!("ack is accepted or synced, not `{other}`"))),
+    }
 }
