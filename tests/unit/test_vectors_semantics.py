@@ -6,6 +6,7 @@ refused. The product has no switch that turns a load check off.
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import pytest
@@ -134,6 +135,19 @@ def test_a_case_decides_through_the_door_as_its_vector_says(case: dict[str, Any]
         assert signal["state"] == fact["state"]
         self_asserted = "contributed_by" in fact or case["signals"][name].get("assurance") == "self_asserted"
         assert (signal["assurance"] == "self_asserted") == self_asserted
+
+
+@pytest.mark.parametrize("case", [c for c in CASES if c["id"] not in REFUSED], ids=lambda case: case["id"])
+def test_the_record_of_a_case_decides_again_as_it_was(case: dict[str, Any]) -> None:
+    record = ask(case).record
+    replay = _core.Replay(load(case, publishers_of(case)))
+    said = json.loads(replay.decide(json.dumps(record).encode()))
+    was = {"outcome": record["outcome"], "reason": record["reason"]}
+    assert said["was"] == was
+    assert said["now"] == {**was, "determining": record["policies"]["determining"]}
+    explained = json.loads(replay.explain(json.dumps(record).encode()))
+    assert explained["same"]
+    assert explained["influence"] == case["expect"]["influence"]
 
 
 @pytest.mark.parametrize("case", [c for c in CASES if c["id"] in REFUSED], ids=lambda case: case["id"])
