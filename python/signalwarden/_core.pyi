@@ -16,6 +16,7 @@ __all__ = [
     "Held",
     "Pending",
     "Proposal",
+    "Replay",
     "StoredChange",
     "__version__",
     "nearest_name",

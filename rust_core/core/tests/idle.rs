@@ -1,5 +1,5 @@
 //! What loads and does nothing is said aloud: signals whose subject no call can have.
-#![allow(clippy::unwrap_used, clippy::panic, missing_docs)]
+#![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, missing_docs)]
 
 mod stage;
 

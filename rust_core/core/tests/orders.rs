@@ -104,7 +104,10 @@ impl World {
 
     fn take(&mut self, step: &Step) {
         match step {
-            Step::Begin { who, ttl, below } => self.begin(*who, *ttl, below.and_then(|which| self.pick(which))),
+            Step::Begin { who, ttl, below } => {
+                let below = below.and_then(|which| self.pick(which));
+                self.begin(*who, *ttl, below.as_deref());
+            }
             Step::End { which } => {
                 let Some(id) = self.pick(*which) else { return };
                 let how = json!({"v": 1, "change": "task_ended", "id": id, "how": "completed", "at_us": 1, "by": "b"});
@@ -137,10 +140,10 @@ impl World {
         }
     }
 
-    fn begin(&mut self, who: usize, ttl: i64, below: Option<String>) {
+    fn begin(&mut self, who: usize, ttl: i64, below: Option<&str>) {
         self.made += 1;
         let id = format!("t{:05}", self.made);
-        let parent = below.as_ref().map(|below| self.held[below].clone());
+        let parent = below.map(|below| self.held[below].clone());
         let root = parent.as_ref().map_or_else(|| id.clone(), |parent| parent.root.clone());
         let ends = parent.as_ref().map_or(i64::MAX, |parent| parent.ends).min(self.now + ttl);
         let begun = json!({
@@ -307,7 +310,9 @@ fn asked(deeds: &[Deed]) {
             Deed::Wait { seconds } => now += seconds,
             Deed::Cut => {
                 approvals.cut(at(now));
-                held.values_mut().for_each(|(.., ends)| *ends = (*ends).min(now));
+                for (.., ends) in held.values_mut() {
+                    *ends = (*ends).min(now);
+                }
             }
             Deed::Sweep => {
                 let keys = approvals.expired(10_000, at(now));

@@ -30,12 +30,11 @@ impl Approvals {
         recorded: &dyn Fn(&Question) -> Option<Json>,
     ) -> Json {
         let image = lock(&self.0);
-        let found: Box<dyn Iterator<Item = &Entry>> = match wanted.id {
-            Some(id) => Box::new(ApprovalId::parse(id).and_then(|id| image.all.get(&id)).into_iter()),
-            None => {
-                let only_pending = wanted.state == Some(ApprovalState::Pending);
-                Box::new(image.orders.newest_first(only_pending).filter_map(|id| image.all.get(id)))
-            }
+        let found: Box<dyn Iterator<Item = &Entry>> = if let Some(id) = wanted.id {
+            Box::new(ApprovalId::parse(id).and_then(|id| image.all.get(&id)).into_iter())
+        } else {
+            let only_pending = wanted.state == Some(ApprovalState::Pending);
+            Box::new(image.orders.newest_first(only_pending).filter_map(|id| image.all.get(id)))
         };
         // One more than is wanted tells whether there are more; the rest is not looked at.
         let mut listed: Vec<Json> = found

@@ -283,7 +283,8 @@ mod tests {
     }
 
     fn memory(ring_words: usize) -> Shared {
-        Shared(Arc::new((0..HEAD_WORDS as usize + ring_words).map(|_| AtomicU64::new(0)).collect()))
+        let head_words = usize::try_from(HEAD_WORDS).unwrap();
+        Shared(Arc::new((0..head_words + ring_words).map(|_| AtomicU64::new(0)).collect()))
     }
 
     fn open(memory: &Shared) -> (Frames, Found) {

@@ -25,12 +25,11 @@ impl Tasks {
         self.retire(reached);
         let image = read(&self.0);
         let ended = wanted.ended || wanted.id.is_some();
-        let found: Box<dyn Iterator<Item = &Arc<Kept>>> = match wanted.id {
-            Some(id) => Box::new(TaskId::parse(id).and_then(|id| image.tasks.get(&id)).into_iter()),
-            None => {
-                let ids = image.orders.newest_first(wanted.principal, ended);
-                Box::new(ids.filter_map(|id| image.tasks.get(id)))
-            }
+        let found: Box<dyn Iterator<Item = &Arc<Kept>>> = if let Some(id) = wanted.id {
+            Box::new(TaskId::parse(id).and_then(|id| image.tasks.get(&id)).into_iter())
+        } else {
+            let ids = image.orders.newest_first(wanted.principal, ended);
+            Box::new(ids.filter_map(|id| image.tasks.get(id)))
         };
         // One more than is wanted tells whether there are more; the rest is not looked at.
         let mut tasks: Vec<Json> = found

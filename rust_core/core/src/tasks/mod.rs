@@ -219,7 +219,9 @@ impl Tasks {
         let mut latest = None;
         let Image { tasks, ended, trees, lost, losses, workflows, orders, .. } = &mut *image;
         *orders = Orders::default();
-        trees.keys().for_each(|root| orders.touch(root, None));
+        for root in trees.keys() {
+            orders.touch(root, None);
+        }
         for kept in tasks.values() {
             latest = latest.max(Some(kept.task.expires_at));
             kept.ends_at.fetch_min(at.as_micros(), Ordering::Relaxed);
