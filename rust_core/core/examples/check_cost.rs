@@ -1,7 +1,7 @@
 //! What one `Engine.check` costs: time a check, or a fixed number of checks for callgrind.
 //!
 //! `cargo run --release --example check_cost -- POLICIES LIVE_SIGNALS CHECKS [ROUNDS [RING_MIB]]` prints nanoseconds a
-//! check, the best and the median of the rounds. With RING_MIB records are accepted as a server's are, as lines in a ring of
+//! check, the best and the median of the rounds. With `RING_MIB` records are accepted as a server's are, as lines in a ring of
 //! that size; without it as they stand in memory. The request is answered by a slice of 10 policies and 12 signals,
 //! however many policies there are; its record is accepted by the log.
 #![allow(
@@ -69,10 +69,10 @@ fn main() {
     }
     let bytes = wire::encode_request(&request());
     let answer = engine.check(&bytes, &Validated::default(), NOW, [0; 10], &|| 0).answer().unwrap();
-    let line = engine.drain(1).0;
+    let record = engine.drain(1).0;
     engine.settle(1);
-    assert!(String::from_utf8_lossy(&line).contains("\"reason\":\"allowed\""), "{answer:?}");
-    println!("a record of {} bytes", line.len());
+    assert!(String::from_utf8_lossy(&record).contains("\"reason\":\"allowed\""), "{answer:?}");
+    println!("a record of {} bytes", record.len());
     let mut times: Vec<u128> = (0..rounds)
         .map(|_| {
             let started = Instant::now();
