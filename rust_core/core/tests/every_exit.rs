@@ -1,6 +1,6 @@
 //! I4 at every exit: whatever ends a decision, wherever on its way a fault strikes, there is one record that says what the
 //! answer says, or the answer is `log_unavailable`, counted, and told by the next record.
-#![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, missing_docs)]
+#![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, clippy::cast_possible_truncation, missing_docs)]
 
 mod stage;
 
