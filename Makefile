@@ -19,7 +19,7 @@ BENCH_SECONDS ?= 60
 # Arguments for pytest: make test PYTEST_ARGS="-k admin -x"
 PYTEST_ARGS ?=
 
-.PHONY: help demo test test-rust test-python test-spire lint bench bench-quick bench-reload bench-ingest bench-identity bench-tasks bench-log-reading bench-core fuzz format lock clean cargo
+.PHONY: help demo test test-rust test-python test-spire lint bench bench-quick bench-reload bench-ingest bench-identity bench-tasks bench-log-reading bench-log-writing bench-core fuzz format lock clean cargo
 
 help: ## what each verb does
 	@awk -F':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -105,6 +105,9 @@ bench-ingest: $(RELEASE) ## how many published values a second one core takes, a
 
 bench-identity: $(RELEASE) ## what tokens cost at first sight and after, a flood of bad ones, certificates rotated under load: two minutes
 	PYTHONPATH="$(CURDIR)/$(VENV)/release" $(BIN)/python bench/identity.py
+
+bench-log-writing: $(RELEASE) ## what a record costs, and how many a second one core takes to the disk: a minute
+	PYTHONPATH="$(CURDIR)/$(VENV)/release" $(BIN)/python bench/log_writing.py
 
 bench-log-reading: $(RELEASE) ## records a second: summed up, found, made again: a minute
 	PYTHONPATH="$(CURDIR)/$(VENV)/release" $(BIN)/python bench/log_reading.py

@@ -36,7 +36,7 @@ from signalwarden.metrics import Metrics
 from signalwarden.publish_door import PublishDoor
 from signalwarden.rates import Sampled
 from signalwarden.reloads import Reloads, load_still
-from signalwarden.server import CheckTls, FrontDoor, default_workers
+from signalwarden.server import CheckTls, FrontDoor, workers_for
 from signalwarden.services import Client, Readiness
 from signalwarden.signals import Seams
 from signalwarden.signals.feeds import Feeds
@@ -231,7 +231,10 @@ class App:
             Answering(engine, identity.desk, intake, desks.approvals),
             settings.listen.check,
             reflection_on=settings.listen.reflection,
-            workers=default_workers() + (MAX_WAITING if settings.identity.takes_tokens else 0),
+            workers=workers_for(
+                tokens=MAX_WAITING if settings.identity.takes_tokens else 0,
+                log_waits=settings.decision_log.waits,
+            ),
             tls=CheckTls.of(tls.certificates("check"), tls.peers, self._may_ask) if tls else None,
         )
         stack.callback(front.stop, GRACE_S)

@@ -35,7 +35,7 @@ from signalwarden.mtls import Certificates, PeerRefused, Peers
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
-__all__ = ["CHECK_SERVICE", "CheckTls", "FrontDoor", "TransportCounts"]
+__all__ = ["CHECK_SERVICE", "CheckTls", "FrontDoor", "TransportCounts", "workers_for"]
 
 CHECK_SERVICE: Final = "envoy.service.auth.v3.Authorization"
 CHECK_METHOD: Final = f"/{CHECK_SERVICE}/Check"
@@ -100,6 +100,16 @@ the next call while the first hands its answer over; more only compete for the i
 def default_workers() -> int:
     """Threads that decide: one for each core, since deciding is processor time and nothing waits."""
     return max(MIN_WORKERS, os.cpu_count() or 1)
+
+
+LOG_WAITERS: Final = 64
+"""Threads more where a decision may wait for the log: those that wait for the disk share one sync, so with the few
+threads of `default_workers` each sync would serve a call or two."""
+
+
+def workers_for(*, tokens: int, log_waits: bool) -> int:
+    """Threads for calls: those that decide, and places for those that wait, for their tokens or for the log."""
+    return default_workers() + tokens + (LOG_WAITERS if log_waits else 0)
 
 
 class Deciding(Protocol):

@@ -239,6 +239,11 @@ class DecisionLogSettings(Strict):
         """How long a decision waits for room in the ring."""
         return int(self.on_full.partition(":")[2] or 0)
 
+    @property
+    def waits(self) -> bool:
+        """Whether a decision may wait for the log: for the disk, or for room."""
+        return self.ack == "synced" or self.patience_ms > 0
+
 
 class SignalsSettings(Strict):
     """How much is taken from publishers."""

@@ -155,6 +155,15 @@ def test_the_bench_of_reading_the_log_runs_through_small() -> None:
     assert all(verb["records_s"] > 0 for verb in figures["verbs"])
 
 
+def test_the_bench_of_writing_the_log_runs_through_small() -> None:
+    command = [sys.executable, str(ROOT / "bench" / "log_writing.py"), "--json", "--seconds", "0.3"]
+    ran = subprocess.run([*command, "--rounds", "1"], capture_output=True, text=True, timeout=150)
+    assert ran.returncode == 0, ran.stdout[-3_000:] + ran.stderr
+    figures = json.loads(ran.stdout)
+    assert [variant["log"] for variant in figures["variants"]] == ["thrown away", "accepted", "synced"]
+    assert all(variant["records"] > 0 for variant in figures["variants"])
+
+
 def test_the_bench_of_identity_runs_through_small() -> None:
     before = children()
     command = [
