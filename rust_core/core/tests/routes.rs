@@ -155,8 +155,8 @@ fn actions_are_summed_up_over_their_routes() {
 #[test]
 fn a_body_that_is_no_utf_8_is_malformed_also_where_nothing_is_read_of_it() {
     let routes = load(
-        "routes: [{match: {host: pay.example, method: POST, path: /pay}, action: pay, resource: {type: Account, id: a}, \
-         args: {body: {amount: long}}}]",
+        "routes: [{match: {host: pay.example, method: POST, path: /pay}, action: pay, resource: {type: Account, id: a}, tier: runtime, \
+         sensitivity: low, args: {body: {amount: long}}}]",
     );
     let mut request = request(&json!({"method": "POST", "host": "pay.example", "path": "/pay",
         "headers": {"content-type": "application/json"}, "body": r#"{"note": "aX", "amount": 1}"#}));
