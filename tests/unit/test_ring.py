@@ -306,6 +306,20 @@ def test_a_lost_page_is_told_and_the_rest_is_written(ring: Path, path: Path) -> 
     other.release()
 
 
+def test_a_ring_that_was_left_full_has_room_once_the_log_has_started(ring: Path, path: Path) -> None:
+    engine = engine_at(ring)
+    while ask(engine) == "allowed":
+        pass
+    engine.release()
+    other = engine_at(ring)
+    assert ask(other) == "log_unavailable"
+    log = log_of(other, path)
+    log.start()
+    assert ask(other) == "allowed"
+    log.stop()
+    other.release()
+
+
 # ---------------------------------------------------------------- folded
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, Protocol
 
@@ -26,6 +27,11 @@ if TYPE_CHECKING:
 
 __all__ = ["DecisionLog", "Logged", "Seal"]
 
+RECOVER_S: Final = 5.0
+"""For what an earlier process had left: a ring has 64 MiB unless told otherwise, which a disk takes in a second or two.
+With a disk that takes nothing the server starts all the same, and says so."""
+RECOVER_LOOK_S: Final = 0.02
+RING_USED: Final = "log_ring_used_bytes"
 DRAIN_S: Final = 10.0
 """For the log at a stop; within Kubernetes' default of 30 s together with the other graces."""
 SHIP_S: Final = 2.0
@@ -54,6 +60,9 @@ class Logged(Drained, Recovering, Protocol):
 
     def close(self) -> None:
         """Accepts no more records."""
+
+    def counters(self) -> Mapping[str, int]:
+        """By name; `RING_USED` among them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,6 +110,7 @@ class DecisionLog:
         if sink.repaired_bytes:
             recorder.change("log_repaired", actor="server", bytes_cut=sink.repaired_bytes)
         found = pass_over_written(engine, log_files(path))
+        self._has_recovered = found is not None
         if found is not None:
             recorder.change("log_recovered", actor="server", **found)
         name = log_name(seal.trust_domain, path)
@@ -125,6 +135,15 @@ class DecisionLog:
             shipper.start(lambda: self._writer.health().written)
         self._keeper.start(self._shippers)
         self._writer.start()
+        if self._has_recovered:
+            self._make_room()
+
+    def _make_room(self) -> None:
+        """Waits, within bounds, until what an earlier process had left is on the disk: it may fill the ring, and who
+        asks right after the start would be denied."""
+        until = time.monotonic() + RECOVER_S
+        while time.monotonic() < until and self._engine.counters()[RING_USED]:
+            time.sleep(RECOVER_LOOK_S)
 
     def _lost(self, sink: str, count: int) -> None:
         self._recorder.change("records_not_shipped", actor="server", sink=sink, count=count)
