@@ -228,8 +228,7 @@ def required_sink_at_the_bound(run: Run) -> Found:
         assert server.log()["healthy"] is False
         with collecting(port=port) as collector:
             came = Came(collector)
-            assert until(lambda: server.log()["healthy"], SETTLE_S)
-            assert until(lambda: server.log()["queued"] == 0, SETTLE_S)
+            assert until(server.has_settled, SETTLE_S)
             after = server.ask(200)
             assert after.reasons == {"allowed": 200}
             answers.allowed |= after.allowed
@@ -433,7 +432,7 @@ def _ring_full(run: Run, on_full: str) -> Found:
         said = f"{_log_error(server)}; 64 calls at once were denied in {took:.1f} s"
         _limit(server, -1)
         # Room in the ring is free once what was drained is synced.
-        assert until(lambda: [server.log()[key] for key in ("healthy", "queued", "lag_ms")] == [True, 0, 0])
+        assert until(server.has_settled)
         after = server.ask(100)
         answers.allowed |= after.allowed
         assert after.reasons == {"allowed": 100}

@@ -101,6 +101,11 @@ class Server:
         found: dict[str, object] = self.get("/readyz").json()["log"]
         return found
 
+    def has_settled(self) -> bool:
+        """Whether all that was accepted is on the disk, so that the ring has its room again."""
+        log = self.log()
+        return [log[key] for key in ("healthy", "queued", "lag_ms")] == [True, 0, 0]
+
     def sink(self, name: str) -> dict[str, object]:
         sinks = self.log()["sinks"]
         assert isinstance(sinks, dict)

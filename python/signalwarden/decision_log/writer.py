@@ -198,9 +198,10 @@ class LogWriter:
         except OSError as error:
             self._fail("sync", error)
         else:
-            self._since = None
+            # In this order: whoever sees no lag finds the room free.
             self._engine.settle(self._unsettled)
             self._unsettled = 0
+            self._since = None
             self._recovered("sync")
             if self._sealed is not None:
                 self._sealed.synced()
