@@ -19,6 +19,7 @@ __all__ = [
     "sync_directory",
     "why",
     "write_private",
+    "write_whole",
 ]
 
 
@@ -38,6 +39,12 @@ def open_private(path: Path, flags: int) -> int:
 
 def write_private(path: Path, content: bytes) -> None:
     """Writes a file whole and durably, in place of the one of that name. Raises OSError: that one is then as it was."""
+    write_whole(path, content)
+    sync_directory(path.parent)
+
+
+def write_whole(path: Path, content: bytes) -> None:
+    """As `write_private`, but that the name is durable only once its directory is: for those who write many at once."""
     partial = path.with_name(path.name + ".partial")
     fd = open_private(partial, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
     with os.fdopen(fd, "wb") as file:
@@ -45,7 +52,6 @@ def write_private(path: Path, content: bytes) -> None:
         file.flush()
         os.fsync(file.fileno())
     partial.rename(path)
-    sync_directory(path.parent)
 
 
 def read_regular(path: Path, max_bytes: int) -> bytes:

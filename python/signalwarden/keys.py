@@ -6,13 +6,17 @@ import os
 import stat
 from typing import TYPE_CHECKING, Final
 
+from cryptography.hazmat.primitives import serialization
+
 from signalwarden.errors import KeysError
 from signalwarden.files import make_private_directory, open_private, sync_directory, why
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-__all__ = ["digest_key", "make_key", "read_key"]
+    from cryptography.hazmat.primitives.asymmetric.types import PrivateKeyTypes
+
+__all__ = ["digest_key", "make_private_key", "read_key"]
 
 DIGEST_KEY: Final = "digest.key"
 KEY_BYTES: Final = 32
@@ -25,7 +29,7 @@ def digest_key(directory: Path) -> bytes:
     try:
         make_private_directory(directory)
         if not path.exists():
-            make_key(path, os.urandom(KEY_BYTES))
+            _make(path, os.urandom(KEY_BYTES))
     except OSError as error:
         raise KeysError(f"the key `{path}` can't be read: {why(error)}") from error
     key = read_key(path, KEY_BYTES)
@@ -49,7 +53,18 @@ def read_key(path: Path, max_bytes: int) -> bytes:
     return key
 
 
-def make_key(path: Path, content: bytes) -> None:
+def make_private_key(path: Path, private: PrivateKeyTypes) -> None:
+    """Writes a private key as PEM (PKCS #8, RFC 5958). Raises KeysError."""
+    content = private.private_bytes(
+        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+    )
+    try:
+        _make(path, content)
+    except OSError as error:
+        raise KeysError(f"the key `{path}` can't be made: {why(error)}") from error
+
+
+def _make(path: Path, content: bytes) -> None:
     """Whole or not at all: a crash leaves no short key behind. Raises OSError."""
     fresh = path.with_name(f".{path.name}.{os.getpid()}")
     fd = open_private(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL)

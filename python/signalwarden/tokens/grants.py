@@ -20,7 +20,7 @@ from jwt.algorithms import ECAlgorithm
 
 from signalwarden.errors import BadInputError, KeysError
 from signalwarden.files import make_private_directory, why
-from signalwarden.keys import make_key, read_key
+from signalwarden.keys import make_private_key, read_key
 from signalwarden.keysets import ALGORITHMS, PublicKey
 
 if TYPE_CHECKING:
@@ -141,12 +141,5 @@ class Signer:
 
     def _make(self, now_us: int) -> _Key:
         private = ec.generate_private_key(ec.SECP256R1())
-        content = private.private_bytes(
-            serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
-        )
-        path = self._directory / f"{now_us}{SUFFIX}"
-        try:
-            make_key(path, content)
-        except OSError as error:
-            raise KeysError(f"the key `{path}` can't be made: {why(error)}") from error
+        make_private_key(self._directory / f"{now_us}{SUFFIX}", private)
         return _Key.of(now_us, private)

@@ -19,7 +19,7 @@ from signalwarden.decision_log.integrity.notes import MAX_NOTE_BYTES, Checkpoint
 from signalwarden.decision_log.integrity.tiles import write_files
 from signalwarden.errors import BadInputError, KeysError
 from signalwarden.files import make_private_directory, read_regular, why
-from signalwarden.keys import make_key, read_key
+from signalwarden.keys import make_private_key, read_key
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -242,12 +242,5 @@ class LogKeys:
     def _make(self) -> _Key:
         now_us = self._clock()
         private = Ed25519PrivateKey.generate()
-        content = private.private_bytes(
-            serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
-        )
-        path = self._directory / f"{now_us}{SUFFIX}"
-        try:
-            make_key(path, content)
-        except OSError as error:
-            raise KeysError(f"the key `{path}` can't be made: {why(error)}") from error
+        make_private_key(self._directory / f"{now_us}{SUFFIX}", private)
         return _Key(now_us, Signer(self._name, private))

@@ -11,11 +11,11 @@ from signalwarden.decision_log.integrity.merkle import HASH_BYTES, fold, node_ha
 from signalwarden.errors import LogError
 from signalwarden.files import (
     make_private_directory,
-    open_private,
     read_regular,
     sync_data,
     sync_directory,
     why,
+    write_whole,
 )
 
 if TYPE_CHECKING:
@@ -259,14 +259,7 @@ def write_files(directory: Path, files: Mapping[str, bytes]) -> None:
         path = directory / name
         make_private_directory(path.parent)
         folders.add(str(path.parent))
-        fresh = path.with_name(f".{path.name}.new")
-        fd = open_private(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
-        try:
-            _write(fd, content)
-            os.fsync(fd)
-        finally:
-            os.close(fd)
-        fresh.rename(path)
+        write_whole(path, content)
     _sync_up(directory, folders)
 
 
