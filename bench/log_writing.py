@@ -26,7 +26,8 @@ sys.path.insert(
 from bench import directory, figures, stage
 from signalwarden import _core, config
 from signalwarden.config import Loaded
-from signalwarden.decision_log import DecisionLog, Recorder, Seal, now_us
+from signalwarden.decision_log import Recorder, now_us
+from signalwarden.decision_log.service import DecisionLog, Seal
 
 __all__ = ["measure"]
 

@@ -20,7 +20,8 @@ from signalwarden.answering import Answering
 from signalwarden.bundles import Bundles
 from signalwarden.clients import Clients
 from signalwarden.config import Loaded, Right, Settings
-from signalwarden.decision_log import DecisionLog, Recorder, Seal, now_us, rfc3339, ring_at
+from signalwarden.decision_log import Recorder, now_us, rfc3339, ring_at
+from signalwarden.decision_log.service import DecisionLog, Seal
 from signalwarden.decisions import Decisions
 from signalwarden.desks import Desks
 from signalwarden.difference import view

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import gzip
 import json
+import subprocess
+import sys
 import threading
 import time
 from datetime import UTC, datetime, timedelta
@@ -253,3 +255,10 @@ def test_folded_denials_show_how_many_they_are(recorded: Recorded) -> None:
     folded = {"count": 7, "last_id": "x", "last_time": "2026-11-28T10:00:00.000000Z"}
     assert "7 times until 2026-11-28 10:00:00.000" in tail.line({**entry, "folded": folded}).plain
     assert starter.AGENT in tail.line(entry).plain
+
+
+def test_a_reader_of_the_log_loads_nothing_that_a_server_writes_it_with() -> None:
+    heavy = ("grpc", "opentelemetry", "httpcore", "cryptography", "pydantic")
+    look = f"import sys, signalwarden.decision_log.tail; print([name for name in {heavy} if name in sys.modules])"
+    ran = subprocess.run([sys.executable, "-c", look], capture_output=True, text=True, timeout=60, check=True)
+    assert ran.stdout == "[]\n"

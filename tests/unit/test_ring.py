@@ -17,8 +17,9 @@ import pytest
 from pydantic import ValidationError
 
 from signalwarden import _core
-from signalwarden.decision_log import DecisionLog, Recorder, Seal, now_us
+from signalwarden.decision_log import Recorder, now_us
 from signalwarden.decision_log.recovery import already_written
+from signalwarden.decision_log.service import DecisionLog, Seal
 from signalwarden.errors import LogError
 from signalwarden.settings import DecisionLogSettings
 from tests import asking
