@@ -12,8 +12,9 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, Final
 
+from signalwarden.decision_log.parts import Period, map_of, number, result_of, stands_for
 from signalwarden.log_reading.sums import Histogram, Top
-from signalwarden.log_reading.telling import entries_of, map_of
+from signalwarden.log_reading.telling import entries_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -131,8 +132,7 @@ class Gathered:
     """Takes records in the order of the log."""
 
     def __init__(self) -> None:
-        self.first: str | None = None
-        self.last: str | None = None
+        self.period = Period()
         self.lines = 0
         self.all = Use()
         self.reasons: Counter[str] = Counter()
@@ -206,10 +206,7 @@ class Gathered:
             self.secrets += 1
             if len(self.secrets_named) < MAX_NAMED:
                 self.secrets_named.append(f"{entry.file.name}:{entry.line}")
-        time = record.get("time")
-        if isinstance(time, str):
-            self.first = time if self.first is None else min(self.first, time)
-            self.last = time if self.last is None else max(self.last, time)
+        self.period.add(record.get("time"))
         match record["kind"]:
             case "decision":
                 self._decision(record)
@@ -221,8 +218,7 @@ class Gathered:
     # ------------------------------------------------------------ decisions
 
     def _decision(self, record: Mapping[str, Any]) -> None:
-        count = max(1, number(map_of(record.get("folded")).get("count"), 1))
-        outcome = "pass" if record.get("enforced") is False else str(record.get("outcome"))
+        count, outcome = stands_for(record), result_of(record)
         reason = str(record.get("reason"))
         self.all.add(outcome, count)
         self.reasons[reason] += count
@@ -442,11 +438,6 @@ class Waits:
         if began is not None and (seconds := between(began, time)) is not None:
             del self._open[key]
             self.met_after.add(seconds * 1_000)
-
-
-def number(value: object, otherwise: int) -> int:
-    """A whole number, or what counts in place of anything else."""
-    return value if isinstance(value, int) and not isinstance(value, bool) else otherwise
 
 
 def between(begins: object, ends: object) -> float | None:

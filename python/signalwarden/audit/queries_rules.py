@@ -247,7 +247,7 @@ def monitoring(ground: Ground, gathered: Gathered) -> Evidence:
     evidence = Evidence(seen=gathered.all.count)
     evidence.figure("decisions", gathered.all.count).figure("allowed", gathered.all.allow)
     evidence.figure("denied", gathered.all.deny).figure("denied and let pass", gathered.all.let_pass)
-    evidence.figure("from", gathered.first).figure("to", gathered.last)
+    evidence.figure("from", gathered.period.first).figure("to", gathered.period.last)
     if gathered.all.let_pass:
         text = f"{gathered.all.let_pass} denials were let pass: their routes are not enforced"
         evidence.weakened.append(Weakness("unenforced", text))

@@ -63,7 +63,7 @@ def build(
         "directory": str(ground.loaded.root),
         "trust_domain": ground.settings.trust_domain,
         "revision": ground.revision,
-        "period": {"since": since, "until": until, "from": gathered.first, "to": gathered.last},
+        "period": {"since": since, "until": until, "from": gathered.period.first, "to": gathered.period.last},
         "log": {
             "files": list(files),
             "records": gathered.lines,

@@ -40,7 +40,7 @@ def sparkline(series: Sequence[int], width: int = SPARK_WIDTH) -> str:
 
 def show_stats(out: Console, stats: Stats) -> None:
     """All of it."""
-    if stats.first is None:
+    if stats.period.first is None:
         out.print("no records")
         return
     total = stats.all
@@ -48,7 +48,7 @@ def show_stats(out: Console, stats: Stats) -> None:
     if total.let_pass:
         told.append(f"{total.let_pass:,} denied and let pass")
     out.print(Text(f"{total.count:,} decisions: {', '.join(told)}", "bold"))
-    out.print(Text(clean(f"from {stats.first} to {stats.last}"), "dim"))
+    out.print(Text(clean(f"from {stats.period.first} to {stats.period.last}"), "dim"))
     for number, words in (
         (stats.folded, "repeated denials are counted in the record of the first"),
         (stats.without_record, "more decisions were `log_unavailable` and have no record"),

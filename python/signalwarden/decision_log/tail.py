@@ -30,6 +30,7 @@ from signalwarden.decision_log.logfiles import (
     rotated_files,
     unreadable,
 )
+from signalwarden.decision_log.parts import map_of
 
 __all__ = ["STATES", "Tail", "Wanted", "clean", "line", "wanted"]
 
@@ -294,7 +295,7 @@ def line(record: dict[str, Any]) -> Text:
 
 
 def _decision(text: Text, record: dict[str, Any]) -> None:
-    request, principal = _map(record.get("request")), _map(record.get("principal"))
+    request, principal = map_of(record.get("request")), map_of(record.get("principal"))
     word, style = OUTCOMES.get(str(record.get("outcome")), ("?    ", "bold"))
     if record.get("enforced") is False:
         word, style = LET_PASS
@@ -308,9 +309,9 @@ def _decision(text: Text, record: dict[str, Any]) -> None:
     _signals(text, record.get("signals"))
     if record.get("detail"):
         text.append(f"  ({clean(record['detail'])})", "italic")
-    if folded := _map(record.get("folded")):
+    if folded := map_of(record.get("folded")):
         text.append(f"  {clean(folded.get('count'))} times until {_clock(folded.get('last_time'))}", "bold")
-    total = _map(record.get("timing_us")).get("total")
+    total = map_of(record.get("timing_us")).get("total")
     if isinstance(total, int | float):
         text.append(f"  {total:g}µs", "dim")
     text.append(f"  {clean(record.get('decision_id'))}", "dim")
@@ -318,7 +319,7 @@ def _decision(text: Text, record: dict[str, Any]) -> None:
 
 def _signals(text: Text, signals: object) -> None:
     for entry in signals if isinstance(signals, list) else []:
-        signal = _map(entry)
+        signal = map_of(entry)
         state = clean(signal.get("state"))
         shown = _value(signal["value"]) if "value" in signal and state == "fresh" else state
         text.append(f"  {clean(signal.get('name'))}={shown}", STATES.get(state, "red"))
@@ -345,10 +346,6 @@ def _clock(value: object) -> str:
 
 def _value(value: object) -> str:
     return clean(value if isinstance(value, str) else orjson.dumps(value).decode())
-
-
-def _map(value: object) -> dict[str, Any]:
-    return value if isinstance(value, dict) else {}
 
 
 def clean(value: object) -> str:

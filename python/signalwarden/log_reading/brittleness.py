@@ -14,10 +14,11 @@ from typing import Any, Final
 
 import orjson
 
+from signalwarden.decision_log.parts import map_of
 from signalwarden.errors import BadInputError
 from signalwarden.log_reading.records import Reader
 from signalwarden.log_reading.replaying import Block, Decider, Outcome, Tally, changes_json, each, outcome_of
-from signalwarden.log_reading.telling import entries_of, map_of, text_of
+from signalwarden.log_reading.telling import entries_of, text_of
 from signalwarden.values import origin_of
 
 __all__ = ["Brittleness", "Loss", "Scenario", "brittleness", "scenarios"]

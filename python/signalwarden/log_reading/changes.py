@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Any, Final
 
-from signalwarden.log_reading.telling import Step, entries_of, map_of, shown, text_of
+from signalwarden.decision_log.parts import map_of
+from signalwarden.log_reading.telling import Step, entries_of, shown, text_of
 
 __all__ = ["SENTENCES", "TRANSPORTS", "change_story", "sentence"]
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import fnmatch
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, Final
@@ -15,6 +15,8 @@ from typing import TYPE_CHECKING, Any, Final
 from pydantic_core import PydanticCustomError
 
 from signalwarden import _core
+from signalwarden.decision_log.heads import written
+from signalwarden.decision_log.parts import map_of
 from signalwarden.errors import BadInputError
 from signalwarden.values import instant, long_span_s, one_of, suggestion
 
@@ -54,13 +56,13 @@ class Filters:
             *self._outcomes(),
             *(_any_of(_reason(text) for text in given) for given in (self.reasons,) if given),
             *_globs(self.principals, _principal, _principal_of),
-            *_globs(self.actions, _plain, lambda record: _texts(_map(record.get("request")).get("action"))),
+            *_globs(self.actions, _plain, lambda record: _texts(map_of(record.get("request")).get("action"))),
             *_globs(
-                self.resources, _plain, lambda record: _texts(_map(record.get("request")).get("resource"))
+                self.resources, _plain, lambda record: _texts(map_of(record.get("request")).get("resource"))
             ),
-            *_globs(self.routes, _route, lambda record: _texts(_map(record.get("request")).get("route"))),
+            *_globs(self.routes, _route, lambda record: _texts(map_of(record.get("request")).get("route"))),
             *_globs(self.tasks, _plain, _tasks_of),
-            *_globs(self.hosts, _plain, lambda record: _texts(_map(record.get("request")).get("host"))),
+            *_globs(self.hosts, _plain, lambda record: _texts(map_of(record.get("request")).get("host"))),
             *(_any_of(_signal(text) for text in given) for given in (self.signals,) if given),
             *self._times(),
         ]
@@ -91,11 +93,11 @@ class Filters:
 
     def since_text(self) -> str | None:
         """The beginning, as records write times."""
-        return None if self.since is None else _as_written(moment(self.since, self.now, "--since"))
+        return None if self.since is None else written(moment(self.since, self.now, "--since"))
 
     def until_text(self) -> str | None:
         """The end, which is not within."""
-        return None if self.until is None else _as_written(moment(self.until, self.now, "--until"))
+        return None if self.until is None else written(moment(self.until, self.now, "--until"))
 
     def too_old(self, file: Path) -> bool:
         """Whether a rotated file ends before the beginning."""
@@ -130,10 +132,6 @@ def moment(text: str, now: datetime, option: str) -> datetime:
             f"{option} `{text}` is neither a span such as `10m`, `2h` or `1d` nor an RFC 3339 time such as "
             "`2026-11-24T10:00:00Z`"
         ) from None
-
-
-def _as_written(when: datetime) -> str:
-    return when.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
 
 
 # ---- one option each --------------------------------------------------------------------------------------
@@ -202,22 +200,18 @@ def _route(text: str) -> str:
 
 def _principal_of(record: Record) -> Sequence[str]:
     """Who asked; of changes, whom they are about."""
-    asked = _map(record.get("asked"))
-    said = _map(record.get("principal")).get("id"), record.get("principal"), asked.get("requester")
+    asked = map_of(record.get("asked"))
+    said = map_of(record.get("principal")).get("id"), record.get("principal"), asked.get("requester")
     return [text for text in said if isinstance(text, str)]
 
 
 def _tasks_of(record: Record) -> Sequence[str]:
     """The task that a call belongs to and those above it; of changes, the task that they are about."""
-    said = [_map(record.get("grant")).get("task"), record.get("task_id"), record.get("parent")]
-    above = _map(record.get("chain")).get("tasks")
-    said += [_map(record.get("asked")).get("task_id"), *(above if isinstance(above, list) else [])]
+    said = [map_of(record.get("grant")).get("task"), record.get("task_id"), record.get("parent")]
+    above = map_of(record.get("chain")).get("tasks")
+    said += [map_of(record.get("asked")).get("task_id"), *(above if isinstance(above, list) else [])]
     return [text for text in said if isinstance(text, str)]
 
 
 def _texts(value: object) -> Sequence[str]:
     return [value] if isinstance(value, str) else []
-
-
-def _map(value: object) -> Mapping[str, Any]:
-    return value if isinstance(value, dict) else {}

@@ -10,6 +10,7 @@ from typing import Any, Final
 
 import orjson
 
+from signalwarden.decision_log.parts import map_of
 from signalwarden.errors import BadInputError
 from signalwarden.log_reading.records import Reader
 from signalwarden.log_reading.replaying import (
@@ -22,7 +23,7 @@ from signalwarden.log_reading.replaying import (
     each,
     outcome_of,
 )
-from signalwarden.log_reading.telling import entries_of, map_of, text_of
+from signalwarden.log_reading.telling import entries_of, text_of
 
 __all__ = ["Flip", "Flips", "Group", "again", "simulated"]
 

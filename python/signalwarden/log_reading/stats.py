@@ -11,8 +11,9 @@ from datetime import datetime
 from enum import StrEnum
 from typing import Any, Final
 
+from signalwarden.decision_log.parts import Period, map_of, number, result_of, stands_for
 from signalwarden.log_reading.sums import Histogram, Timeline, Top
-from signalwarden.log_reading.telling import entries_of, map_of
+from signalwarden.log_reading.telling import entries_of
 
 __all__ = ["By", "Stats", "Sum"]
 
@@ -88,30 +89,25 @@ class Stats:
         self.folded = 0
         """Repeated denials that are counted in the record of the first."""
         self.recovered = 0
-        self.first: str | None = None
-        self.last: str | None = None
+        self.period = Period()
         self.tops = {one: Top(Sum) for one in By}
 
     def add(self, record: dict[str, Any]) -> None:
         """One more."""
-        time = record.get("time")
-        if isinstance(time, str):
-            self.first = time if self.first is None else min(self.first, time)
-            self.last = time if self.last is None else max(self.last, time)
+        self.period.add(record.get("time"))
         match record["kind"]:
             case "decision":
                 self._decision(record)
             case "change":
                 self.changes[str(record.get("change"))] += 1
             case "transport":
-                self.transports[str(record.get("transport"))] += _number(record.get("count"), 1)
+                self.transports[str(record.get("transport"))] += number(record.get("count"), 1)
 
     def _decision(self, record: dict[str, Any]) -> None:
-        count = max(1, _number(map_of(record.get("folded")).get("count"), 1))
-        outcome = "pass" if record.get("enforced") is False else str(record.get("outcome"))
+        count, outcome = stands_for(record), result_of(record)
         timing = map_of(record.get("timing_us"))
         self.folded += count - 1
-        self.without_record += _number(record.get("refused_before"), 0)
+        self.without_record += number(record.get("refused_before"), 0)
         self.recovered += record.get("recovered") is True
         self.reasons[str(record.get("reason"))] += count
         for stage, histogram in self.stages.items():
@@ -140,8 +136,8 @@ class Stats:
     def as_dict(self) -> dict[str, Any]:
         """For `--json`."""
         return {
-            "from": self.first,
-            "to": self.last,
+            "from": self.period.first,
+            "to": self.period.last,
             "decisions": self.all.as_dict(),
             "reasons": dict(self.reasons.most_common()),
             "latency_us": {stage: histogram.as_dict() for stage, histogram in self.stages.items()},
@@ -170,7 +166,3 @@ def _key(by: By, record: dict[str, Any]) -> str:
     else:
         found = map_of(record.get("request")).get(by.value)
     return str(found) if found else "-"
-
-
-def _number(value: object, otherwise: int) -> int:
-    return value if isinstance(value, int) and not isinstance(value, bool) else otherwise

@@ -11,6 +11,7 @@ from shlex import quote
 from typing import TYPE_CHECKING, Any, Final
 
 from signalwarden import _core
+from signalwarden.decision_log.parts import map_of
 from signalwarden.log_reading.beside import Beside
 from signalwarden.log_reading.runbook import RUNBOOK
 from signalwarden.log_reading.telling import (
@@ -18,7 +19,6 @@ from signalwarden.log_reading.telling import (
     age,
     entries_of,
     joined,
-    map_of,
     pairs,
     shown,
     text_of,

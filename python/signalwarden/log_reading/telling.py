@@ -8,7 +8,7 @@ from typing import Any, Final
 
 import orjson
 
-__all__ = ["Line", "Step", "age", "entries_of", "joined", "map_of", "pairs", "shown", "text_of"]
+__all__ = ["Line", "Step", "age", "entries_of", "joined", "pairs", "shown", "text_of"]
 
 MAX_VALUE: Final = 80
 """Characters of one value: a set of a thousand zones is to be looked up in the record."""
@@ -36,11 +36,6 @@ class Step:
     def as_dict(self) -> dict[str, Any]:
         """For `--json`."""
         return {"step": self.name, "told": [line.text for line in self.lines]}
-
-
-def map_of(value: object) -> Mapping[str, Any]:
-    """A map, or an empty one for whatever else stands there."""
-    return value if isinstance(value, dict) else {}
 
 
 def entries_of(value: object) -> list[Mapping[str, Any]]:

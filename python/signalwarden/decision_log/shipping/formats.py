@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Final
 import orjson
 
 from signalwarden import __version__
+from signalwarden.decision_log.parts import map_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -31,7 +32,7 @@ def opa(entry: Entry) -> bytes | None:
     record = entry.record
     if record.get("kind") != "decision":
         return None
-    request, principal, policies = (_map(record.get(key)) for key in ("request", "principal", "policies"))
+    request, principal, policies = (map_of(record.get(key)) for key in ("request", "principal", "policies"))
     event: dict[str, Any] = {"labels": LABELS, "decision_id": record.get("decision_id")}
     event |= {key: request[key] for key in ("trace_id", "span_id") if request.get(key)}
     if policies.get("revision"):
@@ -48,7 +49,7 @@ def opa(entry: Entry) -> bytes | None:
         },
         "requested_by": str(principal.get("id") or ""),
         "timestamp": record.get("time"),
-        "metrics": _timers(_map(record.get("timing_us"))),
+        "metrics": _timers(map_of(record.get("timing_us"))),
     }
     return orjson.dumps(event)
 
@@ -92,7 +93,7 @@ def ocsf(entry: Entry) -> bytes | None:
     record = entry.record
     if record.get("kind") != "decision":
         return None
-    request, principal, policies = (_map(record.get(key)) for key in ("request", "principal", "policies"))
+    request, principal, policies = (map_of(record.get(key)) for key in ("request", "principal", "policies"))
     activity_id, activity = ACTIVITIES.get(str(request.get("method")), (OTHER, "Other"))
     allowed, let_pass = record.get("outcome") == "allow", record.get("enforced") is False
     action = ALLOWED if allowed or let_pass else DENIED
@@ -142,7 +143,7 @@ def ocsf(entry: Entry) -> bytes | None:
         event["resources"] = [{"type": kind, "uid": uid.strip('"'), "name": str(request["resource"])}]
     determining = policies.get("determining")
     if isinstance(determining, list) and determining:
-        event["policy"] = {"uid": _map(determining[0]).get("id"), "version": policies.get("revision")}
+        event["policy"] = {"uid": map_of(determining[0]).get("id"), "version": policies.get("revision")}
     return orjson.dumps(event)
 
 
@@ -198,10 +199,6 @@ def _millis(time: object) -> int:
         return round(datetime.fromisoformat(str(time)).astimezone(UTC).timestamp() * 1000)
     except ValueError:
         return 0
-
-
-def _map(value: object) -> dict[str, Any]:
-    return value if isinstance(value, dict) else {}
 
 
 def _as_it_stands(entry: Entry) -> bytes:

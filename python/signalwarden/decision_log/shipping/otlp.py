@@ -17,6 +17,7 @@ from opentelemetry.proto.logs.v1.logs_pb2 import LogRecord, ResourceLogs, ScopeL
 from opentelemetry.proto.resource.v1.resource_pb2 import Resource
 
 from signalwarden import __version__
+from signalwarden.decision_log.parts import map_of
 from signalwarden.decision_log.shipping.destination import NotTakenError, Taken
 from signalwarden.decision_log.shipping.formats import INSTANCE
 from signalwarden.errors import OtlpError
@@ -138,7 +139,7 @@ def log_record(entry: Entry, observed_ns: int) -> LogRecord:
     """A record: the line itself is the body; its id tells copies apart; trace and span are those of the request."""
     record = entry.record
     kind = str(record.get("kind"))
-    request, principal = (_map(record.get(key)) for key in ("request", "principal"))
+    request, principal = (map_of(record.get(key)) for key in ("request", "principal"))
     severity, text = _severity(record)
     uid = record.get(IDS.get(kind, ""))
     found = LogRecord(
@@ -204,7 +205,3 @@ def _hex(value: object, size: int) -> bytes:
     except ValueError:
         return b""
     return found if len(found) == size else b""
-
-
-def _map(value: object) -> dict[str, Any]:
-    return value if isinstance(value, dict) else {}
