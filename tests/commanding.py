@@ -7,11 +7,16 @@ import json
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
+from fastapi.testclient import TestClient
 
 from signalwarden import cli
+from signalwarden.admin import build
+from signalwarden.admin_client import AdminClient
+from signalwarden.config import Address
+from tests.fake_services import SECRET, FakeServices
 
 
 @dataclass(frozen=True)
@@ -59,3 +64,27 @@ class Commands:
         out, err = self._capfd.readouterr()
         assert "Traceback" not in out + err
         return Ran(status, out, err)
+
+
+class DeskCommands:
+    """Runs commands that ask the admin API of a server: desks stand behind it, and no socket between. `admin` is what
+    verbs get in place of `admin_of`."""
+
+    def __init__(self, services: FakeServices, capfd: pytest.CaptureFixture[str]) -> None:
+        self.services = services
+        self._app = build(services)
+        self._run = Commands(capfd)
+
+    def admin(self, *_: object) -> AdminClient:
+        admin = AdminClient(Address("127.0.0.1", 1), SECRET)
+        admin._http = cast("Any", TestClient(self._app, headers={"authorization": f"Bearer {SECRET}"}))
+        return admin
+
+    def run(self, *arguments: str) -> tuple[int, str, str]:
+        ran = self._run(*arguments)
+        return ran.status, ran.out, ran.err
+
+    def said(self, *arguments: str) -> str:
+        status, out, err = self.run(*arguments)
+        assert (status, err) == (0, "")
+        return out

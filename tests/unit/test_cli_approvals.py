@@ -7,54 +7,34 @@ import json
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import pytest
-from fastapi.testclient import TestClient
 
-from signalwarden import cli
-from signalwarden.admin import build
 from signalwarden.admin_client import AdminClient
 from signalwarden.approval_news import QUIET_S, News
 from signalwarden.cli import approvals as verbs
 from signalwarden.cli import overrides as override_verbs
-from signalwarden.config import Address
 from signalwarden.errors import UnreachableError
 from signalwarden.state import SqliteStore
-from tests.fake_services import SECRET, FakeServices
+from tests.commanding import DeskCommands
+from tests.fake_services import FakeServices
 from tests.four_eyes import AGENT, ANNA, BEN, CARL, Stage
 
 ID = "01a20d2e-e225-7eba-82f3-6812fbaf3409"
 OTHER = "spiffe://prod.example/ns/agents/sa/other-agent"
 
 
-class House:
+class House(DeskCommands):
     """The desks behind the admin API, and the command line before it."""
 
     def __init__(self, stage: Stage, capfd: pytest.CaptureFixture[str]) -> None:
         self.stage = stage
-        self.services = FakeServices()
-        self.services.client = ANNA
-        self.services.approvals = stage.approvals
-        self.services.overrides = stage.overrides
-        self.app = build(self.services)
-        self._capfd = capfd
-
-    def admin(self, *_: object) -> AdminClient:
-        admin = AdminClient(Address("127.0.0.1", 1), SECRET)
-        admin._http = cast("Any", TestClient(self.app, headers={"authorization": f"Bearer {SECRET}"}))
-        return admin
-
-    def run(self, *arguments: str) -> tuple[int, str, str]:
-        self._capfd.readouterr()
-        status = cli._run(list(arguments))
-        out, err = self._capfd.readouterr()
-        return status, out, err
-
-    def said(self, *arguments: str) -> str:
-        status, out, err = self.run(*arguments)
-        assert (status, err) == (0, "")
-        return out
+        services = FakeServices()
+        services.client = ANNA
+        services.approvals = stage.approvals
+        services.overrides = stage.overrides
+        super().__init__(services, capfd)
 
 
 @pytest.fixture

@@ -5,17 +5,14 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import pytest
-from fastapi.testclient import TestClient
 
-from signalwarden import cli
-from signalwarden.admin import build
-from signalwarden.admin_client import AdminClient
 from signalwarden.cli import tasks as verbs
-from signalwarden.config import Address, Right
-from tests.fake_services import SECRET, FakeServices
+from signalwarden.config import Right
+from tests.commanding import DeskCommands
+from tests.fake_services import FakeServices
 from tests.tasking import AGENT, HELPER, ORCHESTRATOR, OTHER, Stage, staged
 
 UNKNOWN = "01a20d2e-e225-7eba-82f3-6812fbaf3409"
@@ -25,32 +22,15 @@ BEGIN = (
 )
 
 
-class House:
+class House(DeskCommands):
     """The desk behind the admin API, and the command line before it."""
 
     def __init__(self, stage: Stage, capfd: pytest.CaptureFixture[str]) -> None:
         self.stage = stage
-        self.services = FakeServices()
-        self.services.client = ORCHESTRATOR
-        self.services.tasks = stage.desk
-        self._app = build(self.services)
-        self._capfd = capfd
-
-    def admin(self, *_: object) -> AdminClient:
-        admin = AdminClient(Address("127.0.0.1", 1), SECRET)
-        admin._http = cast("Any", TestClient(self._app, headers={"authorization": f"Bearer {SECRET}"}))
-        return admin
-
-    def run(self, *arguments: str) -> tuple[int, str, str]:
-        self._capfd.readouterr()
-        status = cli._run(list(arguments))
-        out, err = self._capfd.readouterr()
-        return status, out, err
-
-    def said(self, *arguments: str) -> str:
-        status, out, err = self.run(*arguments)
-        assert (status, err) == (0, "")
-        return out
+        services = FakeServices()
+        services.client = ORCHESTRATOR
+        services.tasks = stage.desk
+        super().__init__(services, capfd)
 
     def begun(self, *more: str) -> dict[str, Any]:
         task: dict[str, Any] = json.loads(self.said(*BEGIN, *more, "--json"))
