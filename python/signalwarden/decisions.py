@@ -8,18 +8,17 @@ from __future__ import annotations
 
 import re
 import threading
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 import orjson
-from pydantic_core import PydanticCustomError
 
-from signalwarden import _core
+from signalwarden import _core, values
 from signalwarden.decision_log.bookmark import Bookmark
 from signalwarden.decision_log.heads import head_of, time_of_id
 from signalwarden.decision_log.query import OUTCOMES, Query, newest, onwards
 from signalwarden.errors import BadInputError, CallRefusedError
-from signalwarden.values import instant, one_of, span_s, suggestion
+from signalwarden.values import one_of, span_s, suggestion
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -221,13 +220,9 @@ def query_of(filters: Mapping[str, str], now: datetime) -> Query:
 
 def moment(text: str, now: datetime) -> datetime:
     """A time, or how long ago: `2026-11-24T10:00:00Z`, `10m`. Raises BadInputError."""
-    try:
-        return now - timedelta(seconds=span_s(text))
-    except PydanticCustomError:
-        pass
-    try:
-        return instant(text)
-    except PydanticCustomError:
+    found = values.moment(text, now, span_s)
+    if found is None:
         raise BadInputError(
             "`since`: expected a span such as `10m`, or an RFC 3339 time such as `2026-11-24T10:00:00Z`"
-        ) from None
+        )
+    return found

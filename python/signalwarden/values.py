@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import ipaddress
 import re
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Annotated, Any
 
 from pydantic import (
@@ -24,7 +25,7 @@ from signalwarden.errors import FeedError
 from signalwarden.outbound import check_url
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
 MAX_SPIFFE_ID_BYTES = 2048
 """SPIFFE ID specification, section 2.3."""
@@ -320,6 +321,15 @@ def span_s(value: object) -> float:
 def long_span_s(value: object) -> float:
     """A span in which things are kept, in seconds."""
     return _span_s(value, MAX_LONG_SPAN_S, "`24h` or `90d`, of thirty years at most")
+
+
+def moment(text: str, now: datetime, span: Callable[[str], float]) -> datetime | None:
+    """How long ago, as `span` reads it, or an RFC 3339 time; None for what is neither."""
+    with contextlib.suppress(PydanticCustomError):
+        return now - timedelta(seconds=span(text))
+    with contextlib.suppress(PydanticCustomError):
+        return instant(text)
+    return None
 
 
 def _span_s(value: object, most: float, expected: str) -> float:

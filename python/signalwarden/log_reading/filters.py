@@ -12,13 +12,11 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, Final
 
-from pydantic_core import PydanticCustomError
-
-from signalwarden import _core
+from signalwarden import _core, values
 from signalwarden.decision_log.heads import written
 from signalwarden.decision_log.parts import map_of
 from signalwarden.errors import BadInputError
-from signalwarden.values import instant, long_span_s, one_of, suggestion
+from signalwarden.values import long_span_s, one_of, suggestion
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -121,17 +119,13 @@ def ended_before(file: Path, time_us: int) -> bool:
 
 def moment(text: str, now: datetime, option: str) -> datetime:
     """A time, or how long ago: `10m`, `2026-11-24T10:00:00Z`. Raises BadInputError."""
-    try:
-        return now - timedelta(seconds=long_span_s(text))
-    except PydanticCustomError:
-        pass
-    try:
-        return instant(text)
-    except PydanticCustomError:
+    found = values.moment(text, now, long_span_s)
+    if found is None:
         raise BadInputError(
             f"{option} `{text}` is neither a span such as `10m`, `2h` or `1d` nor an RFC 3339 time such as "
             "`2026-11-24T10:00:00Z`"
-        ) from None
+        )
+    return found
 
 
 # ---- one option each --------------------------------------------------------------------------------------
