@@ -14,18 +14,19 @@ import time
 from pathlib import Path
 from typing import Any, Final
 
-ROOT: Final = Path(__file__).resolve().parents[1]
-sys.path[:0] = [str(ROOT), str(ROOT / "python")]
+sys.path.insert(
+    0, str(Path(__file__).resolve().parent.parent)
+)  # run as a script, `bench` is not found otherwise
 
-import orjson  # noqa: E402
+import orjson
 
-from bench import figures  # noqa: E402
-from bench.stage import BenchError  # noqa: E402
-from signalwarden.decision_log import FileSink, Recorder, now_us, uuid7  # noqa: E402
-from signalwarden.decision_log.integrity.log_keys import LogKeys, log_name  # noqa: E402
-from signalwarden.decision_log.integrity.places import tree_directory  # noqa: E402
-from signalwarden.decision_log.integrity.tree import Tree  # noqa: E402
-from signalwarden.decision_log.integrity.verify import verify  # noqa: E402
+from bench import figures
+from bench.stage import BenchError
+from signalwarden.decision_log import FileSink, Recorder, now_us, uuid7
+from signalwarden.decision_log.integrity.log_keys import LogKeys, log_name
+from signalwarden.decision_log.integrity.places import tree_directory
+from signalwarden.decision_log.integrity.tree import Tree
+from signalwarden.decision_log.integrity.verify import verify
 
 BATCH: Final = 1_000
 RECORD_BYTES: Final = 1_100
