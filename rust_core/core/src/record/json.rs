@@ -11,7 +11,7 @@ use crate::{
     decide::{self, Need},
     model::{Fact, State, Value, names::SubjectKind},
     policy::{
-        Effect, Observing, PolicyInfo, SignalIndex, Slice,
+        Effect, Observing, PolicyInfo, SignalIndex,
         influence::{Effected, influence},
         observe::would,
         reasoning::Truth,
@@ -190,9 +190,8 @@ pub fn render(record: &Record, rendering: &Rendering, shed: bool, out: &mut Vec<
     let start = out.len();
     let snapshot = record.snapshot.as_deref();
     let veil = Veil::of(record, &rendering.digest_key);
-    let slice = snapshot.and_then(|s| record.query.as_ref().and_then(|query| s.policies.slice(query).ok()));
     let wanted = wants_influence(record, rendering.influence);
-    let effected = if wanted && !shed { effected(record, snapshot, slice.as_deref()) } else { HashMap::new() };
+    let effected = if wanted && !shed { effected(record) } else { HashMap::new() };
     let watching = snapshot.and_then(|s| watching(record, s));
     let observed_shed = shed && watching.is_some();
     let mut policies = policies(record, snapshot, veil.as_ref());
@@ -312,13 +311,12 @@ fn micros(nanos: u64) -> f64 {
     f64::from(tenths) / 10.0
 }
 
-fn effected(record: &Record, snapshot: Option<&Snapshot>, slice: Option<&dyn Slice>) -> HashMap<SignalIndex, Effected> {
-    match (snapshot, slice, &record.verdict) {
-        (Some(snapshot), Some(slice), Some(verdict)) => {
-            influence(slice, &snapshot.rules, &record.facts, verdict).into_iter().collect()
-        }
-        _ => HashMap::new(),
-    }
+fn effected(record: &Record) -> HashMap<SignalIndex, Effected> {
+    let (Some(snapshot), Some(query), Some(verdict)) = (&record.snapshot, &record.query, &record.verdict) else {
+        return HashMap::new();
+    };
+    let Ok(slice) = snapshot.policies.slice(query) else { return HashMap::new() };
+    influence(&*slice, &snapshot.rules, &record.facts, verdict).into_iter().collect()
 }
 
 fn wants_influence(record: &Record, mode: InfluenceMode) -> bool {
