@@ -67,7 +67,9 @@ test-rust: | cargo
 	rust_core/fuzz/run.sh $(FUZZ_SECONDS_IN_TEST)
 
 # Real servers, kills and clocks on a machine with other work: what failed is run once more, alone, and stays in the
-# output by name. What fails twice fails.
+# output by name. What fails twice fails. Generated cases are drawn from one seed here, too; a plain `pytest` draws
+# new ones.
+test-python: PYTEST_ARGS += --hypothesis-seed=$(or $(HYPOTHESIS_SEED),20261124)
 test-python: $(EXTENSION)
 	$(BIN)/python -m pytest $(PYTEST_ARGS) || { \
 	  echo "tests failed: they are run once more, by themselves; one that passes now is to be mended all the same" >&2; \

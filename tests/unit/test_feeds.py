@@ -217,7 +217,7 @@ def test_a_poll_feed_of_the_register_carries_what_its_file_says(
         eventually(lambda: carried)
         eventually(lambda: feeds.statuses()["a"].last_error is None)
         assert carried == [(f'{{"signals":[{{"observed_at":"{AT}"}}]}}'.encode(), "poll:a")]
-        assert "no such file" in (feeds.statuses()["b"].last_error or "")
+        eventually(lambda: "no such file" in (feeds.statuses()["b"].last_error or ""))
         running = feeds.source("a")
         assert isinstance(running, PollSource)
         feeds.adopt(described([poll("a"), poll("b", interval_ms=1_000)], contract("x", "a")))
