@@ -63,7 +63,7 @@ pub(super) fn deny(record: &Record) -> Vec<u8> {
         // In the order in which the tree of the general way has them.
         let (code, status, title) = (reason.code(), reason.http_status(), reason.sentence());
         let body = format!(
-            r#"{{"decision_id":"{id}","reason":"{code}","status":{status},"title":"{title}","type":"about:blank"}}"#
+            r#"{{"type":"about:blank","title":"{title}","status":{status},"reason":"{code}","decision_id":"{id}"}}"#
         );
         let mut headers = vec![CONTENT_TYPE, NO_STORE, (DECISION_ID, &*id)];
         headers.extend(challenge(reason).map(|challenge| (CHALLENGE, challenge)));

@@ -5,7 +5,7 @@ use super::Engine;
 use crate::record::{
     fold::{self, Folded},
     json,
-    ring::Content,
+    ring::{Content, USUAL_BYTES},
 };
 use std::sync::atomic::Ordering;
 
@@ -30,7 +30,7 @@ impl Engine {
         self.tally.saw(decisions());
         self.measures.saw(decisions());
         let folded = if self.fold_denials { fold::fold(&entries) } else { Vec::new() };
-        let mut lines = Vec::with_capacity(entries.len() * 1024);
+        let mut lines = Vec::with_capacity(entries.len() * USUAL_BYTES);
         for (at, entry) in entries.iter().enumerate() {
             let stands_for = folded.get(at);
             if matches!(stands_for, Some(None)) {

@@ -52,21 +52,18 @@ impl Timestamp {
         let (days, micros) = (self.0.div_euclid(DAY_MICROS), self.0.rem_euclid(DAY_MICROS));
         let (year, month, day) = civil(days)?;
         let (seconds, micros) = (micros / 1_000_000, micros % 1_000_000);
-        let mut text = *b"0000-00-00T00:00:00.000000Z";
-        let mut put = |at: usize, digits: usize, number: i64| {
-            let mut rest = number;
-            for digit in text.iter_mut().skip(at).take(digits).rev() {
-                *digit = b'0' + u8::try_from(rest % 10).unwrap_or_default();
-                rest /= 10;
-            }
+        // Two digits at a time, without loops.
+        let pair = |number: i64| {
+            let digit = |number: i64| b'0' + u8::try_from(number % 10).unwrap_or_default();
+            [digit(number / 10), digit(number)]
         };
-        put(0, 4, year);
-        put(5, 2, month);
-        put(8, 2, day);
-        put(11, 2, seconds / 3_600);
-        put(14, 2, seconds / 60 % 60);
-        put(17, 2, seconds % 60);
-        put(20, 6, micros);
+        let ([y, e], [a, r]) = (pair(year / 100), pair(year));
+        let ([m, o], [d, n]) = (pair(month), pair(day));
+        let ([h, i], [j, k], [s, t]) = (pair(seconds / 3_600), pair(seconds / 60 % 60), pair(seconds % 60));
+        let ([f, g], [p, q], [u, v]) = (pair(micros / 10_000), pair(micros / 100), pair(micros));
+        let text = [
+            y, e, a, r, b'-', m, o, b'-', d, n, b'T', h, i, b':', j, k, b':', s, t, b'.', f, g, p, q, u, v, b'Z',
+        ];
         Some(text)
     }
 

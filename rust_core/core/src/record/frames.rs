@@ -139,9 +139,10 @@ impl Frames {
         }
         let before = line.len();
         let bytes = usize::try_from(length).unwrap_or(usize::MAX);
-        line.reserve(bytes + 8);
-        for cell in self.cells(start + FRAME_WORDS * WORD).take(bytes.div_ceil(8)) {
-            line.extend_from_slice(&cell.load(Ordering::Relaxed).to_le_bytes());
+        line.resize(before + bytes.next_multiple_of(8), 0);
+        let room = line.get_mut(before..).unwrap_or_default();
+        for (word, cell) in room.as_chunks_mut::<8>().0.iter_mut().zip(self.cells(start + FRAME_WORDS * WORD)) {
+            *word = cell.load(Ordering::Relaxed).to_le_bytes();
         }
         line.truncate(before + bytes);
         let is_whole = line.get(before..).is_some_and(|line| u64::from(checksum(start, line)) == stamp & 0xffff_ffff);

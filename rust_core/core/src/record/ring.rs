@@ -20,8 +20,8 @@ use std::{
     time::Duration,
 };
 
-/// Bytes of most lines.
-const USUAL_BYTES: usize = 2048;
+/// Bytes of most lines: a dozen signals take some 4 KB.
+pub(crate) const USUAL_BYTES: usize = 6 * 1024;
 
 /// What makes a region durable, where that is waited for.
 pub trait Syncing: std::fmt::Debug + Send + Sync {

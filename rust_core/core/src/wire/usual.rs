@@ -83,13 +83,14 @@ fn are_usual(headers: &[(&'static str, &str)]) -> Option<()> {
     (bytes <= MAX_ANSWER_HEADER_BYTES / 2 && headers.iter().all(valid)).then_some(())
 }
 
-/// Writes the note as `dynamic_metadata`, names in their order; `None` if it is too much.
+/// Writes the note as `dynamic_metadata`, in the order in which the general way has its fields; `None` if it is too much.
 fn written(out: &mut Writer, note: &Note<'_>) -> Option<()> {
     let start = out.len();
     out.message(4, |metadata| {
         field(metadata, note.key, |value| {
             value.message(5, |fields| {
                 field(fields, "decision_id", |value| value.text(3, note.decision_id));
+                field(fields, "reason", |value| value.text(3, note.reason));
                 field(fields, "determining", |value| {
                     value.message(6, |list| {
                         for id in note.determining {
@@ -97,7 +98,6 @@ fn written(out: &mut Writer, note: &Note<'_>) -> Option<()> {
                         }
                     });
                 });
-                field(fields, "reason", |value| value.text(3, note.reason));
                 field(fields, "revision", |value| match note.revision {
                     Some(revision) => value.text(3, revision),
                     None => value.varint(1, 0),

@@ -27,6 +27,7 @@ pub(super) enum Test {
     Not(Box<Test>),
     And(Box<Test>, Box<Test>),
     Or(Box<Test>, Box<Test>),
+    If(Box<[Test; 3]>),
 }
 
 /// What is compared.
@@ -123,6 +124,10 @@ impl Test {
                     right.holds(world)
                 }
             }
+            Self::If(parts) => {
+                let [test, then, other] = &**parts;
+                if test.holds(world)? { then.holds(world) } else { other.holds(world) }
+            }
         }
     }
 }
@@ -200,6 +205,9 @@ fn test(expr: &Expr, signals: &Signals<'_>, nesting: usize) -> Option<Test> {
     Some(match expr.expr_kind() {
         ExprKind::And { left, right } => Test::And(within(left)?, within(right)?),
         ExprKind::Or { left, right } => Test::Or(within(left)?, within(right)?),
+        ExprKind::If { test_expr, then_expr, else_expr } => {
+            Test::If(Box::new([*within(test_expr)?, *within(then_expr)?, *within(else_expr)?]))
+        }
         ExprKind::UnaryApp { op: UnaryOp::Not, arg } => Test::Not(within(arg)?),
         ExprKind::UnaryApp { op: UnaryOp::IsEmpty, arg } => Test::IsEmpty(term(arg, signals)?),
         ExprKind::BinaryApp { op, arg1, arg2 } => {
