@@ -21,6 +21,8 @@ from tests.transmitter import Key, key_set
 from tests.unit.test_key_keeping import until
 from tests.unit.test_token_status import a_list
 
+pytestmark = pytest.mark.usefixtures("front")
+
 WORKLOAD = "spiffe://prod.example/agent"
 
 
