@@ -47,7 +47,9 @@ STREAMS: Final = 1_000_000
 CALL: Final = plain_block(call_headers())
 ASKED: Final = grpc_message(bytes(asking.check_request()))
 LARGEST_WINDOW: Final = 2**31 - 1
-CONTENT: Final = b"x" * 1_000
+LARGEST_MESSAGE: Final = 4 * 1024 * 1024
+WITHHELD: Final = 70
+"""With the largest message: 280 MiB, which is more than the native front reads at once."""
 
 
 def _streams(of_stream: Callable[[int], bytes]) -> Callable[[], Chunks]:
@@ -236,6 +238,23 @@ def unread_answers(address: str, seconds: float) -> str:
     return poured.outcome
 
 
+def withheld(address: str, seconds: float) -> str:
+    """Ours: messages of nearly the largest size, many at once, of each all but the last byte."""
+    del seconds
+    message = grpc_message(b"\0" * LARGEST_MESSAGE)[:-1]
+    with Client(address) as client:
+        client.settled()
+        for _ in range(WITHHELD):
+            stream = client.stream()
+            if not client.begin(stream, call_headers()):
+                break
+            client.push(stream, message, end=False)
+        poured = Poured(connections=1, closed=client.closed)
+        while (seen := client.receive(0.1)) is not None:
+            client.show(seen, poured)
+    return poured.outcome
+
+
 ATTACKS: Final[dict[str, Attack]] = {
     "rapid reset": rapid_reset,
     "MadeYouReset": made_to_reset,
@@ -251,5 +270,6 @@ ATTACKS: Final[dict[str, Attack]] = {
     "HPACK bomb": hpack_bomb,
     "huge metadata": huge_metadata,
     "stream flood": stream_flood,
+    "withheld messages": withheld,
 }
 """By their names in the vector file. The others hold connections, or need TLS: they are tests of their own."""

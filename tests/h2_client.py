@@ -12,7 +12,7 @@ import socket
 import ssl
 import struct
 import time
-from collections import Counter
+from collections import Counter, deque
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final, Self
 
@@ -127,6 +127,8 @@ class Frame:
     flags: int
     stream: int
     payload: bytes
+    headers: dict[str, str] = field(default_factory=dict)
+    """Of a HEADERS frame, decoded."""
 
 
 @dataclass
@@ -244,6 +246,12 @@ class Client:
         self._decoder = hpack.Decoder()
         self._next = 1
         self._shown = 0
+        self._kept: deque[Frame] = deque()
+        """What came while something was sent, and waits to be looked at."""
+        self._initial = 65_535
+        self._used: Counter[int] = Counter()
+        self._given: Counter[int] = Counter({0: 65_535})
+        """Windows by stream, 0 for the connection: what was sent, and what was allowed beside the initial window."""
         if greet:
             self.send(PREFACE + settings(values))
 
@@ -283,13 +291,33 @@ class Client:
         """One call with this body, already in gRPC's framing, and what became of it."""
         stream = self.stream()
         self.begin(stream, call_headers(path) if headers is None else headers)
-        sent = b"".join(body)
-        pieces = [sent[at : at + 16_384] for at in range(0, len(sent), 16_384)] or [b""]
-        last = len(pieces) - 1
-        self.send(
-            *(frame(DATA, END_STREAM * (end and n == last), stream, piece) for n, piece in enumerate(pieces))
-        )
+        self.push(stream, b"".join(body), end=end)
         return self.reply(stream, within_s)
+
+    def push(self, stream: int, body: bytes, *, end: bool) -> None:
+        """A body, as fast as the server's windows let it through, or as much of it as the server wants."""
+        until, rest = time.monotonic() + TIMEOUT_S, memoryview(body)
+        while rest:
+            room = min(self._room(stream), self._room(0), 16_384)
+            if room > 0:
+                piece, rest = rest[:room], rest[room:]
+                self._used[stream] += len(piece)
+                self._used[0] += len(piece)
+                self.send(frame(DATA, END_STREAM * (end and not rest), stream, bytes(piece)))
+                continue
+            seen = self._read(until - time.monotonic())
+            if seen is None:
+                return
+            self._kept.append(seen)
+            is_over = seen.kind == RST_STREAM or (seen.kind == HEADERS and seen.flags & END_STREAM)
+            if seen.kind == GOAWAY or (seen.stream == stream and is_over):
+                return
+        if end and not body:
+            self.send(frame(DATA, END_STREAM, stream))
+
+    def _room(self, stream: int) -> int:
+        initial = self._initial if stream else 0
+        return initial + self._given[stream] - self._used[stream]
 
     def begin(self, stream: int, headers: Iterable[Header], *, flags: int = 0) -> bool:
         """The headers of a call, in as many frames as they need."""
@@ -308,14 +336,25 @@ class Client:
 
     def receive(self, within_s: float = TIMEOUT_S) -> Frame | None:
         """The next frame; None if none came in time, or the server has closed the connection (`closed` then)."""
+        return self._kept.popleft() if self._kept else self._read(within_s)
+
+    def _read(self, within_s: float) -> Frame | None:
         deadline = time.monotonic() + within_s
         while (found := self._whole()) is None:
             left = deadline - time.monotonic()
             if left <= 0 or self.closed:
                 return None
             self._fill(left)
-        if self.polite and found.kind == SETTINGS and not found.flags & ACK:
-            self.send(frame(SETTINGS, ACK))
+        if found.kind == HEADERS:
+            found.headers.update(self._decode(found.payload))
+        if found.kind == WINDOW_UPDATE:
+            self._given[found.stream] += int.from_bytes(found.payload, "big")
+        if found.kind == SETTINGS and not found.flags & ACK:
+            self._initial = dict(struct.iter_unpack(">HI", found.payload)).get(
+                INITIAL_WINDOW_SIZE, self._initial
+            )
+            if self.polite:
+                self.send(frame(SETTINGS, ACK))
         if self.polite and found.kind == PING and not found.flags & ACK:
             self.send(frame(PING, ACK, 0, found.payload))
         return found
@@ -332,12 +371,9 @@ class Client:
                 found.goaway = _error(seen.payload[4:8])
                 if seen.payload[4:8] != b"\0\0\0\0":
                     return found
-            if seen.kind == HEADERS:
-                headers = self.decode(seen.payload)
-                if seen.stream == stream:
-                    found.headers |= headers
             if seen.stream != stream:
                 continue
+            found.headers |= seen.headers
             if seen.kind == DATA:
                 found.data += seen.payload
                 if self.polite and seen.payload:
@@ -350,8 +386,8 @@ class Client:
                 return found
         return found
 
-    def decode(self, block: bytes) -> dict[str, str]:
-        """A header block. Each must come here in its order: they share a table."""
+    def _decode(self, block: bytes) -> dict[str, str]:
+        """A header block. Each must come here, in its order: they share a table."""
         return {str(name): str(value) for name, value in self._decoder.decode(block)}
 
     def settled(self, within_s: float = TIMEOUT_S) -> dict[int, int]:
@@ -362,15 +398,16 @@ class Client:
         raise AssertionError("the server sent no settings")
 
     def lives(self, within_s: float = TIMEOUT_S) -> bool:
-        """Whether the server still answers on this connection: it acknowledges a ping."""
+        """Whether the server still answers on this connection: it acknowledges a ping. Other frames wait."""
         self.send(frame(PING, 0, 0, b"are you "))
         deadline = time.monotonic() + within_s
         while (left := deadline - time.monotonic()) > 0:
-            seen = self.receive(left)
+            seen = self._read(left)
             if seen is None or seen.kind == GOAWAY:
                 return False
             if seen.kind == PING and seen.flags & ACK and seen.payload == b"are you ":
                 return True
+            self._kept.append(seen)
         return False
 
     def ended(self, within_s: float) -> bool:
@@ -439,11 +476,15 @@ class Client:
         self.closed = not part
         self._buffer += part
         while (seen := self._whole()) is not None:
-            poured.note(seen)
-            if seen.kind == HEADERS and self._shown < SHOWN:
-                self._shown += 1
-                if (status := Reply(headers=self.decode(seen.payload), ended=True).outcome) != "held":
-                    poured.statuses[status] += 1
+            self.show(seen, poured)
+
+    def show(self, seen: Frame, poured: Poured) -> None:
+        """Counts a frame that came, with its status if it is one of the first answers."""
+        poured.note(seen)
+        if seen.kind == HEADERS and self._shown < SHOWN:
+            self._shown += 1
+            if (status := Reply(headers=self._decode(seen.payload), ended=True).outcome) != "held":
+                poured.statuses[status] += 1
 
     def _last_words(self, poured: Poured) -> None:
         """What lies in the socket when the flood is over, or as much as can be read in a moment."""

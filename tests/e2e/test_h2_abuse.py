@@ -34,7 +34,7 @@ CASES: Final[dict[str, dict[str, Any]]] = {case["name"]: case for case in VECTOR
 @pytest.fixture(scope="module")
 def server(front: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     root = tmp_path_factory.mktemp(f"abuse-{front}") / "conf"
-    log_stage.directory(root, log="ring_bytes: 1MiB")
+    log_stage.directory(root, log="ring_bytes: 1048576")
     with log_stage.serving(fronts.choose(root, front)) as running:
         yield running
 
