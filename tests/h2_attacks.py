@@ -48,8 +48,8 @@ CALL: Final = plain_block(call_headers())
 ASKED: Final = grpc_message(bytes(asking.check_request()))
 LARGEST_WINDOW: Final = 2**31 - 1
 LARGEST_MESSAGE: Final = 4 * 1024 * 1024
-WITHHELD: Final = 70
-"""With the largest message: 280 MiB, which is more than the native front reads at once."""
+WITHHELD: Final = (*[LARGEST_MESSAGE] * 63, *[1 << 16] * 64, *[1 << 10] * 80)
+"""Together a little more than the 256 MiB that the native front reads at once."""
 
 
 def _streams(of_stream: Callable[[int], bytes]) -> Callable[[], Chunks]:
@@ -239,19 +239,20 @@ def unread_answers(address: str, seconds: float) -> str:
 
 
 def withheld(address: str, seconds: float) -> str:
-    """Ours: messages of nearly the largest size, many at once, of each all but the last byte."""
-    del seconds
-    message = grpc_message(b"\0" * LARGEST_MESSAGE)[:-1]
+    """Ours: messages of nearly the largest size, many at once, of each all but the end; then parts of messages, ever smaller
+    ones, until whatever holds them is full to the brim."""
+    message = grpc_message(b"\0" * LARGEST_MESSAGE)
+    poured, until = Poured(connections=1), time.monotonic() + seconds
     with Client(address) as client:
         client.settled()
-        for _ in range(WITHHELD):
+        for size in WITHHELD:
             stream = client.stream()
             if not client.begin(stream, call_headers()):
                 break
-            client.push(stream, message, end=False)
-        poured = Poured(connections=1, closed=client.closed)
-        while (seen := client.receive(0.1)) is not None:
+            client.push(stream, message[:size], end=False)
+        while (seen := client.receive(until - time.monotonic())) is not None:
             client.show(seen, poured)
+        poured.closed += client.closed
     return poured.outcome
 
 

@@ -347,6 +347,8 @@ class Client:
             self._fill(left)
         if found.kind == HEADERS:
             found.headers.update(self._decode(found.payload))
+        if self.polite and found.kind == DATA and found.payload:
+            self.send(*(window_update(at, len(found.payload)) for at in (0, found.stream)))
         if found.kind == WINDOW_UPDATE:
             self._given[found.stream] += int.from_bytes(found.payload, "big")
         if found.kind == SETTINGS and not found.flags & ACK:
@@ -376,8 +378,6 @@ class Client:
             found.headers |= seen.headers
             if seen.kind == DATA:
                 found.data += seen.payload
-                if self.polite and seen.payload:
-                    self.send(*(window_update(at, len(seen.payload)) for at in (0, stream)))
             if seen.kind == RST_STREAM:
                 found.reset = _error(seen.payload)
                 return found
@@ -500,7 +500,7 @@ def flood(
     make: Callable[[], Callable[[], bytes | None]],
     *,
     seconds: float,
-    connections: int = 20,
+    connections: int = 1_000,
     reading: bool = True,
     acknowledged: bool = True,
     values: Mapping[int, int] | None = None,

@@ -58,7 +58,7 @@ STATUS: Final = {value: name for name, value in health_pb2.HealthCheckResponse.S
 @pytest.fixture(scope="module")
 def server(front: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     root = tmp_path_factory.mktemp(f"grpc-{front}") / "conf"
-    log_stage.directory(root, log="ring_bytes: 1048576")
+    log_stage.directory(root, log="ring_bytes: 4194304")
     with log_stage.serving(fronts.choose(root, front)) as running:
         yield running
 
@@ -298,7 +298,7 @@ def test_a_stop_under_load_says_so_first_and_answers_what_it_has_taken(
     front: str, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
     root = tmp_path_factory.mktemp(f"drain-{front}") / "conf"
-    log_stage.directory(root, log="ring_bytes: 1048576")
+    log_stage.directory(root, log="ring_bytes: 4194304")
     with log_stage.serving(fronts.choose(root, front)) as server, ExitStack() as stack:
         watching, busy = Watching(server), stack.enter_context(Client(server.check))
         stack.enter_context(watching.client)

@@ -17,11 +17,11 @@ from tests.h2_attacks import ATTACKS
 from tests.log_stage import Server
 from tests.probing import Answered, forget_peak, memory_kb, probing
 
-WARM_UP_S: Final = 0.4
+WARM_UP_S: Final = 0.8
 """An attack of the same kind before memory is read for the first time: an allocator keeps what it once had."""
 REST_S: Final = 0.3
-ATTACK_S: Final = 1.0
-SETTLE_S: Final = 15.0
+ATTACK_S: Final = 0.8
+SETTLE_S: Final = 5.0
 SHARE_MORE: Final = 1.10
 PEAK_MORE_KB: Final = 64 * 1024
 """What one attacker may make the server hold for a moment, on a few connections: an order of magnitude below what would
@@ -34,7 +34,7 @@ CASES: Final[dict[str, dict[str, Any]]] = {case["name"]: case for case in VECTOR
 @pytest.fixture(scope="module")
 def server(front: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     root = tmp_path_factory.mktemp(f"abuse-{front}") / "conf"
-    log_stage.directory(root, log="ring_bytes: 1048576")
+    log_stage.directory(root, log="ring_bytes: 4194304")
     with log_stage.serving(fronts.choose(root, front)) as running:
         yield running
 

@@ -62,7 +62,7 @@ def many_descriptors() -> Iterator[None]:
 @pytest.fixture
 def server(front: str, tmp_path: Path) -> Iterator[Server]:
     root = tmp_path / "conf"
-    log_stage.directory(root, log="ring_bytes: 1048576")
+    log_stage.directory(root, log="ring_bytes: 4194304")
     with log_stage.serving(fronts.choose(root, front)) as running:
         yield running
 
@@ -184,7 +184,7 @@ class Tls:
         self._folder = folder
         tls = "tls: {cert: tls/cert.pem, key: tls/key.pem, client_ca: tls/ca.pem, doors: [check], "
         rest = f'{tls}check_clients: ["{ENVOY}"]}}\n'
-        log_stage.directory(self.root, log="ring_bytes: 1048576", rest=rest)
+        log_stage.directory(self.root, log="ring_bytes: 4194304", rest=rest)
         ours = self.authority.issue(WARDEN, dns=("localhost",))
         (self.root / "tls").mkdir()
         for name, content in (

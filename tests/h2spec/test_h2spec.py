@@ -51,7 +51,7 @@ def run(address: str, report: Path) -> dict[str, tuple[str, str]]:
 
 def test_a_front_deviates_from_http2_only_where_it_is_written_down(front: str, tmp_path: Path) -> None:
     root = tmp_path / "conf"
-    log_stage.directory(root, log="ring_bytes: 1048576")
+    log_stage.directory(root, log="ring_bytes: 4194304")
     with log_stage.serving(fronts.choose(root, front)) as server:
         found = run(server.check, tmp_path / "report.xml")
         assert server.process.poll() is None
