@@ -47,7 +47,7 @@ SHARE_MORE: Final = 1.10
 SETTLE_S: Final = 15.0
 BURST: Final = 200
 """Whole calls in the moment of a stop."""
-DRAIN_S: Final = 1.0
+DRAIN_S: Final = 0.5
 """Of load before and of patience after a SIGTERM."""
 
 VECTORS: Final[dict[str, Any]] = asking.vectors("grpc/expectations.json")[0]

@@ -17,13 +17,13 @@ from tests.h2_attacks import ATTACKS
 from tests.log_stage import Server
 from tests.probing import Answered, forget_peak, memory_kb, probing
 
-WARM_UP_S: Final = 0.8
+WARM_UP_S: Final = 0.5
 """An attack of the same kind before memory is read for the first time: an allocator keeps what it once had."""
-REST_S: Final = 0.3
-ATTACK_S: Final = 0.8
+REST_S: Final = 0.2
+ATTACK_S: Final = 0.5
 SETTLE_S: Final = 5.0
 SHARE_MORE: Final = 1.10
-PEAK_MORE_KB: Final = 64 * 1024
+MORE_MIB: Final = 64
 """What one attacker may make the server hold for a moment, on a few connections: an order of magnitude below what would
 hurt a small machine."""
 
@@ -39,12 +39,13 @@ def server(front: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ser
         yield running
 
 
-def expect_right(told: Answered) -> None:
+def expect_right(told: Answered, but: frozenset[str] = frozenset()) -> None:
+    """All right; where the vector file says so, some were told something else, though never a wrong answer."""
     print(
         f"{told.right} right, p50 {told.percentile_s(0.5) * 1e3:.1f} ms, p99 {told.percentile_s(0.99) * 1e3:.1f} ms"
     )
-    assert not told.wrong
-    assert told.right > 0
+    assert {what.partition(":")[0] for what in told.wrong} <= but, told.wrong
+    assert told.right > told.wrong.total()
 
 
 def expect_outcome(name: str, front: str, outcome: str) -> None:
@@ -66,8 +67,10 @@ def test_honest_callers_are_answered_right_and_memory_comes_back(
         outcome = attack(server.check, ATTACK_S)
         peak_kb = memory_kb(pid, "VmHWM")
     print(f"{front}: {name}: memory {before_kb} kB, at most {peak_kb - before_kb} kB more")
-    expect_right(told)
+    case = CASES[name]
+    expect_right(told, frozenset(case.get("others_are_told", {}).get(front, ())))
     assert server.process.poll() is None
-    eventually(lambda: memory_kb(pid) <= before_kb * SHARE_MORE, SETTLE_S)
-    assert peak_kb - before_kb < PEAK_MORE_KB
+    share = case.get("memory_after", {}).get(front, SHARE_MORE)
+    eventually(lambda: memory_kb(pid) <= before_kb * share, SETTLE_S)
+    assert peak_kb - before_kb < case.get("more_mib", {}).get(front, MORE_MIB) * 1024
     expect_outcome(name, front, outcome)
