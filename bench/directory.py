@@ -33,6 +33,7 @@ __all__ = [
     "denied_request",
     "make",
     "signals_body",
+    "transfer",
 ]
 
 PRINCIPAL: Final = "spiffe://prod.example/ns/payments/sa/transfer-agent"
@@ -94,14 +95,17 @@ class Made:
     publisher_token: str
 
 
-def make(directory: Path, *, policies: int = POLICIES, influence: str = "default") -> Made:
-    """Writes the directory. Ports are the system's to choose."""
+def make(
+    directory: Path, *, policies: int = POLICIES, influence: str = "default", front: str = "grpcio"
+) -> Made:
+    """Writes the directory. Ports are the system's to choose; principals come from Envoy's peer, or through a plain
+    listener from XFCC."""
     if policies < IN_PLAY or policies % IN_PLAY:
         raise ValueError(f"policies come in tens: {policies} is not a multiple of {IN_PLAY}")
     token, digest = starter.new_token()
     others = [f"other.a{number:05d}" for number in range(policies // IN_PLAY - 1)]
     files = {
-        "signalwarden.yaml": _settings(digest, influence),
+        "signalwarden.yaml": _settings(digest, influence, front),
         "routes.yaml": _routes(others),
         "signals.yaml": _register(others),
         "entities.cedarschema": "entity Workload { owner: String };\nentity Account;\nentity Thing;\n",
@@ -137,26 +141,29 @@ def allowed_request(
     """A serialised CheckRequest as Envoy sends it: 12 headers, about 660 bytes. Its answer is `allowed`. With
     `authorization` it has one header more, and with `headers` those."""
     more = {**({} if authorization is None else {"authorization": authorization}), **(headers or {})}
-    return _request(amount=1_250, principal=principal, more=more, source=address, resource=resource)
+    path = f"/v1/accounts/{resource}?amount=1250"
+    return transfer(path, principal=principal, more=more, source=address)
 
 
 def denied_request() -> bytes:
     """The same for an amount that a policy forbids: `policy_denied`."""
-    return _request(amount=FORBIDDEN_AMOUNT + 1, principal=PRINCIPAL)
+    return transfer(f"/v1/accounts/42/transfers?amount={FORBIDDEN_AMOUNT + 1}")
 
 
-def _request(
-    amount: int,
-    principal: str,
+def transfer(
+    path: str,
+    *,
+    principal: str = PRINCIPAL,
+    method: str = "POST",
+    host: str = "payments.prod.example",
     more: Mapping[str, str] | None = None,
     source: str = "10.1.2.3",
-    resource: str = "42/transfers",
 ) -> bytes:
-    path = f"/v1/accounts/{resource}?amount={amount}"
+    """A serialised CheckRequest as Envoy sends it, for any request at all. `more`: headers beside the usual twelve."""
     headers = {
-        ":method": "POST",
+        ":method": method,
         ":scheme": "https",
-        ":authority": "payments.prod.example",
+        ":authority": host,
         ":path": path,
         "user-agent": "transfer-agent/2.4",
         "content-type": "application/json",
@@ -172,9 +179,9 @@ def _request(
     peer = {"socketAddress": {"address": "10.1.2.4", "portValue": 8443}}
     http = {
         "id": "9214873650197341",
-        "method": "POST",
+        "method": method,
         "scheme": "https",
-        "host": "payments.prod.example",
+        "host": host,
         "path": path,
         "protocol": "HTTP/2",
         "headers": headers,
@@ -190,11 +197,13 @@ def _request(
     return request_json.to_bytes(json.dumps(document))
 
 
-def _settings(digest: str, influence: str) -> str:
+def _settings(digest: str, influence: str, front: str) -> str:
     expires = (datetime.now(UTC) + timedelta(days=1)).strftime("%Y-%m-%dT%H:%M:%SZ")
+    door = "" if front == "grpcio" else f", front: {front}"
     return f"""\
 trust_domain: prod.example
-listen: {{check: "127.0.0.1:0", admin: "127.0.0.1:0"}}
+listen: {{check: "127.0.0.1:0", admin: "127.0.0.1:0"{door}}}
+identity: {{sources: [envoy_peer, xfcc]}}
 clients:
   - {{id: "{PUBLISHER}", may: [publish, operate], token_sha256: "{digest}", expires: "{expires}"}}
 decision_log: {{path: "var/decisions.jsonl", influence: {influence}}}

@@ -29,6 +29,7 @@ __all__ = [
     "Places",
     "Server",
     "allow_all",
+    "child",
     "cpu_seconds",
     "metrics",
     "places",
@@ -99,7 +100,7 @@ def signalwarden(
     if settings:
         file = made.directory / "signalwarden.yaml"
         text = file.read_text(encoding="utf-8")
-        text = text.replace('admin: "127.0.0.1:0"}', 'admin: "127.0.0.1:0", signals: "127.0.0.1:0"}')
+        text = text.replace('admin: "127.0.0.1:0"', 'admin: "127.0.0.1:0", signals: "127.0.0.1:0"')
         file.write_text(text + settings, encoding="utf-8")
     with served(made, core) as server:
         with AdminClient(Address("127.0.0.1", server.admin_port), made.publisher_token) as admin:
@@ -116,21 +117,21 @@ def served(made: directory.Made, core: int | None) -> Iterator[Server]:
     command = [sys.executable, "-m", "signalwarden.cli", "serve", "--config", str(made.directory)]
     with (
         told.open("wb") as sink,
-        _child(pinned(core, command), stdout=sink.fileno(), stderr=sink.fileno()) as child,
+        child(pinned(core, command), stdout=sink.fileno(), stderr=sink.fileno()) as process,
     ):
-        ports = _await_ports(child, told)
-        yield Server(child.pid, ports[0], ports[1], made.publisher_token, ports[2])
+        ports = _await_ports(process, told)
+        yield Server(process.pid, ports[0], ports[1], made.publisher_token, ports[2])
 
 
-def _await_ports(child: subprocess.Popen[bytes], told: Path) -> tuple[int, int, int]:
+def _await_ports(process: subprocess.Popen[bytes], told: Path) -> tuple[int, int, int]:
     deadline = time.monotonic() + START_S
     while time.monotonic() < deadline:
         text = told.read_text(encoding="utf-8", errors="replace")
         if found := _STARTED.search(text):
             return int(found[1]), int(found[2]), int(found[3] or 0)
-        if child.poll() is not None:
+        if process.poll() is not None:
             last = text.strip().splitlines()[-1:] or ["it said nothing"]
-            raise BenchError(f"the server ended with status {child.returncode}: {last[0]}")
+            raise BenchError(f"the server ended with status {process.returncode}: {last[0]}")
         time.sleep(0.05)
     raise BenchError(f"the server did not start within {START_S:g} s")
 
@@ -139,33 +140,34 @@ def _await_ports(child: subprocess.Popen[bytes], told: Path) -> tuple[int, int, 
 def allow_all(core: int | None) -> Iterator[Server]:
     """The bare grpcio server, with as many threads as ours."""
     command = [sys.executable, str(ROOT / "bench" / "allow_all.py"), str(default_workers())]
-    with _child(pinned(core, command), stdout=subprocess.PIPE) as child:
-        line = child.stdout.readline() if child.stdout else b""
+    with child(pinned(core, command), stdout=subprocess.PIPE) as process:
+        line = process.stdout.readline() if process.stdout else b""
         if not line.strip().isdigit():
             raise BenchError("the allow-all server did not start")
-        yield Server(child.pid, int(line))
+        yield Server(process.pid, int(line))
 
 
 @contextlib.contextmanager
-def _child(
+def child(
     command: Sequence[str], *, stdout: int, stderr: int | None = None
 ) -> Iterator[subprocess.Popen[bytes]]:
+    """A process from the root of the repository, ended by its own handle with the context."""
     try:
-        child = subprocess.Popen(command, cwd=ROOT, stdin=subprocess.DEVNULL, stdout=stdout, stderr=stderr)
+        started = subprocess.Popen(command, cwd=ROOT, stdin=subprocess.DEVNULL, stdout=stdout, stderr=stderr)
     except OSError as error:
         raise BenchError(f"`{command[0]}` can't be started: {error.strerror}") from error
     try:
-        yield child
+        yield started
     finally:
-        if child.poll() is None:
-            child.terminate()
+        if started.poll() is None:
+            started.terminate()
         try:
-            child.wait(END_S)
+            started.wait(END_S)
         except subprocess.TimeoutExpired:
-            child.kill()
-            child.wait()
-        if child.stdout is not None:
-            child.stdout.close()
+            started.kill()
+            started.wait()
+        if started.stdout is not None:
+            started.stdout.close()
 
 
 def cpu_seconds(pid: int) -> float:
