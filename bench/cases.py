@@ -48,9 +48,9 @@ class Case:
         )
 
     @property
-    def http_head(self) -> str:
-        """The request that a client sends to Envoy by HTTP/1.1. There is no TLS, so its identity is in XFCC."""
-        fields = {
+    def http_headers(self) -> dict[str, str]:
+        """Headers of the request that a client sends to Envoy. There is no TLS, so its identity is in XFCC."""
+        return {
             "host": self.host,
             "user-agent": "transfer-agent/2.4",
             "content-type": "application/json",
@@ -61,7 +61,12 @@ class Case:
             "content-length": "0",
             **self.headers,
         }
-        lines = [f"{self.method} {self.path} HTTP/1.1", *(f"{k}: {v}" for k, v in fields.items())]
+
+    @property
+    def http_head(self) -> str:
+        """That request by HTTP/1.1, whole: it has no body."""
+        fields = (f"{name}: {value}" for name, value in self.http_headers.items())
+        lines = [f"{self.method} {self.path} HTTP/1.1", *fields]
         return "\r\n".join(lines) + "\r\n\r\n"
 
 

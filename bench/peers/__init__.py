@@ -111,7 +111,9 @@ def _peers_of(folder: str) -> list[Peer | EnvoyFilter]:
     bound = getattr(module, "PEERS", None) or (getattr(module, "PEER", None),)
     for peer in bound:
         if not isinstance(peer, Peer | EnvoyFilter):
-            raise BenchError(f"`bench/peers/{folder}/peer.py` binds no `PEER` that is a Peer or an EnvoyFilter")
+            raise BenchError(
+                f"`bench/peers/{folder}/peer.py` binds no `PEER` that is a Peer or an EnvoyFilter"
+            )
     return list(bound)
 
 
