@@ -43,8 +43,10 @@ class Passage:
 def passages(filters: Sequence[EnvoyFilter], folder: Path, directory: Path) -> list[Passage]:
     """Envoy's filters, which get the directory that peers get, and Envoy that asks nobody."""
     made = [_passage(OPEN, "", None, dict.fromkeys((case.name for case in cases.CASES), True), folder)]
-    for each in filters:
-        made.append(_passage(each.name, each.version(), each.http_filter(directory), each.answers(), folder))
+    made += [
+        _passage(each.name, each.version(), each.http_filter(directory), each.answers(), folder)
+        for each in filters
+    ]
     return made
 
 

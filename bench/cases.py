@@ -1,4 +1,4 @@
-"""What is asked: requests whose answers are known, as Envoy's `CheckRequest` and as the plain request that makes Envoy ask.
+"""What is asked: requests whose answers are known, as a `CheckRequest` and as the request that makes Envoy send one.
 
 `CASES` is asked of every server before it is timed, so that what is timed gives the right answers. `load_lines` are the
 lines of the load's file: nine allowed transfers for one that a policy forbids, over many accounts.
@@ -101,8 +101,10 @@ def timed(accounts: int = ACCOUNTS) -> Iterator[Case]:
 
 
 def load_lines(cases: Iterator[Case] | None = None, *, reasons: bool, all_allowed: bool = False) -> str:
-    """The file of `load`: a JSON object a line. `reasons`: the answers must name signalwarden's, too. `all_allowed`: for a
-    server that lets everything through."""
+    """The file of `load`: a JSON object a line. `reasons`: the answers must name signalwarden's, too.
+
+    `all_allowed`: for a server that lets everything through.
+    """
     lines = []
     for case in timed() if cases is None else cases:
         line: dict[str, object] = {

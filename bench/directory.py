@@ -109,8 +109,8 @@ def make(
     plain: bool = False,
     threads: int | None = None,
 ) -> Made:
-    """Writes the directory. Ports are the system's to choose. `threads`: of the native front door. `plain`: where Envoy has no peer, since nobody speaks TLS to
-    it, the principal is that of XFCC."""
+    """Writes the directory. Ports are the system's to choose. `threads`: of the native front door. `plain`: where
+    Envoy has no peer, since nobody speaks TLS to it, the principal is that of XFCC."""
     if policies < IN_PLAY or policies % IN_PLAY:
         raise ValueError(f"policies come in tens: {policies} is not a multiple of {IN_PLAY}")
     token, digest = starter.new_token()

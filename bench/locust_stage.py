@@ -1,4 +1,4 @@
-"""What all locust files share: profiles, reasons, the users that publish and reload meanwhile, and the figures at the end.
+"""What all locust files share: profiles, reasons, users that publish and reload meanwhile, the figures at the end.
 
 What was decided is an event of ours, `decided`, one for each answer with its reason. With SIGNALWARDEN_BENCH_OUT=FILE
 the figures and the reasons are written there as JSON when locust ends. The other variables are those of `swarm.py`.

@@ -1,6 +1,6 @@
 """One round of a measurement: a load of a few seconds on one server, and what the server's process used for it.
 
-Rounds of all servers alternate, so that a neighbour's burst meets all of them, and a figure is the median of its rounds.
+Rounds of all servers alternate, so that a neighbour's burst meets all of them; a figure is the median of its rounds.
 """
 
 from __future__ import annotations
@@ -73,9 +73,12 @@ def allowed(answer: bytes) -> bool:
     return status is None or status.code == 0
 
 
-def closed(stand: Stand, seconds: float, core: int | None) -> dict[str, Any]:
+def closed(
+    stand: Stand, seconds: float, core: int | None, *, connections: int = 2, streams: int = 8
+) -> dict[str, Any]:
     """As many as it can, 16 in flight: throughput, and what a check costs the server's process, its record included."""
-    return _measured(stand, stand.server.target, Asking(seconds), core)
+    asking = Asking(seconds, connections=connections, streams=streams)
+    return _measured(stand, stand.server.target, asking, core)
 
 
 def opened(stand: Stand, rate: float, seconds: float, core: int | None) -> dict[str, Any]:

@@ -292,7 +292,8 @@ def _envoy(
 
 def _wrong_rounds(made: dict[str, Any]) -> Iterator[str]:
     for each in made["servers"]:
-        seen = [*each["closed"], *(r["server"] for r in each["open"]), *sum(each["envoy"].values(), [])]
+        through = (r for taken in each["envoy"].values() for r in taken)
+        seen = (*each["closed"], *(r["server"] for r in each["open"]), *through)
         if count := sum(r["wrong"] for r in seen):
             yield f"{each['name']} answered {count} calls wrongly or not at all"
 

@@ -149,7 +149,7 @@ def reload(server: Server) -> str:
 
 
 def native_missing(folder: Path) -> str | None:
-    """One sentence if this build has no native front door. `folder`: an empty place for a directory that asks for it."""
+    """One sentence if this build has no native front door. `folder`: an empty place for a directory with one."""
     made = directory.make(folder, policies=directory.IN_PLAY, front="native")
     try:
         config.load(made.directory, now_us())

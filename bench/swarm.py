@@ -2,8 +2,8 @@
 
     python bench/swarm.py --profile spike --door http --front native --seconds 60 --report spike.html
 
-Locust is a Python program: the rate that it reaches is mostly its own. So the same load on a server that lets everything
-through is measured beside it, and printed: what comes near that ceiling says nothing about the server.
+Locust is a Python program: the rate that it reaches is mostly its own. So the same load on a server that lets
+everything through is measured beside it, and printed: what comes near that ceiling says nothing about the server.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """The real Envoy of the bench: one process, one worker, and for each server a listener of its own that asks it.
 
-Each listener speaks plain HTTP/1.1, asks `ext_authz` and answers 200 by itself: no upstream, so that what is measured is
-Envoy, the call and the server. Who asks stands in `x-forwarded-client-cert`, which these listeners, unlike those of
+Each listener speaks plain HTTP/1.1, asks `ext_authz` and answers 200 by itself: no upstream, so that what is measured
+is Envoy, the call and the server. Who asks stands in `x-forwarded-client-cert`, which these listeners, unlike those of
 `signalwarden envoy config`, believe: nobody else can reach them. A server that does not answer becomes a 503.
 """
 
