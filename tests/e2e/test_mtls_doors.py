@@ -142,7 +142,7 @@ def test_only_the_listed_envoy_may_ask_and_others_are_on_record(place: Place, ev
 @pytest.fixture
 def quickly_aged(monkeypatch: pytest.MonkeyPatch) -> None:
     """Connections come again after a tenth of a second, so that each rotation meets handshakes."""
-    aged = (*server.TLS_OPTIONS[:2], ("grpc.max_connection_age_ms", 100), server.TLS_OPTIONS[3])
+    aged = (server.TLS_OPTIONS[0], ("grpc.max_connection_age_ms", 100), server.TLS_OPTIONS[2])
     monkeypatch.setattr(server, "TLS_OPTIONS", aged)
 
 

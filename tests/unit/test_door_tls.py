@@ -220,7 +220,7 @@ def test_a_connection_that_is_asked_to_end_loses_no_call(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """At its age a connection ends gracefully, so that clients come again with their newest certificate."""
-    aged = (*server.TLS_OPTIONS[:2], ("grpc.max_connection_age_ms", 100), server.TLS_OPTIONS[3])
+    aged = (server.TLS_OPTIONS[0], ("grpc.max_connection_age_ms", 100), server.TLS_OPTIONS[2])
     monkeypatch.setattr(server, "TLS_OPTIONS", aged)
     domains = Domains(tmp_path)
     certificates = Certificates(Spire(domains.svids, domains.bundles), "check")
