@@ -48,6 +48,7 @@ CALL: Final = plain_block(call_headers())
 ASKED: Final = grpc_message(bytes(asking.check_request()))
 LARGEST_WINDOW: Final = 2**31 - 1
 LARGEST_MESSAGE: Final = 4 * 1024 * 1024
+BRIEF_S: Final = 0.15
 WITHHELD: Final = (*[LARGEST_MESSAGE] * 63, *[1 << 16] * 64, *[1 << 10] * 80)
 """Together a little more than the 256 MiB that the native front reads at once."""
 
@@ -176,7 +177,7 @@ def empty_headers(address: str, seconds: float) -> str:
     return flood(address, _streams(lambda stream: _begin(stream, block=block)), seconds=seconds).outcome
 
 
-def hpack_bomb(address: str, seconds: float) -> str:
+def hpack_bomb(address: str, seconds: float, *, acknowledged: bool = True) -> str:
     """CVE-2016-6581: one entry of the table, named thousands of times in a few bytes."""
     name, value = b"x-bomb", b"b" * 3_900
     entry = b"\x40" + plain_block([(name, value)])[1:]
@@ -194,21 +195,28 @@ def hpack_bomb(address: str, seconds: float) -> str:
 
         return chunk
 
-    return flood(address, begin, seconds=seconds).outcome
+    return flood(address, begin, seconds=seconds, acknowledged=acknowledged).outcome
 
 
-def _with_metadata(address: str, headers: list[Header]) -> str:
-    with Client(address) as client:
-        client.settled()
+def hpack_bomb_at_once(address: str, seconds: float) -> str:
+    """The same by a client that does not say that it knows the server's limits. Brief: it may cost much memory."""
+    return hpack_bomb(address, min(seconds, BRIEF_S), acknowledged=False)
+
+
+def _with_metadata(address: str, headers: list[Header], *, acknowledged: bool) -> str:
+    with Client(address, polite=acknowledged) as client:
+        if acknowledged:
+            client.settled()
         return client.call(ASKED, headers=call_headers(more=headers)).outcome
 
 
-def huge_metadata(address: str, seconds: float) -> str:
+def huge_metadata(address: str, seconds: float, *, acknowledged: bool = True) -> str:
     """One header of a MiB, and ten thousand small ones: one call each."""
     del seconds
     one: list[Header] = [("x-large", "y" * (1 << 20))]
     many: list[Header] = [(f"x-{n}", "y") for n in range(10_000)]
-    return " or ".join(sorted({_with_metadata(address, headers) for headers in (one, many)}))
+    told = {_with_metadata(address, headers, acknowledged=acknowledged) for headers in (one, many)}
+    return " or ".join(sorted(told))
 
 
 # ---- answers that nobody takes ----------------------------------------------------------------------------
@@ -272,5 +280,7 @@ ATTACKS: Final[dict[str, Attack]] = {
     "huge metadata": huge_metadata,
     "stream flood": stream_flood,
     "withheld messages": withheld,
+    "HPACK bomb, limits not acknowledged": hpack_bomb_at_once,
+    "huge metadata, limits not acknowledged": partial(huge_metadata, acknowledged=False),
 }
 """By their names in the vector file. The others hold connections, or need TLS: they are tests of their own."""

@@ -28,7 +28,7 @@ TIMEOUT_S: Final = 10.0
 
 SHOWN: Final = 20
 """Answers to a flood whose status is looked at, on each connection."""
-LAST_WORDS_S: Final = 0.3
+LAST_WORDS_S: Final = 1.0
 
 DATA, HEADERS, PRIORITY, RST_STREAM, SETTINGS = 0, 1, 2, 3, 4
 PUSH_PROMISE, PING, GOAWAY, WINDOW_UPDATE, CONTINUATION = 5, 6, 7, 8, 9
@@ -192,12 +192,15 @@ class Poured:
 
     @property
     def outcome(self) -> str:
-        """The words of docs/http2.md: how the connections ended, or what became of their streams."""
+        """The words of docs/http2.md: how the connections were ended, or that they were not."""
         if self.goaways:
             return " or ".join(f"goaway {name}" for name in sorted(self.goaways))
-        if self.closed:
-            return "closed"
-        return " or ".join(sorted({*(f"reset {name}" for name in self.resets), *self.statuses})) or "held"
+        return "closed" if self.closed else "goes on"
+
+    @property
+    def detail(self) -> str:
+        """What came on its streams; it depends on who was faster."""
+        return ", ".join(f"{name} {count}" for name, count in sorted((self.resets + self.statuses).items()))
 
     def note(self, seen: Frame) -> None:
         """Counts a frame that came."""
