@@ -22,7 +22,8 @@ WARM_UP_S: Final = 0.5
 REST_S: Final = 0.2
 ATTACK_S: Final = 0.5
 SETTLE_S: Final = 5.0
-SHARE_MORE: Final = 1.10
+SHARE_MORE: Final = {"grpcio": 1.25, "native": 1.10}
+"""Of memory, when all is over. With grpcio the C library's allocator keeps more of what many threads once had."""
 MORE_MIB: Final = 64
 """What one attacker may make the server hold for a moment, on a few connections: an order of magnitude below what would
 hurt a small machine."""
@@ -73,7 +74,7 @@ def test_honest_callers_are_answered_right_and_memory_comes_back(
     case = CASES[name]
     expect_right(told, frozenset(case.get("others_are_told", {}).get(front, ())))
     assert server.process.poll() is None
-    share = case.get("memory_after", {}).get(front, SHARE_MORE)
+    share = case.get("memory_after", {}).get(front, SHARE_MORE[front])
     eventually(lambda: memory_kb(pid) <= before_kb * share, SETTLE_S)
     assert peak_kb - before_kb < case.get("more_mib", {}).get(front, MORE_MIB) * 1024
     expect_outcome(name, front, outcome)

@@ -277,7 +277,7 @@ def test_what_comes_to_nothing_is_ended_and_holds_nobody_up(
     print(f"{front}: {outcomes}, {held_kb} kB while held")
     expect_right(told)
     eventually(lambda: open_files(pid) <= before_files + 3, RECOVER_S)
-    assert memory_kb(pid) <= held_kb * SHARE_MORE
+    assert memory_kb(pid) <= held_kb * SHARE_MORE[front]
     expect_outcome(
         "slow preface", front, f"silent {outcomes['silent']}, by the byte {outcomes['by the byte']}"
     )

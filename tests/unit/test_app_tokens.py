@@ -13,7 +13,7 @@ import pytest
 
 from signalwarden.app import App
 from signalwarden.server import CHECK_METHOD
-from tests import asking
+from tests import asking, fronts
 from tests.key_server import KeyServer
 from tests.minting import AUDIENCE, ISSUER, Issuer, laid_over, sign
 from tests.serving import running
@@ -61,6 +61,7 @@ class World:
             },
         }
         (self.root / "signalwarden.yaml").write_text(json.dumps(content))
+        fronts.choose(self.root)
 
     def publish_keys(self, *keys: Key) -> None:
         (self.root / "login.jwks.json").write_bytes(key_set(*keys))
