@@ -379,7 +379,7 @@ def _clear(forbids: list[Policy], argument: str | None) -> Iterator[str]:
     One conjunction is what OPA evaluates fastest: a rule for each forbid, and another for its negation, took a sixth
     more. (`not s.posture != "compromised"` would be wrong: OPA looks `s.posture` up outside the negation.)"""
     for policy in forbids:
-        if (policy.arguments[:1] or [None])[0] != argument:
+        if next(iter(policy.arguments), None) != argument:
             continue
         if len(policy.conjuncts) != 1:
             raise BenchError(
