@@ -1,4 +1,4 @@
-"""What is asked: requests whose answers are known, as Envoy's `CheckRequest` and as the plain request that makes Envoy ask.
+"""What is asked: requests whose answers are known, as a `CheckRequest` and as the request that makes Envoy send one.
 
 `CASES` is asked of every server before it is timed, so that what is timed gives the right answers. `load_lines` are the
 lines of the load's file: nine allowed transfers for one that a policy forbids, over many accounts.
@@ -48,9 +48,9 @@ class Case:
         )
 
     @property
-    def http_head(self) -> str:
-        """The request that a client sends to Envoy by HTTP/1.1. There is no TLS, so its identity is in XFCC."""
-        fields = {
+    def http_headers(self) -> dict[str, str]:
+        """Headers of the request that a client sends to Envoy. There is no TLS, so its identity is in XFCC."""
+        return {
             "host": self.host,
             "user-agent": "transfer-agent/2.4",
             "content-type": "application/json",
@@ -61,7 +61,12 @@ class Case:
             "content-length": "0",
             **self.headers,
         }
-        lines = [f"{self.method} {self.path} HTTP/1.1", *(f"{k}: {v}" for k, v in fields.items())]
+
+    @property
+    def http_head(self) -> str:
+        """That request by HTTP/1.1, whole: it has no body."""
+        fields = (f"{name}: {value}" for name, value in self.http_headers.items())
+        lines = [f"{self.method} {self.path} HTTP/1.1", *fields]
         return "\r\n".join(lines) + "\r\n\r\n"
 
 
@@ -96,8 +101,10 @@ def timed(accounts: int = ACCOUNTS) -> Iterator[Case]:
 
 
 def load_lines(cases: Iterator[Case] | None = None, *, reasons: bool, all_allowed: bool = False) -> str:
-    """The file of `load`: a JSON object a line. `reasons`: the answers must name signalwarden's, too. `all_allowed`: for a
-    server that lets everything through."""
+    """The file of `load`: a JSON object a line. `reasons`: the answers must name signalwarden's, too.
+
+    `all_allowed`: for a server that lets everything through.
+    """
     lines = []
     for case in timed() if cases is None else cases:
         line: dict[str, object] = {

@@ -1,11 +1,11 @@
 """Whom signalwarden is measured beside: the interface of a peer, and the list of those that are here.
 
-A peer is a folder below this one with a `peer.py` that binds `PEER`, either a `Peer` (a server of its own that answers
-`Authorization/Check`) or an `EnvoyFilter` (Envoy decides by itself, no server is asked). A peer whose tools are missing
-says so in one sentence and is left out; the others are measured all the same.
+A peer is a folder below this one with a `peer.py` that binds `PEER` (or `PEERS`, several), each either a `Peer` (a
+server of its own that answers `Authorization/Check`) or an `EnvoyFilter` (Envoy decides by itself, no server is asked).
+A peer whose tools are missing says so in one sentence and is left out; the others are measured all the same.
 
 What a peer decides, and from what. It gets the directory that signalwarden serves (`directory.make`), with
-`signals.json` beside the policies (a body of POST /v1/signals: the twelve values of the principal). Its policies are that
+`signals.json` in it (a body of POST /v1/signals: the twelve values of the principal). Its policies are that
 directory's, in its own language: the same conditions, the same number of policies, sliced by action only if its engine
 does so itself. Its answers are compared with `cases.CASES` before anything is timed: `allow` where that says allow, a
 denial otherwise. The principal is `attributes.source.principal`, or where that is empty (plain HTTP through Envoy)
@@ -111,7 +111,9 @@ def _peers_of(folder: str) -> list[Peer | EnvoyFilter]:
     bound = getattr(module, "PEERS", None) or (getattr(module, "PEER", None),)
     for peer in bound:
         if not isinstance(peer, Peer | EnvoyFilter):
-            raise BenchError(f"`bench/peers/{folder}/peer.py` binds no `PEER` that is a Peer or an EnvoyFilter")
+            raise BenchError(
+                f"`bench/peers/{folder}/peer.py` binds no `PEER` that is a Peer or an EnvoyFilter"
+            )
     return list(bound)
 
 

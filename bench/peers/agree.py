@@ -20,11 +20,9 @@ from typing import TYPE_CHECKING, Final
 
 import grpc
 
-from bench import cases, directory, peers, stage
+from bench import cases, directory, peers, rounds, stage
 from bench.cases import Case
 from bench.stage import BenchError
-from signalwarden.admin_client import AdminClient
-from signalwarden.config import Address
 from signalwarden.errors import SignalwardenError
 
 if TYPE_CHECKING:
@@ -132,11 +130,7 @@ def make(folder: Path, policies: int) -> directory.Made:
     """The directory of the bench with all those principals, and the signals beside its policies."""
     made = directory.make(folder / "directory", policies=policies)
     names = [directory.PRINCIPAL, *(_principal(what, name) for what, names in _WHO for name in names)]
-    attributes = {"owner": "team-payments@prod.example"}
-    entities = [
-        {"uid": {"type": "Workload", "id": name}, "attrs": attributes, "parents": []} for name in names
-    ]
-    (made.directory / "entities.json").write_text(json.dumps(entities), encoding="utf-8")
+    (made.directory / "entities.json").write_text(directory.entities_json(names), encoding="utf-8")
     signals = {"signals": signals_of(datetime.now(UTC))}
     (made.directory / "signals.json").write_text(json.dumps(signals), encoding="utf-8")
     return made
@@ -168,7 +162,7 @@ def compare(only: Sequence[str] | None, policies: int) -> tuple[list[str], list[
     with tempfile.TemporaryDirectory(prefix="signalwarden-bench-") as name:
         made = make(Path(name), policies)
         with stage.served(made, None) as server:
-            _publish(server, (made.directory / "signals.json").read_bytes())
+            stage.publish(server, (made.directory / "signals.json").read_bytes())
             wrong += _asked("signalwarden", server, asked)
         told.append("signalwarden")
         for peer in found.servers:
@@ -187,22 +181,9 @@ def _peer(who: str, peer: Peer, made: Path, asked: Sequence[Case], *, log: bool)
 def _asked(who: str, server: Server, asked: Sequence[Case]) -> list[str]:
     with grpc.insecure_channel(f"127.0.0.1:{server.port}") as channel:
         call = channel.unary_unary(CHECK, bytes, bytes)
-        return differences(who, lambda case: _lets_in(call(case.check_request, timeout=ANSWER_S)), asked)
-
-
-def _lets_in(answer: bytes) -> bool:
-    """A status without a code other than 0, as Envoy reads it."""
-    from envoy_data_plane.envoy.service.auth.v3 import CheckResponse
-
-    status = CheckResponse.parse(answer).status
-    return status is None or status.code == 0
-
-
-def _publish(server: Server, body: bytes) -> None:
-    with AdminClient(Address("127.0.0.1", server.admin_port), server.token) as admin:
-        answer = admin.publish(body)
-    if answer["rejected"]:
-        raise BenchError(f"the server refused signals of the bench: {answer['rejected'][0]}")
+        return differences(
+            who, lambda case: rounds.allowed(call(case.check_request, timeout=ANSWER_S)), asked
+        )
 
 
 def main() -> int:
