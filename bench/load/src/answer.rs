@@ -191,7 +191,7 @@ mod tests {
 
     #[test]
     fn a_reason_that_is_asked_for_must_be_named() {
-        let named = frame(b"\x0a\x02\x08\x07\x22\x12\x0a\x06reason\x12\x06\x1a\x04late");
+        let named = frame(b"\x0a\x02\x08\x07\x22\x10\x0a\x06reason\x12\x06\x1a\x04late");
         let answer = of_message(&asked(false, Some("late")), &named);
         assert_eq!((answer.outcome, answer.reason.as_deref()), (Outcome::Deny, Some(&b"late"[..])));
         assert_eq!(of_message(&asked(false, Some("early")), &named).outcome, Outcome::Wrong);

@@ -66,7 +66,8 @@ mod tests {
 
     #[test]
     fn a_line_becomes_bytes_that_are_ready_to_be_sent() {
-        let asked = read("{\"expect\":\"deny\",\"grpc\":\"AQID\",\"http\":\"GET / HTTP/1.1\",\"reason\":\"x\"}\n\n").unwrap();
+        let asked =
+            read("{\"expect\":\"deny\",\"grpc\":\"AQID\",\"http\":\"GET / HTTP/1.1\",\"reason\":\"x\"}\n\n").unwrap();
         assert_eq!(asked.len(), 1);
         assert!(!asked[0].allow);
         assert_eq!(&asked[0].message[..], [0, 0, 0, 0, 3, 1, 2, 3]);

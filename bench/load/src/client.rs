@@ -23,7 +23,7 @@ const MOST_HEADERS: usize = 64;
 /// Connections that calls share.
 pub enum Client {
     /// By turns.
-    Grpc(Vec<SendRequest<Bytes>>, Request<()>),
+    Grpc(Vec<SendRequest<Bytes>>, Box<Request<()>>),
     /// Those that have no call under way.
     Http(RefCell<Vec<Plain>>),
 }
@@ -43,7 +43,7 @@ impl Client {
                 for _ in 0..connections {
                     senders.push(handshake(target).await?);
                 }
-                Ok(Self::Grpc(senders, head()?))
+                Ok(Self::Grpc(senders, Box::new(head()?)))
             }
             Protocol::Http => {
                 let mut idle = Vec::with_capacity(connections);
@@ -67,7 +67,9 @@ impl Client {
     pub async fn call(&self, turn: usize, asked: &Asked) -> Answer {
         let answer = match self {
             Self::Grpc(senders, head) => match senders.get(turn % senders.len().max(1)) {
-                Some(sender) => grpc(sender.clone(), head.clone(), asked).await,
+                Some(sender) => {
+                    grpc(sender.clone(), head.as_ref().clone(), asked).await.map_err(|error| error.to_string())
+                }
                 None => return Answer::of(Outcome::Broken),
             },
             Self::Http(idle) => {
@@ -139,11 +141,11 @@ impl Plain {
         let broken = |error: std::io::Error| error.to_string();
         self.io.write_all(&asked.head).await.map_err(broken)?;
         loop {
-            if let Some((status, head, body)) = lengths(&self.read)? {
-                if self.read.len() >= head + body {
-                    let answer = self.read.split_to(head + body);
-                    return Ok(of_http(asked, status, answer.get(head..).unwrap_or_default()));
-                }
+            if let Some((status, head, body)) = lengths(&self.read)?
+                && self.read.len() >= head + body
+            {
+                let answer = self.read.split_to(head + body);
+                return Ok(of_http(asked, status, answer.get(head..).unwrap_or_default()));
             }
             if self.read.len() > LONGEST_ANSWER {
                 return Err("an answer is longer than any server here gives".to_owned());

@@ -110,14 +110,16 @@ pub fn floor(mut line: lexopt::Parser) -> Result<Floor, String> {
     Ok(Floor { listen, threads })
 }
 
+#[expect(clippy::needless_pass_by_value, reason = "as `map_err` hands it over")]
 fn said(error: lexopt::Error) -> String {
     error.to_string()
 }
 
 fn text(line: &mut lexopt::Parser) -> Result<String, String> {
-    line.value().and_then(|value| value.string()).map_err(said)
+    line.value().and_then(ValueExt::string).map_err(said)
 }
 
+#[expect(clippy::needless_pass_by_value, reason = "a number")]
 fn whole<N>(line: &mut lexopt::Parser, name: &str, most: N) -> Result<N, String>
 where
     N: std::fmt::Display + PartialOrd + std::str::FromStr + From<u8>,

@@ -52,6 +52,10 @@ mod fine {
 
     impl Timer {
         /// A timer of this thread's runtime.
+        #[expect(
+            deprecated,
+            reason = "its successor is unsafe for types that lie about their descriptor; `OwnedFd` does not"
+        )]
         pub fn new() -> Result<Self, String> {
             let failed = |error: std::io::Error| format!("no timer can be made: {error}");
             let flags = TimerfdFlags::NONBLOCK | TimerfdFlags::CLOEXEC;

@@ -197,8 +197,7 @@ mod tests {
             tally.record(begin, at(begin, micros), &Answer::of(Outcome::Allow));
         }
         let figures = tally.as_json();
-        let table: Vec<(f64, f64)> =
-            serde_json::from_value(figures["latency_us"]["table"].clone()).unwrap();
+        let table: Vec<(f64, f64)> = serde_json::from_value(figures["latency_us"]["table"].clone()).unwrap();
         assert!(table.windows(2).all(|pair| pair[0].0 <= pair[1].0 && pair[0].1 <= pair[1].1));
         let (last, value) = *table.last().unwrap();
         assert!((last - 100.0).abs() < 1e-9 && (value - 10_000.0).abs() < 20.0);

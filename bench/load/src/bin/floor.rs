@@ -84,7 +84,8 @@ async fn serve(stream: Box<dyn Io>) {
 
 async fn allow(request: Request<Incoming>) -> Result<Response<WithTrailers<Full<Bytes>, Trailers>>, hyper::Error> {
     request.into_body().collect().await?;
-    let trailers = HeaderMap::from_iter([(header::HeaderName::from_static("grpc-status"), HeaderValue::from_static("0"))]);
+    let trailers =
+        HeaderMap::from_iter([(header::HeaderName::from_static("grpc-status"), HeaderValue::from_static("0"))]);
     let body = Full::new(Bytes::from_static(ALLOW)).with_trailers(std::future::ready(Some(Ok(trailers))));
     let mut response = Response::new(body);
     response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
