@@ -47,6 +47,7 @@ FORBIDDING: Final[dict[str, object]] = {
 }
 """Signals that a forbid reads, each with a value for which it holds: without them nobody is let in."""
 ALL: Final = "all of them"
+UNLISTED: Final = "unlisted"
 DIFFERS, ERROR, INTERRUPTED = 1, 2, 130
 _BASE: Final = "spiffe://prod.example/ns/payments/sa/"
 _PATH: Final = "/v1/accounts/42/transfers"
@@ -65,6 +66,7 @@ def questions() -> Iterator[Case]:
         for name in directory.SIGNALS:
             yield _case(f"{name} is {what}", what, name, allow=name not in FORBIDDING)
         yield _case(f"{ALL} are {what}", what, ALL, allow=False)
+    yield _case("well, but in no file of entities", UNLISTED, ALL, allow=True)
     yield _case("no permit holds", "no-permit", ALL, allow=False)
     for text in ("", "many", "1&amount=2"):
         yield Case(f"the amount is `{text}`", f"{_PATH}?amount={text}", False, "malformed_request")
@@ -72,7 +74,7 @@ def questions() -> Iterator[Case]:
     host = "things.prod.example"
     yield Case("another action", other, True, "allowed", method="GET", host=host)
     stranger = cases.STRANGER
-    yield Case("another action, a stranger", other, False, "entity_unknown", stranger, "GET", host)
+    yield Case("another action, a stranger", other, False, "signal_unavailable", stranger, "GET", host)
     unwell = _principal("missing", "device_trust")
     yield Case("another action without its signal", other, False, "signal_unavailable", unwell, "GET", host)
 
@@ -106,7 +108,7 @@ def _different(what: str, which: str, now: datetime) -> Iterator[dict[str, objec
                 observed = now - STALE
             elif what == "forbids":
                 value = FORBIDDING[name]
-            elif name in _PERMITS:
+            elif what == "no-permit" and name in _PERMITS:
                 value = False
         yield _signal(name, principal, value, observed)
 
@@ -118,6 +120,7 @@ _WHO: Final[tuple[tuple[str, tuple[str, ...]], ...]] = (
     ("missing", (*directory.SIGNALS, ALL)),
     ("stale", (*directory.SIGNALS, ALL)),
     ("no-permit", (ALL,)),
+    (UNLISTED, (ALL,)),
 )
 
 
@@ -129,7 +132,10 @@ def _signal(name: str, subject: str, value: object, observed: datetime) -> dict[
 def make(folder: Path, policies: int) -> directory.Made:
     """The directory of the bench with all those principals, and the signals beside its policies."""
     made = directory.make(folder / "directory", policies=policies)
-    names = [directory.PRINCIPAL, *(_principal(what, name) for what, names in _WHO for name in names)]
+    names = [
+        directory.PRINCIPAL,
+        *(_principal(what, name) for what, names in _WHO for name in names if what != UNLISTED),
+    ]
     (made.directory / "entities.json").write_text(directory.entities_json(names), encoding="utf-8")
     signals = {"signals": signals_of(datetime.now(UTC))}
     (made.directory / "signals.json").write_text(json.dumps(signals), encoding="utf-8")

@@ -234,13 +234,16 @@ def test_the_plugin_asks_the_same_rule_and_logs_to_the_console_if_told(log: bool
     assert settings.get("decision_logs") == ({"console": True} if log else None)
 
 
-def test_the_questions_have_names_of_their_own_and_ask_of_known_principals(tmp_path: Path) -> None:
+def test_the_questions_have_names_of_their_own_and_all_but_two_ask_of_principals_in_the_entities(
+    tmp_path: Path,
+) -> None:
     asked = list(agree.questions())
     assert len({case.name for case in asked}) == len(asked)
     assert {case.allow for case in asked} == {True, False}
     source = translate.source(agree.make(tmp_path, POLICIES).directory)
-    assert {case.principal for case in asked} - {cases.STRANGER} <= set(source.principals)
-    assert cases.STRANGER not in source.principals
+    unlisted = "spiffe://prod.example/ns/payments/sa/unlisted-all-of-them"
+    assert {case.principal for case in asked} - set(source.principals) == {cases.STRANGER, unlisted}
+    assert unlisted in {signal["subject"] for signal in source.signals}
 
 
 def test_signals_differ_only_where_a_question_says_so() -> None:

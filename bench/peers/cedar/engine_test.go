@@ -100,6 +100,7 @@ func TestEveryDecisionIsALineOfTheLog(t *testing.T) {
 	ask(t, made, "spiffe://a/well", "/v1/accounts/42/transfers?amount=7")
 	ask(t, made, "spiffe://a/\"q\"\n\u00fc", "/v1/accounts/42/transfers")
 	ask(t, made, "spiffe://a/well", "/elsewhere")
+	ask(t, made, "spiffe://a/well", "/v1/accounts/42/transfers?amount=x")
 	if err := made.log.close(); err != nil {
 		t.Fatal(err)
 	}
@@ -108,7 +109,7 @@ func TestEveryDecisionIsALineOfTheLog(t *testing.T) {
 		t.Fatal(err)
 	}
 	lines := strings.Split(strings.TrimSpace(string(text)), "\n")
-	if len(lines) != 3 {
+	if len(lines) != 4 {
 		t.Fatalf("%d lines", len(lines))
 	}
 	var said []map[string]any
@@ -125,8 +126,11 @@ func TestEveryDecisionIsALineOfTheLog(t *testing.T) {
 	if signals := fmt.Sprint(said[0]["signals"], said[0]["determining"]); !strings.Contains(signals, "incident") || !strings.Contains(signals, "well") {
 		t.Errorf("%v", signals)
 	}
-	if said[1]["principal"] != "spiffe://a/\"q\"\n\u00fc" || said[1]["error"] != errNobody.Error() {
+	if said[1]["principal"] != "spiffe://a/\"q\"\n\u00fc" || said[1]["allow"] != false {
 		t.Errorf("%v", said[1])
+	}
+	if said[3]["error"] != errNoLong.Error() || said[3]["allow"] != false {
+		t.Errorf("%v", said[3])
 	}
 	if _, there := said[2]["action"]; there || said[2]["allow"] != false {
 		t.Errorf("%v", said[2])

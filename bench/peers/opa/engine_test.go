@@ -16,7 +16,7 @@ const policy = `package peer
 default allow := false
 
 allow if {
-	data.principals[input.attributes.source.principal]
+	data.signals[input.attributes.source.principal]
 	input.attributes.request.http.method == "POST"
 	startswith(input.attributes.request.http.host, "payments.")
 	input.parsed_path = ["v1", "accounts", _, "transfers"]
@@ -33,7 +33,7 @@ func testEngine(t *testing.T, log, to string) *engine {
 	}
 	for name, text := range map[string]string{
 		"policy/routes.rego": policy,
-		"data.json":          `{"principals": {"spiffe://a/known": {}}}`,
+		"data.json":          `{"signals": {"spiffe://a/known": {}}}`,
 	} {
 		if err := os.WriteFile(filepath.Join(files, name), []byte(text), 0o600); err != nil {
 			t.Fatal(err)
