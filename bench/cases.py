@@ -79,7 +79,7 @@ CASES: Final = (
     Case("no amount", _transfer(42, None), True, "allowed"),
     Case("at the limit", _transfer(42, directory.FORBIDDEN_AMOUNT), True, "allowed"),
     Case("over the limit", _transfer(42, directory.FORBIDDEN_AMOUNT + 1), False, "policy_denied"),
-    Case("a stranger", _transfer(42, 1_250), False, "entity_unknown", principal=STRANGER),
+    Case("a stranger", _transfer(42, 1_250), False, "signal_unavailable", principal=STRANGER),
     Case("another path", "/v1/accounts/42", False, "route_unknown"),
     Case("another method", _transfer(42, 1_250), False, "route_unknown", method="GET"),
     Case("another host", _transfer(42, 1_250), False, "route_unknown", host="things.prod.example"),
