@@ -75,18 +75,19 @@ LAYERS: tuple[set[str], ...] = (
     {"config"},
     {"mtls", "services", "doors", "state", "decision_log", "metrics", "rates", "register", "tallies"}
     | {"difference", "watch", "envoy_tls", "envoy_directory", "envoy_tracing"},
-    {"signals", "intake", "tokens", "in_force", "clients", "door_tls", "refusals", "log_reading", "traces"},
+    {"signals", "intake", "tokens", "in_force", "clients", "door_tls", "refusals", "log_reading", "traces"}
+    | {"front"},
     {"publish_door", "publishers", "reloads", "revocations", "identity", "tasks", "approvals", "overrides"}
     | {"admin_answers", "envoy_routes", "sweeping", "audit", "timekeeping"},
     {"admin_tasks", "admin_approvals", "admin_decisions", "decisions", "desks"},
     {
-        *("server", "admin", "offline", "starter", "admin_client", "terminal", "reports"),
+        *("server", "native", "admin", "offline", "starter", "admin_client", "terminal", "reports"),
         "envoy_config",
         *("register_document", "register_view", "approve"),
         "demo_stage",
         "approval_news",
     },
-    {"demo_agent"},
+    {"demo_agent", "fronts"},
     {"app", "demo"},
     {"cli"},
 )
@@ -177,7 +178,10 @@ IMPORTS: Edges = {
     "clients": {"config", "mtls", "services"},
     "door_tls": {"bundles", "mtls", "settings"},
     "health": set(),
-    "server": {"config", "doors", "errors", "health", "mtls"},
+    "front": {"config", "mtls"},
+    "server": {"config", "doors", "errors", "front", "health"},
+    "native": {"_core", "config", "doors", "errors", "files", "front", "mtls"},
+    "fronts": {"_core", "answering", "config", "door_tls", "front", "native", "server", "tokens"},
     "admin": {
         "admin_answers",
         "admin_approvals",
@@ -205,6 +209,8 @@ IMPORTS: Edges = {
         "doors",
         "errors",
         "foreground",
+        "front",
+        "fronts",
         "identity",
         "in_force",
         "intake",
@@ -215,7 +221,6 @@ IMPORTS: Edges = {
         "rates",
         "register",
         "reloads",
-        "server",
         "services",
         "signals",
         "state",
@@ -232,6 +237,7 @@ HOT = (
     *("server.py", "health.py", "app.py", "admin.py", "doors.py", "services.py", "intake.py", "rates.py"),
     *("publish_door.py", "mtls.py", "reloads.py", "watch.py", "decision_log/", "signals/", "answering.py"),
     *("identity.py", "clients.py", "door_tls.py", "tokens/", "bundles/", "approvals.py", "overrides.py"),
+    *("front.py", "fronts.py", "native.py"),
     *("admin_answers.py", "admin_approvals.py", "admin_decisions.py", "decisions.py", "refusals.py"),
 )
 PARSERS = {"envoy_data_plane", "betterproto2"}
@@ -562,7 +568,7 @@ def test_what_serves_requests_imports_exactly_what_it_may(package: dict[str, str
 
 
 def test_app_is_the_only_module_that_wires(package: dict[str, str]) -> None:
-    wired = {"state", "server", "admin", "decision_log"}
+    wired = {"state", "fronts", "admin", "decision_log"}
     wiring = {module for module, named in python_edges(package).items() if wired <= named}
     assert wiring == {"app"}
 
