@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Final
 
 import grpc
 
-from bench import cases, directory, peers, rounds, stage
+from bench import cases, directory, peers, rounds, servers, stage
 from bench.cases import Case
 from bench.stage import BenchError
 from signalwarden.errors import SignalwardenError
@@ -28,7 +28,6 @@ from signalwarden.errors import SignalwardenError
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
 
-    from bench.peers import Peer
     from bench.stage import Server
 
 __all__ = ["compare", "differences", "make", "questions", "signals_of"]
@@ -129,9 +128,9 @@ def _signal(name: str, subject: str, value: object, observed: datetime) -> dict[
     return {"name": name, "subject": subject, "value": value, "observed_at": at}
 
 
-def make(folder: Path, policies: int) -> directory.Made:
+def make(folder: Path, policies: int, *, front: str = "grpcio") -> directory.Made:
     """The directory of the bench with all those principals, and the signals beside its policies."""
-    made = directory.make(folder / "directory", policies=policies)
+    made = directory.make(folder / "directory", policies=policies, front=front)
     names = [
         directory.PRINCIPAL,
         *(_principal(what, name) for what, names in _WHO for name in names if what != UNLISTED),
@@ -162,26 +161,26 @@ def compare(only: Sequence[str] | None, policies: int) -> tuple[list[str], list[
     unknown = set(only or ()) - {*known, *(sentence.split(" ", 1)[0] for sentence in found.left_out)}
     if unknown:
         raise BenchError(f"there is no peer `{min(unknown)}`")
-    asked = list(questions())
-    wrong: list[str] = []
-    told = []
+    asked, told, wrong, left_out = list(questions()), [], [], list(found.left_out)
     with tempfile.TemporaryDirectory(prefix="signalwarden-bench-") as name:
-        made = make(Path(name), policies)
-        with stage.served(made, None) as server:
-            stage.publish(server, (made.directory / "signals.json").read_bytes())
-            wrong += _asked("signalwarden", server, asked)
-        told.append("signalwarden")
+        folder = Path(name)
+        for front in servers.FRONTS:
+            if front == "native" and (sentence := stage.native_missing(folder / "missing")):
+                left_out.append(sentence)
+                continue
+            who = f"signalwarden {front}"
+            with stage.served(make(folder / front, policies, front=front), None) as server:
+                stage.publish(server, (folder / front / "directory" / "signals.json").read_bytes())
+                wrong += _asked(who, server, asked)
+            told.append(who)
+        made = make(folder / "peers", policies).directory
         for peer in found.servers:
             for log in peer.logs:
                 who = f"{peer.name} ({peer.version()}), log {'on' if log else 'off'}"
-                wrong += _peer(who, peer, made.directory, asked, log=log)
+                with peer.start(None, made, log=log) as server:
+                    wrong += _asked(who, server, asked)
                 told.append(who)
-    return told, list(found.left_out), wrong
-
-
-def _peer(who: str, peer: Peer, made: Path, asked: Sequence[Case], *, log: bool) -> list[str]:
-    with peer.start(None, made, log=log) as server:
-        return _asked(who, server, asked)
+    return told, left_out, wrong
 
 
 def _asked(who: str, server: Server, asked: Sequence[Case]) -> list[str]:
