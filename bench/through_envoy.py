@@ -73,13 +73,13 @@ def started(folder: Path, listeners: Sequence[Listener], core: int | None) -> It
 
 def bootstrap(listeners: Sequence[Listener], ports: Sequence[int]) -> dict[str, Any]:
     """Envoy's configuration, as JSON."""
-    clusters = [
-        _cluster(listener.name, listener.target) for listener in listeners if listener.target is not None
-    ]
+    # A cluster's name is the authority of its calls, so it must look like one: listeners' names don't.
+    named = {f"server-{number}": listener for number, listener in enumerate(listeners)}
+    pairs = zip(named.items(), ports, strict=True)
     return {
         "static_resources": {
-            "listeners": [_listener(listener, port) for listener, port in zip(listeners, ports, strict=True)],
-            "clusters": clusters,
+            "listeners": [_listener(name, listener, port) for (name, listener), port in pairs],
+            "clusters": [_cluster(name, each.target) for name, each in named.items() if each.target],
         }
     }
 
@@ -98,15 +98,15 @@ def ext_authz(cluster: str) -> dict[str, Any]:
     }
 
 
-def _listener(listener: Listener, port: int) -> dict[str, Any]:
-    chosen = listener.http_filter or (ext_authz(listener.name) if listener.target else None)
+def _listener(name: str, listener: Listener, port: int) -> dict[str, Any]:
+    chosen = listener.http_filter or (ext_authz(name) if listener.target else None)
     router = {
         "name": "envoy.filters.http.router",
         "typed_config": {"@type": f"{EXTENSIONS}.filters.http.router.v3.Router"},
     }
     manager = {
         "@type": f"{EXTENSIONS}.filters.network.http_connection_manager.v3.HttpConnectionManager",
-        "stat_prefix": listener.name,
+        "stat_prefix": name,
         "forward_client_cert_details": "ALWAYS_FORWARD_ONLY",
         "route_config": {
             "virtual_hosts": [
@@ -121,7 +121,7 @@ def _listener(listener: Listener, port: int) -> dict[str, Any]:
     }
     filters = [{"name": "envoy.filters.network.http_connection_manager", "typed_config": manager}]
     return {
-        "name": listener.name,
+        "name": name,
         "address": {"socket_address": {"address": "127.0.0.1", "port_value": port}},
         "filter_chains": [{"filters": filters}],
     }

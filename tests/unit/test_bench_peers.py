@@ -149,8 +149,8 @@ def test_envoy_has_a_listener_for_each_server_and_fails_closed() -> None:
         through_envoy.Listener("open"),
     ]
     made = through_envoy.bootstrap(listeners, [1, 2, 3])["static_resources"]
-    assert [listener["name"] for listener in made["listeners"]] == ["tcp", "unix", "open"]
-    assert len(made["clusters"]) == 2
+    assert [listener["name"] for listener in made["listeners"]] == ["server-0", "server-1", "server-2"]
+    assert [cluster["name"] for cluster in made["clusters"]] == ["server-0", "server-1"]
     filters = made["listeners"][0]["filter_chains"][0]["filters"][0]["typed_config"]["http_filters"]
     assert filters[0]["typed_config"]["failure_mode_allow"] is False
     assert "pipe" in json.dumps(made["clusters"][1])
