@@ -72,7 +72,8 @@ class Profile(LoadTestShape):
 
     def tick(self) -> tuple[int, float] | None:
         """Users and how many are started a second; None ends the run."""
-        users = users_at(PROFILE, self.get_run_time(), USERS, SECONDS)
+        elapsed: float = self.get_run_time()  # type: ignore[no-untyped-call]
+        users = users_at(PROFILE, elapsed, USERS, SECONDS)
         return None if users is None else (users + _helpers(), max(100.0, float(USERS)))
 
 
@@ -95,7 +96,7 @@ class Publisher(_AdminUser):
     def publish(self) -> None:
         """All must be accepted."""
         with self.client.post(
-            "/v1/signals", data=directory.signals_body(), headers=self.headers, catch_response=True
+            "/v1/signals", data=directory.signals_body().decode(), headers=self.headers, catch_response=True
         ) as answer:
             if answer.status_code != 200 or b'"rejected":[]' not in answer.content.replace(b" ", b""):
                 answer.failure(f"signals were refused with {answer.status_code}")

@@ -324,7 +324,8 @@ def _settings(arguments: argparse.Namespace, plan: Plan) -> dict[str, Any]:
 
 def _versions(found: peers.Peers) -> dict[str, str]:
     known = {name: importlib.metadata.version(name) for name in ("grpcio", "locust")}
-    known |= {peer.name: peer.version() for peer in (*found.servers, *found.filters)}
+    known |= {peer.name: peer.version() for peer in found.servers}
+    known |= {each.name: each.version() for each in found.filters}
     return {"signalwarden": __version__, "build": str(_core.BUILD_PROFILE), **known}
 
 

@@ -14,6 +14,7 @@ import statistics
 import sys
 import tempfile
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -133,7 +134,7 @@ class _Run:
                 server = stack.enter_context(scale.made(own, self.where.server, self.front, at))
                 stands.append(_stand(server, own, scale.name, at, self.front))
             taken = self._alternate(
-                [(at, lambda s=stand: self._closed(s)) for at, stand in zip(points, stands, strict=True)]
+                [(at, partial(self._closed, stand)) for at, stand in zip(points, stands, strict=True)]
             )
             return self._said(scale.name, taken, [procfs.rss_mb(stand.server.pid) for stand in stands])
 
@@ -144,7 +145,7 @@ class _Run:
             stand = _stand(server, folder, "connections", 1, self.front)
             points = CONNECTIONS[:2] if self.quick else CONNECTIONS
             taken = self._alternate(
-                [(at, lambda at=at: self._closed(stand, at, max(1, IN_FLIGHT // at))) for at in points]
+                [(at, partial(self._closed, stand, at, max(1, IN_FLIGHT // at))) for at in points]
             )
         return self._said("connections", taken, [])
 
@@ -167,7 +168,7 @@ class _Run:
                 own.mkdir(parents=True)
                 server = stack.enter_context(start(own, None, self.front, at))
                 stand = _stand(server, own, name, at, self.front if start is not _floors else None)
-                timed.append((at, lambda s=stand: rounds.closed(s, self._seconds, None)))
+                timed.append((at, partial(rounds.closed, stand, self._seconds, None)))
             return self._said(name, self._alternate(timed), [])
 
     @property

@@ -127,7 +127,8 @@ def _contestant(front: str, influence: str) -> servers.Contestant:
 
 def _half(stand: Stand, where: Places) -> int:
     rounds.closed(stand, CAPACITY_S / 3, where.load)
-    return max(1, round(rounds.closed(stand, CAPACITY_S, where.load)["rps"] / 2))
+    can = float(rounds.closed(stand, CAPACITY_S, where.load)["rps"])
+    return max(1, round(can / 2))
 
 
 def _soak(stand: Stand, where: Places, rate: int, arguments: argparse.Namespace) -> dict[str, Any]:
@@ -174,7 +175,7 @@ def _soak(stand: Stand, where: Places, rate: int, arguments: argparse.Namespace)
 
 def _again(stop: threading.Event, every: float, do: Callable[[int], object]) -> list[float]:
     """Does it over and over until it is told to stop. How long each took, in seconds."""
-    times = []
+    times: list[float] = []
     while not stop.wait(every):
         begun = time.monotonic()
         do(len(times))

@@ -36,10 +36,13 @@ HERE: Final = Path(__file__).resolve().parent
 class Peer(Protocol):
     """A server beside which signalwarden is measured."""
 
-    name: str
-    """Short, as it stands in tables: `opa-sdk`, `cedar-go`."""
-    logs: tuple[bool, ...]
-    """Which of decision log on (True) and off (False) it can do: each is measured."""
+    @property
+    def name(self) -> str:
+        """Short, as it stands in tables: `opa-sdk`, `cedar-go`."""
+
+    @property
+    def logs(self) -> tuple[bool, ...]:
+        """Which of decision log on (True) and off (False) it can do: each is measured."""
 
     def missing(self) -> str | None:
         """One sentence that says what is missing for it here, or None."""
@@ -61,7 +64,9 @@ class Peer(Protocol):
 class EnvoyFilter(Protocol):
     """What Envoy can decide by a filter of its own: measured only through Envoy, and only for what it can express."""
 
-    name: str
+    @property
+    def name(self) -> str:
+        """As it stands in tables."""
 
     def missing(self) -> str | None:
         """One sentence that says what is missing for it here, or None."""
