@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -9,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from bench import behind_envoy, cases, servers, through_envoy
+from bench.peers import golang
 from bench.peers.cedar import peer as cedar_peer
 from bench.peers.envoy_rbac import peer as rbac
 from bench.peers.golang import GoPeer
@@ -16,12 +18,13 @@ from bench.peers.opa import peer as opa_peer
 
 ROOT = Path(__file__).resolve().parents[2]
 PEERS = (*opa_peer.PEERS, cedar_peer.PEER)
-
-
-@pytest.mark.skipif(
-    not all(peer.built for peer in PEERS),
-    reason="the Go peers are not built: `python -m bench.peers.agree` builds them, which takes minutes at first",
+BUILT = all(peer.built for peer in PEERS)
+NOT_BUILT = (
+    "the Go peers are not built: `python -m bench.peers.agree` builds them, which takes minutes at first"
 )
+
+
+@pytest.mark.skipif(not BUILT, reason=NOT_BUILT)
 def test_signalwarden_and_its_peers_answer_all_questions_alike() -> None:
     only = [part for peer in PEERS for part in ("--only", peer.name)]
     command = [sys.executable, "-m", "bench.peers.agree", "--policies", "30", *only]
@@ -40,7 +43,7 @@ def test_envoys_own_filter_decides_the_cases_of_the_bench(tmp_path: Path) -> Non
         assert behind_envoy.compare(envoy, [], passages) == []
 
 
-@pytest.mark.skipif(not all(peer.built for peer in PEERS), reason="the Go peers are not built")
+@pytest.mark.skipif(not BUILT, reason=NOT_BUILT)
 @pytest.mark.parametrize("peer", [opa_peer.PEERS[0], cedar_peer.PEER], ids=lambda peer: peer.name)
 def test_through_a_plain_listener_a_peer_takes_who_asks_from_the_certificates_header(
     tmp_path: Path, peer: GoPeer
@@ -56,3 +59,11 @@ def test_through_a_plain_listener_a_peer_takes_who_asks_from_the_certificates_he
     assert got == {case.name: case.allow for case in cases.CASES}
     log = (tmp_path / peer.name / "decisions.jsonl").read_text().splitlines()
     assert len(log) == len(cases.CASES)
+
+
+@pytest.mark.skipif(not BUILT or shutil.which("go") is None, reason=NOT_BUILT)
+@pytest.mark.parametrize("what", ["vet", "test"])
+def test_the_go_of_the_peers_is_vetted_and_tested(what: str) -> None:
+    command = ["go", what, *(["-p", "1"] if what == "test" else []), "./..."]
+    ran = subprocess.run(command, cwd=golang.MODULE, capture_output=True, text=True, timeout=280)
+    assert ran.returncode == 0, ran.stdout + ran.stderr

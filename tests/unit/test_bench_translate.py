@@ -9,6 +9,8 @@ from __future__ import annotations
 import itertools
 import json
 import re
+import shutil
+import subprocess
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -283,3 +285,9 @@ def test_the_versions_that_the_readme_names_are_those_of_the_build() -> None:
         ("cedar-go", "github.com/cedar-policy/cedar-go"),
     ):
         assert f"{name} {needs[module]}" in readme
+
+
+@pytest.mark.skipif(shutil.which("gofmt") is None, reason="there is no gofmt on the PATH")
+def test_the_go_of_the_peers_is_formatted() -> None:
+    ran = subprocess.run(["gofmt", "-l", str(golang.MODULE)], capture_output=True, text=True, timeout=60)
+    assert (ran.returncode, ran.stdout, ran.stderr) == (0, "", "")
