@@ -43,7 +43,8 @@ class Stand:
     who: Contestant
     server: Server
     requests: Path
-    rss_idle_mb: float
+    idle_mb: dict[str, float]
+    """Its memory before the first load: `procfs.memory`."""
 
 
 def compare(stand: Stand, cases: Iterable[Case]) -> list[str]:

@@ -192,7 +192,7 @@ def _measure(
         if "envoy" in arguments.parts:
             made["filters"] = _envoy(entries, stands, filters, where, plan, folder)
         for stand in stands:
-            entries[stand.who.name]["rss_mb"]["after"] = procfs.rss_mb(stand.server.pid)
+            entries[stand.who.name]["memory_mb"]["after"] = procfs.memory(stand.server.pid)
         if "locust" in arguments.parts:
             made["locust"] = swarm.measure(stands, where, plan.locust_s, folder, arguments.report)
             made["wrong"] += made["locust"]["errors"]
@@ -209,7 +209,7 @@ def _stands(folder: Path, field: Sequence[servers.Contestant], where: Places) ->
             own = folder / f"server-{number}"
             own.mkdir()
             server = stack.enter_context(who.start(where.server, own))
-            stands.append(Stand(who, server, who.load_file(own), procfs.rss_mb(server.pid)))
+            stands.append(Stand(who, server, who.load_file(own), procfs.memory(server.pid)))
         yield stands
 
 
@@ -222,7 +222,7 @@ def _entry(stand: Stand) -> dict[str, Any]:
         "influence": who.influence,
         "log": who.log,
         "version": who.version,
-        "rss_mb": {"idle": stand.rss_idle_mb},
+        "memory_mb": {"idle": stand.idle_mb},
         "closed": [],
         "open": [],
         "envoy": {},

@@ -64,12 +64,13 @@ def swarm(
     out.unlink(missing_ok=True)
     command = [
         sys.executable, "-m", "locust", "-f", str(stage.ROOT / "bench" / DOORS[door]), "--headless",
-        "--host", url, "--stop-timeout", "5", "--loglevel", "ERROR", "--only-summary",
+        "--stop-timeout", "5", "--loglevel", "ERROR", "--only-summary",
         *(["--html", str(report)] if report else []),
     ]  # fmt: skip
     environment = {
         **os.environ,
         "SIGNALWARDEN_BENCH_OUT": str(out),
+        "SIGNALWARDEN_BENCH_HOST": url,
         "SIGNALWARDEN_BENCH_PROFILE": profile,
         "SIGNALWARDEN_BENCH_USERS": str(users),
         "SIGNALWARDEN_BENCH_SECONDS": str(seconds),
