@@ -111,7 +111,7 @@ def measure(
     stands: Sequence[Stand], where: Places, seconds: int, folder: Path, report: Path | None
 ) -> dict[str, Any]:
     """Steady load on each of our fronts (the last influence of each, which is the default one), and the ceiling."""
-    ours = {stand.who.front: stand for stand in stands if stand.who.ours}
+    ours = {stand.who.front: stand for stand in stands if stand.who.ours and not stand.server.unix}
     runs = []
     for number, stand in enumerate(ours.values()):
         _say(f"locust asks {stand.who.name} for {seconds} s, {USERS} users")
