@@ -43,7 +43,8 @@ class Stand:
     who: Contestant
     server: Server
     requests: Path
-    rss_idle_mb: float
+    idle_mb: dict[str, float]
+    """Its memory before the first load: `procfs.memory`."""
 
 
 def compare(stand: Stand, cases: Iterable[Case]) -> list[str]:
@@ -98,7 +99,7 @@ def _measured(stand: Stand, target: str, asking: Asking, core: int | None) -> di
     written = stage.records_written(server) if stand.who.ours else 0
     before = procfs.read(server.pid)
     seen = ask(target, stand.requests, asking, core)
-    time.sleep(SETTLE_S)
+    time.sleep(SETTLE_S if stand.who.log else 0.0)
     after = procfs.read(server.pid)
     if stand.who.ours and stage.records_written(server) < written + seen.answered_in_all:
         _settle(server, written + seen.answered_in_all)

@@ -136,7 +136,7 @@ class _Run:
             taken = self._alternate(
                 [(at, partial(self._closed, stand)) for at, stand in zip(points, stands, strict=True)]
             )
-            return self._said(scale.name, taken, [procfs.rss_mb(stand.server.pid) for stand in stands])
+            return self._said(scale.name, taken, [procfs.memory(stand.server.pid) for stand in stands])
 
     def connections(self, folder: Path) -> dict[str, Any]:
         """One server, asked over more and more connections."""
@@ -190,7 +190,7 @@ class _Run:
         return taken
 
     def _said(
-        self, name: str, taken: dict[int, list[dict[str, Any]]], rss: Sequence[float]
+        self, name: str, taken: dict[int, list[dict[str, Any]]], memory: Sequence[dict[str, float]]
     ) -> dict[str, Any]:
         first = next(iter(taken.values()))
         points = []
@@ -205,7 +205,7 @@ class _Run:
                 "cpu_us": cpu,
                 "ratio": [a / b["cpu_us"] for a, b in zip(cpu, first, strict=True)],
                 "rps": [r["rps"] for r in seen],
-                "rss_mb": rss[number] if rss else None,
+                "memory_mb": memory[number] if memory else None,
             }
             points.append(point)
             _say(f"{name}, {at:,}: {statistics.median(cpu):.1f} µs a check")
@@ -224,7 +224,7 @@ def _stand(server: Server, folder: Path, scale: str, at: int, front: str | None)
     of: list[cases.Case] | None = None
     if scale == "principals":
         of = list(scaled.cases_of(scaled.principals(at)))
-    return Stand(who, server, who.load_file(folder, of), procfs.rss_mb(server.pid))
+    return Stand(who, server, who.load_file(folder, of), procfs.memory(server.pid))
 
 
 def said(made: dict[str, Any]) -> Iterator[str]:
@@ -238,7 +238,8 @@ def said(made: dict[str, Any]) -> Iterator[str]:
     for scale in made["scales"]:
         for point in scale["points"]:
             cpu, ratio, rps = (statistics.median(point[key]) for key in ("cpu_us", "ratio", "rps"))
-            rss = f", {point['rss_mb']:,.0f} MiB" if point["rss_mb"] else ""
+            memory = point["memory_mb"]
+            rss = f", {memory['own']:,.0f} MiB of its own" if memory else ""
             yield f"{scale['name']:>22} {point['at']:>9,}: {cpu:8.1f} µs, {ratio:5.2f} x, {rps:,.0f}/s{rss}"
     yield from (f"wrong: {sentence}" for sentence in made["wrong"])
 
