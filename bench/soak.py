@@ -1,4 +1,4 @@
-"""`make bench-soak`: ten minutes at half load while signals change and the directory is reloaded: is anything slow?
+"""`make bench-soak`: ten minutes at half load with changing signals and reloads.
 
 An open loop, so that a stall is charged to every call that had to wait. The slowest decision is told twice: by the
 client, and by the server's own clock (`timing_us` of its records, and the histogram of its metrics). Memory is read
