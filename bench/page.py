@@ -71,7 +71,7 @@ def text(made: Sequence[Mapping[str, Any]]) -> str:
     parts = []
     for each in made:
         parts.append(f"**{_TITLES[each['kind']]}** {circumstances(each)}")
-        parts += [f"{sentence[0].upper()}{sentence[1:]}." for sentence in each["left_out"]]
+        parts += [f"Left out: {sentence}." for sentence in each["left_out"]]
         parts += [f"Wrong: {sentence}." for sentence in each["wrong"]]
         for title, rows in tables(each):
             parts.append(f"{title}:\n\n{_markdown(rows)}")
@@ -88,7 +88,11 @@ _TITLES: Final = {
 def circumstances(made: Mapping[str, Any]) -> str:
     """When, where and of what, in a sentence or two."""
     machine, versions = made["machine"], made["versions"]
-    others = ", ".join(f"{k} {v}" for k, v in versions.items() if k not in ("signalwarden", "build"))
+    others = ", ".join(
+        version if version.startswith(name) else f"{name} {version}"
+        for name, version in versions.items()
+        if name not in ("signalwarden", "build")
+    )
     settings = made["settings"]
     what = {
         "bench": "{policies} policies ({policies_in_play} in play), {signals} signals, {request_bytes} bytes a request",

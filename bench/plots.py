@@ -206,7 +206,7 @@ def report(figures: Sequence[tuple[Mapping[str, Any], Sequence[tuple[str, Canvas
             f"<h2>{html.escape(made['kind'])}</h2>\n<p>{html.escape(page.circumstances(made))}</p>\n"
         )
         parts += [f"<p class=wrong>{html.escape(sentence)}</p>\n" for sentence in made["wrong"]]
-        parts += [f"<p>{html.escape(sentence)}</p>\n" for sentence in made["left_out"]]
+        parts += [f"<p>left out: {html.escape(sentence)}</p>\n" for sentence in made["left_out"]]
         parts += [_table(rows) for _, rows in page.tables(made)]
         for name, canvas in pictures:
             svg = _bytes(canvas, "svg").decode()

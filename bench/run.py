@@ -166,7 +166,7 @@ def measure(arguments: argparse.Namespace, plan: Plan) -> dict[str, Any]:
             unix=arguments.unix,
         )
         for sentence in made["left_out"]:
-            say(sentence)
+            say(f"left out: {sentence}")
         _measure(made, Path(folder), where, field, found.filters, plan, arguments)
     return made
 
@@ -305,7 +305,7 @@ def _fronts(asked: str, folder: Path, left_out: list[str]) -> tuple[str, ...]:
     fronts = servers.FRONTS if asked == "both" else (asked,)
     if "native" in fronts and (sentence := stage.native_missing(folder / "native")):
         if asked == "native":
-            raise BenchError(sentence)
+            raise BenchError(f"it can't be measured: {sentence}")
         left_out.append(sentence)
         fronts = ("grpcio",)
     return fronts

@@ -13,6 +13,7 @@ import signal
 import statistics
 import sys
 import tempfile
+import time
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -97,7 +98,7 @@ def measure(arguments: argparse.Namespace) -> dict[str, Any]:
     with tempfile.TemporaryDirectory(prefix="signalwarden-bench-") as folder:
         missing = stage.native_missing(Path(folder) / "native")
         if arguments.front == "native" and missing:
-            raise BenchError(missing)
+            raise BenchError(f"it can't be measured: {missing}")
         front = arguments.front or ("grpcio" if missing else "native")
         settings = {"front": front, "influence": "none", "in_flight": IN_FLIGHT, "quick": arguments.quick}
         versions = {"signalwarden": __version__, "build": str(_core.BUILD_PROFILE)}
@@ -124,19 +125,28 @@ class _Run:
 
     def sizes(self, scale: Scale, folder: Path) -> dict[str, Any]:
         """One scale whose points are servers."""
-        points = scale.quick if self.quick else scale.points
         with contextlib.ExitStack() as stack:
-            stands = []
-            for at in points:
+            stands: dict[int, Stand] = {}
+            for at in scale.quick if self.quick else scale.points:
                 _say(f"{scale.name}: a server of {at:,}")
                 own = folder / str(at)
                 own.mkdir(parents=True)
-                server = stack.enter_context(scale.made(own, self.where.server, self.front, at))
-                stands.append(_stand(server, own, scale.name, at, self.front))
-            taken = self._alternate(
-                [(at, partial(self._closed, stand)) for at, stand in zip(points, stands, strict=True)]
+                begun = time.monotonic()
+                try:
+                    server = stack.enter_context(scale.made(own, self.where.server, self.front, at))
+                except (BenchError, SignalwardenError) as error:
+                    self._left_out(f"{scale.name}, {at:,}, could not be measured: {error}")
+                    continue
+                _say(f"{scale.name}: ready after {time.monotonic() - begun:.1f} s")
+                stands[at] = _stand(server, own, scale.name, at, self.front)
+            taken = self._alternate([(at, partial(self._closed, stand)) for at, stand in stands.items()])
+            return self._said(
+                scale.name, taken, [procfs.memory(stand.server.pid) for stand in stands.values()]
             )
-            return self._said(scale.name, taken, [procfs.memory(stand.server.pid) for stand in stands])
+
+    def _left_out(self, sentence: str) -> None:
+        _say(sentence)
+        self.made["left_out"].append(sentence)
 
     def connections(self, folder: Path) -> dict[str, Any]:
         """One server, asked over more and more connections."""
@@ -157,7 +167,7 @@ class _Run:
             try:
                 found.append(self._threads("threads", scaled.of_threads, folder))
             except (BenchError, SignalwardenError) as error:
-                self.made["left_out"].append(f"threads of the native front door are not measured: {error}")
+                self._left_out(f"threads of the native front door are not measured: {error}")
         return found
 
     def _threads(self, name: str, start: Any, folder: Path) -> dict[str, Any]:
@@ -192,7 +202,7 @@ class _Run:
     def _said(
         self, name: str, taken: dict[int, list[dict[str, Any]]], memory: Sequence[dict[str, float]]
     ) -> dict[str, Any]:
-        first = next(iter(taken.values()))
+        first = next(iter(taken.values()), [])
         points = []
         for number, (at, seen) in enumerate(taken.items()):
             if count := sum(r["wrong"] for r in seen):
@@ -234,7 +244,7 @@ def said(made: dict[str, Any]) -> Iterator[str]:
         f"{made['taken']}, {machine['cpu']}, {machine['placement']}, load average {machine['load_average'][0]}, "
         f"front {made['settings']['front']}"
     )
-    yield from made["left_out"]
+    yield from (f"left out: {sentence}" for sentence in made["left_out"])
     for scale in made["scales"]:
         for point in scale["points"]:
             cpu, ratio, rps = (statistics.median(point[key]) for key in ("cpu_us", "ratio", "rps"))

@@ -32,7 +32,7 @@ def show(made: Mapping[str, Any]) -> None:
     _through_envoy(out, made)
     _locust(out, made)
     for sentence in made["left_out"]:
-        out.print(sentence)
+        out.print(f"left out: {sentence}")
     for budget in results.budgets(made):
         met = "met" if budget.met else "NOT met"
         out.print(f"{budget.what}: {budget.measured:.2f} {budget.unit}, wanted {budget.limit:g}: {met}")

@@ -1,4 +1,4 @@
-"""`make bench-soak`: ten minutes at half load with changing signals and reloads.
+"""`make bench-soak`: what is slow in ten minutes at half load, while signals change and the directory is reloaded.
 
 An open loop, so that a stall is charged to every call that had to wait. The slowest decision is told twice: by the
 client, and by the server's own clock (`timing_us` of its records, and the histogram of its metrics). Memory is read
@@ -92,7 +92,7 @@ def measure(arguments: argparse.Namespace) -> dict[str, Any]:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="signalwarden-bench-")))
         missing = stage.native_missing(folder / "native")
         if arguments.front == "native" and missing:
-            raise BenchError(missing)
+            raise BenchError(f"it can't be measured: {missing}")
         front = arguments.front or ("grpcio" if missing else "native")
         settings = {
             "front": front,
@@ -225,7 +225,7 @@ def said(made: dict[str, Any]) -> Iterator[str]:
         f"{made['taken']}, {machine['cpu']}, {machine['placement']}, load average {machine['load_average'][0]}, "
         f"front {made['settings']['front']}, influence {made['settings']['influence']}"
     )
-    yield from made["left_out"]
+    yield from (f"left out: {sentence}" for sentence in made["left_out"])
     yield (
         f"{soak['answered']:,} answers at {soak['rate']:,}/s, {soak['publications']:,} publications, "
         f"{soak['reloads']} reloads (slowest {soak['slowest_reload_s']:.2f} s), {soak['cpu_us']:.1f} µs a check"

@@ -157,7 +157,7 @@ def native_missing(folder: Path) -> str | None:
         config.load(made.directory, now_us())
     except SignalwardenError as error:
         first = str(error).strip().splitlines()[0]
-        return f"this build has no native front door, so `front: native` is not measured ({first})"
+        return f"the native front door, which this build has not ({first})"
     return None
 
 

@@ -175,7 +175,7 @@ def one(arguments: argparse.Namespace) -> dict[str, Any]:
     with contextlib.ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="signalwarden-bench-")))
         if arguments.front == "native" and (sentence := stage.native_missing(folder / "native")):
-            raise BenchError(sentence)
+            raise BenchError(f"it can't be measured: {sentence}")
         ours = stack.enter_context(
             stage.signalwarden(
                 folder,

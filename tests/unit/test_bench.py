@@ -157,7 +157,7 @@ def test_the_bench_of_scales_runs_through_small() -> None:
 @needs_programs
 def test_the_soak_runs_through_small() -> None:
     before = children()
-    arguments = ("--seconds", "4", "--rate", "100", "--front", "grpcio", "--reload-every", "1", "--json")
+    arguments = ("--seconds", "4", "--rate", "100", "--front", "native", "--reload-every", "1", "--json")
     ended = script("soak.py", *arguments)
     assert ended.returncode == 0, ended.stdout + ended.stderr
     soak = json.loads(ended.stdout)["soak"]
