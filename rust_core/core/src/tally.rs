@@ -7,10 +7,11 @@ use crate::{
     model::{Fact, Origin, SignalName, State, Timestamp},
     record::Record,
     signals::{Admission, Census, Contract, RefusalReason, Register},
+    snapshot::Snapshot,
 };
 use serde_json::{Map, Value as Json, json};
 use std::collections::BTreeMap;
-use std::sync::Mutex;
+use std::sync::{Arc, Mutex, Weak};
 
 /// Every state, in the order of their counts.
 const STATES: [State; 6] =
@@ -26,8 +27,19 @@ const MINUTE_MICROS: i64 = 60_000_000;
 /// Counts since the start.
 #[derive(Debug, Default)]
 pub struct Tally {
-    signals: Mutex<BTreeMap<SignalName, OfSignal>>,
+    signals: Mutex<Signals>,
     origins: Mutex<BTreeMap<Origin, OfOrigin>>,
+}
+
+#[derive(Debug, Default)]
+struct Signals {
+    each: Vec<OfSignal>,
+    /// Where each of these names is counted.
+    places: BTreeMap<SignalName, usize>,
+    /// The same by the index that a signal has in the snapshot which was counted last: decisions have a dozen signals
+    /// each, and the names would be compared for every one.
+    of_last: Vec<Option<usize>>,
+    last: Weak<Snapshot>,
 }
 
 #[derive(Clone, Debug, Default)]
@@ -53,9 +65,11 @@ impl Tally {
         let mut signals = lock(&self.signals);
         for record in records {
             let Some(snapshot) = &record.snapshot else { continue };
+            signals.follow(snapshot);
             for (index, fact) in &record.facts {
-                let Some(contract) = snapshot.register.contracts().get(usize::from(index.0)) else { continue };
-                if let Some(of_signal) = entry(&mut signals, &contract.name) {
+                let index = usize::from(index.0);
+                let Some(contract) = snapshot.register.contracts().get(index) else { continue };
+                if let Some(of_signal) = signals.at(index, &contract.name) {
                     of_signal.saw(contract, fact, record.time);
                 }
             }
@@ -68,7 +82,7 @@ impl Tally {
             let mut signals = lock(&self.signals);
             for (_, refusal) in &admission.rejected {
                 // Names that no contract has are the sender's to choose: they are counted, but not by name.
-                let known = refusal.signal.as_ref().and_then(|name| entry(&mut signals, name));
+                let known = refusal.signal.as_ref().and_then(|name| signals.of(name));
                 if let Some(of_signal) = known {
                     *of_signal.rejected.entry(refusal.reason).or_default() += 1;
                 }
@@ -89,7 +103,7 @@ impl Tally {
 
     /// Forgets the signals that the register no longer has.
     pub fn keep(&self, register: &Register) {
-        lock(&self.signals).retain(|name, _| register.find(name.as_str()).is_some());
+        lock(&self.signals).retain(|name| register.find(name.as_str()).is_some());
     }
 
     /// `{"signals": […]}` of a register, by name; with what the store holds where that was counted, by the same index.
@@ -129,6 +143,64 @@ impl Tally {
             })
         });
         each.collect()
+    }
+}
+
+impl Signals {
+    /// What is asked by index from now on is asked of this snapshot.
+    fn follow(&mut self, snapshot: &Arc<Snapshot>) {
+        // A `Weak` keeps the place of what it names, so no other snapshot can be found there.
+        if !std::ptr::eq(self.last.as_ptr(), Arc::as_ptr(snapshot)) {
+            self.last = Arc::downgrade(snapshot);
+            self.of_last.clear();
+            self.of_last.resize(snapshot.register.contracts().len(), None);
+        }
+    }
+
+    /// The counts of a signal of the snapshot that is followed.
+    fn at(&mut self, index: usize, name: &SignalName) -> Option<&mut OfSignal> {
+        let place = match self.of_last.get(index).copied().flatten() {
+            Some(place) => place,
+            None => {
+                let place = self.place(name)?;
+                *self.of_last.get_mut(index)? = Some(place);
+                place
+            }
+        };
+        self.each.get_mut(place)
+    }
+
+    /// The counts of a signal by its name.
+    fn of(&mut self, name: &SignalName) -> Option<&mut OfSignal> {
+        let place = self.place(name)?;
+        self.each.get_mut(place)
+    }
+
+    /// There is always room for a register; names of former ones go at the next load.
+    fn place(&mut self, name: &SignalName) -> Option<usize> {
+        if let Some(place) = self.places.get(name) {
+            return Some(*place);
+        }
+        if self.each.len() >= MAX_TALLIED_SIGNALS {
+            return None;
+        }
+        self.each.push(OfSignal::default());
+        self.places.insert(name.clone(), self.each.len() - 1);
+        Some(self.each.len() - 1)
+    }
+
+    fn get(&self, name: &SignalName) -> Option<&OfSignal> {
+        self.each.get(*self.places.get(name)?)
+    }
+
+    fn retain(&mut self, is_known: impl Fn(&SignalName) -> bool) {
+        let former = std::mem::take(self);
+        for (name, place) in former.places {
+            if let Some(of_signal) = former.each.get(place).filter(|_| is_known(&name)) {
+                self.places.insert(name, self.each.len());
+                self.each.push(of_signal.clone());
+            }
+        }
     }
 }
 
@@ -181,17 +253,6 @@ impl OfSignal {
         ];
         fields.into_iter().map(|(key, value)| (key.to_owned(), value)).collect()
     }
-}
-
-/// The counts of a signal. There is always room for a register; names of former ones go at the next load.
-fn entry<'a>(signals: &'a mut BTreeMap<SignalName, OfSignal>, name: &SignalName) -> Option<&'a mut OfSignal> {
-    if !signals.contains_key(name) {
-        if signals.len() >= MAX_TALLIED_SIGNALS {
-            return None;
-        }
-        signals.insert(name.clone(), OfSignal::default());
-    }
-    signals.get_mut(name)
 }
 
 fn by_code(counts: &BTreeMap<RefusalReason, u64>) -> Json {

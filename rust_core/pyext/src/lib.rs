@@ -5,9 +5,11 @@
 mod changes;
 mod configuration;
 mod document;
+mod drain;
 mod engine;
 mod errors;
 mod identity;
+mod leaves;
 mod publish;
 mod replay;
 mod ring;
@@ -29,6 +31,8 @@ mod _core {
     use crate::engine::Engine;
     #[pymodule_export]
     use crate::identity::{Credential, Pending};
+    #[pymodule_export]
+    use crate::leaves::tree_root;
     #[pymodule_export]
     use crate::publish::{publish_answer, publish_to_json};
     #[pymodule_export]

@@ -22,6 +22,8 @@ use std::{
 
 /// Bytes of most lines.
 const USUAL_BYTES: usize = 2048;
+/// Bytes of frames that are not worth giving memory back for.
+const REST_AFTER: u64 = 1 << 20;
 
 /// What makes a region durable, where that is waited for.
 pub trait Syncing: std::fmt::Debug + Send + Sync {
@@ -73,6 +75,8 @@ struct Waiting {
     reached: u64,
     /// Where the oldest frame begins that is not settled.
     settled: u64,
+    /// Where the next frame began when memory was given back.
+    rested: u64,
     is_closed: bool,
 }
 
@@ -133,6 +137,7 @@ impl Ring {
             drained: VecDeque::new(),
             reached: found.reached,
             settled: frames.settled(),
+            rested: 0,
             is_closed: false,
         };
         Ok(Self::with(room, rendering, Some(frames), waiting, found.is_damaged))
@@ -235,15 +240,20 @@ impl Ring {
         true
     }
 
-    /// Takes up to `most` entries, oldest first. Those whose durability is still waited for are not taken.
-    pub(crate) fn take(&self, most: usize) -> Vec<Entry> {
+    /// Takes up to `most` entries, oldest first, whose frames have `most_bytes` together, but one at least. Those whose
+    /// durability is still waited for are not taken.
+    pub(crate) fn take(&self, most: usize, most_bytes: usize) -> Vec<Entry> {
         let mut waiting = self.lock();
         let ready = self.room.syncing.as_ref().map_or(waiting.entries.len(), |syncing| {
             syncing.ask_for(waiting.reached);
             let reached = syncing.reached();
             waiting.entries.partition_point(|entry| entry.end() <= reached)
         });
-        let taken: Vec<Entry> = waiting.entries.drain(..most.min(ready)).collect();
+        let within = waiting.entries.front().and_then(|entry| entry.place).map_or(ready, |first| {
+            let most_end = first.start.saturating_add(most_bytes as u64);
+            waiting.entries.partition_point(|entry| entry.end() <= most_end).max(1)
+        });
+        let taken: Vec<Entry> = waiting.entries.drain(..most.min(ready).min(within)).collect();
         let bytes: usize = taken.iter().map(Entry::weight).sum();
         waiting.bytes = waiting.bytes.saturating_sub(bytes);
         if self.frames.is_some() {
@@ -264,6 +274,18 @@ impl Ring {
         let Some(end) = waiting.drained.drain(..count).next_back() else { return };
         waiting.settled = end;
         self.free(frames, &mut waiting);
+    }
+
+    /// Nothing came for a while: gives the memory back that frames stood in, if all of them are settled. A region that was
+    /// once around would count as memory of this process for good.
+    pub fn rest(&self) {
+        let Some(frames) = &self.frames else { return };
+        let mut waiting = self.lock();
+        let is_all_settled = waiting.settled == waiting.reached && !waiting.is_closed;
+        if is_all_settled && waiting.reached.saturating_sub(waiting.rested) > REST_AFTER {
+            waiting.rested = waiting.reached;
+            frames.rest();
+        }
     }
 
     /// Frees what is settled, and what was taken back right behind it.
