@@ -29,6 +29,7 @@ from signalwarden.door_tls import DoorTls
 from signalwarden.doors import HttpDoor
 from signalwarden.errors import SignalwardenError, StateError, sentence
 from signalwarden.foreground import Foreground
+from signalwarden.fronts import front_door
 from signalwarden.identity import AdminTokens, Identity, await_svid
 from signalwarden.in_force import InForce
 from signalwarden.intake import Intake
@@ -37,14 +38,12 @@ from signalwarden.metrics import Metrics
 from signalwarden.publish_door import PublishDoor
 from signalwarden.rates import Sampled
 from signalwarden.reloads import Reloads, load_still
-from signalwarden.server import CheckTls, FrontDoor, workers_for
 from signalwarden.services import Client, Readiness
 from signalwarden.signals import Seams
 from signalwarden.signals.feeds import Feeds
 from signalwarden.signals.ssf import Desk
 from signalwarden.state import SqliteStore, Store
 from signalwarden.timekeeping import TimeKeeper
-from signalwarden.tokens import MAX_WAITING
 from signalwarden.tokens.grants import Signer
 from signalwarden.traces import Traces
 from signalwarden.watch import Watch
@@ -55,6 +54,7 @@ if TYPE_CHECKING:
     from prometheus_client.core import Metric
 
     from signalwarden.approvals import Approvals
+    from signalwarden.front import Front
     from signalwarden.overrides import Overrides
     from signalwarden.tasks import Tasks
 
@@ -89,7 +89,7 @@ class _Running:
     log: DecisionLog
     feeds: Feeds
     admin: HttpDoor
-    front: FrontDoor
+    front: Front
     signals: PublishDoor | None
     clients: Clients
     identity: Identity
@@ -194,6 +194,7 @@ class App:
                 lambda loaded: bundles.adopt(loaded.settings),
                 identity.adopt,
                 lambda loaded: feeds.adopt(loaded.configuration.describe()),
+                lambda _: self._judge_anew(),
             ],
         )
         reloads.record_start()
@@ -228,16 +229,8 @@ class App:
             description=lambda: reloads.loaded.configuration.describe(),  # noqa: PLW0108  # of what is in force then
             clock=self._clock,
         )
-        front = FrontDoor(
-            Answering(engine, identity.desk, intake, desks.approvals),
-            settings.listen.check,
-            reflection_on=settings.listen.reflection,
-            workers=workers_for(
-                tokens=MAX_WAITING if settings.identity.takes_tokens else 0,
-                log_waits=settings.decision_log.waits,
-            ),
-            tls=CheckTls.of(tls.certificates("check"), tls.peers, self._may_ask) if tls else None,
-        )
+        answering = Answering(engine, identity.desk, intake, desks.approvals)
+        front = front_door(settings, engine, answering, tls, self._may_ask)
         stack.callback(front.stop, GRACE_S)
         signals = self._signals_door(stack, settings, tls)
         self._running = _Running(
@@ -315,6 +308,10 @@ class App:
         door = PublishDoor(self, settings.listen.signals, certificates, tls.peers)
         stack.callback(door.stop, GRACE_S)
         return door
+
+    def _judge_anew(self) -> None:
+        if self._running is not None:
+            self._running.front.judge_anew()
 
     def _may_ask(self, spiffe_id: str) -> bool:
         return spiffe_id in self._up().loaded.settings.tls.check_clients
@@ -442,7 +439,9 @@ class App:
 
     def revoke(self, actor: str, body: bytes) -> bytes:
         """See Services."""
-        return self._up().desks.revocations.revoke(actor, body)
+        answer = self._up().desks.revocations.revoke(actor, body)
+        self._judge_anew()
+        return answer
 
     def revocations(self, limit: int) -> bytes:
         """See Services."""

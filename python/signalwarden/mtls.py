@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 
     from signalwarden.bundles.svid import SvidSource
 
-__all__ = ["Certificates", "Files", "Peer", "PeerRefused", "Peers", "Spire", "expired"]
+__all__ = ["Certificates", "Files", "Peer", "PeerRefused", "Peers", "Pems", "Spire", "expired"]
 
 logger = logging.getLogger("signalwarden")
 
@@ -142,6 +142,12 @@ class Certificates:
         return grpc.dynamic_ssl_server_credentials(
             _configuration(self._pems), fetch, require_client_authentication=True
         )
+
+    def pems(self) -> Pems:
+        """For the native door: what is newest now."""
+        self._fetch()
+        with self._mutex:
+            return self._pems
 
     def context(self) -> ssl.SSLContext:
         """For a door of asyncio. A client may come without a certificate, but not with one of strangers. Nothing is

@@ -22,7 +22,8 @@ from signalwarden import server
 from signalwarden.app import App
 from signalwarden.cli import _run
 from signalwarden.demo_stage import Authority, Credential
-from signalwarden.server import CHECK_METHOD, REFUSED
+from signalwarden.front import REFUSED
+from signalwarden.server import CHECK_METHOD
 from tests.asking import check_request
 from tests.conftest import MINIMAL, Eventually
 from tests.e2e.conftest import RunningEnvoy, Stage

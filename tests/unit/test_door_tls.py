@@ -18,8 +18,9 @@ from signalwarden import mtls, server
 from signalwarden.config import Address
 from signalwarden.demo_stage import Credential
 from signalwarden.errors import KeysError, ServerError
+from signalwarden.front import REFUSED, CheckTls, Refusal
 from signalwarden.mtls import Certificates, Files, Peers, Spire
-from signalwarden.server import CHECK_METHOD, REFUSED, CheckTls, FrontDoor
+from signalwarden.server import CHECK_METHOD, FrontDoor
 from tests.trust import Domains
 
 ANY = Address("127.0.0.1", 0)
@@ -78,7 +79,7 @@ def refusal(channel: grpc.Channel) -> tuple[grpc.StatusCode, str | None]:
     return caught.value.code(), caught.value.details()
 
 
-def last_refused(stage: Stage) -> server.Refusal | None:
+def last_refused(stage: Stage) -> Refusal | None:
     return stage.front.counts.refusals
 
 

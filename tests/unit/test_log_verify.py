@@ -374,7 +374,8 @@ def test_any_tampering_is_found_and_named_at_its_line(
     if (
         done[:-1] == everything
     ):  # what stands after the seal is not sealed yet, whatever it is: said, and no finding
-        assert report.good and report.trees[0].unsealed == 1
+        assert report.good
+        assert report.trees[0].unsealed == 1
         return
     kinds = {"change": "changed", "remove": "removed", "insert": "inserted", "move": "moved", "cut": "truncated"}  # fmt: skip
     expected = "truncated" if kind == "remove" and at == 599 else kinds.get(kind)

@@ -19,7 +19,8 @@ from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 from signalwarden.config import Address
 from signalwarden.doors import HttpDoor, bound
 from signalwarden.errors import ServerError
-from signalwarden.server import CHECK_METHOD, CHECK_SERVICE, MAX_REQUEST_BYTES, FrontDoor
+from signalwarden.front import CHECK_SERVICE
+from signalwarden.server import CHECK_METHOD, MAX_REQUEST_BYTES, FrontDoor
 
 ANY = Address("127.0.0.1", 0)
 TIMEOUT_S = 10.0

@@ -6,7 +6,7 @@ use crate::{
     locks::lock,
     model::ActionId,
     reason::Reason,
-    record::{Record, Spent},
+    record::{Spent, seen::Seen},
     snapshot::Snapshot,
 };
 use serde_json::{Value as Json, json};
@@ -47,10 +47,10 @@ struct Times {
 
 impl Measures {
     /// Counts these decisions.
-    pub fn saw<'a>(&self, records: impl IntoIterator<Item = &'a Record>) {
+    pub fn saw<'a>(&self, decisions: impl IntoIterator<Item = &'a Seen>) {
         let mut held = lock(&self.held);
-        for record in records {
-            held.saw(record);
+        for seen in decisions {
+            held.saw(seen);
         }
     }
 
@@ -94,14 +94,14 @@ impl Measures {
 }
 
 impl Held {
-    fn saw(&mut self, record: &Record) {
-        let Spent { decode, evaluate, route, identify, gather, policies, encode, total } = record.spent;
+    fn saw(&mut self, seen: &Seen) {
+        let Spent { decode, evaluate, route, identify, gather, policies, encode, total } = seen.spent;
         let spent = [decode, evaluate, route, identify, gather, policies, encode, total];
         for (times, nanos) in self.stages.iter_mut().zip(spent) {
             times.add(nanos);
         }
-        let (label, action) = place(record);
-        self.add(label, action, record.reason);
+        let (label, action) = place(seen);
+        self.add(label, action, seen.reason);
     }
 
     /// One more; a place that is known is found without an allocation.
@@ -128,12 +128,11 @@ impl Held {
 }
 
 /// The route and the action of a decision, as far as it got.
-fn place(record: &Record) -> (&str, &str) {
-    // What the admin door asks (a task, an answer to a question) has an action of its own and no route.
-    let built_in = record.query.as_ref().filter(|query| query.built_in.is_some()).map(|query| &query.action);
-    match &record.route {
+fn place(seen: &Seen) -> (&str, &str) {
+    match &seen.route {
         Some(route) => (&route.label, route.action.as_str()),
-        None => ("", built_in.map_or("", ActionId::as_str)),
+        // What the admin door asks (a task, an answer to a question) has an action of its own and no route.
+        None => ("", seen.built_in.as_ref().map_or("", ActionId::as_str)),
     }
 }
 

@@ -4,8 +4,8 @@
 use crate::locks::lock;
 use crate::{
     limits::{MAX_TALLIED_ORIGINS, MAX_TALLIED_SIGNALS},
-    model::{Fact, Origin, SignalName, State, Timestamp},
-    record::Record,
+    model::{Origin, SignalName, State, Timestamp},
+    record::seen::{Seen, Sighting},
     signals::{Admission, Census, Contract, RefusalReason, Register},
     snapshot::Snapshot,
 };
@@ -61,16 +61,16 @@ struct OfOrigin {
 
 impl Tally {
     /// Counts what these decisions saw.
-    pub fn saw<'a>(&self, records: impl IntoIterator<Item = &'a Record>) {
+    pub fn saw<'a>(&self, decisions: impl IntoIterator<Item = &'a Seen>) {
         let mut signals = lock(&self.signals);
-        for record in records {
-            let Some(snapshot) = &record.snapshot else { continue };
+        for seen in decisions {
+            let Some(snapshot) = &seen.snapshot else { continue };
             signals.follow(snapshot);
-            for (index, fact) in &record.facts {
-                let index = usize::from(index.0);
+            for sighting in &*seen.signals {
+                let index = usize::from(sighting.index.0);
                 let Some(contract) = snapshot.register.contracts().get(index) else { continue };
                 if let Some(of_signal) = signals.at(index, &contract.name) {
-                    of_signal.saw(contract, fact, record.time);
+                    of_signal.saw(contract, sighting, seen.time);
                 }
             }
         }
@@ -205,10 +205,10 @@ impl Signals {
 }
 
 impl OfSignal {
-    fn saw(&mut self, contract: &Contract, fact: &Fact, at: Timestamp) {
+    fn saw(&mut self, contract: &Contract, seen: &Sighting, at: Timestamp) {
         let count = |states: &mut [u64; STATES.len()]| {
             for (state, count) in STATES.iter().zip(states) {
-                *count += u64::from(*state == fact.true_state());
+                *count += u64::from(*state == seen.state);
             }
         };
         count(&mut self.states);
@@ -223,10 +223,8 @@ impl OfSignal {
             self.recent.push((minute, states));
         }
         // What has no `max_age` is as old as the decision.
-        let stored = contract.max_age.is_some() && fact.state != State::Future && fact.overridden.is_none();
-        let Some(age) = fact.observed_at.filter(|_| stored).map(|observed_at| at.since(observed_at).as_micros()) else {
-            return;
-        };
+        let observed_at = seen.observed_at.filter(|_| contract.max_age.is_some());
+        let Some(age) = observed_at.map(|observed_at| at.since(observed_at).as_micros()) else { return };
         for (most, count) in AGES.iter().zip(&mut self.ages) {
             *count += u64::from(age <= most * TENTH_MICROS);
         }

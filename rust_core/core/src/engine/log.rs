@@ -7,7 +7,8 @@ use crate::{
     record::{
         fold::{self, Folded},
         json,
-        ring::Content,
+        ring::{Content, Entry},
+        seen::Seen,
     },
 };
 use std::sync::atomic::Ordering;
@@ -45,20 +46,29 @@ impl Engine {
         *records = self.drained(most, most_bytes, lines, |line| leaves.extend_from_slice(&leaf(line)));
     }
 
+    fn counted(&self, entries: &[Entry]) {
+        let of_whole = |entry: &Entry| match &entry.content {
+            Content::Decision { record, .. } => Some(Seen::of(record)),
+            _ => None,
+        };
+        let whole: Vec<Seen> = entries.iter().filter_map(of_whole).collect();
+        let seen = || {
+            whole.iter().chain(entries.iter().filter_map(|entry| match &entry.content {
+                Content::Seen(seen) => Some(&**seen),
+                _ => None,
+            }))
+        };
+        self.tally.saw(seen());
+        self.measures.saw(seen());
+    }
+
     /// `each` sees every line without its newline.
     fn drained(&self, most: usize, most_bytes: usize, lines: &mut Vec<u8>, mut each: impl FnMut(&[u8])) -> usize {
         // A record with influence costs many times one without: past half of the ring, influence goes first.
         let shed = self.ring.is_crowded();
         // What is folded is alike within a batch: there a large one is worth its memory.
         let entries = self.ring.take(most, if self.fold_denials { usize::MAX } else { most_bytes });
-        let decisions = || {
-            entries.iter().filter_map(|entry| match &entry.content {
-                Content::Decision { record, .. } => Some(&**record),
-                _ => None,
-            })
-        };
-        self.tally.saw(decisions());
-        self.measures.saw(decisions());
+        self.counted(&entries);
         let folded = if self.fold_denials { fold::fold(&entries) } else { Vec::new() };
         for (at, entry) in entries.iter().enumerate() {
             let stands_for = folded.get(at);

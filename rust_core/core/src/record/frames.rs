@@ -135,8 +135,19 @@ impl Frames {
 
     /// Appends the line of a frame that is neither settled nor withdrawn; false if it is no frame.
     pub(super) fn read(&self, start: u64, line: &mut Vec<u8>) -> bool {
+        let before = line.len();
         let stamp = self.word(self.place(start + WORD));
-        let length = stamp >> 32;
+        let is_whole = self.read_own(start, line)
+            && line.get(before..).is_some_and(|line| u64::from(checksum(start, line)) == stamp & 0xffff_ffff);
+        if !is_whole {
+            line.truncate(before);
+        }
+        is_whole
+    }
+
+    /// The same of a frame that was written, or found whole, by this process: what is in its memory it need not prove.
+    pub(super) fn read_own(&self, start: u64, line: &mut Vec<u8>) -> bool {
+        let length = self.word(self.place(start + WORD)) >> 32;
         if length > self.size {
             return false;
         }
@@ -154,11 +165,7 @@ impl Frames {
             }
         }
         line.truncate(before + bytes);
-        let is_whole = line.get(before..).is_some_and(|line| u64::from(checksum(start, line)) == stamp & 0xffff_ffff);
-        if !is_whole {
-            line.truncate(before);
-        }
-        is_whole
+        true
     }
 
     /// Takes back a frame that is not settled.
