@@ -61,7 +61,7 @@ IMPORTS: Mapping[str, set[str]] = {
     "keys": {"errors", "files"},
     "doors": {"config", "errors", "files"},
     "state": {"_core", "errors", "files"},
-    "decision_log": {"errors", "files", "keys", "otlp", "outbound", "settings", "sink_settings"},
+    "decision_log": {"_core", "errors", "files", "keys", "otlp", "outbound", "settings", "sink_settings"},
     "metrics": set(),
     "register": {"_core", "errors"},
     "tallies": {"_core", "values"},

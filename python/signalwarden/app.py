@@ -36,7 +36,6 @@ from signalwarden.in_force import InForce
 from signalwarden.intake import Intake
 from signalwarden.keys import digest_key
 from signalwarden.metrics import Metrics
-from signalwarden.publish_door import PublishDoor
 from signalwarden.rates import Sampled
 from signalwarden.reloads import Reloads, load_still
 from signalwarden.services import Client, Readiness
@@ -46,7 +45,6 @@ from signalwarden.signals.ssf import Desk
 from signalwarden.state import SqliteStore, Store
 from signalwarden.timekeeping import TimeKeeper
 from signalwarden.tokens.grants import Signer
-from signalwarden.traces import Traces
 from signalwarden.watch import Watch
 
 if TYPE_CHECKING:
@@ -57,7 +55,9 @@ if TYPE_CHECKING:
     from signalwarden.approvals import Approvals
     from signalwarden.front import Front
     from signalwarden.overrides import Overrides
+    from signalwarden.publish_door import PublishDoor
     from signalwarden.tasks import Tasks
+    from signalwarden.traces import Traces
 
 __all__ = ["App"]
 
@@ -285,6 +285,10 @@ class App:
         )
 
     def _traces(self, stack: contextlib.ExitStack, settings: Settings, root: Path) -> Traces | None:
+        if settings.telemetry.otlp is None:
+            return None
+        from signalwarden.traces import Traces  # gRPC and OpenTelemetry, in memory only where they are used
+
         traces = Traces.of(settings.telemetry, root, settings.log_path(root))
         if traces is not None:
             stack.callback(traces.stop)
@@ -306,6 +310,8 @@ class App:
         certificates = tls.certificates("signals") if tls else None
         if tls is None or certificates is None or settings.listen.signals is None:
             return None
+        from signalwarden.publish_door import PublishDoor  # as with traces: gRPC
+
         door = PublishDoor(self, settings.listen.signals, certificates, tls.peers)
         stack.callback(door.stop, GRACE_S)
         return door
