@@ -28,7 +28,7 @@ from grpc_reflection.v1alpha import reflection
 from signalwarden.config import Address
 from signalwarden.doors import bound, may_be_plain, numeric, private_socket
 from signalwarden.errors import ServerError
-from signalwarden.front import CHECK_SERVICE, REFUSED, CheckTls, Refusal, Refusals, may_ask
+from signalwarden.front import CHECK_SERVICE, REFUSED, CheckTls, Refusal, Refusals, Unreached, may_ask
 from signalwarden.health import Health
 
 if TYPE_CHECKING:
@@ -152,14 +152,14 @@ class TransportCounts:
         """See front.Counts."""
         return self.refused.last
 
-    def settle(self) -> tuple[int, int]:
-        """(undelivered, unknown) so far. Call it at intervals longer than a call waits for its message: calls
+    def settle(self) -> Unreached:
+        """So far. Call it at intervals longer than a call waits for its message: calls
         begun before the last interval have arrived by now, or never will. Too low under load until a quiet moment;
         too high by a call that waited longer than the interval and arrived after all. Never falls."""
         with self._mutex:
             self._undelivered = max(self._undelivered, self._begun_before - self._reached)
             self._begun_before = self._begun
-            return self._undelivered, self._unknown
+            return Unreached(self._undelivered, self._unknown)
 
 
 if TYPE_CHECKING:
