@@ -42,7 +42,7 @@ LAYERS: tuple[set[str], ...] = (
         "demo_stage",
         "approval_news",
     },
-    {"demo_agent", "fronts"},
+    {"demo_agent", "demo_fronts", "fronts"},
     {"app", "demo"},
     {"cli"},
 )
@@ -61,7 +61,7 @@ IMPORTS: Mapping[str, set[str]] = {
     "keys": {"errors", "files"},
     "doors": {"config", "errors", "files"},
     "state": {"_core", "errors", "files"},
-    "decision_log": {"errors", "files", "keys", "otlp", "outbound", "settings", "sink_settings"},
+    "decision_log": {"_core", "errors", "files", "keys", "otlp", "outbound", "settings", "sink_settings"},
     "metrics": set(),
     "register": {"_core", "errors"},
     "tallies": {"_core", "values"},

@@ -82,6 +82,10 @@ def publish_to_json(request: bytes) -> bytes:
 def publish_answer(answer: bytes) -> bytes:
     """The JSON answer of POST /v1/signals as a `signalwarden.v1.PublishResponse`. Raises BadInputError."""
 
+def tree_root(hashes: bytes) -> bytes:
+    """The root over neighbouring hashes of one level (RFC 6962 section 2.1), 32 bytes each, one at least. Raises ValueError
+    for anything else."""
+
 def reasons() -> list[tuple[str, int, int, bool, str]]:
     """The closed table of reasons: code, HTTP status, gRPC status, live (False: reserved), sentence."""
 
@@ -411,6 +415,12 @@ class Engine:
     def drain(self, *, max_records: int, wait_ms: int) -> tuple[bytes, int]:
         """Takes accepted records, oldest first: (JSON lines, how many records they stand for). Waits up to `wait_ms` for
         the first. What was taken is the caller's to write, and then to settle."""
+    def drain_into(
+        self, into: bytearray, *, max_records: int, max_bytes: int, wait_ms: int
+    ) -> tuple[int, int, bytes]:
+        """As `drain`, into memory that is used again and grows where it must: (bytes of lines, records, SHA-256 of each line
+        as a leaf of the log's tree, 32 bytes each). Up to `max_bytes`, but one line at least; more where denials are
+        folded."""
     def settle(self, count: int) -> None:
         """So many drained records, oldest first, are durable where they were taken to: the ring's file may forget them."""
     def recovered(self) -> list[bytes]:

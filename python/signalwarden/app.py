@@ -29,13 +29,13 @@ from signalwarden.door_tls import DoorTls
 from signalwarden.doors import HttpDoor
 from signalwarden.errors import SignalwardenError, StateError, sentence
 from signalwarden.foreground import Foreground
+from signalwarden.front import Unreached
 from signalwarden.fronts import front_door
 from signalwarden.identity import AdminTokens, Identity, await_svid
 from signalwarden.in_force import InForce
 from signalwarden.intake import Intake
 from signalwarden.keys import digest_key
 from signalwarden.metrics import Metrics
-from signalwarden.publish_door import PublishDoor
 from signalwarden.rates import Sampled
 from signalwarden.reloads import Reloads, load_still
 from signalwarden.services import Client, Readiness
@@ -45,7 +45,6 @@ from signalwarden.signals.ssf import Desk
 from signalwarden.state import SqliteStore, Store
 from signalwarden.timekeeping import TimeKeeper
 from signalwarden.tokens.grants import Signer
-from signalwarden.traces import Traces
 from signalwarden.watch import Watch
 
 if TYPE_CHECKING:
@@ -56,7 +55,9 @@ if TYPE_CHECKING:
     from signalwarden.approvals import Approvals
     from signalwarden.front import Front
     from signalwarden.overrides import Overrides
+    from signalwarden.publish_door import PublishDoor
     from signalwarden.tasks import Tasks
+    from signalwarden.traces import Traces
 
 __all__ = ["App"]
 
@@ -133,7 +134,7 @@ class App:
         self._refusals = Sampled(REFUSALS_A_SECOND)
         self._stop_ticks = threading.Event()
         self._ticker = threading.Thread(target=self._tick_forever, name="ticker", daemon=True)
-        self._transport = (0, 0)
+        self._transport = Unreached()
         self._clients_turned_away = 0
         self._ticks = 0
         self._tallies = tallies.Reader()
@@ -284,6 +285,10 @@ class App:
         )
 
     def _traces(self, stack: contextlib.ExitStack, settings: Settings, root: Path) -> Traces | None:
+        if settings.telemetry.otlp is None:
+            return None
+        from signalwarden.traces import Traces  # gRPC and OpenTelemetry, in memory only where they are used
+
         traces = Traces.of(settings.telemetry, root, settings.log_path(root))
         if traces is not None:
             stack.callback(traces.stop)
@@ -305,6 +310,8 @@ class App:
         certificates = tls.certificates("signals") if tls else None
         if tls is None or certificates is None or settings.listen.signals is None:
             return None
+        from signalwarden.publish_door import PublishDoor  # as with traces: gRPC
+
         door = PublishDoor(self, settings.listen.signals, certificates, tls.peers)
         stack.callback(door.stop, GRACE_S)
         return door
@@ -398,7 +405,7 @@ class App:
         if self._ticks % SETTLE_TICKS:
             return
         now = running.front.counts.settle()
-        for event, before, count in zip(("undelivered", "unknown_method"), self._transport, now, strict=True):
+        for event, before, count in zip(now._fields, self._transport, now, strict=True):
             if count > before:
                 running.recorder.transport(event, count=count - before)
         self._transport = now
@@ -579,8 +586,7 @@ class App:
             **running.log.numbers(),
             **running.decisions.numbers(),
             **(running.traces.numbers() if running.traces else {}),
-            "transport_undelivered": self._transport[0],
-            "transport_unknown_method": self._transport[1],
+            **{f"transport_{event}": count for event, count in self._transport._asdict().items()},
             "transport_refused_client": self._clients_turned_away,
             "publish_streams": running.signals.open_streams() if running.signals else 0,
             "directory_refused": int(running.reloads.refused is not None),

@@ -5,8 +5,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from signalwarden.front import CheckTls
-from signalwarden.native import NativeDoor
-from signalwarden.server import FrontDoor, workers_for
 from signalwarden.tokens import MAX_WAITING
 
 if TYPE_CHECKING:
@@ -32,7 +30,12 @@ def front_door(
     listen = settings.listen
     shown = CheckTls.of(tls.certificates("check"), tls.peers, may_ask) if tls else None
     tokens = MAX_WAITING if settings.identity.takes_tokens else 0
+    # Each is in memory only where it serves: grpcio and what it needs are more than a tenth of an idle server.
     if listen.front == "native":
+        from signalwarden.native import NativeDoor
+
         return NativeDoor(engine, answering, listen.check, workers=tokens, threads=listen.threads, tls=shown)
+    from signalwarden.server import FrontDoor, workers_for
+
     workers = workers_for(tokens=tokens, log_waits=settings.decision_log.waits, threads=listen.threads)
     return FrontDoor(answering, listen.check, reflection_on=listen.reflection, workers=workers, tls=shown)

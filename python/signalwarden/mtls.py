@@ -22,7 +22,6 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
-import grpc
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat, load_pem_private_key
 
@@ -34,6 +33,8 @@ from signalwarden.files import why
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
     from pathlib import Path
+
+    import grpc
 
     from signalwarden.bundles.svid import SvidSource
 
@@ -138,6 +139,8 @@ class Certificates:
 
     def credentials(self) -> grpc.ServerCredentials:
         """For `add_secure_port`. A client without a certificate of our authorities gets no connection."""
+        import grpc  # here and below: the native door serves without it
+
         fetch: Any = self._fetch  # the stubs don't know that None means "as before"
         return grpc.dynamic_ssl_server_credentials(
             _configuration(self._pems), fetch, require_client_authentication=True
@@ -190,6 +193,8 @@ class Certificates:
 
 
 def _configuration(pems: Pems) -> grpc.ServerCertificateConfiguration:
+    import grpc
+
     return grpc.ssl_server_certificate_configuration(
         [(pems.key, pems.cert)], root_certificates=pems.client_ca
     )

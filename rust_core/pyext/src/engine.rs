@@ -3,7 +3,7 @@
 use crate::{
     changes::{Admission, StoredChange},
     configuration::Configuration,
-    errors,
+    drain, errors,
     identity::Pending,
     outside::{Outside, now, random},
     ring,
@@ -14,7 +14,7 @@ use pyo3::{
     exceptions::PyValueError,
     prelude::*,
     pybacked::PyBackedBytes,
-    types::{PyBytes, PyDict},
+    types::{PyByteArray, PyBytes, PyDict},
 };
 use signalwarden_core::{
     approvals::{ApprovalState, WantedApprovals},
@@ -27,16 +27,7 @@ use signalwarden_core::{
     signals::overriding::Overriding,
     tasks::Wanted,
 };
-use std::{
-    path::PathBuf,
-    sync::Arc,
-    thread,
-    time::{Duration, Instant},
-};
-
-/// How often an idle `drain` looks again. Fifty looks a second cost nothing that can be measured, and a
-/// record is on its way to disk well within half a second.
-const LOOK_AGAIN: Duration = Duration::from_millis(20);
+use std::{path::PathBuf, sync::Arc, time::Duration};
 
 /// The running core.
 #[pyclass(frozen, module = "signalwarden._core")]
@@ -45,6 +36,7 @@ pub(crate) struct Engine {
     pub(crate) outside: Outside,
     /// Whether a check may wait: for the disk, or for room in the log.
     pub(crate) waits: bool,
+    scratch: drain::Scratch,
 }
 
 /// A principal, or the reason and a sentence why there is none.
@@ -111,7 +103,12 @@ impl Engine {
         };
         let options = Options { ring, fold_denials, seed: u64::from_ne_bytes(random()?), max_live };
         let waits = is_synced || patience_ms > 0;
-        Ok(Self { core: Arc::new(engine::Engine::new(options)), outside: Outside::new(), waits })
+        Ok(Self {
+            core: Arc::new(engine::Engine::new(options)),
+            outside: Outside::new(),
+            waits,
+            scratch: drain::Scratch::default(),
+        })
     }
 
     fn swap(&self, py: Python<'_>, configuration: &Configuration) {
@@ -506,18 +503,19 @@ impl Engine {
 
     #[pyo3(signature = (*, max_records, wait_ms))]
     fn drain<'py>(&self, py: Python<'py>, max_records: usize, wait_ms: u64) -> (Bound<'py, PyBytes>, usize) {
-        let (lines, count) = py.detach(|| {
-            let until = Instant::now() + Duration::from_millis(wait_ms);
-            loop {
-                let drained = self.core.drain(max_records);
-                let left = until.saturating_duration_since(Instant::now());
-                if drained.1 > 0 || left.is_zero() {
-                    return drained;
-                }
-                thread::sleep(left.min(LOOK_AGAIN));
-            }
-        });
+        let (lines, count) = py.detach(|| drain::lines(&self.core, max_records, wait_ms));
         (PyBytes::new(py, &lines), count)
+    }
+
+    #[pyo3(signature = (into, *, max_records, max_bytes, wait_ms))]
+    fn drain_into<'py>(
+        &self,
+        into: &Bound<'py, PyByteArray>,
+        max_records: usize,
+        max_bytes: usize,
+        wait_ms: u64,
+    ) -> PyResult<drain::Drained<'py>> {
+        self.scratch.drain(&self.core, into, (max_records, max_bytes), wait_ms)
     }
 
     fn settle(&self, py: Python<'_>, count: usize) {

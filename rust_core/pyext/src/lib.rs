@@ -6,10 +6,12 @@ mod changes;
 mod configuration;
 mod desk;
 mod document;
+mod drain;
 mod engine;
 mod errors;
 mod front;
 mod identity;
+mod leaves;
 mod outside;
 mod publish;
 mod replay;
@@ -36,6 +38,8 @@ mod _core {
     use crate::front::NativeFront;
     #[pymodule_export]
     use crate::identity::{Credential, Pending};
+    #[pymodule_export]
+    use crate::leaves::tree_root;
     #[pymodule_export]
     use crate::publish::{publish_answer, publish_to_json};
     #[pymodule_export]

@@ -7,6 +7,7 @@ pub(crate) mod json;
 mod principal;
 mod request;
 pub mod ring;
+pub mod seen;
 mod task;
 mod veil;
 
