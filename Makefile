@@ -30,10 +30,10 @@ LOAD := target/release/load
 # Arguments for pytest: make test PYTEST_ARGS="-k admin -x"
 PYTEST_ARGS ?=
 
-.PHONY: help demo test test-rust test-python test-spire lint bench bench-quick bench-scales bench-soak bench-locust bench-load bench-plots bench-page bench-reload bench-ingest bench-identity bench-tasks bench-log-reading bench-log-writing bench-core fuzz format lock clean cargo
+.PHONY: help demo test test-rust test-python test-spire test-h2spec lint bench bench-quick bench-scales bench-soak bench-locust bench-load bench-plots bench-page bench-reload bench-ingest bench-identity bench-tasks bench-log-reading bench-log-writing bench-core fuzz format lock clean cargo
 
 help: ## what each verb does
-	@awk -F':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 # ---- what is needed -------------------------------------------------------------------------------------
 
@@ -96,6 +96,15 @@ test-spire: $(EXTENSION) ## a real SPIRE server and agent, real SVIDs; builds bo
 	@built=0; tests/spire/build.sh target/spire/bin || built=$$?; \
 	case $$built in \
 	  0) SIGNALWARDEN_SPIRE=target/spire/bin $(BIN)/python -m pytest tests/spire $(PYTEST_ARGS) ;; \
+	  3) ;; \
+	  *) exit $$built ;; \
+	esac
+
+# Not in `make test`, for the same reason.
+test-h2spec: $(EXTENSION) ## h2spec against each front door: what deviates and is not written down fails (needs Go)
+	@built=0; tests/h2spec/build.sh target/h2spec/bin || built=$$?; \
+	case $$built in \
+	  0) SIGNALWARDEN_H2SPEC=target/h2spec/bin $(BIN)/python -m pytest tests/h2spec $(PYTEST_ARGS) ;; \
 	  3) ;; \
 	  *) exit $$built ;; \
 	esac

@@ -44,6 +44,7 @@ __all__ = [
 PRINCIPAL: Final = "spiffe://prod.example/ns/payments/sa/transfer-agent"
 PUBLISHER: Final = "spiffe://prod.example/ns/signals/sa/publisher"
 POLICIES: Final = 100
+LOOPBACK: Final = "127.0.0.1:0"
 IN_PLAY: Final = 10
 """Policies of the action that is asked for, and of each other action."""
 
@@ -108,6 +109,7 @@ def make(
     front: str = "grpcio",
     plain: bool = False,
     threads: int | None = None,
+    check: str = LOOPBACK,
 ) -> Made:
     """Writes the directory. Ports are the system's to choose. `threads`: of the native front door. `plain`: where
     Envoy has no peer, since nobody speaks TLS to it, the principal is that of XFCC."""
@@ -116,7 +118,9 @@ def make(
     token, digest = starter.new_token()
     others = [f"other.a{number:05d}" for number in range(policies // IN_PLAY - 1)]
     files = {
-        "signalwarden.yaml": settings_yaml(digest, influence, front, plain=plain, threads=threads),
+        "signalwarden.yaml": settings_yaml(
+            digest, influence, front, plain=plain, threads=threads, check=check
+        ),
         "routes.yaml": _routes(others),
         "signals.yaml": _register(others),
         "entities.cedarschema": "entity Workload { owner: String };\nentity Account;\nentity Thing;\n",
@@ -209,7 +213,13 @@ def transfer(
 
 
 def settings_yaml(
-    digest: str, influence: str, front: str, *, plain: bool = False, threads: int | None = None
+    digest: str,
+    influence: str,
+    front: str,
+    *,
+    plain: bool = False,
+    threads: int | None = None,
+    check: str = LOOPBACK,
 ) -> str:
     """signalwarden.yaml, with the digest of the publisher's token."""
     expires = (datetime.now(UTC) + timedelta(days=1)).strftime("%Y-%m-%dT%H:%M:%SZ")
@@ -218,7 +228,7 @@ def settings_yaml(
     door += "" if threads is None else f", threads: {threads}"
     return f"""\
 trust_domain: prod.example
-listen: {{check: "127.0.0.1:0", admin: "127.0.0.1:0"{door}}}
+listen: {{check: "{check}", admin: "127.0.0.1:0"{door}}}
 {identity}clients:
   - {{id: "{PUBLISHER}", may: [publish, operate], token_sha256: "{digest}", expires: "{expires}"}}
 decision_log: {{path: "var/decisions.jsonl", influence: {influence}}}

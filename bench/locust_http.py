@@ -14,7 +14,7 @@ from locust import FastHttpUser, task
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # locust puts this file's own folder there
 
 from bench import cases
-from bench.locust_stage import NO_REASON, Operator, Profile, Publisher, judged
+from bench.locust_stage import HOST, NO_REASON, Operator, Profile, Publisher, judged
 
 __all__ = ["Client", "Operator", "Profile", "Publisher"]
 
@@ -26,6 +26,7 @@ NAMED: Final = {case.name: case for case in cases.CASES}
 class Client(FastHttpUser):
     """A workload behind Envoy: a request, its answer, the next."""
 
+    host = HOST
     connection_timeout = network_timeout = TIMEOUT_S
 
     @task(cases.ALLOWS_FOR_A_DENY)

@@ -20,6 +20,7 @@ from bench.profiles import CHURNING, PROFILES, RELOADING, users_at
 
 __all__ = [
     "ALWAYS_ALLOWED",
+    "HOST",
     "NO_REASON",
     "Operator",
     "Profile",
@@ -33,6 +34,8 @@ OUT: Final = "SIGNALWARDEN_BENCH_OUT"
 PROFILE: Final = os.environ.get("SIGNALWARDEN_BENCH_PROFILE", "steady")
 USERS: Final = int(os.environ.get("SIGNALWARDEN_BENCH_USERS", "8"))
 SECONDS: Final = float(os.environ.get("SIGNALWARDEN_BENCH_SECONDS", "60"))
+HOST: Final = os.environ.get("SIGNALWARDEN_BENCH_HOST") or None
+"""Where the load goes. Not by `--host`, which would send those who publish and reload there, too."""
 ADMIN: Final = os.environ.get("SIGNALWARDEN_BENCH_ADMIN", "")
 """`http://127.0.0.1:PORT`, where there is an admin address to publish to."""
 TOKEN: Final = os.environ.get("SIGNALWARDEN_BENCH_TOKEN", "")

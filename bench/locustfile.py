@@ -21,7 +21,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # locust puts t
 
 from bench.directory import allowed_request, denied_request
 from bench.load import REASON
-from bench.locust_stage import NO_REASON, Operator, Profile, Publisher, judged, requested
+from bench.locust_stage import HOST, NO_REASON, Operator, Profile, Publisher, judged, requested
 
 __all__ = ["Envoy", "Operator", "Profile", "Publisher"]
 
@@ -36,6 +36,8 @@ EXPECTED: Final = {"allow": "allowed", "deny": "policy_denied"}
 
 class Envoy(User):
     """One connection's worth of Envoy: a call, its answer, the next call."""
+
+    host = HOST
 
     def on_start(self) -> None:
         """A channel of its own, as each worker of Envoy has."""

@@ -22,7 +22,7 @@ from bench.stage import ROOT, BenchError
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
-__all__ = ["BEGIN", "END", "circumstances", "filled", "tables", "text"]
+__all__ = ["BEGIN", "END", "circumstances", "filled", "memory", "tables", "text"]
 
 ERROR: Final = 2
 PAGE: Final = ROOT / "docs" / "performance.md"
@@ -71,7 +71,7 @@ def text(made: Sequence[Mapping[str, Any]]) -> str:
     parts = []
     for each in made:
         parts.append(f"**{_TITLES[each['kind']]}** {circumstances(each)}")
-        parts += [f"{sentence[0].upper()}{sentence[1:]}." for sentence in each["left_out"]]
+        parts += [f"Left out: {sentence}." for sentence in each["left_out"]]
         parts += [f"Wrong: {sentence}." for sentence in each["wrong"]]
         for title, rows in tables(each):
             parts.append(f"{title}:\n\n{_markdown(rows)}")
@@ -88,7 +88,11 @@ _TITLES: Final = {
 def circumstances(made: Mapping[str, Any]) -> str:
     """When, where and of what, in a sentence or two."""
     machine, versions = made["machine"], made["versions"]
-    others = ", ".join(f"{k} {v}" for k, v in versions.items() if k not in ("signalwarden", "build"))
+    others = ", ".join(
+        version if version.startswith(name) else f"{name} {version}"
+        for name, version in versions.items()
+        if name not in ("signalwarden", "build")
+    )
     settings = made["settings"]
     what = {
         "bench": "{policies} policies ({policies_in_play} in play), {signals} signals, {request_bytes} bytes a request",
@@ -144,7 +148,7 @@ def _straight(timed: Sequence[Mapping[str, Any]]) -> Rows:
             "CPU µs a check (least to most)",
             "checks a second",
             "switches a check",
-            "MiB idle",
+            "MiB resident (own), idle",
             "after",
         ]
     ]
@@ -157,8 +161,7 @@ def _straight(timed: Sequence[Mapping[str, Any]]) -> Rows:
                 f"{statistics.median(cpu):.1f} ({min(cpu):.1f} to {max(cpu):.1f})",
                 f"{results.median(each['closed'], 'rps'):,.0f}{bound}",
                 f"{results.median(each['closed'], 'switches_a_check'):.2f}",
-                f"{each['rss_mb']['idle']:.0f}",
-                f"{each['rss_mb'].get('after', 0):.0f}",
+                *(memory(each["memory_mb"].get(when)) for when in ("idle", "after")),
             ]
         )
     return rows
@@ -204,17 +207,22 @@ def _locust(locust: Mapping[str, Any]) -> Rows:
     return rows
 
 
+def memory(megabytes: Mapping[str, float] | None) -> str:
+    """All that is resident, and in brackets what of it is its own."""
+    return f"{megabytes['rss']:,.0f} ({megabytes['own']:,.0f})" if megabytes else ""
+
+
 def _scale(scale: Mapping[str, Any]) -> Rows:
-    rows = [[scale["name"], "CPU µs a check", "x the first", "checks a second", "MiB"]]
+    rows = [[scale["name"], "CPU µs a check", "x the first", "checks a second", "MiB resident (own)"]]
     for point in scale["points"]:
         middle = [statistics.median(point[key]) for key in ("cpu_us", "ratio", "rps")]
-        rss = f"{point['rss_mb']:,.0f}" if point["rss_mb"] else ""
-        rows.append([f"{point['at']:,}", f"{middle[0]:.1f}", f"{middle[1]:.2f}", f"{middle[2]:,.0f}", rss])
+        figures = (f"{middle[0]:.1f}", f"{middle[1]:.2f}", f"{middle[2]:,.0f}", memory(point["memory_mb"]))
+        rows.append([f"{point['at']:,}", *figures])
     return rows
 
 
 def _soak(soak: Mapping[str, Any]) -> Rows:
-    latency, memory = soak["latency_us"], [value for _, value in soak["rss_mb"]]
+    latency, own = soak["latency_us"], [each["own"] for each in soak["memory_mb"]]
     slowest = soak["server_slowest_us"]
     return [
         ["", "measured"],
@@ -227,7 +235,7 @@ def _soak(soak: Mapping[str, Any]) -> Rows:
             f"{slowest['us']:,.0f} µs of {slowest['records_read']:,}",
         ],
         ["server: decisions beyond 5 ms, of all", f"{soak['server_over_5_ms']}"],
-        ["memory: start, most, end", f"{memory[0]:,.0f}, {max(memory):,.0f}, {memory[-1]:,.0f} MiB"],
+        ["memory of its own: start, most, end", f"{own[0]:,.0f}, {max(own):,.0f}, {own[-1]:,.0f} MiB"],
     ]
 
 

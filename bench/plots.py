@@ -40,7 +40,7 @@ COLOURS: Final = {"floor": "#9aa5b1", "allow-all": "#c8b68a", "signalwarden": "#
 PERCENTILES: Final = (50.0, 90.0, 99.0, 99.9, 99.99)
 BEYOND: Final = 99.995
 """Beyond it single calls decide: the axis ends there."""
-STYLE: Final = {
+STYLE: Final[dict[Any, Any]] = {
     "svg.hashsalt": "signalwarden",  # the same figures give the same file
     "svg.fonttype": "none",
     "font.size": 9,
@@ -157,8 +157,11 @@ def _scale(scale: Mapping[str, Any]) -> Canvas:
 
 
 def _memory(soak: Mapping[str, Any]) -> Canvas:
-    canvas, axes = _canvas("resident memory over the soak", height=2.8)
-    axes.plot(*zip(*soak["rss_mb"], strict=True), color=COLOURS["signalwarden"])
+    canvas, axes = _canvas("memory over the soak", height=2.8)
+    at = [each["at_s"] for each in soak["memory_mb"]]
+    for what, label in (("rss", "resident"), ("own", "its own: no file's")):
+        axes.plot(at, [each[what] for each in soak["memory_mb"]], label=label)
+    axes.legend(frameon=False)
     axes.set_xlabel("seconds")
     axes.set_ylabel("MiB")
     axes.set_ylim(bottom=0)
@@ -203,7 +206,7 @@ def report(figures: Sequence[tuple[Mapping[str, Any], Sequence[tuple[str, Canvas
             f"<h2>{html.escape(made['kind'])}</h2>\n<p>{html.escape(page.circumstances(made))}</p>\n"
         )
         parts += [f"<p class=wrong>{html.escape(sentence)}</p>\n" for sentence in made["wrong"]]
-        parts += [f"<p>{html.escape(sentence)}</p>\n" for sentence in made["left_out"]]
+        parts += [f"<p>left out: {html.escape(sentence)}</p>\n" for sentence in made["left_out"]]
         parts += [_table(rows) for _, rows in page.tables(made)]
         for name, canvas in pictures:
             svg = _bytes(canvas, "svg").decode()

@@ -16,7 +16,7 @@ from bench import stage
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-__all__ = ["Reading", "read", "rss_mb", "run_on"]
+__all__ = ["Reading", "memory", "read", "rss_mb", "run_on"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,9 +52,21 @@ def rss_mb(pid: int) -> float:
     return parse_rss_mb(Path(f"/proc/{pid}/status").read_text(encoding="ascii", errors="replace"))
 
 
+def memory(pid: int) -> dict[str, float]:
+    """In MiB: `rss`, all that is resident, and `own` of it, without what is a file's (the program, the mapped ring)."""
+    text = Path(f"/proc/{pid}/status").read_text(encoding="ascii", errors="replace")
+    return {"rss": round(parse_rss_mb(text), 1), "own": round(parse_own_mb(text), 1)}
+
+
 def parse_rss_mb(status: str) -> float:
     """`VmRSS` of a `status` file, in MiB; 0 for a process that has none left."""
     found = re.search(r"^VmRSS:\s+(\d+) kB$", status, re.MULTILINE)
+    return int(found[1]) / 1024 if found else 0.0
+
+
+def parse_own_mb(status: str) -> float:
+    """`RssAnon` of a `status` file, in MiB: what is no file's, mapped or program."""
+    found = re.search(r"^RssAnon:\s+(\d+) kB$", status, re.MULTILINE)
     return int(found[1]) / 1024 if found else 0.0
 
 

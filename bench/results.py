@@ -4,15 +4,16 @@ The document (`schema` names its form, and a reader refuses another):
 
     schema, kind ("bench" | "scales" | "soak"), taken (RFC 3339), commit, machine{cpu, cores, usable_cores, kernel,
     load_average, placement, python}, versions{name: version}, settings{…}, left_out[sentence], wrong[sentence]
-    bench:  servers[{name, kind, front, influence, log, version, rss_mb{idle, after}, closed[round],
+    bench:  servers[{name, kind, front, influence, log, version, memory_mb{idle{rss, own}, after{…}}, closed[round],
             open[{rate, floor: round, server: round}], envoy{placement: [round]}}],
             filters[{name, version, envoy{placement: [round]}}], locust{…}
-    scales: scales[{name, x, points[{at, cpu_us[…], ratio[…], rps[…]}]}]
+    scales: scales[{name, x, points[{at, cpu_us[…], ratio[…], rps[…], memory_mb}]}]
     soak:   soak{…}
 
 A round: cpu_us (of the server's process, a check), rps, answered, wrong, late, unsent, outcomes{}, reasons{},
 latency_us{min, mean, p50 … p99_99, max, table[[percentile, value]]}, switches_a_check, load_share (of one core),
-load_bound. Latencies are microseconds, memory MiB.
+load_bound. Latencies are microseconds, memory MiB: `rss` is all that is resident, `own` what of it is no file's, mapped
+or program.
 """
 
 from __future__ import annotations
@@ -218,7 +219,7 @@ def figures(made: Mapping[str, Any]) -> dict[str, Figure]:
     if soak := made.get("soak"):
         found["soak: p99.9"] = Figure((float(soak["latency_us"]["p99_9"]),), "µs", True)
         found["soak: slowest call"] = Figure((float(soak["latency_us"]["max"]),), "µs", True)
-        found["soak: memory at the end"] = Figure((float(soak["rss_mb"][-1][1]),), "MiB", True)
+        found["soak: memory at the end"] = Figure((float(soak["memory_mb"][-1]["own"]),), "MiB", True)
     return found
 
 
@@ -248,8 +249,9 @@ def _of_server(made: Mapping[str, Any], each: Mapping[str, Any]) -> dict[str, Fi
             pairs = zip(rounds, floor["envoy"][placement], strict=True)
             ratios = tuple(float(a["rps"]) / float(b["rps"]) for a, b in pairs)
             found[f"through Envoy beside the floor, {placement}"] = Figure(ratios, "x", False)
-    for when, megabytes in each["rss_mb"].items():
-        found[f"memory {when}"] = Figure((float(megabytes),), "MiB", True)
+    for when, memory in each["memory_mb"].items():
+        found[f"memory {when}"] = Figure((float(memory["rss"]),), "MiB", True)
+        found[f"memory of its own {when}"] = Figure((float(memory["own"]),), "MiB", True)
     return found
 
 
@@ -267,6 +269,7 @@ _BUDGETS: Final = (
     ({"front": "native", "influence": "none"}, f"through Envoy beside the floor, {APART}", 0.85, False),
     ({"front": "native", "influence": "none"}, "p99.9 added at half load", 1_000.0, True),
     ({"front": "native", "influence": "none"}, "memory idle", 60.0, True),
+    ({"front": "native", "influence": "none"}, "memory of its own idle", 60.0, True),
 )
 
 

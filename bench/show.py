@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from rich.table import Table
 
-from bench import results
+from bench import page, results
 from signalwarden.terminal import console
 
 if TYPE_CHECKING:
@@ -32,7 +32,7 @@ def show(made: Mapping[str, Any]) -> None:
     _through_envoy(out, made)
     _locust(out, made)
     for sentence in made["left_out"]:
-        out.print(sentence)
+        out.print(f"left out: {sentence}")
     for budget in results.budgets(made):
         met = "met" if budget.met else "NOT met"
         out.print(f"{budget.what}: {budget.measured:.2f} {budget.unit}, wanted {budget.limit:g}: {met}")
@@ -44,7 +44,9 @@ def _straight(out: Console, made: Mapping[str, Any]) -> None:
     timed = [each for each in made["servers"] if each["closed"]]
     if not timed:
         return
-    table = Table("closed loop", "CPU µs a check", "checks/s", "switches", "idle MiB", "after", box=None)
+    table = Table(
+        "closed loop", "CPU µs a check", "checks/s", "switches", "idle MiB (own)", "after", box=None
+    )
     for each in timed:
         rps = f"{results.median(each['closed'], 'rps'):,.0f}"
         bound = any(r["load_bound"] for r in each["closed"])
@@ -53,8 +55,7 @@ def _straight(out: Console, made: Mapping[str, Any]) -> None:
             f"{results.median(each['closed'], 'cpu_us'):.1f}",
             f"{rps} (the load's limit)" if bound else rps,
             f"{results.median(each['closed'], 'switches_a_check'):.2f}",
-            f"{each['rss_mb']['idle']:.0f}",
-            f"{each['rss_mb'].get('after', 0):.0f}",
+            *(page.memory(each["memory_mb"].get(when)) for when in ("idle", "after")),
         )
     out.print(table)
 

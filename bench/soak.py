@@ -1,4 +1,4 @@
-"""`make bench-soak`: ten minutes at half load while signals change and the directory is reloaded: is anything slow?
+"""`make bench-soak`: what is slow in ten minutes at half load, while signals change and the directory is reloaded.
 
 An open loop, so that a stall is charged to every call that had to wait. The slowest decision is told twice: by the
 client, and by the server's own clock (`timing_us` of its records, and the histogram of its metrics). Memory is read
@@ -92,7 +92,7 @@ def measure(arguments: argparse.Namespace) -> dict[str, Any]:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="signalwarden-bench-")))
         missing = stage.native_missing(folder / "native")
         if arguments.front == "native" and missing:
-            raise BenchError(missing)
+            raise BenchError(f"it can't be measured: {missing}")
         front = arguments.front or ("grpcio" if missing else "native")
         settings = {
             "front": front,
@@ -106,7 +106,7 @@ def measure(arguments: argparse.Namespace) -> dict[str, Any]:
         made["left_out"] += [missing] if missing and not arguments.front else []
         who = _contestant(front, arguments.influence)
         server = stack.enter_context(who.start(where.server, folder))
-        stand = Stand(who, server, who.load_file(folder), procfs.rss_mb(server.pid))
+        stand = Stand(who, server, who.load_file(folder), procfs.memory(server.pid))
         rate = arguments.rate or _half(stand, where)
         _say(f"{rate:,} a second for {arguments.seconds} s, front {front}")
         made["soak"] = _soak(stand, where, rate, arguments)
@@ -138,7 +138,7 @@ def _soak(stand: Stand, where: Places, rate: int, arguments: argparse.Namespace)
     written = stage.records_written(server)
     slow_before = over(stage.metrics(server))
     asking = loading.Asking(arguments.seconds, warm_up=1.0, rate=rate)
-    before, rss = procfs.read(server.pid), []
+    before, memory = procfs.read(server.pid), []
     with ThreadPoolExecutor(3) as pool:
         load = pool.submit(loading.ask, server.target, stand.requests, asking, where.load)
         churned = pool.submit(
@@ -148,7 +148,7 @@ def _soak(stand: Stand, where: Places, rate: int, arguments: argparse.Namespace)
         begun = time.monotonic()
         try:
             while not load.done():
-                rss.append([round(time.monotonic() - begun, 1), round(procfs.rss_mb(server.pid), 1)])
+                memory.append({"at_s": round(time.monotonic() - begun, 1), **procfs.memory(server.pid)})
                 time.sleep(SAMPLE_S)
         finally:
             stop.set()
@@ -168,7 +168,7 @@ def _soak(stand: Stand, where: Places, rate: int, arguments: argparse.Namespace)
         "slowest_reload_s": max(times, default=0.0),
         "server_over_5_ms": over(stage.metrics(server)) - slow_before,
         "server_slowest_us": _slowest(server),
-        "rss_mb": [*rss, [round(time.monotonic() - begun, 1), round(procfs.rss_mb(server.pid), 1)]],
+        "memory_mb": [*memory, {"at_s": round(time.monotonic() - begun, 1), **procfs.memory(server.pid)}],
         "wrong": wrong,
     }
 
@@ -220,12 +220,12 @@ def _slowest(server: Server) -> dict[str, float]:
 def said(made: dict[str, Any]) -> Iterator[str]:
     """For people."""
     soak, machine = made["soak"], made["machine"]
-    latency, memory = soak["latency_us"], soak["rss_mb"]
+    latency, memory = soak["latency_us"], [each["own"] for each in soak["memory_mb"]]
     yield (
         f"{made['taken']}, {machine['cpu']}, {machine['placement']}, load average {machine['load_average'][0]}, "
         f"front {made['settings']['front']}, influence {made['settings']['influence']}"
     )
-    yield from made["left_out"]
+    yield from (f"left out: {sentence}" for sentence in made["left_out"])
     yield (
         f"{soak['answered']:,} answers at {soak['rate']:,}/s, {soak['publications']:,} publications, "
         f"{soak['reloads']} reloads (slowest {soak['slowest_reload_s']:.2f} s), {soak['cpu_us']:.1f} µs a check"
@@ -240,8 +240,8 @@ def said(made: dict[str, Any]) -> Iterator[str]:
         f"{soak['server_over_5_ms']} beyond 5 ms of all"
     )
     yield (
-        f"memory: {memory[0][1]:,.0f} MiB at the start, {memory[len(memory) // 2][1]:,.0f} in the middle, "
-        f"{memory[-1][1]:,.0f} at the end"
+        f"memory of its own: {memory[0]:,.0f} MiB at the start, {memory[len(memory) // 2]:,.0f} in the middle, "
+        f"{memory[-1]:,.0f} at the end; resident {soak['memory_mb'][-1]['rss']:,.0f}"
     )
     yield from (f"wrong: {sentence}" for sentence in made["wrong"])
 

@@ -53,7 +53,7 @@ END_S: Final = 15.0
 """Above the server's own graces."""
 PROGRAMS: Final = "SIGNALWARDEN_BENCH_PROGRAMS"
 _STARTED: Final = re.compile(
-    r"check on 127\.0\.0\.1:(\d+), admin on 127\.0\.0\.1:(\d+)(?:, signals on 127\.0\.0\.1:(\d+))?,"
+    r"check on (?:127\.0\.0\.1:(\d+)|unix://(\S+)), admin on 127\.0\.0\.1:(\d+)(?:, signals on 127\.0\.0\.1:(\d+))?,"
 )
 _WRITTEN: Final = re.compile(r"^signalwarden_log_written(?:_total)? ([0-9.e+]+)$", re.MULTILINE)
 
@@ -118,11 +118,13 @@ def signalwarden(
     settings: str = "",
     front: str = "grpcio",
     plain: bool = False,
+    check: str = directory.LOOPBACK,
 ) -> Iterator[Server]:
     """The real server, in a directory made for it below `where`, with its twelve signals published. `settings`: more
-    lines for signalwarden.yaml, with which it has a signals address, too. `front`, `plain`: as in `directory.make`."""
+    lines for signalwarden.yaml, with which it has a signals address, too. `front`, `plain`, `check`: as in
+    `directory.make`."""
     made = directory.make(
-        where / "directory", policies=policies, influence=influence, front=front, plain=plain
+        where / "directory", policies=policies, influence=influence, front=front, plain=plain, check=check
     )
     if settings:
         file = made.directory / "signalwarden.yaml"
@@ -155,7 +157,7 @@ def native_missing(folder: Path) -> str | None:
         config.load(made.directory, now_us())
     except SignalwardenError as error:
         first = str(error).strip().splitlines()[0]
-        return f"this build has no native front door, so `front: native` is not measured ({first})"
+        return f"the native front door, which this build has not ({first})"
     return None
 
 
@@ -168,16 +170,19 @@ def served(made: directory.Made, core: int | None, *, start_s: float = START_S) 
         told.open("wb") as sink,
         child(pinned(core, command), stdout=sink.fileno(), stderr=sink.fileno()) as process,
     ):
-        ports = _await_ports(process, told, start_s)
-        yield Server(process.pid, ports[0], ports[1], made.publisher_token, ports[2], folder=made.directory)
+        port, unix, admin, signals = _await_doors(process, told, start_s)
+        yield Server(
+            process.pid, port, admin, made.publisher_token, signals, folder=made.directory, unix=unix
+        )
 
 
-def _await_ports(process: subprocess.Popen[bytes], told: Path, start_s: float) -> tuple[int, int, int]:
+def _await_doors(process: subprocess.Popen[bytes], told: Path, start_s: float) -> tuple[int, str, int, int]:
+    """What it says when its doors are open: port or Unix socket of the checks, ports of admin and of signals."""
     deadline = time.monotonic() + start_s
     while time.monotonic() < deadline:
         text = told.read_text(encoding="utf-8", errors="replace")
         if found := _STARTED.search(text):
-            return int(found[1]), int(found[2]), int(found[3] or 0)
+            return int(found[1] or 0), found[2] or "", int(found[3]), int(found[4] or 0)
         if process.poll() is not None:
             last = text.strip().splitlines()[-1:] or ["it said nothing"]
             raise BenchError(f"the server ended with status {process.returncode}: {last[0]}")

@@ -64,12 +64,13 @@ def swarm(
     out.unlink(missing_ok=True)
     command = [
         sys.executable, "-m", "locust", "-f", str(stage.ROOT / "bench" / DOORS[door]), "--headless",
-        "--host", url, "--stop-timeout", "5", "--loglevel", "ERROR", "--only-summary",
+        "--stop-timeout", "5", "--loglevel", "ERROR", "--only-summary",
         *(["--html", str(report)] if report else []),
     ]  # fmt: skip
     environment = {
         **os.environ,
         "SIGNALWARDEN_BENCH_OUT": str(out),
+        "SIGNALWARDEN_BENCH_HOST": url,
         "SIGNALWARDEN_BENCH_PROFILE": profile,
         "SIGNALWARDEN_BENCH_USERS": str(users),
         "SIGNALWARDEN_BENCH_SECONDS": str(seconds),
@@ -110,7 +111,7 @@ def measure(
     stands: Sequence[Stand], where: Places, seconds: int, folder: Path, report: Path | None
 ) -> dict[str, Any]:
     """Steady load on each of our fronts (the last influence of each, which is the default one), and the ceiling."""
-    ours = {stand.who.front: stand for stand in stands if stand.who.ours}
+    ours = {stand.who.front: stand for stand in stands if stand.who.ours and not stand.server.unix}
     runs = []
     for number, stand in enumerate(ours.values()):
         _say(f"locust asks {stand.who.name} for {seconds} s, {USERS} users")
@@ -174,7 +175,7 @@ def one(arguments: argparse.Namespace) -> dict[str, Any]:
     with contextlib.ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="signalwarden-bench-")))
         if arguments.front == "native" and (sentence := stage.native_missing(folder / "native")):
-            raise BenchError(sentence)
+            raise BenchError(f"it can't be measured: {sentence}")
         ours = stack.enter_context(
             stage.signalwarden(
                 folder,

@@ -59,7 +59,7 @@ def _server(name: str, kind: str, cpu_us: float, rps: float, **more: Any) -> dic
         "influence": None,
         "log": None,
         "version": "1",
-        "rss_mb": {"idle": 50.0, "after": 52.0},
+        "memory_mb": {"idle": {"rss": 110.0, "own": 45.0}, "after": {"rss": 112.0, "own": 47.0}},
         "closed": [one_round(cpu_us * part) for part in spread],
         "open": []
         if kind == "floor"
@@ -79,7 +79,7 @@ def bench(native_us: float = 18.0) -> dict[str, Any]:
         {"policies": 100, "policies_in_play": 10, "signals": 12, "request_bytes": 645},
         {"signalwarden": "0.1.0", "build": "release", "grpcio": "1.85.1"},
     )
-    made["left_out"] = ["opa-sdk is left out: there is no Go toolchain"]
+    made["left_out"] = ["opa-sdk: there is no Go toolchain"]
     made["servers"] = [
         _server("floor (Rust, allow-all)", "floor", 3.0, 25_000.0),
         _server("grpcio, allow-all", "allow-all", 100.0, 8_000.0),
@@ -107,7 +107,13 @@ def scales() -> dict[str, Any]:
     """One scale of three points."""
     made = results.document("scales", {"front": "native", "influence": "none"}, {"signalwarden": "0.1.0"})
     points = [
-        {"at": at, "cpu_us": [cpu] * 3, "ratio": [cpu / 18.0] * 3, "rps": [9_000.0] * 3, "rss_mb": 60.0}
+        {
+            "at": at,
+            "cpu_us": [cpu] * 3,
+            "ratio": [cpu / 18.0] * 3,
+            "rps": [9_000.0] * 3,
+            "memory_mb": {"rss": 110.0, "own": 45.0},
+        }
         for at, cpu in ((10, 18.0), (1_000, 18.5), (100_000, 20.0))
     ]
     made["scales"] = [{"name": "policies", "x": "policies", "points": points}]
@@ -130,6 +136,8 @@ def soak() -> dict[str, Any]:
         "latency_us": one_round(25.0)["latency_us"],
         "server_over_5_ms": 0,
         "server_slowest_us": {"us": 900.0, "records_read": 50_000},
-        "rss_mb": [[0.0, 60.0], [5.0, 62.0], [10.0, 61.0]],
+        "memory_mb": [
+            {"at_s": at, "rss": 110.0, "own": own} for at, own in ((0.0, 60.0), (5.0, 62.0), (9.0, 61.0))
+        ],
     }
     return made

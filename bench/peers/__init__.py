@@ -102,7 +102,7 @@ def found(only: Iterable[str] | None = None, *, below: Path = HERE) -> Peers:
                 continue
             sentence = _why_not(peer)
             if sentence is not None:
-                left_out.append(f"{peer.name} is left out: {sentence}")
+                left_out.append(f"{peer.name}: {sentence}")
             elif isinstance(peer, Peer):
                 servers.append(peer)
             else:

@@ -29,6 +29,7 @@ from signalwarden.door_tls import DoorTls
 from signalwarden.doors import HttpDoor
 from signalwarden.errors import SignalwardenError, StateError, sentence
 from signalwarden.foreground import Foreground
+from signalwarden.front import Unreached
 from signalwarden.fronts import front_door
 from signalwarden.identity import AdminTokens, Identity, await_svid
 from signalwarden.in_force import InForce
@@ -133,7 +134,7 @@ class App:
         self._refusals = Sampled(REFUSALS_A_SECOND)
         self._stop_ticks = threading.Event()
         self._ticker = threading.Thread(target=self._tick_forever, name="ticker", daemon=True)
-        self._transport = (0, 0)
+        self._transport = Unreached()
         self._clients_turned_away = 0
         self._ticks = 0
         self._tallies = tallies.Reader()
@@ -404,7 +405,7 @@ class App:
         if self._ticks % SETTLE_TICKS:
             return
         now = running.front.counts.settle()
-        for event, before, count in zip(("undelivered", "unknown_method"), self._transport, now, strict=True):
+        for event, before, count in zip(now._fields, self._transport, now, strict=True):
             if count > before:
                 running.recorder.transport(event, count=count - before)
         self._transport = now
@@ -585,8 +586,7 @@ class App:
             **running.log.numbers(),
             **running.decisions.numbers(),
             **(running.traces.numbers() if running.traces else {}),
-            "transport_undelivered": self._transport[0],
-            "transport_unknown_method": self._transport[1],
+            **{f"transport_{event}": count for event, count in self._transport._asdict().items()},
             "transport_refused_client": self._clients_turned_away,
             "publish_streams": running.signals.open_streams() if running.signals else 0,
             "directory_refused": int(running.reloads.refused is not None),

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import threading
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final, Protocol
+from typing import TYPE_CHECKING, Final, NamedTuple, Protocol
 
 from signalwarden.mtls import Certificates, Peer, PeerRefused, Peers
 
@@ -16,7 +16,17 @@ if TYPE_CHECKING:
 
     from signalwarden.config import Address
 
-__all__ = ["CHECK_SERVICE", "REFUSED", "CheckTls", "Counts", "Front", "Refusal", "Refusals", "may_ask"]
+__all__ = [
+    "CHECK_SERVICE",
+    "REFUSED",
+    "CheckTls",
+    "Counts",
+    "Front",
+    "Refusal",
+    "Refusals",
+    "Unreached",
+    "may_ask",
+]
 
 CHECK_SERVICE: Final = "envoy.service.auth.v3.Authorization"
 
@@ -85,11 +95,22 @@ def may_ask(tls: CheckTls, refusals: Refusals, peer: Callable[[], Peer]) -> bool
     return False
 
 
+class Unreached(NamedTuple):
+    """What never reached a decision, so far. Each is the event of a transport record."""
+
+    undelivered: int = 0
+    """Calls of Check whose message never came."""
+    unknown_method: int = 0
+    """Calls of methods that do not exist."""
+    turned_away: int = 0
+    """Connections for which there was no room."""
+
+
 class Counts(Protocol):
     """Calls that never reached a decision (I4)."""
 
-    def settle(self) -> tuple[int, int]:
-        """(undelivered, unknown method) so far. Never falls."""
+    def settle(self) -> Unreached:
+        """So far. Never falls."""
 
     @property
     def refusals(self) -> Refusal | None:

@@ -25,7 +25,7 @@ from signalwarden.config import Address
 from signalwarden.doors import may_be_plain, numeric, private_socket
 from signalwarden.errors import BadInputError, ServerError
 from signalwarden.files import why
-from signalwarden.front import CheckTls, Refusal, Refusals, may_ask
+from signalwarden.front import CheckTls, Refusal, Refusals, Unreached, may_ask
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -69,10 +69,9 @@ class NativeCounts:
         self.refused = Refusals()
         """Of clients that may not ask, each as it was judged."""
 
-    def settle(self) -> tuple[int, int]:
-        """(undelivered, unknown method) so far. Exact."""
-        undelivered, unknown, _, _ = self._native.counts()
-        return undelivered, unknown
+    def settle(self) -> Unreached:
+        """So far. Exact."""
+        return Unreached(*self._native.counts()[:3])
 
     @property
     def refusals(self) -> Refusal | None:
@@ -80,11 +79,6 @@ class NativeCounts:
         last = self.refused.last
         again = self._native.counts()[3]
         return Refusal(last.count + again, last.client, last.detail) if last is not None else None
-
-    @property
-    def turned_away(self) -> int:
-        """Connections for which there was no room."""
-        return self._native.counts()[2]
 
 
 class NativeDoor:

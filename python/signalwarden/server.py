@@ -28,7 +28,7 @@ from grpc_reflection.v1alpha import reflection
 from signalwarden.config import Address
 from signalwarden.doors import bound, may_be_plain, numeric, private_socket
 from signalwarden.errors import ServerError
-from signalwarden.front import CHECK_SERVICE, REFUSED, CheckTls, Refusal, Refusals, may_ask
+from signalwarden.front import CHECK_SERVICE, REFUSED, CheckTls, Refusal, Refusals, Unreached, may_ask
 from signalwarden.health import Health
 
 if TYPE_CHECKING:
@@ -60,6 +60,9 @@ KEEPALIVE_TIMEOUT_MS: Final = 20_000
 HEALTH_S: Final = 1.0
 """For telling the watchers of health about a stop: one that does not read what it is sent holds nobody up."""
 
+HANDSHAKE_MS: Final = 10_000
+"""For what opens a connection: TLS, and HTTP/2's preface and settings. gRPC's own limit is two minutes."""
+
 OPTIONS: Final[tuple[tuple[str, Any], ...]] = (
     ("grpc.so_reuseport", 0),  # a second server on the port must fail, not share
     ("grpc.max_receive_message_length", MAX_REQUEST_BYTES),
@@ -72,11 +75,11 @@ OPTIONS: Final[tuple[tuple[str, Any], ...]] = (
     ("grpc.keepalive_time_ms", KEEPALIVE_MS),
     ("grpc.keepalive_timeout_ms", KEEPALIVE_TIMEOUT_MS),
     ("grpc.keepalive_permit_without_calls", 1),
+    ("grpc.server_handshake_timeout_ms", HANDSHAKE_MS),
 )
 
 MAX_CONNECTIONS: Final = 1_024
 """With TLS, those of strangers in their handshake included: Envoy opens one for each of its workers."""
-HANDSHAKE_MS: Final = 10_000
 MAX_AGE_MS: Final = 60_000
 """Then a connection is asked to end, gracefully, and the next comes with the client's newest certificate. Envoy keeps a
 connection for good, past the end of the certificate that it was opened with; SPIRE brings a new one halfway."""
@@ -84,7 +87,6 @@ MAX_AGE_GRACE_MS: Final = 60_000
 
 TLS_OPTIONS: Final[tuple[tuple[str, Any], ...]] = (
     ("grpc.max_allowed_incoming_connections", MAX_CONNECTIONS),
-    ("grpc.server_handshake_timeout_ms", HANDSHAKE_MS),
     ("grpc.max_connection_age_ms", MAX_AGE_MS),
     ("grpc.max_connection_age_grace_ms", MAX_AGE_GRACE_MS),
 )
@@ -150,14 +152,14 @@ class TransportCounts:
         """See front.Counts."""
         return self.refused.last
 
-    def settle(self) -> tuple[int, int]:
-        """(undelivered, unknown) so far. Call it at intervals longer than a call waits for its message: calls
+    def settle(self) -> Unreached:
+        """So far. Call it at intervals longer than a call waits for its message: calls
         begun before the last interval have arrived by now, or never will. Too low under load until a quiet moment;
         too high by a call that waited longer than the interval and arrived after all. Never falls."""
         with self._mutex:
             self._undelivered = max(self._undelivered, self._begun_before - self._reached)
             self._begun_before = self._begun
-            return self._undelivered, self._unknown
+            return Unreached(self._undelivered, self._unknown)
 
 
 if TYPE_CHECKING:

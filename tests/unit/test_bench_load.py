@@ -113,8 +113,8 @@ def test_whatever_is_neither_allow_nor_deny_is_wrong_and_what_was_not_sent_is_no
 
 
 def test_memory_and_switches_are_read_from_a_status_file() -> None:
-    status = "Name:\tx\nVmRSS:\t   20480 kB\nvoluntary_ctxt_switches:\t7\nnonvoluntary_ctxt_switches:\t2\n"
-    assert procfs.parse_rss_mb(status) == 20.0
+    status = "Name:\tx\nVmRSS:\t   20480 kB\nRssAnon:\t   10240 kB\nvoluntary_ctxt_switches:\t7\nnonvoluntary_ctxt_switches:\t2\n"
+    assert (procfs.parse_rss_mb(status), procfs.parse_own_mb(status)) == (20.0, 10.0)
     assert procfs.parse_switches(status) == (7, 2)
     assert procfs.parse_rss_mb("Name:\tzombie\n") == 0.0
     assert procfs.parse_switches("") == (0, 0)

@@ -81,7 +81,7 @@ def test_a_peer_without_its_tools_is_left_out_in_a_sentence(
     found = _found(monkeypatch, tmp_path, peer, Rules())
     assert found.servers == ()
     assert len(found.filters) == 1
-    assert found.left_out == ("somebody is left out: there is no Go",)
+    assert found.left_out == ("somebody: there is no Go",)
 
 
 def test_only_the_peers_that_are_wanted_are_looked_at(

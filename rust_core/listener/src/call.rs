@@ -4,7 +4,7 @@ use crate::{
     body::Reply,
     connection::Connection,
     grpc::{self, GRPC, Message, Status},
-    limits::{MAX_MESSAGE, MAX_READING, MESSAGE},
+    limits::{MAX_MESSAGE, MAX_READING, MAX_READING_HERE, MESSAGE, SMALL_MESSAGE},
     serve::{Decided, Deciding, Shared},
 };
 use bytes::Bytes;
@@ -72,17 +72,17 @@ async fn answered<D: Deciding>(
     if request.headers().get(ENCODING).is_some_and(|encoding| encoding != "identity") {
         return Err(Status::COMPRESSED);
     }
-    let message = read(shared, request.into_body(), start, deadline).await?;
+    let message = read(&[&shared.reading, &connection.reading], request.into_body(), start, deadline).await?;
     match asked {
         Asked::HealthCheck => shared.health.check(&message),
         Asked::HealthWatch => shared.health.watch(&message),
         Asked::Check => {
-            connection.has_asked();
-            if !connection.may_ask(shared).await {
-                reaching.is_over = true;
+            let may_ask = connection.may_ask(shared).await;
+            reaching.is_over = true;
+            if !may_ask {
                 return Err(Status::REFUSED);
             }
-            reaching.is_over = true;
+            connection.has_asked();
             let answer = match shared.deciding.check(message) {
                 Decided::Answer(answer) => Some(answer),
                 Decided::Later(answer) => until(deadline, answer).await.ok_or(Status::DEADLINE)?,
@@ -95,8 +95,8 @@ async fn answered<D: Deciding>(
 }
 
 /// The whole message, in its time.
-async fn read<D: Deciding>(
-    shared: &Shared<D>,
+async fn read(
+    reading: &[&AtomicUsize; 2],
     mut body: Incoming,
     start: Instant,
     deadline: Option<Instant>,
@@ -104,7 +104,7 @@ async fn read<D: Deciding>(
     if deadline.is_some_and(|deadline| deadline <= Instant::now()) {
         return Err(Status::DEADLINE);
     }
-    let mut held = Held { all: &shared.reading, bytes: 0 };
+    let mut held = Held { reading, bytes: 0, counted: 0 };
     let mut message = Message::default();
     let reading = async {
         while !body.is_end_stream() {
@@ -154,26 +154,33 @@ impl Drop for Reaching<'_> {
     }
 }
 
-/// What one call holds of `MAX_READING`.
+/// What one call holds of what all may, and of what its connection may.
 struct Held<'a> {
-    all: &'a AtomicUsize,
+    reading: &'a [&'a AtomicUsize; 2],
     bytes: usize,
+    counted: usize,
 }
 
 impl Held<'_> {
     fn take(&mut self, more: usize) -> Result<(), Status> {
-        let before = self.all.fetch_add(more, Ordering::Relaxed);
         self.bytes += more;
         if self.bytes > grpc::PREFIX + MAX_MESSAGE {
             return Err(Status::TOO_LARGE);
         }
-        if before + more > MAX_READING { Err(Status::TOO_MANY) } else { Ok(()) }
+        if self.bytes <= SMALL_MESSAGE {
+            return Ok(());
+        }
+        self.counted += more;
+        let [all, here] = self.reading.map(|held| held.fetch_add(more, Ordering::Relaxed) + more);
+        if all > MAX_READING || here > MAX_READING_HERE { Err(Status::TOO_MANY) } else { Ok(()) }
     }
 }
 
 impl Drop for Held<'_> {
     fn drop(&mut self) {
-        self.all.fetch_sub(self.bytes, Ordering::Relaxed);
+        for held in self.reading {
+            held.fetch_sub(self.counted, Ordering::Relaxed);
+        }
     }
 }
 

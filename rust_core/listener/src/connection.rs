@@ -8,7 +8,7 @@ use std::{
     collections::BTreeMap,
     sync::{
         Arc, Mutex, PoisonError,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicBool, AtomicUsize, Ordering},
     },
     time::{Duration, Instant},
 };
@@ -25,6 +25,8 @@ pub type Chain = Vec<Vec<u8>>;
 pub(crate) struct Connection {
     stranger: Stranger,
     has_asked: AtomicBool,
+    /// Bytes of its larger messages that are being read.
+    pub(crate) reading: AtomicUsize,
     peer: Option<Peer>,
 }
 
@@ -38,10 +40,10 @@ struct Peer {
 impl Connection {
     pub(crate) fn new(stranger: Stranger, chain: Option<Chain>) -> Self {
         let peer = chain.map(|chain| Peer { chain: Arc::new(chain), verdict: tokio::sync::Mutex::const_new(None) });
-        Self { stranger, has_asked: AtomicBool::new(false), peer }
+        Self { stranger, has_asked: AtomicBool::new(false), reading: AtomicUsize::new(0), peer }
     }
 
-    /// It is no stranger from now on.
+    /// A client that may ask has asked: it is no stranger from now on.
     pub(crate) fn has_asked(&self) {
         if !self.has_asked.load(Ordering::Relaxed) && !self.has_asked.swap(true, Ordering::Relaxed) {
             self.stranger.forget();

@@ -4,12 +4,17 @@ use std::time::Duration;
 
 /// A message: as the core's own limit and gRPC's default. A `CheckRequest` without body has about 1 KB.
 pub const MAX_MESSAGE: usize = 4 * 1024 * 1024;
-/// Bytes of all messages that are being read at once. Without it 4,096 calls could hold 16 GiB.
+/// Messages up to this size are read whatever else is read: `MAX_CALLS` of them are 256 MiB.
+pub const SMALL_MESSAGE: usize = 16 * 1024;
+/// Bytes of all larger messages that are being read at once. Without it as many calls could hold 64 GiB.
 pub const MAX_READING: usize = 256 * 1024 * 1024;
+/// Of that, for one connection: four of the largest messages. None takes the others' share.
+pub const MAX_READING_HERE: usize = 4 * MAX_MESSAGE;
 /// Calls at once on one connection, as at grpcio's door: Envoy opens one connection for each of its workers.
 pub const MAX_STREAMS: u32 = 1_024;
-/// Calls at once in all; beyond, `RESOURCE_EXHAUSTED` at once instead of an answer that comes after the timeout.
-pub const MAX_CALLS: usize = 4_096;
+/// Calls at once in all; beyond, `RESOURCE_EXHAUSTED` at once instead of an answer that comes after the timeout. One
+/// whose message does not come costs some 2 KB; sixteen connections would have to hold all that they may.
+pub const MAX_CALLS: usize = 16_384;
 /// Decoded size of a call's headers (RFC 9113, section 6.5.2): gRPC's own hard limit. Envoy's are a few hundred bytes.
 pub const MAX_HEADER_LIST: u32 = 16 * 1024;
 /// Payload of one frame, the least that RFC 9113 allows to ask for.

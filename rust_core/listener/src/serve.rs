@@ -18,7 +18,7 @@ use rustls::ServerConfig;
 use std::{
     convert::Infallible,
     future::{Future, pending},
-    io,
+    io::{self, ErrorKind},
     net::SocketAddr,
     path::PathBuf,
     pin::{Pin, pin},
@@ -252,10 +252,15 @@ async fn accept<D: Deciding>(listener: Listener, shared: Arc<Shared<D>>, mut sto
             _ = stop.wait_for(|stop| *stop) => break,
         };
         while open.try_join_next().is_some() {}
-        let Ok(io) = accepted else {
-            // No descriptors are left, or the client has gone already.
-            tokio::time::sleep(ACCEPT_AGAIN).await;
-            continue;
+        let io = match accepted {
+            Ok(io) => io,
+            // The client has gone already.
+            Err(error) if matches!(error.kind(), ErrorKind::ConnectionAborted | ErrorKind::InvalidInput) => continue,
+            Err(_) => {
+                // No descriptors or no memory are left, until something ends.
+                tokio::time::sleep(ACCEPT_AGAIN).await;
+                continue;
+            }
         };
         let Some(place) = room(&shared).await else {
             shared.counts.turned_away.fetch_add(1, Ordering::Relaxed);
@@ -350,6 +355,7 @@ fn builder() -> http2::Builder<TokioExecutor> {
     let mut builder = http2::Builder::new(TokioExecutor::new());
     builder
         .timer(TokioTimer::new())
+        .auto_date_header(false)
         .max_concurrent_streams(MAX_STREAMS)
         .max_header_list_size(MAX_HEADER_LIST)
         .max_frame_size(MAX_FRAME)
