@@ -9,20 +9,31 @@ BIN := $(VENV)/bin
 DEPENDENCIES := $(VENV)/.dependencies
 EXTENSION := $(VENV)/.extension
 RELEASE := $(VENV)/.release
-RUST_SOURCES := Cargo.toml Cargo.lock $(shell find rust_core/core rust_core/pyext -name '*.rs' -o -name Cargo.toml)
+RUST_SOURCES := Cargo.toml Cargo.lock $(shell find rust_core/core rust_core/listener rust_core/mapped rust_core/pyext -name '*.rs' -o -name Cargo.toml)
 
 # Seconds that each fuzz target runs: `make test` keeps it short, `make fuzz` takes its time.
 FUZZ_SECONDS ?= 300
 FUZZ_SECONDS_IN_TEST ?= 10
 # `make test` goes on where the fuzzer's own tools are missing, and says so.
 BENCH_SECONDS ?= 60
+SOAK_SECONDS ?= 600
+# What `make bench-locust` runs.
+PROFILE ?= steady
+DOOR ?= grpc
+FRONT ?= grpcio
+# Further arguments of a bench: make bench BENCH_ARGS="--peers none --front native"
+BENCH_ARGS ?=
+RESULTS := bench/results/local
+# The result files that there are, in the order in which the page shows them.
+MEASURED ?= $(wildcard $(RESULTS)/bench.json $(RESULTS)/scales.json $(RESULTS)/soak.json)
+LOAD := target/release/load
 # Arguments for pytest: make test PYTEST_ARGS="-k admin -x"
 PYTEST_ARGS ?=
 
-.PHONY: help demo test test-rust test-python test-spire lint bench bench-quick bench-reload bench-ingest bench-identity bench-tasks bench-log-reading bench-log-writing bench-core fuzz format lock clean cargo
+.PHONY: help demo test test-rust test-python test-spire test-h2spec lint bench bench-quick bench-scales bench-soak bench-locust bench-load bench-plots bench-page bench-reload bench-ingest bench-identity bench-tasks bench-log-reading bench-log-writing bench-core fuzz format lock clean cargo
 
 help: ## what each verb does
-	@awk -F':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 # ---- what is needed -------------------------------------------------------------------------------------
 
@@ -51,6 +62,11 @@ $(RELEASE): $(RUST_SOURCES) pyproject.toml $(shell find python -name '*.py') $(E
 	rm -rf $(VENV)/release $(VENV)/wheels
 	$(BIN)/maturin build --release --quiet --out $(VENV)/wheels
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --target $(VENV)/release $(VENV)/wheels/*.whl
+	@touch $@
+
+# The load and the floor of the bench: a few small crates, nothing of the engine.
+$(LOAD): Cargo.toml Cargo.lock $(shell find bench/load -name '*.rs' -o -name Cargo.toml) | cargo
+	cargo build --release --quiet -p signalwarden-load
 	@touch $@
 
 # ---- verbs ----------------------------------------------------------------------------------------------
@@ -84,6 +100,15 @@ test-spire: $(EXTENSION) ## a real SPIRE server and agent, real SVIDs; builds bo
 	  *) exit $$built ;; \
 	esac
 
+# Not in `make test`, for the same reason.
+test-h2spec: $(EXTENSION) ## h2spec against each front door: what deviates and is not written down fails (needs Go)
+	@built=0; tests/h2spec/build.sh target/h2spec/bin || built=$$?; \
+	case $$built in \
+	  0) SIGNALWARDEN_H2SPEC=target/h2spec/bin $(BIN)/python -m pytest tests/h2spec $(PYTEST_ARGS) ;; \
+	  3) ;; \
+	  *) exit $$built ;; \
+	esac
+
 lint: $(EXTENSION) ## formatting, clippy, ruff, mypy --strict, and the stub against the binary
 	cargo fmt --all --check
 	cargo clippy --workspace --all-targets --quiet -- -D warnings
@@ -97,11 +122,30 @@ format: $(EXTENSION) ## puts everything into the form that lint wants
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-bench: $(RELEASE) ## what users install, measured: a minute of locust, then beside a bare grpcio server
-	PYTHONPATH="$(CURDIR)/$(VENV)/release" $(BIN)/python bench/run.py --seconds $(BENCH_SECONDS)
+bench: $(RELEASE) $(LOAD) ## signalwarden beside a floor, grpcio and the peers, straight and through Envoy: under 15 minutes
+	PYTHONPATH="$(CURDIR)/$(VENV)/release" $(BIN)/python bench/run.py --out $(RESULTS)/bench.json $(BENCH_ARGS)
 
-bench-quick: $(RELEASE) ## the same for a few seconds: does it still run
-	PYTHONPATH="$(CURDIR)/$(VENV)/release" $(BIN)/python bench/run.py --seconds 5
+bench-quick: $(RELEASE) $(LOAD) ## the same with one short round of each: does it still run, under two minutes
+	PYTHONPATH="$(CURDIR)/$(VENV)/release" $(BIN)/python bench/run.py --quick --out $(RESULTS)/quick.json $(BENCH_ARGS)
+
+bench-scales: $(RELEASE) $(LOAD) ## a check's cost from 10 to 100,000 policies, to a million live signals, and so on: ten minutes
+	PYTHONPATH="$(CURDIR)/$(VENV)/release" $(BIN)/python bench/scales.py --out $(RESULTS)/scales.json $(BENCH_ARGS)
+
+bench-soak: $(RELEASE) $(LOAD) ## half load while signals change and the directory is reloaded, for SOAK_SECONDS (600)
+	PYTHONPATH="$(CURDIR)/$(VENV)/release" $(BIN)/python bench/soak.py --seconds $(SOAK_SECONDS) --out $(RESULTS)/soak.json $(BENCH_ARGS)
+
+bench-locust: $(RELEASE) $(LOAD) ## one profile of locust: PROFILE (steady, ramp, spike, soak, churn, reloads), DOOR (grpc, http), FRONT
+	@mkdir -p $(RESULTS)
+	PYTHONPATH="$(CURDIR)/$(VENV)/release" $(BIN)/python bench/swarm.py --profile $(PROFILE) --door $(DOOR) --front $(FRONT) \
+	  --seconds $(BENCH_SECONDS) --report $(RESULTS)/locust-$(PROFILE)-$(DOOR)-$(FRONT).html $(BENCH_ARGS)
+
+bench-load: $(LOAD) ## the two programs of bench/load alone: the load, and the floor
+
+bench-plots: $(EXTENSION) ## draws the results that are there, and a page with all of them
+	$(BIN)/python bench/plots.py $(MEASURED) --to $(RESULTS)/plots
+
+bench-page: $(EXTENSION) ## writes the results that are there into docs/performance.md
+	$(BIN)/python bench/page.py $(MEASURED)
 
 bench-reload: $(RELEASE) ## 100 reloads of 1,000 policies under load: every answer is judged by the revision that it names
 	PYTHONPATH="$(CURDIR)/$(VENV)/release" $(BIN)/python bench/reload_storm.py

@@ -21,23 +21,32 @@ from signalwarden import request_json, starter
 from signalwarden.decision_log import now_us, rfc3339
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
 __all__ = [
     "IN_PLAY",
     "PRINCIPAL",
     "PUBLISHER",
+    "ROUTE",
     "SIGNALS",
     "Made",
     "allowed_request",
+    "contract",
     "denied_request",
+    "entities_json",
     "make",
+    "policy",
+    "settings_yaml",
     "signals_body",
+    "transfer",
 ]
 
 PRINCIPAL: Final = "spiffe://prod.example/ns/payments/sa/transfer-agent"
 PUBLISHER: Final = "spiffe://prod.example/ns/signals/sa/publisher"
 POLICIES: Final = 100
+LOOPBACK: Final = "127.0.0.1:0"
+A_FILE: Final = 10_000
+"""Policies in one file: some 2 MB of the 8 that one may have."""
 IN_PLAY: Final = 10
 """Policies of the action that is asked for, and of each other action."""
 
@@ -75,7 +84,7 @@ _CONDITIONS: Final = (
 )
 
 
-_ROUTE: Final = """\
+ROUTE: Final = """\
   - match: {host: "payments.*", method: POST, path: "/v1/accounts/{account}/transfers"}
     action: transfer.create
     resource: {type: Account, id: "{account}"}
@@ -94,20 +103,34 @@ class Made:
     publisher_token: str
 
 
-def make(directory: Path, *, policies: int = POLICIES, influence: str = "default") -> Made:
-    """Writes the directory. Ports are the system's to choose."""
+def make(
+    directory: Path,
+    *,
+    policies: int = POLICIES,
+    influence: str = "default",
+    front: str = "grpcio",
+    plain: bool = False,
+    threads: int | None = None,
+    check: str = LOOPBACK,
+    most_actions: int | None = None,
+) -> Made:
+    """Writes the directory. Ports are the system's to choose. `threads`: of the native front door. `most_actions`: the
+    policies that are not in play belong to so many actions at most, instead of ten to each. `plain`: where
+    Envoy has no peer, since nobody speaks TLS to it, the principal is that of XFCC."""
     if policies < IN_PLAY or policies % IN_PLAY:
         raise ValueError(f"policies come in tens: {policies} is not a multiple of {IN_PLAY}")
     token, digest = starter.new_token()
-    others = [f"other.a{number:05d}" for number in range(policies // IN_PLAY - 1)]
+    others = [f"other.a{number:05d}" for number in range(_actions(policies, most_actions))]
     files = {
-        "signalwarden.yaml": _settings(digest, influence),
+        "signalwarden.yaml": settings_yaml(
+            digest, influence, front, plain=plain, threads=threads, check=check
+        ),
         "routes.yaml": _routes(others),
         "signals.yaml": _register(others),
         "entities.cedarschema": "entity Workload { owner: String };\nentity Account;\nentity Thing;\n",
-        "entities.json": _entities(),
+        "entities.json": entities_json(),
         "policies/transfers.cedar": "\n".join(_policies_in_play()),
-        "policies/others.cedar": "\n".join(_other_policies(others)) or "// none\n",
+        **_other_files(_other_policies(others, policies - IN_PLAY)),
     }
     for name, text in files.items():
         path = directory / name
@@ -137,26 +160,29 @@ def allowed_request(
     """A serialised CheckRequest as Envoy sends it: 12 headers, about 660 bytes. Its answer is `allowed`. With
     `authorization` it has one header more, and with `headers` those."""
     more = {**({} if authorization is None else {"authorization": authorization}), **(headers or {})}
-    return _request(amount=1_250, principal=principal, more=more, source=address, resource=resource)
+    path = f"/v1/accounts/{resource}?amount=1250"
+    return transfer(path, principal=principal, more=more, source=address)
 
 
 def denied_request() -> bytes:
     """The same for an amount that a policy forbids: `policy_denied`."""
-    return _request(amount=FORBIDDEN_AMOUNT + 1, principal=PRINCIPAL)
+    return transfer(f"/v1/accounts/42/transfers?amount={FORBIDDEN_AMOUNT + 1}")
 
 
-def _request(
-    amount: int,
-    principal: str,
+def transfer(
+    path: str,
+    *,
+    principal: str = PRINCIPAL,
+    method: str = "POST",
+    host: str = "payments.prod.example",
     more: Mapping[str, str] | None = None,
     source: str = "10.1.2.3",
-    resource: str = "42/transfers",
 ) -> bytes:
-    path = f"/v1/accounts/{resource}?amount={amount}"
+    """A serialised CheckRequest as Envoy sends it, for any request at all. `more`: headers beside the usual twelve."""
     headers = {
-        ":method": "POST",
+        ":method": method,
         ":scheme": "https",
-        ":authority": "payments.prod.example",
+        ":authority": host,
         ":path": path,
         "user-agent": "transfer-agent/2.4",
         "content-type": "application/json",
@@ -172,9 +198,9 @@ def _request(
     peer = {"socketAddress": {"address": "10.1.2.4", "portValue": 8443}}
     http = {
         "id": "9214873650197341",
-        "method": "POST",
+        "method": method,
         "scheme": "https",
-        "host": "payments.prod.example",
+        "host": host,
         "path": path,
         "protocol": "HTTP/2",
         "headers": headers,
@@ -190,12 +216,24 @@ def _request(
     return request_json.to_bytes(json.dumps(document))
 
 
-def _settings(digest: str, influence: str) -> str:
+def settings_yaml(
+    digest: str,
+    influence: str,
+    front: str,
+    *,
+    plain: bool = False,
+    threads: int | None = None,
+    check: str = LOOPBACK,
+) -> str:
+    """signalwarden.yaml, with the digest of the publisher's token."""
     expires = (datetime.now(UTC) + timedelta(days=1)).strftime("%Y-%m-%dT%H:%M:%SZ")
+    identity = "identity: {sources: [envoy_peer, xfcc]}\n" if plain else ""
+    door = "" if front == "grpcio" else f", front: {front}"
+    door += "" if threads is None else f", threads: {threads}"
     return f"""\
 trust_domain: prod.example
-listen: {{check: "127.0.0.1:0", admin: "127.0.0.1:0"}}
-clients:
+listen: {{check: "{check}", admin: "127.0.0.1:0"{door}}}
+{identity}clients:
   - {{id: "{PUBLISHER}", may: [publish, operate], token_sha256: "{digest}", expires: "{expires}"}}
 decision_log: {{path: "var/decisions.jsonl", influence: {influence}}}
 """
@@ -213,29 +251,40 @@ def _routes(others: list[str]) -> str:
 """
         for action in others
     ]
-    return "".join(("routes:\n", _ROUTE, *routes, "default: deny\n"))
+    return "".join(("routes:\n", ROUTE, *routes, "default: deny\n"))
 
 
 def _register(others: list[str]) -> str:
-    review = (datetime.now(UTC) + timedelta(days=180)).date().isoformat()
     used: dict[str, list[str]] = {name: ["transfer.create"] for name in SIGNALS}
     for number, action in enumerate(others):
         used[SPREAD[number % len(SPREAD)]].append(action)
-    contracts = [
+    return "signals:\n" + "".join(
+        contract(name, kind, influence, used[name]) for name, (kind, influence, _) in SIGNALS.items()
+    )
+
+
+def contract(name: str, kind: str, influence: str, used_by: Sequence[str]) -> str:
+    """One signal's entry in the register."""
+    review = (datetime.now(UTC) + timedelta(days=180)).date().isoformat()
+    return (
         f"  {name}:\n    type: {kind}\n    description: What the bench knows as {name}\n"
         "    owner: team-bench@prod.example\n    purpose: Be read at every request that is measured\n"
         "    subject: principal\n"
         f'    sources: [{{kind: push, publisher: "{PUBLISHER}", assurance: authoritative}}]\n'
-        f"    max_age: 24h\n    influence: {influence}\n    used_by: {json.dumps(used[name])}\n"
+        f"    max_age: 24h\n    influence: {influence}\n    used_by: {json.dumps(list(used_by))}\n"
         f"    review_by: {review}\n"
-        for name, (kind, influence, _) in SIGNALS.items()
-    ]
-    return "signals:\n" + "".join(contracts)
+    )
 
 
-def _entities() -> str:
-    uid = {"type": "Workload", "id": PRINCIPAL}
-    return json.dumps([{"uid": uid, "attrs": {"owner": "team-payments@prod.example"}, "parents": []}])
+def entities_json(principals: Sequence[str] = (PRINCIPAL,)) -> str:
+    """The file of entities: these workloads, each with an owner."""
+    attributes = {"owner": "team-payments@prod.example"}
+    return json.dumps(
+        [
+            {"uid": {"type": "Workload", "id": principal}, "attrs": attributes, "parents": []}
+            for principal in principals
+        ]
+    )
 
 
 def _policies_in_play() -> list[str]:
@@ -244,13 +293,28 @@ def _policies_in_play() -> list[str]:
         names = re.findall(r"\{(\w+)\}", condition)
         guard = " && ".join(f"context.signals has {name}" for name in names)
         read = condition.format(**{name: f"context.signals.{name}" for name in names})
-        policies.append(_policy(effect, f"transfers-{number}", "transfer.create", f"{guard} && {read}"))
+        policies.append(policy(effect, f"transfers-{number}", "transfer.create", f"{guard} && {read}"))
     limit = f"context.request.args has amount && context.request.args.amount > {FORBIDDEN_AMOUNT}"
-    policies.append(_policy("forbid", "transfers-amount", "transfer.create", limit))
+    policies.append(policy("forbid", "transfers-amount", "transfer.create", limit))
     return policies
 
 
-def _other_policies(others: list[str]) -> list[str]:
+def _other_files(policies: list[str]) -> dict[str, str]:
+    """In files that stay below the bound of one."""
+    starts = range(0, max(1, len(policies)), A_FILE)
+    return {
+        f"policies/others{f'-{n}' if n else ''}.cedar": "\n".join(policies[at : at + A_FILE]) or "// none\n"
+        for n, at in enumerate(starts)
+    }
+
+
+def _actions(policies: int, most: int | None) -> int:
+    usual = policies // IN_PLAY - 1
+    return usual if most is None else min(usual, most)
+
+
+def _other_policies(others: list[str], count: int) -> list[str]:
+    """So many, the same number for each action or one more."""
     policies = []
     for number, action in enumerate(others):
         name = SPREAD[number % len(SPREAD)]
@@ -259,13 +323,14 @@ def _other_policies(others: list[str]) -> list[str]:
             f"{value} >= {{}}" if name == "device_trust" else f'{value} && context.request.path != "/{{}}"'
         )
         policies += [
-            _policy("permit", f"{action}-{n}", action, f"context.signals has {name} && {holds.format(n)}")
-            for n in range(IN_PLAY)
+            policy("permit", f"{action}-{n}", action, f"context.signals has {name} && {holds.format(n)}")
+            for n in range(count // len(others) + (number < count % len(others)))
         ]
     return policies
 
 
-def _policy(effect: str, name: str, action: str, condition: str) -> str:
+def policy(effect: str, name: str, action: str, condition: str) -> str:
+    """One policy of one action."""
     return f'@id("{name}")\n{effect} (principal, action == Action::"{action}", resource)\nwhen {{ {condition} }};\n'
 
 

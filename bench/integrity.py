@@ -24,6 +24,7 @@ from bench import figures
 from bench.stage import BenchError
 from signalwarden.decision_log import FileSink, Recorder, now_us, uuid7
 from signalwarden.decision_log.integrity.log_keys import LogKeys, log_name
+from signalwarden.decision_log.integrity.merkle import leaf_hash
 from signalwarden.decision_log.integrity.places import tree_directory
 from signalwarden.decision_log.integrity.tree import Tree
 from signalwarden.decision_log.integrity.verify import verify
@@ -65,7 +66,7 @@ def _written(folder: Path, batches: list[bytes], *, sealed: bool) -> tuple[float
     for batch in batches:
         sink.write(batch)
         if tree is not None:
-            tree.took(batch)
+            tree.took(len(batch), b"".join(leaf_hash(line) for line in batch.splitlines()))
         sink.sync()
         if tree is not None:
             tree.synced()

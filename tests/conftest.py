@@ -9,7 +9,7 @@ from typing import Protocol
 
 import pytest
 
-from tests import answers
+from tests import answers, fronts
 
 ANSWERS = answers.Watch()
 answers.start(ANSWERS)
@@ -20,6 +20,45 @@ def every_answer_obeys_envoys_rules() -> Iterator[answers.Watch]:
     """Checks every answer that a test saw, asked for or not."""
     yield ANSWERS
     ANSWERS.settle()
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Which front door the tests that touch it run against."""
+    parser.addoption(
+        "--front", choices=[*fronts.FRONTS, "both"], default="both", help="run against this front door alone"
+    )
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Once for each front door: what asks for `front`, itself or by a mark of its module."""
+    if "front" not in metafunc.fixturenames:
+        return
+    only = metafunc.config.getoption("--front")
+    wanted = fronts.FRONTS if only == "both" else (only,)
+    metafunc.parametrize(
+        "front",
+        [
+            pytest.param(name, marks=[pytest.mark.skip(reason=why)] if (why := fronts.unbuilt(name)) else [])
+            for name in wanted
+        ],
+        indirect=True,
+        scope="module",
+    )
+
+
+@pytest.fixture(scope="module")
+def front(request: pytest.FixtureRequest) -> str:
+    """The front door that a test is about. What starts a server for longer than a test hands it to `fronts.choose`."""
+    return str(request.param)
+
+
+@pytest.fixture(autouse=True)
+def servers_have_the_front_of_their_test(request: pytest.FixtureRequest) -> Iterator[None]:
+    """For servers that a test starts itself; the default where a test says nothing of fronts."""
+    parameters = getattr(request.node, "callspec", None)
+    fronts.chosen.front = parameters.params.get("front", fronts.DEFAULT) if parameters else fronts.DEFAULT
+    yield
+    fronts.chosen.front = fronts.DEFAULT
 
 
 class Eventually(Protocol):

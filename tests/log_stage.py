@@ -25,7 +25,7 @@ import orjson
 
 from signalwarden.decision_log import records_of
 from signalwarden.server import CHECK_METHOD
-from tests import asking
+from tests import asking, fronts
 from tests.callers import clients, token_of
 from tests.conftest import MINIMAL
 
@@ -44,7 +44,7 @@ def directory(root: Path, *, log: str, rest: str = "") -> Path:
     settings.write_text(
         f"{settings.read_text()}{clients({READER: 'read'})}decision_log: {{{log}}}\n{rest}watch: false\n"
     )
-    return root
+    return fronts.choose(root)
 
 
 @dataclass

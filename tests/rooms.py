@@ -7,6 +7,7 @@ from collections.abc import Mapping
 __all__ = ["ROOMS"]
 
 ROOMS: Mapping[str, set[str]] = {
+    "leaves": set(),
     "limits": set(),
     "locks": set(),
     "reason": set(),
@@ -70,7 +71,7 @@ ROOMS: Mapping[str, set[str]] = {
         "wire",
     },
     "measures": {"limits", "locks", "model", "reason", "record", "snapshot"},
-    "tally": {"limits", "locks", "model", "record", "signals"},
+    "tally": {"limits", "locks", "model", "record", "signals", "snapshot"},
     "engine": {
         "approvals",
         "change",
@@ -78,6 +79,7 @@ ROOMS: Mapping[str, set[str]] = {
         "decide",
         "error",
         "identity",
+        "leaves",
         "limits",
         "locks",
         "measures",

@@ -14,6 +14,7 @@ import orjson
 
 from signalwarden.decision_log import FileSink, Recorder, log_files, uuid7
 from signalwarden.decision_log.integrity.log_keys import LogKeys, log_name, public_keys
+from signalwarden.decision_log.integrity.merkle import leaf_hash
 from signalwarden.decision_log.integrity.places import tree_directory
 from signalwarden.decision_log.integrity.tree import Tree
 from signalwarden.decision_log.integrity.verify import Report, claims_of, verify
@@ -42,6 +43,11 @@ def lines(numbers: Iterable[int]) -> list[bytes]:
         orjson.dumps({"v": 1, "kind": "decision", "decision_id": uuid7(AT, n.to_bytes(8, "big")), "n": n})
         for n in numbers
     ]
+
+
+def leaves_of(batch: bytes) -> bytes:
+    """What the core gives with these lines."""
+    return b"".join(leaf_hash(line) for line in batch.splitlines())
 
 
 class SealedLog:
@@ -85,7 +91,7 @@ class SealedLog:
         """A batch, synced."""
         batch = b"".join(line + b"\n" for line in lines(itertools.islice(self._count, count)))
         self.sink.write(batch)
-        self.tree.took(batch)
+        self.tree.took(len(batch), leaves_of(batch))
         self.sink.sync()
         self.tree.synced()
 

@@ -7,12 +7,13 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from signalwarden.app import App
+from tests import fronts
 
 
 @contextmanager
 def running(root: Path) -> Iterator[App]:
     """An app of a directory, stopped at the end whatever happens."""
-    app = App(root)
+    app = App(fronts.choose(root))
     app.start()
     try:
         yield app

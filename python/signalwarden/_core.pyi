@@ -8,16 +8,19 @@ __all__ = [
     "BUILD_PROFILE",
     "Admission",
     "Answered",
+    "Asker",
     "Configuration",
     "Credential",
     "Document",
     "Engine",
     "Finding",
     "Held",
+    "NativeFront",
     "Pending",
     "Proposal",
     "Replay",
     "StoredChange",
+    "Ticket",
     "__version__",
     "nearest_name",
     "parse_yaml",
@@ -78,6 +81,10 @@ def publish_to_json(request: bytes) -> bytes:
 
 def publish_answer(answer: bytes) -> bytes:
     """The JSON answer of POST /v1/signals as a `signalwarden.v1.PublishResponse`. Raises BadInputError."""
+
+def tree_root(hashes: bytes) -> bytes:
+    """The root over neighbouring hashes of one level (RFC 6962 section 2.1), 32 bytes each, one at least. Raises ValueError
+    for anything else."""
 
 def reasons() -> list[tuple[str, int, int, bool, str]]:
     """The closed table of reasons: code, HTTP status, gRPC status, live (False: reserved), sentence."""
@@ -408,6 +415,12 @@ class Engine:
     def drain(self, *, max_records: int, wait_ms: int) -> tuple[bytes, int]:
         """Takes accepted records, oldest first: (JSON lines, how many records they stand for). Waits up to `wait_ms` for
         the first. What was taken is the caller's to write, and then to settle."""
+    def drain_into(
+        self, into: bytearray, *, max_records: int, max_bytes: int, wait_ms: int
+    ) -> tuple[int, int, bytes]:
+        """As `drain`, into memory that is used again and grows where it must: (bytes of lines, records, SHA-256 of each line
+        as a leaf of the log's tree, 32 bytes each). Up to `max_bytes`, but one line at least; more where denials are
+        folded."""
     def settle(self, count: int) -> None:
         """So many drained records, oldest first, are durable where they were taken to: the ring's file may forget them."""
     def recovered(self) -> list[bytes]:
@@ -433,3 +446,59 @@ class Engine:
         mark with it, to be kept together; empty if time did not run back."""
     def time_mark(self, *, now_us: int) -> StoredChange:
         """The high-water mark of time as a Change, to persist now and then."""
+
+@final
+class NativeFront:
+    """The native front door: HTTP/2, gRPC and the decision in Rust, in threads of its own."""
+
+    def __new__(
+        cls,
+        engine: Engine,
+        *,
+        host: str | None = ...,
+        port: int = ...,
+        path: str | os.PathLike[str] | None = ...,
+        threads: int,
+        tls: tuple[bytes, bytes, bytes] | None = ...,
+    ) -> Self:
+        """Listens, and does not answer yet. `host`: digits; port 0: any free one. Else `path`: a Unix socket. `threads`:
+        how many decide. `tls`: our chain, its key and the authorities of clients, each in PEM; without a certificate that
+        leads to them a client gets no connection. Raises OSError and BadInputError."""
+    @property
+    def port(self) -> int:
+        """The port that the system chose; 0 for a Unix socket."""
+    def start(self) -> None:
+        """Answers from now on."""
+    def stop(self, *, grace_ms: int) -> None:
+        """Says NOT_SERVING, lets calls in flight end for so long, then ends. May be called twice. Blocks."""
+    def take(self, *, wait_ms: int) -> Ticket | Asker | None:
+        """What next the core can't answer alone; None if nothing came in time. At most 1,024 wait; more are denied."""
+    def set_tls(self, chain: bytes, key: bytes, authorities: bytes) -> None:
+        """What new handshakes show and take. Raises BadInputError; what was there then goes on."""
+    def judge_anew(self) -> None:
+        """Whoever may ask may have changed: each client is asked about again at its next call."""
+    def counts(self) -> tuple[int, int, int, int]:
+        """So far: calls whose message never came, calls of unknown methods, connections for which there was no room, calls
+        of clients that had been refused within the last second."""
+
+@final
+class Ticket:
+    """A call of the native front door that waits for its answer. One that is let go without is denied."""
+
+    @property
+    def request(self) -> bytes:
+        """The bytes of its CheckRequest."""
+    def found(self) -> Pending | Held | None:
+        """What the first look found; None the second time."""
+    def answer(self, answer: bytes) -> bool:
+        """The bytes of a CheckResponse, once. False: nobody waits for it any more."""
+
+@final
+class Asker:
+    """A client of the native front door that wants to know whether it may ask. One that is let go may not."""
+
+    @property
+    def chain(self) -> list[bytes]:
+        """Its certificates in DER, its own first; TLS has shown that it has the key."""
+    def answer(self, may_ask: bool) -> bool:
+        """Once. False: nobody waits for it any more."""

@@ -74,25 +74,29 @@ class Answering:
 
     def check(self, request: bytes) -> bytes:
         """Total: every input gives a CheckResponse."""
-        answer = self._look(request)
+        found = self._engine.check(request)
+        return found if isinstance(found, bytes) else self.conclude(request, found)
+
+    def conclude(self, request: bytes, found: _core.Pending | _core.Held) -> bytes:
+        """The answer where the first look found what the core can't answer alone. Total."""
+        answer = self._seen(request, found)
         if isinstance(answer, bytes):
             return answer
         answer, is_waived = self._finish(answer)
         if not is_waived:
             return answer
         # A rule has just said yes to exactly this call, which is a decision of its own.
-        again = self._look(request)
+        again = self._seen(request, self._engine.check(request))
         return again if isinstance(again, bytes) else self._finish(again)[0]
 
-    def _look(self, request: bytes) -> bytes | _core.Held:
-        answer = self._engine.check(request)
-        if not isinstance(answer, _core.Pending):
-            return answer
+    def _seen(self, request: bytes, found: bytes | _core.Pending | _core.Held) -> bytes | _core.Held:
+        if not isinstance(found, _core.Pending):
+            return found
         if self._first_sight is None:
             # Nobody validates here: what is not known denies.
             return self._engine.validated(request, proofs=(), refused=())
         try:
-            return self._first_sight.answer(request, answer)
+            return self._first_sight.answer(request, found)
         except Exception:
             # INVARIANT I4: a fault of ours is a denial with a record, too.
             logger.exception("tokens could not be validated, so they don't count")

@@ -29,24 +29,23 @@ from signalwarden.door_tls import DoorTls
 from signalwarden.doors import HttpDoor
 from signalwarden.errors import SignalwardenError, StateError, sentence
 from signalwarden.foreground import Foreground
+from signalwarden.front import Unreached
+from signalwarden.fronts import front_door
 from signalwarden.identity import AdminTokens, Identity, await_svid
 from signalwarden.in_force import InForce
 from signalwarden.intake import Intake
 from signalwarden.keys import digest_key
 from signalwarden.metrics import Metrics
-from signalwarden.publish_door import PublishDoor
 from signalwarden.rates import Sampled
 from signalwarden.reloads import Reloads, load_still
-from signalwarden.server import CheckTls, FrontDoor, workers_for
 from signalwarden.services import Client, Readiness
 from signalwarden.signals import Seams
 from signalwarden.signals.feeds import Feeds
 from signalwarden.signals.ssf import Desk
 from signalwarden.state import SqliteStore, Store
 from signalwarden.timekeeping import TimeKeeper
-from signalwarden.tokens import MAX_WAITING
 from signalwarden.tokens.grants import Signer
-from signalwarden.traces import Traces
+from signalwarden.traces import traces_of
 from signalwarden.watch import Watch
 
 if TYPE_CHECKING:
@@ -55,8 +54,11 @@ if TYPE_CHECKING:
     from prometheus_client.core import Metric
 
     from signalwarden.approvals import Approvals
+    from signalwarden.front import Front
     from signalwarden.overrides import Overrides
+    from signalwarden.publish_door import PublishDoor
     from signalwarden.tasks import Tasks
+    from signalwarden.traces.sender import Traces
 
 __all__ = ["App"]
 
@@ -89,7 +91,7 @@ class _Running:
     log: DecisionLog
     feeds: Feeds
     admin: HttpDoor
-    front: FrontDoor
+    front: Front
     signals: PublishDoor | None
     clients: Clients
     identity: Identity
@@ -133,7 +135,7 @@ class App:
         self._refusals = Sampled(REFUSALS_A_SECOND)
         self._stop_ticks = threading.Event()
         self._ticker = threading.Thread(target=self._tick_forever, name="ticker", daemon=True)
-        self._transport = (0, 0)
+        self._transport = Unreached()
         self._clients_turned_away = 0
         self._ticks = 0
         self._tallies = tallies.Reader()
@@ -194,6 +196,7 @@ class App:
                 lambda loaded: bundles.adopt(loaded.settings),
                 identity.adopt,
                 lambda loaded: feeds.adopt(loaded.configuration.describe()),
+                lambda _: self._judge_anew(),
             ],
         )
         reloads.record_start()
@@ -228,16 +231,8 @@ class App:
             description=lambda: reloads.loaded.configuration.describe(),  # noqa: PLW0108  # of what is in force then
             clock=self._clock,
         )
-        front = FrontDoor(
-            Answering(engine, identity.desk, intake, desks.approvals),
-            settings.listen.check,
-            reflection_on=settings.listen.reflection,
-            workers=workers_for(
-                tokens=MAX_WAITING if settings.identity.takes_tokens else 0,
-                log_waits=settings.decision_log.waits,
-            ),
-            tls=CheckTls.of(tls.certificates("check"), tls.peers, self._may_ask) if tls else None,
-        )
+        answering = Answering(engine, identity.desk, intake, desks.approvals)
+        front = front_door(settings, engine, answering, tls, self._may_ask)
         stack.callback(front.stop, GRACE_S)
         signals = self._signals_door(stack, settings, tls)
         self._running = _Running(
@@ -291,7 +286,7 @@ class App:
         )
 
     def _traces(self, stack: contextlib.ExitStack, settings: Settings, root: Path) -> Traces | None:
-        traces = Traces.of(settings.telemetry, root, settings.log_path(root))
+        traces = traces_of(settings.telemetry, root, settings.log_path(root))
         if traces is not None:
             stack.callback(traces.stop)
             traces.start()
@@ -312,9 +307,15 @@ class App:
         certificates = tls.certificates("signals") if tls else None
         if tls is None or certificates is None or settings.listen.signals is None:
             return None
+        from signalwarden.publish_door import PublishDoor  # gRPC, in memory only where it serves
+
         door = PublishDoor(self, settings.listen.signals, certificates, tls.peers)
         stack.callback(door.stop, GRACE_S)
         return door
+
+    def _judge_anew(self) -> None:
+        if self._running is not None:
+            self._running.front.judge_anew()
 
     def _may_ask(self, spiffe_id: str) -> bool:
         return spiffe_id in self._up().loaded.settings.tls.check_clients
@@ -401,7 +402,7 @@ class App:
         if self._ticks % SETTLE_TICKS:
             return
         now = running.front.counts.settle()
-        for event, before, count in zip(("undelivered", "unknown_method"), self._transport, now, strict=True):
+        for event, before, count in zip(now._fields, self._transport, now, strict=True):
             if count > before:
                 running.recorder.transport(event, count=count - before)
         self._transport = now
@@ -442,7 +443,9 @@ class App:
 
     def revoke(self, actor: str, body: bytes) -> bytes:
         """See Services."""
-        return self._up().desks.revocations.revoke(actor, body)
+        answer = self._up().desks.revocations.revoke(actor, body)
+        self._judge_anew()
+        return answer
 
     def revocations(self, limit: int) -> bytes:
         """See Services."""
@@ -580,8 +583,7 @@ class App:
             **running.log.numbers(),
             **running.decisions.numbers(),
             **(running.traces.numbers() if running.traces else {}),
-            "transport_undelivered": self._transport[0],
-            "transport_unknown_method": self._transport[1],
+            **{f"transport_{event}": count for event, count in self._transport._asdict().items()},
             "transport_refused_client": self._clients_turned_away,
             "publish_streams": running.signals.open_streams() if running.signals else 0,
             "directory_refused": int(running.reloads.refused is not None),

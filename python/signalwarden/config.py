@@ -291,6 +291,8 @@ def json_schema() -> bytes:
 
 def _write_schema(arguments: Sequence[str]) -> None:
     """`python -m signalwarden.config [FILE]` writes the schema."""
+    if any(argument.startswith("-") for argument in arguments):
+        raise SystemExit("python -m signalwarden.config [FILE]: writes the JSON Schema of signalwarden.yaml")
     target = Path(arguments[0] if arguments else SCHEMA_FILE)
     target.parent.mkdir(parents=True, exist_ok=True)
     target.write_bytes(json_schema())

@@ -26,7 +26,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from signalwarden import demo_agent, offline, starter
+from signalwarden import demo_agent, demo_fronts, offline, starter
 from signalwarden.demo_stage import (
     LOOPBACK,
     Authority,
@@ -356,12 +356,10 @@ def _plain(stage: Stage, directory: Path) -> Got:
 
 
 @contextlib.contextmanager
-def _stage(base: Path) -> Iterator[Stage]:
+def _stage(base: Path, front: str) -> Iterator[Stage]:
     check, admin, port, unguarded, envoy_admin = (free_port() for _ in range(5))
     made = starter.create(base / "directory", now=datetime.now(UTC), posture_max_age=f"{POSTURE_MAX_AGE:g}s")
-    settings = made.directory / "signalwarden.yaml"
-    text = settings.read_text(encoding="utf-8").replace("127.0.0.1:9191", f"{LOOPBACK}:{check}")
-    settings.write_text(text.replace("127.0.0.1:9292", f"{LOOPBACK}:{admin}"), encoding="utf-8")
+    demo_fronts.opening(made.directory, front, check=check, admin=admin)
     authority = Authority(base / "tls", "prod.example")
     edge = authority.issue("spiffe://prod.example/ns/edge/sa/envoy", dns=("localhost",))
     agent = authority.issue(starter.AGENT)
@@ -410,22 +408,24 @@ def _stage(base: Path) -> Iterator[Stage]:
 # ---- what is shown ----------------------------------------------------------------------------------------
 
 
-def run(keep: bool = False, console: Console | None = None) -> int:
+def run(keep: bool = False, console: Console | None = None, *, front: str = "grpcio") -> int:
     """Plays the story; 0 if every row came out as told, 1 if any differs. Leaves nothing running.
 
-    With `keep` everything stays up until Ctrl-C. Raises ServerError with one sentence if it can't be staged.
+    With `keep` everything stays up until Ctrl-C; `front` is the front door of the story. Raises ServerError with one
+    sentence if it can't be staged.
     """
     out = console or Console()
     base = Path(tempfile.mkdtemp(prefix="signalwarden-demo-"))
     failed = True
     try:
-        with _ended_in_order(), _stage(base) as stage:
+        with _ended_in_order(), _stage(base, front) as stage:
             out.print(
                 f"[bold]The real Envoy[/] on https://localhost:{stage.port} (mutual TLS), asking"
                 f" [bold]signalwarden serve[/] about every request to a small upstream."
             )
             differing = _tell(stage, base, out)
             _measure(stage, out)
+            demo_fronts.show(base / "fronts", out)
             differing += demo_agent.play(stage.authority, base / "agent", out)
             _where(stage, base, out, keep=keep)
             if differing:

@@ -23,6 +23,9 @@ def door_checks(raw: Mapping[str, Any]) -> Iterator[Slip]:
     listen, tls = (map_of(raw, key) for key in ("listen", "tls"))
     doors = _doors(tls)
     yield from _addresses(listen, doors)
+    if listen.get("front") == "native" and listen.get("reflection") is True:
+        message = "the native front door has no reflection, expected `front: grpcio`, or leave the key out"
+        yield Slip(("listen", "reflection"), "bad_value", message)
     yield from _material(raw, listen, tls, doors)
     yield from _check_clients(raw, tls, doors)
     for key in ("doors", "check_clients"):

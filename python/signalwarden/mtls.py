@@ -22,7 +22,6 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
-import grpc
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat, load_pem_private_key
 
@@ -35,9 +34,11 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
     from pathlib import Path
 
+    import grpc
+
     from signalwarden.bundles.svid import SvidSource
 
-__all__ = ["Certificates", "Files", "Peer", "PeerRefused", "Peers", "Spire", "expired"]
+__all__ = ["Certificates", "Files", "Peer", "PeerRefused", "Peers", "Pems", "Spire", "expired"]
 
 logger = logging.getLogger("signalwarden")
 
@@ -138,10 +139,18 @@ class Certificates:
 
     def credentials(self) -> grpc.ServerCredentials:
         """For `add_secure_port`. A client without a certificate of our authorities gets no connection."""
+        import grpc  # here and below: the native door serves without it
+
         fetch: Any = self._fetch  # the stubs don't know that None means "as before"
         return grpc.dynamic_ssl_server_credentials(
             _configuration(self._pems), fetch, require_client_authentication=True
         )
+
+    def pems(self) -> Pems:
+        """For the native door: what is newest now."""
+        self._fetch()
+        with self._mutex:
+            return self._pems
 
     def context(self) -> ssl.SSLContext:
         """For a door of asyncio. A client may come without a certificate, but not with one of strangers. Nothing is
@@ -184,6 +193,8 @@ class Certificates:
 
 
 def _configuration(pems: Pems) -> grpc.ServerCertificateConfiguration:
+    import grpc
+
     return grpc.ssl_server_certificate_configuration(
         [(pems.key, pems.cert)], root_certificates=pems.client_ca
     )

@@ -17,7 +17,6 @@ from __future__ import annotations
 import os
 import threading
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Protocol, cast
 
@@ -29,15 +28,14 @@ from grpc_reflection.v1alpha import reflection
 from signalwarden.config import Address
 from signalwarden.doors import bound, may_be_plain, numeric, private_socket
 from signalwarden.errors import ServerError
+from signalwarden.front import CHECK_SERVICE, REFUSED, CheckTls, Refusal, Refusals, Unreached, may_ask
 from signalwarden.health import Health
-from signalwarden.mtls import Certificates, PeerRefused, Peers
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Mapping, Sequence
 
-__all__ = ["CHECK_SERVICE", "CheckTls", "FrontDoor", "TransportCounts", "workers_for"]
+__all__ = ["FrontDoor", "TransportCounts", "workers_for"]
 
-CHECK_SERVICE: Final = "envoy.service.auth.v3.Authorization"
 CHECK_METHOD: Final = f"/{CHECK_SERVICE}/Check"
 
 MAX_REQUEST_BYTES: Final = 4 * 1024 * 1024
@@ -62,6 +60,9 @@ KEEPALIVE_TIMEOUT_MS: Final = 20_000
 HEALTH_S: Final = 1.0
 """For telling the watchers of health about a stop: one that does not read what it is sent holds nobody up."""
 
+HANDSHAKE_MS: Final = 10_000
+"""For what opens a connection: TLS, and HTTP/2's preface and settings. gRPC's own limit is two minutes."""
+
 OPTIONS: Final[tuple[tuple[str, Any], ...]] = (
     ("grpc.so_reuseport", 0),  # a second server on the port must fail, not share
     ("grpc.max_receive_message_length", MAX_REQUEST_BYTES),
@@ -74,11 +75,11 @@ OPTIONS: Final[tuple[tuple[str, Any], ...]] = (
     ("grpc.keepalive_time_ms", KEEPALIVE_MS),
     ("grpc.keepalive_timeout_ms", KEEPALIVE_TIMEOUT_MS),
     ("grpc.keepalive_permit_without_calls", 1),
+    ("grpc.server_handshake_timeout_ms", HANDSHAKE_MS),
 )
 
 MAX_CONNECTIONS: Final = 1_024
 """With TLS, those of strangers in their handshake included: Envoy opens one for each of its workers."""
-HANDSHAKE_MS: Final = 10_000
 MAX_AGE_MS: Final = 60_000
 """Then a connection is asked to end, gracefully, and the next comes with the client's newest certificate. Envoy keeps a
 connection for good, past the end of the certificate that it was opened with; SPIRE brings a new one halfway."""
@@ -86,7 +87,6 @@ MAX_AGE_GRACE_MS: Final = 60_000
 
 TLS_OPTIONS: Final[tuple[tuple[str, Any], ...]] = (
     ("grpc.max_allowed_incoming_connections", MAX_CONNECTIONS),
-    ("grpc.server_handshake_timeout_ms", HANDSHAKE_MS),
     ("grpc.max_connection_age_ms", MAX_AGE_MS),
     ("grpc.max_connection_age_grace_ms", MAX_AGE_GRACE_MS),
 )
@@ -97,9 +97,9 @@ threads: allow-all handler 264, 220, 236, 241 µs; the whole app, log on, 368, 3
 the next call while the first hands its answer over; more only compete for the interpreter."""
 
 
-def default_workers() -> int:
+def default_workers(threads: int | None = None) -> int:
     """Threads that decide: one for each core, since deciding is processor time and nothing waits."""
-    return max(MIN_WORKERS, os.cpu_count() or 1)
+    return max(MIN_WORKERS, threads or os.cpu_count() or 1)
 
 
 LOG_WAITERS: Final = 64
@@ -107,9 +107,9 @@ LOG_WAITERS: Final = 64
 threads of `default_workers` each sync would serve a call or two."""
 
 
-def workers_for(*, tokens: int, log_waits: bool) -> int:
+def workers_for(*, tokens: int, log_waits: bool, threads: int | None = None) -> int:
     """Threads for calls: those that decide, and places for those that wait, for their tokens or for the log."""
-    return default_workers() + tokens + (LOG_WAITERS if log_waits else 0)
+    return default_workers(threads) + tokens + (LOG_WAITERS if log_waits else 0)
 
 
 class Deciding(Protocol):
@@ -117,34 +117,6 @@ class Deciding(Protocol):
 
     def check(self, request: bytes) -> bytes:
         """Total: every input gives a CheckResponse."""
-
-
-@dataclass(frozen=True, slots=True)
-class CheckTls:
-    """What the door needs to serve mutual TLS."""
-
-    certificates: Certificates
-    peers: Peers
-    may_ask: Callable[[str], bool]
-    """Whether this SPIFFE ID is one of `tls.check_clients`, as they are now."""
-
-    @staticmethod
-    def of(
-        certificates: Certificates | None, peers: Peers, may_ask: Callable[[str], bool]
-    ) -> CheckTls | None:
-        """None: this door serves no TLS."""
-        return CheckTls(certificates, peers, may_ask) if certificates is not None else None
-
-
-@dataclass(frozen=True, slots=True)
-class Refusal:
-    """The last client that was refused."""
-
-    count: int
-    """Of all that were refused so far, it included."""
-    client: str | None
-    """Its SPIFFE ID, if it proved one."""
-    detail: str
 
 
 class TransportCounts:
@@ -157,8 +129,8 @@ class TransportCounts:
         self._unknown = 0
         self._undelivered = 0
         self._begun_before = 0
-        self._refused = 0
-        self._refusal: Refusal | None = None
+        self.refused = Refusals()
+        """Of clients that may not ask."""
 
     def begun(self) -> None:
         """The headers of a Check call are there."""
@@ -175,25 +147,19 @@ class TransportCounts:
         with self._mutex:
             self._unknown += 1
 
-    def refused_client(self, client: str | None, detail: str) -> None:
-        """A client that may not ask. `detail` is for the record."""
-        with self._mutex:
-            self._refused += 1
-            self._refusal = Refusal(self._refused, client, detail)
-
     @property
     def refusals(self) -> Refusal | None:
-        """How many were refused so far, and the last of them; None: nobody."""
-        return self._refusal
+        """See front.Counts."""
+        return self.refused.last
 
-    def settle(self) -> tuple[int, int]:
-        """(undelivered, unknown) so far. Call it at intervals longer than a call waits for its message: calls
+    def settle(self) -> Unreached:
+        """So far. Call it at intervals longer than a call waits for its message: calls
         begun before the last interval have arrived by now, or never will. Too low under load until a quiet moment;
         too high by a call that waited longer than the interval and arrived after all. Never falls."""
         with self._mutex:
             self._undelivered = max(self._undelivered, self._begun_before - self._reached)
             self._begun_before = self._begun
-            return self._undelivered, self._unknown
+            return Unreached(self._undelivered, self._unknown)
 
 
 if TYPE_CHECKING:
@@ -231,22 +197,11 @@ class _CheckHandler(_Handler):
         return self._handler
 
 
-REFUSED: Final = "this client may not ask"
-"""All that it is told; the record says why."""
-
-
 def _admit(context: grpc.ServicerContext, tls: CheckTls, counts: TransportCounts) -> None:
     """At each call: a connection outlives its handshake. Aborts the call of whoever may not ask."""
-    client: str | None = None
-    try:
-        client = tls.peers.of_context(cast("Mapping[str, Sequence[bytes]]", context.auth_context())).id
-        if tls.may_ask(client):
-            return
-        detail = "it is not one of `tls.check_clients`"
-    except PeerRefused as refused:
-        client, detail = refused.claimed, str(refused)
-    counts.refused_client(client, detail)
-    context.abort(grpc.StatusCode.PERMISSION_DENIED, REFUSED)
+    pems = cast("Mapping[str, Sequence[bytes]]", context.auth_context())
+    if not may_ask(tls, counts.refused, lambda: tls.peers.of_context(pems)):
+        context.abort(grpc.StatusCode.PERMISSION_DENIED, REFUSED)
 
 
 class _UnknownHandler(_Handler):
@@ -334,3 +289,6 @@ class FrontDoor:
             )  # not before: grpcio's own thread dies if it can't submit a late call
         if self.address.path is not None:
             Path(self.address.path).unlink(missing_ok=True)
+
+    def judge_anew(self) -> None:
+        """See front.Front: here each call is judged."""

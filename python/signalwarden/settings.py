@@ -104,6 +104,10 @@ BUILT_RIGHTS = tuple(right for right in Right if right is not Right.EVALUATE)
 LATER_RIGHTS = tuple(right for right in Right if right not in BUILT_RIGHTS)
 
 
+MAX_THREADS = 256
+"""More than a machine of today has cores that one server can use."""
+
+
 class Listen(Strict):
     """The doors. Loopback or a Unix socket, but for those with TLS (`tls.doors`)."""
 
@@ -117,8 +121,14 @@ class Listen(Strict):
         description="HTTP, for publishers and operators",
         json_schema_extra={"default": DEFAULT_ADMIN},
     )
-    front: Annotated[Literal["grpcio"], word(["grpcio"], ["native"])] = Field(
+    front: Annotated[Literal["grpcio", "native"], word(["grpcio", "native"])] = Field(
         default="grpcio", description="which front door serves `check`"
+    )
+    threads: int | None = Field(
+        default=None,
+        ge=1,
+        le=MAX_THREADS,
+        description="threads that decide; as a default one for each core",
     )
     reflection: bool = Field(default=False, description="gRPC server reflection on the check address")
     signals: TlsAddress = Field(default=None, description="gRPC over mutual TLS, for publishers")

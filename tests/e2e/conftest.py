@@ -6,6 +6,7 @@ import json
 import re
 import time
 from concurrent import futures
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
@@ -28,6 +29,7 @@ from signalwarden.demo_stage import (
     wait_for,
 )
 from signalwarden.envoy_config import Kind, Options, render
+from tests import fronts
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -291,16 +293,25 @@ class Product:
         self.process = start_server(self.directory, self.admin_port, log)
 
 
-@pytest.fixture(scope="session")
-def product(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Product]:
-    base = tmp_path_factory.mktemp("product")
+@contextmanager
+def producing(base: Path, front: str = fronts.DEFAULT) -> Iterator[Product]:
+    """A decision point of its own with this front door, in this folder."""
     check_port, admin_port = free_port(), free_port()
     made = make_directory(base / "config", check_port, admin_port)
+    fronts.choose(made.directory, front)
     running = Product(
         made, check_port, admin_port, start_server(made.directory, admin_port, base / "serve-1.log")
     )
-    yield running
-    running.process.stop()
+    try:
+        yield running
+    finally:
+        running.process.stop()
+
+
+@pytest.fixture(scope="session")
+def product(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Product]:
+    with producing(tmp_path_factory.mktemp("product")) as running:
+        yield running
 
 
 @pytest.fixture(scope="session")

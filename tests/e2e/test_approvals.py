@@ -22,6 +22,8 @@ from tests.callers import clients, refused, who
 from tests.pages import hold
 from tests.serving import running
 
+pytestmark = pytest.mark.usefixtures("front")
+
 TIMEOUT_S = 20.0
 ANNA, BEN = "spiffe://prod.example/people/anna", "spiffe://prod.example/people/ben"
 OTHER = "spiffe://prod.example/other-agent"

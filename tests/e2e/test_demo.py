@@ -45,6 +45,8 @@ def test_the_demo_tells_its_story_in_time_and_leaves_its_records_alone(tmp_path:
     ):
         assert reason in ran.stdout
     assert "Every row came out as told" in ran.stdout
+    for front in ("grpcio", "native"):  # side by side
+        assert f"front: {front}, asked without an Envoy between" in ran.stdout
     where = re.search(r"signalwarden log tail --config (\S+)", ran.stdout)
     assert where
     directory = where.group(1)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import json
 import os
+import socket
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -22,7 +23,8 @@ from signalwarden import server
 from signalwarden.app import App
 from signalwarden.cli import _run
 from signalwarden.demo_stage import Authority, Credential
-from signalwarden.server import CHECK_METHOD, REFUSED
+from signalwarden.front import REFUSED
+from signalwarden.server import CHECK_METHOD
 from tests.asking import check_request
 from tests.conftest import MINIMAL, Eventually
 from tests.e2e.conftest import RunningEnvoy, Stage
@@ -78,16 +80,7 @@ class Place:
 
     def ask(self, app: App, credential: Credential | None, *, secure: bool = True) -> grpc.StatusCode | bytes:
         """The answer to a check, or how it was refused."""
-        port = app.check_address.rpartition(":")[2]
-        trust = self.authority.bundle.read_bytes()
-        pair = (credential.key.read_bytes(), credential.certificate.read_bytes()) if credential else ()
-        options = [("grpc.use_local_subchannel_pool", 1)]
-        opened = (
-            grpc.secure_channel(f"localhost:{port}", grpc.ssl_channel_credentials(trust, *pair), options)
-            if secure
-            else grpc.insecure_channel(f"localhost:{port}", options)
-        )
-        with opened as channel:
+        with self.channel(app, credential, secure=secure) as channel:
             call = channel.unary_unary(CHECK_METHOD, request_serializer=bytes, response_deserializer=bytes)
             try:
                 return bytes(call(bytes(check_request()), timeout=TIMEOUT_S))
@@ -96,6 +89,15 @@ class Place:
                 told = error.details()
         assert code is not grpc.StatusCode.PERMISSION_DENIED or told == REFUSED
         return code
+
+    def channel(self, app: App, credential: Credential | None, *, secure: bool = True) -> grpc.Channel:
+        port = app.check_address.rpartition(":")[2]
+        trust = self.authority.bundle.read_bytes()
+        pair = (credential.key.read_bytes(), credential.certificate.read_bytes()) if credential else ()
+        options = [("grpc.use_local_subchannel_pool", 1)]
+        if not secure:
+            return grpc.insecure_channel(f"localhost:{port}", options)
+        return grpc.secure_channel(f"localhost:{port}", grpc.ssl_channel_credentials(trust, *pair), options)
 
     def records(self, kind: str) -> list[dict[str, Any]]:
         path = self.root / "var" / "decisions.jsonl"
@@ -118,6 +120,7 @@ def place(stage: Stage, tmp_path: Path) -> Place:
     return made
 
 
+@pytest.mark.usefixtures("front")
 def test_only_the_listed_envoy_may_ask_and_others_are_on_record(place: Place, eventually: Eventually) -> None:
     other = "spiffe://prod.example/other"
     with running(place.root) as app:
@@ -141,7 +144,7 @@ def test_only_the_listed_envoy_may_ask_and_others_are_on_record(place: Place, ev
 @pytest.fixture
 def quickly_aged(monkeypatch: pytest.MonkeyPatch) -> None:
     """Connections come again after a tenth of a second, so that each rotation meets handshakes."""
-    aged = (*server.TLS_OPTIONS[:2], ("grpc.max_connection_age_ms", 100), server.TLS_OPTIONS[3])
+    aged = (server.TLS_OPTIONS[0], ("grpc.max_connection_age_ms", 100), server.TLS_OPTIONS[2])
     monkeypatch.setattr(server, "TLS_OPTIONS", aged)
 
 
@@ -159,7 +162,7 @@ def asked_by_envoy(
 
 
 def test_the_real_envoy_asks_over_mutual_tls_and_rotation_loses_no_request(
-    place: Place, asked_by_envoy: tuple[App, RunningEnvoy]
+    front: str, place: Place, asked_by_envoy: tuple[App, RunningEnvoy]
 ) -> None:
     _, envoy = asked_by_envoy
     ended = threading.Event()
@@ -180,9 +183,60 @@ def test_the_real_envoy_asks_over_mutual_tls_and_rotation_loses_no_request(
         statuses = [status for each in load for status in each.result(60)]
     assert len(statuses) > ROTATIONS
     assert set(statuses) == {200}
-    assert envoy.stat("cluster.signalwarden.ssl.handshake") > 5
+    # The native front looks at its certificate once a second, and lets a connection live for a minute.
+    assert envoy.stat("cluster.signalwarden.ssl.handshake") > (5 if front == "grpcio" else 0)
     assert envoy.stat("cluster.signalwarden.ssl.connection_error") == 0
     assert envoy.stat("http.guarded.ext_authz.error") == 0
+
+
+def serial_shown(app: App, place: Place) -> int:
+    """The number of the certificate that the check door shows to a new connection."""
+    context = place.authority.trust(place.authority.issue(ENVOY))
+    context.set_alpn_protocols(["h2"])
+    address = ("127.0.0.1", int(app.check_address.rpartition(":")[2]))
+    with (
+        socket.create_connection(address, TIMEOUT_S) as plain,
+        context.wrap_socket(plain, server_hostname="localhost") as secured,
+    ):
+        shown = secured.getpeercert(binary_form=True)
+    assert shown is not None
+    return x509.load_der_x509_certificate(shown).serial_number
+
+
+@pytest.mark.usefixtures("front")
+def test_the_next_connection_is_shown_the_newest_certificate(place: Place, eventually: Eventually) -> None:
+    with running(place.root) as app:
+        before = serial_shown(app, place)
+        newest = place.ours()
+        put(newest, place.root / "tls")
+        wanted = x509.load_pem_x509_certificate(newest.certificate.read_bytes()).serial_number
+        assert wanted != before
+        eventually(lambda: serial_shown(app, place) == wanted, 5.0)
+        assert isinstance(place.ask(app, place.authority.issue(ENVOY)), bytes)
+
+
+@pytest.mark.usefixtures("front")
+def test_a_client_that_a_reload_takes_off_the_list_is_refused_at_its_next_call(place: Place) -> None:
+    envoy = place.authority.issue(ENVOY)
+    with running(place.root) as app, place.channel(app, envoy) as channel:
+        call = channel.unary_unary(CHECK_METHOD, request_serializer=bytes, response_deserializer=bytes)
+        assert call(bytes(check_request()), timeout=TIMEOUT_S)
+        settings = place.root / "signalwarden.yaml"
+        settings.write_text(settings.read_text().replace(ENVOY, "spiffe://prod.example/ns/edge/sa/other"))
+        app.reload("test")
+        with pytest.raises(grpc.RpcError, match="PERMISSION_DENIED"):
+            call(bytes(check_request()), timeout=TIMEOUT_S)
+
+
+@pytest.mark.usefixtures("front")
+def test_a_client_that_is_revoked_is_refused_at_its_next_call(place: Place) -> None:
+    envoy = place.authority.issue(ENVOY)
+    with running(place.root) as app, place.channel(app, envoy) as channel:
+        call = channel.unary_unary(CHECK_METHOD, request_serializer=bytes, response_deserializer=bytes)
+        assert call(bytes(check_request()), timeout=TIMEOUT_S)
+        app.revoke(OPERATOR, json.dumps({"subject": ENVOY, "reason": "stolen"}).encode())
+        with pytest.raises(grpc.RpcError, match="PERMISSION_DENIED"):
+            call(bytes(check_request()), timeout=TIMEOUT_S)
 
 
 def test_envoy_asks_no_decision_point_of_another_name(
@@ -200,6 +254,7 @@ def test_envoy_asks_no_decision_point_of_another_name(
     assert place.records("decision") == []
 
 
+@pytest.mark.usefixtures("front")
 def test_an_envoy_that_is_not_listed_lets_nobody_through(
     place: Place, run_envoy: Callable[..., RunningEnvoy]
 ) -> None:

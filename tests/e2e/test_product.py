@@ -9,15 +9,30 @@ import httpx
 import pytest
 
 from signalwarden import starter
+from tests.e2e.conftest import producing
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     from tests.e2e.conftest import Product, RunningEnvoy, Stage
+
+pytestmark = pytest.mark.usefixtures("front")
 
 ACCOUNT = "/v1/accounts/42"
 REFUND = f"{ACCOUNT}/refunds"
 STRANGER = "spiffe://prod.example/ns/web/sa/storefront"
+
+
+@pytest.fixture(scope="module")
+def product(front: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Product]:
+    """One for each front, instead of the session's."""
+    with producing(tmp_path_factory.mktemp(f"product-{front}"), front) as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def product_envoy(run_envoy: Callable[..., RunningEnvoy], product: Product) -> RunningEnvoy:
+    return run_envoy(product.directory)
 
 
 @pytest.fixture

@@ -14,6 +14,8 @@ from tests.e2e.test_tasks import AGENT, CLIENTS, HELPER, POLICIES, ROUTES, TASKS
 from tests.serving import running
 from tests.transmitter import AUDIENCE, ISSUER, Key, Transmitter, key_set
 
+pytestmark = pytest.mark.usefixtures("front")
+
 TRANSMITTER, TOKEN = "spiffe://prod.example/transmitter", "token-of-the-transmitter"
 REGISTER = f"""\
 feeds:

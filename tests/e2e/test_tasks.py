@@ -27,6 +27,8 @@ from tests.conftest import Eventually
 from tests.pages import hold
 from tests.serving import running
 
+pytestmark = pytest.mark.usefixtures("front")
+
 TIMEOUT_S = 20.0
 AGENT = asking.AGENT
 HELPER = "spiffe://prod.example/helper"

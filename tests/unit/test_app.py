@@ -30,7 +30,7 @@ from signalwarden.errors import (
     StateError,
     UnknownPublisherError,
 )
-from signalwarden.server import CHECK_METHOD, MAX_REQUEST_BYTES
+from signalwarden.server import CHECK_METHOD, CHECK_SERVICE, MAX_REQUEST_BYTES
 from signalwarden.services import Client
 from signalwarden.state import SqliteStore
 from tests.serving import running
@@ -86,9 +86,9 @@ def changes(root: Path) -> list[str]:
     return [record["change"] for record in records(root) if record["kind"] == "change"]
 
 
-def check(app: App, request: bytes = b"") -> bytes:
+def check(app: App, request: bytes = b"", method: str = CHECK_METHOD) -> bytes:
     with grpc.insecure_channel(app.check_address, options=[("grpc.max_send_message_length", -1)]) as opened:
-        call = opened.unary_unary(CHECK_METHOD, request_serializer=bytes, response_deserializer=bytes)
+        call = opened.unary_unary(method, request_serializer=bytes, response_deserializer=bytes)
         return bytes(call(request, timeout=TIMEOUT_S))
 
 
@@ -313,6 +313,7 @@ def test_clients_change_with_a_reload(root: Path) -> None:
         assert app.authenticate(TOKENS["publisher"]) is None
 
 
+@pytest.mark.usefixtures("front")
 def test_calls_that_never_reach_check_are_transport_records(
     root: Path, eventually: Callable[..., None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -320,9 +321,16 @@ def test_calls_that_never_reach_check_are_transport_records(
     with running(root) as app:
         with pytest.raises(grpc.RpcError):
             check(app, b"x" * (MAX_REQUEST_BYTES + 1))
-        eventually(lambda: b'transport_refused_total{event="undelivered"} 1.0' in app.metrics_text()[0])
+        with pytest.raises(grpc.RpcError):
+            check(app, method=f"/{CHECK_SERVICE}/Other")
+        for event in ("undelivered", "unknown_method"):
+            shown = f'transport_refused_total{{event="{event}"}} 1.0'.encode()
+            eventually(lambda shown=shown: shown in app.metrics_text()[0])
     found = [record for record in records(root) if record["kind"] == "transport"]
-    assert [(record["transport"], record["count"]) for record in found] == [("undelivered", 1)]
+    assert sorted((record["transport"], record["count"]) for record in found) == [
+        ("undelivered", 1),
+        ("unknown_method", 1),
+    ]
 
 
 def test_metrics_come_from_the_core_and_the_writer(root: Path) -> None:

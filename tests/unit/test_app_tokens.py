@@ -13,13 +13,15 @@ import pytest
 
 from signalwarden.app import App
 from signalwarden.server import CHECK_METHOD
-from tests import asking
+from tests import asking, fronts
 from tests.key_server import KeyServer
 from tests.minting import AUDIENCE, ISSUER, Issuer, laid_over, sign
 from tests.serving import running
 from tests.transmitter import Key, key_set
 from tests.unit.test_key_keeping import until
 from tests.unit.test_token_status import a_list
+
+pytestmark = pytest.mark.usefixtures("front")
 
 WORKLOAD = "spiffe://prod.example/agent"
 
@@ -59,6 +61,7 @@ class World:
             },
         }
         (self.root / "signalwarden.yaml").write_text(json.dumps(content))
+        fronts.choose(self.root)
 
     def publish_keys(self, *keys: Key) -> None:
         (self.root / "login.jwks.json").write_bytes(key_set(*keys))

@@ -15,6 +15,7 @@ from pathlib import Path, PurePosixPath
 
 import pytest
 
+from tests.layers import IMPORTS, LAYERS
 from tests.rooms import ROOMS
 
 ROOT = Path(__file__).parents[2]
@@ -52,186 +53,12 @@ OUTSIDE = (
 )
 OUTSIDE_CRATES = {"rand", "getrandom", "fastrand", "tokio", "hyper", "socket2", "libc", "pyo3", "time"}
 
-# Modules of the package, lowest layer first: a module imports only from layers above its own line. A package
-# stands for its modules. `_core` is the Rust extension.
-LAYERS: tuple[set[str], ...] = (
-    {"_core", "errors", "files", "findings", "health", "envoy_yaml", "slips"},
-    {
-        "body_needs",
-        "directory",
-        "request_json",
-        "outbound",
-        "approvers",
-        "keysets",
-        "foreground",
-        "answering",
-    },
-    {"values", "jose", "keys"},
-    {"identity_settings", "task_settings", "otlp"},
-    {"sink_settings", "telemetry_settings"},
-    {"settings", "identity_checks", "bundles"},
-    {"door_checks"},
-    {"cross_checks"},
-    {"config"},
-    {"mtls", "services", "doors", "state", "decision_log", "metrics", "rates", "register", "tallies"}
-    | {"difference", "watch", "envoy_tls", "envoy_directory", "envoy_tracing"},
-    {"signals", "intake", "tokens", "in_force", "clients", "door_tls", "refusals", "log_reading", "traces"},
-    {"publish_door", "publishers", "reloads", "revocations", "identity", "tasks", "approvals", "overrides"}
-    | {"admin_answers", "envoy_routes", "sweeping", "audit", "timekeeping"},
-    {"admin_tasks", "admin_approvals", "admin_decisions", "decisions", "desks"},
-    {
-        *("server", "admin", "offline", "starter", "admin_client", "terminal", "reports"),
-        "envoy_config",
-        *("register_document", "register_view", "approve"),
-        "demo_stage",
-        "approval_news",
-    },
-    {"demo_agent"},
-    {"app", "demo"},
-    {"cli"},
-)
-# Who imports whom, exactly, for what serves requests. The tools (demo, envoy_config…) are only held to the layers.
-IMPORTS: Edges = {
-    "errors": set(),
-    "files": set(),
-    "outbound": {"errors", "files"},
-    "otlp": {"errors", "files", "outbound", "slips", "values"},
-    "telemetry_settings": {"otlp", "slips", "values"},
-    "traces": {"decision_log", "errors", "otlp", "telemetry_settings"},
-    "values": {"_core", "errors", "outbound"},
-    "directory": {"_core", "errors"},
-    "config": {"_core", "approvers", "cross_checks", "directory", "errors", "settings", "slips", "values"},
-    "services": {"config"},
-    "keys": {"errors", "files"},
-    "doors": {"config", "errors", "files"},
-    "state": {"_core", "errors", "files"},
-    "decision_log": {"errors", "files", "keys", "otlp", "outbound", "settings", "sink_settings"},
-    "metrics": set(),
-    "register": {"_core", "errors"},
-    "tallies": {"_core", "values"},
-    "rates": {"errors"},
-    "intake": {"_core", "errors", "rates", "state"},
-    "sweeping": {"intake", "state"},
-    "timekeeping": {"_core", "errors", "intake"},
-    "approvers": {"errors"},
-    "difference": {"config", "values"},
-    "in_force": {"approvers", "config", "difference", "errors", "state"},
-    "watch": {"directory", "errors"},
-    "reloads": {"config", "decision_log", "difference", "errors", "in_force"},
-    "keysets": {"errors", "files"},
-    "jose": {"errors", "keysets"},
-    "tokens": {"_core", "errors", "files", "identity_settings", "jose", "keys", "keysets", "values"},
-    "signals": {
-        "_core",
-        "decision_log",
-        "errors",
-        "files",
-        "jose",
-        "keysets",
-        "outbound",
-        "rates",
-        "services",
-        "values",
-    },
-    "mtls": {"bundles", "errors", "files"},
-    "publish_door": {"_core", "doors", "errors", "mtls", "values"},
-    "publishers": {"_core", "decision_log", "errors", "intake", "values"},
-    "revocations": {"_core", "decision_log", "errors", "intake", "values"},
-    "refusals": {"decision_log", "errors", "rates"},
-    "approvals": {"_core", "decision_log", "errors", "intake", "refusals"},
-    "overrides": {"_core", "decision_log", "errors", "intake", "refusals", "values"},
-    "admin_answers": {"errors", "services"},
-    "admin_approvals": {"admin_answers", "services"},
-    "admin_decisions": {"admin_answers", "doors", "errors", "services"},
-    "decisions": {"_core", "decision_log", "errors", "values"},
-    "answering": {"_core", "errors"},
-    "foreground": {"errors"},
-    "slips": set(),
-    "identity_settings": {"values"},
-    "sink_settings": {"otlp", "slips", "values"},
-    "settings": {"identity_settings", "sink_settings", "task_settings", "telemetry_settings", "values"},
-    "identity_checks": {"slips", "values"},
-    "door_checks": {"settings", "slips", "values"},
-    "cross_checks": {
-        *(
-            "door_checks",
-            "identity_checks",
-            "settings",
-            "sink_settings",
-            "slips",
-            "telemetry_settings",
-            "values",
-        )
-    },
-    "bundles": {"errors", "files", "identity_settings", "keysets", "outbound", "values"},
-    "identity": {
-        "_core",
-        "bundles",
-        "config",
-        "decision_log",
-        "errors",
-        "identity_settings",
-        "outbound",
-        "tokens",
-    },
-    "clients": {"config", "mtls", "services"},
-    "door_tls": {"bundles", "mtls", "settings"},
-    "health": set(),
-    "server": {"config", "doors", "errors", "health", "mtls"},
-    "admin": {
-        "admin_answers",
-        "admin_approvals",
-        "admin_decisions",
-        "admin_tasks",
-        "config",
-        "doors",
-        "errors",
-        "services",
-        "signals",
-    },
-    "app": {
-        "_core",
-        "admin",
-        "answering",
-        "approvals",
-        "bundles",
-        "clients",
-        "config",
-        "decision_log",
-        "decisions",
-        "desks",
-        "difference",
-        "door_tls",
-        "doors",
-        "errors",
-        "foreground",
-        "identity",
-        "in_force",
-        "intake",
-        "keys",
-        "metrics",
-        "overrides",
-        "publish_door",
-        "rates",
-        "register",
-        "reloads",
-        "server",
-        "services",
-        "signals",
-        "state",
-        "tallies",
-        "tasks",
-        "timekeeping",
-        "tokens",
-        "traces",
-        "watch",
-    },
-}
 # On the path of a request nothing parses Envoy's messages: it costs six times the processor time.
 HOT = (
     *("server.py", "health.py", "app.py", "admin.py", "doors.py", "services.py", "intake.py", "rates.py"),
     *("publish_door.py", "mtls.py", "reloads.py", "watch.py", "decision_log/", "signals/", "answering.py"),
     *("identity.py", "clients.py", "door_tls.py", "tokens/", "bundles/", "approvals.py", "overrides.py"),
+    *("front.py", "fronts.py", "native.py"),
     *("admin_answers.py", "admin_approvals.py", "admin_decisions.py", "decisions.py", "refusals.py"),
 )
 PARSERS = {"envoy_data_plane", "betterproto2"}
@@ -562,7 +389,7 @@ def test_what_serves_requests_imports_exactly_what_it_may(package: dict[str, str
 
 
 def test_app_is_the_only_module_that_wires(package: dict[str, str]) -> None:
-    wired = {"state", "server", "admin", "decision_log"}
+    wired = {"state", "fronts", "admin", "decision_log"}
     wiring = {module for module, named in python_edges(package).items() if wired <= named}
     assert wiring == {"app"}
 

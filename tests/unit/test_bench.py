@@ -13,17 +13,23 @@ from typing import Any
 import orjson
 import pytest
 
-from bench import directory, flood, load, tokens
+from bench import directory, flood, load, results, tokens
 from signalwarden import _core, config, offline
 from signalwarden.decision_log import now_us
 from tests import asking
+from tests.measured import BUILT, needs_programs
 
 ROOT = Path(__file__).resolve().parents[2]
 
 
 def run(*arguments: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, str(ROOT / "bench" / "run.py"), *arguments]
-    return subprocess.run(command, capture_output=True, text=True, timeout=150)
+    return script("run.py", *arguments)
+
+
+def script(name: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, str(ROOT / "bench" / name), *arguments]
+    environment = {**os.environ, "SIGNALWARDEN_BENCH_PROGRAMS": str(BUILT)}
+    return subprocess.run(command, capture_output=True, text=True, timeout=200, env=environment)
 
 
 def children() -> set[str]:
@@ -34,7 +40,7 @@ def children() -> set[str]:
             line = entry.read_bytes().replace(b"\0", b" ").decode(errors="replace")
         except OSError:
             continue
-        if "signalwarden-bench-" in line or "bench/allow_all.py" in line:
+        if "signalwarden-bench-" in line or "bench/allow_all.py" in line or "/floor" in line:
             lines.add(f"{entry.parent.name} {line}")
     return lines
 
@@ -86,25 +92,81 @@ def test_policies_come_in_tens(tmp_path: Path) -> None:
         directory.make(tmp_path, policies=15)
 
 
+@needs_programs
 @pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="the comparison reads /proc")
 def test_the_bench_runs_through_and_leaves_nothing_behind(tmp_path: Path) -> None:
-    """The slowest test here: about 20 s."""
+    """The slowest test here: about 40 s."""
     before = children()
-    report = tmp_path / "report.html"
-    ended = run("--seconds", "1", "--rounds", "1", "--json", "--report", str(report))
+    report, out = tmp_path / "report.html", tmp_path / "result.json"
+    ended = run(
+        *("--quick", "--seconds", "1", "--front", "grpcio", "--influence", "default", "--peers", "none"),
+        *("--json", "--report", str(report), "--out", str(out)),
+    )
     assert ended.returncode == 0, ended.stderr
     figures: dict[str, Any] = json.loads(ended.stdout)
+    assert results.read(out) == figures
     assert figures["wrong"] == []
-    assert figures["locust"]["requests"] > 0
-    assert figures["locust"]["failures"] == 0
-    assert figures["locust"]["reasons"]["allowed"] > 0
-    assert figures["locust_ceiling"]["requests"] > 0
-    door = figures["front_door"]
-    assert [r["server"] for r in door["rounds"]] == ["allow-all", "signalwarden"]
-    assert door["ratio"]["min"] <= door["ratio"]["median"] <= door["ratio"]["max"]
-    assert door["met"] == (door["ratio"]["median"] <= door["budget"])
+    floor, bare, ours = figures["servers"]
+    assert [each["kind"] for each in figures["servers"]] == ["floor", "allow-all", "signalwarden"]
+    assert all(len(each["closed"]) == len(each["envoy"]["free"]) == 1 for each in figures["servers"])
+    assert (floor["open"], len(bare["open"]), len(ours["open"])) == ([], 1, 1)
+    (seen,) = ours["closed"]
+    assert seen["outcomes"].keys() == {"allow", "deny"}
+    assert seen["reasons"].keys() == {"allowed", "policy_denied"}
+    assert 0 < ours["memory_mb"]["idle"]["own"] < ours["memory_mb"]["idle"]["rss"]
+    assert [each["name"] for each in figures["filters"]] == ["Envoy, no authorization"]
+    (locust,) = figures["locust"]["runs"]
+    assert locust["failures"] == 0
+    assert locust["reasons"]["allowed"] > 0
+    assert figures["locust"]["ceiling"]["requests"] > 0
     assert figures["machine"]["cores"] == os.cpu_count()
     assert report.stat().st_size > 0
+    assert children() <= before
+
+
+@needs_programs
+@pytest.mark.parametrize(("door", "profile"), [("grpc", "soak"), ("http", "spike")])
+def test_a_profile_of_locust_runs_through_small(tmp_path: Path, door: str, profile: str) -> None:
+    before = children()
+    arguments = ("--profile", profile, "--door", door, "--seconds", "3", "--users", "4", "--json")
+    ended = script("swarm.py", *arguments, "--report", str(tmp_path / "report.html"))
+    assert ended.returncode == 0, ended.stdout + ended.stderr
+    figures = json.loads(ended.stdout)
+    assert figures["run"]["profile"] == profile
+    assert figures["run"]["errors"] == []
+    assert figures["run"]["reasons"].keys() == {"allowed", "policy_denied"}
+    assert figures["ceiling"]["rps"] > 0
+    assert (tmp_path / "report.html").stat().st_size > 0
+    assert children() <= before
+
+
+@needs_programs
+def test_the_bench_of_scales_runs_through_small() -> None:
+    before = children()
+    ended = script("scales.py", "--quick", "--front", "grpcio", "--json")
+    assert ended.returncode == 0, ended.stdout[-3_000:] + ended.stderr
+    figures = json.loads(ended.stdout)
+    assert [scale["name"] for scale in figures["scales"]] == [
+        *("policies", "signals in a decision", "live signals", "principals", "connections"),
+        "threads of the floor",
+    ]
+    assert all(scale["points"][0]["ratio"] == [1.0] for scale in figures["scales"])
+    assert children() <= before
+
+
+@needs_programs
+def test_the_soak_runs_through_small() -> None:
+    before = children()
+    arguments = ("--seconds", "4", "--rate", "100", "--front", "native", "--reload-every", "1", "--json")
+    ended = script("soak.py", *arguments)
+    assert ended.returncode == 0, ended.stdout + ended.stderr
+    soak = json.loads(ended.stdout)["soak"]
+    assert soak["answered"] + soak["unsent"] == pytest.approx(400, abs=2)
+    assert soak["reloads"] >= 2
+    assert soak["publications"] > 10
+    assert soak["server_slowest_us"]["records_read"] >= soak["answered_in_all"]
+    assert 0 < soak["server_slowest_us"]["us"] < soak["latency_us"]["max"] * 2
+    assert len(soak["memory_mb"]) > 3
     assert children() <= before
 
 
@@ -113,6 +175,7 @@ def test_the_bench_runs_through_and_leaves_nothing_behind(tmp_path: Path) -> Non
     [
         (("--seconds", "none"), "`none` is not a whole number above 0"),
         (("--policies", "15"), "policies come in tens, not `15`"),
+        (("--parts", "closed,half"), "`half` is none of closed, open, envoy, locust"),
         (("--report", "/no/such/place/report.html"), "`/no/such/place` is not a directory for the report"),
     ],
 )

@@ -49,6 +49,13 @@ class Ring:
             taken = [self._lines.popleft() for _ in range(min(max_records, len(self._lines)))]
         return b"".join(line + b"\n" for line in taken), len(taken)
 
+    def drain_into(
+        self, into: bytearray, *, max_records: int, max_bytes: int, wait_ms: int
+    ) -> tuple[int, int, bytes]:
+        lines, count = self.drain(max_records=max_records, wait_ms=wait_ms)
+        into[: len(lines)] = lines
+        return len(lines), count, bytes(32 * lines.count(b"\n"))
+
     def settle(self, count: int) -> None:
         self.settled += count
 

@@ -12,8 +12,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from signalwarden.decision_log.integrity import merkle
+from signalwarden.decision_log.integrity.edge import Edge
 from signalwarden.decision_log.integrity.notes import Checkpoint, Note, Signer, Verifier
-from signalwarden.decision_log.integrity.tiles import Edge, TileError, Tiles, split, tile_path, write_files
+from signalwarden.decision_log.integrity.tiles import TileError, Tiles, split, tile_path, write_files
 from signalwarden.errors import BadInputError
 
 # ---- RFC 6962: the leaves, roots and proofs that certificate-transparency's own tests use ---------------------
@@ -144,7 +145,7 @@ def test_tiles_are_named_as_the_specification_says() -> None:
 
 def test_a_tree_of_70_000_has_the_tiles_that_the_specification_lists() -> None:
     edge = Edge()
-    edge.extend([merkle.leaf_hash(b"%d" % n) for n in range(70_000)])
+    edge.extend(b"".join(merkle.leaf_hash(b"%d" % n) for n in range(70_000)))
     full = sorted(
         {level: max(n for row, n, _ in edge.full if row == level) + 1 for level, *_ in edge.full}.items()
     )
@@ -163,7 +164,7 @@ def test_a_tree_on_disk_has_the_roots_of_rfc_6962_at_every_size(
     edge = Edge()
     for size in sizes:
         edge = Edge.of(Tiles(folder, edge.size))  # as after a restart
-        edge.extend(hashes[edge.size : size])
+        edge.extend(b"".join(hashes[edge.size : size]))
         write_files(folder, {tile_path(t): content for t, content in {**edge.full, **edge.partial()}.items()})
         tiles = Tiles(folder, size)
         assert edge.root() == tiles.root() == merkle.fold(hashes[:size])
@@ -176,7 +177,7 @@ def test_a_tree_on_disk_has_the_roots_of_rfc_6962_at_every_size(
 
 def test_a_tile_that_is_missing_or_cut_is_named(tmp_path: Path) -> None:
     edge = Edge()
-    edge.extend([merkle.leaf_hash(b"%d" % n) for n in range(300)])
+    edge.extend(b"".join(merkle.leaf_hash(b"%d" % n) for n in range(300)))
     write_files(tmp_path, {tile_path(t): content for t, content in {**edge.full, **edge.partial()}.items()})
     assert (tmp_path / "tile/0/000").stat().st_mode & 0o777 == 0o600
     (tmp_path / "tile/0/000").write_bytes(b"short")
@@ -191,7 +192,7 @@ def test_a_tile_that_is_missing_or_cut_is_named(tmp_path: Path) -> None:
 
 def test_without_the_lowest_tiles_the_root_is_still_known(tmp_path: Path) -> None:
     edge = Edge()
-    edge.extend([merkle.leaf_hash(b"%d" % n) for n in range(1_000)])
+    edge.extend(b"".join(merkle.leaf_hash(b"%d" % n) for n in range(1_000)))
     write_files(tmp_path, {tile_path(t): content for t, content in {**edge.full, **edge.partial()}.items()})
     (tmp_path / "tile/0/000").unlink()
     tiles = Tiles(tmp_path, 1_000)

@@ -19,7 +19,7 @@ from signalwarden.decision_log.integrity.notes import Checkpoint, Note, Verifier
 from signalwarden.decision_log.integrity.places import tree_directory
 from signalwarden.decision_log.integrity.tiles import Tile, write_tiles
 from signalwarden.errors import BadInputError, KeysError, LogError
-from tests.sealing import AT, SealedLog, copied, lines, rewrite
+from tests.sealing import AT, SealedLog, copied, leaves_of, lines, rewrite
 
 DAY_US = 86_400_000_000
 
@@ -288,7 +288,7 @@ def test_a_batch_that_was_written_in_parts_is_in_the_tree_once(
             slow.sink.write(batch)
     room[0] = 1 << 30
     slow.sink.write(batch)
-    slow.tree.took(batch)
+    slow.tree.took(len(batch), leaves_of(batch))
     monkeypatch.undo()
     slow.stop()
     assert slow.tree.broken is None
@@ -478,8 +478,8 @@ def test_a_fault_of_the_tree_itself_holds_no_record_up(
 ) -> None:
     log = SealedLog(tmp_path / "var")
     patiently(log, 10)
-    log.tree.took(b"")
-    monkeypatch.setattr(log.tree, "_take", lambda batch: 1 / 0)
+    log.tree.took(0, b"")
+    monkeypatch.setattr(log.tree, "_take", lambda size, leaves: 1 / 0)
     log.write(10)
     monkeypatch.undo()
     log.write(10)

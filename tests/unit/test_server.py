@@ -19,7 +19,8 @@ from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 from signalwarden.config import Address
 from signalwarden.doors import HttpDoor, bound
 from signalwarden.errors import ServerError
-from signalwarden.server import CHECK_METHOD, CHECK_SERVICE, MAX_REQUEST_BYTES, FrontDoor
+from signalwarden.front import CHECK_SERVICE
+from signalwarden.server import CHECK_METHOD, MAX_REQUEST_BYTES, FrontDoor
 
 ANY = Address("127.0.0.1", 0)
 TIMEOUT_S = 10.0
@@ -94,10 +95,10 @@ def test_a_request_above_the_limit_never_reaches_the_core_and_is_counted() -> No
         assert refusal(opened, b"x" * (MAX_REQUEST_BYTES + 1)) is grpc.StatusCode.RESOURCE_EXHAUSTED
         assert not engine.entered.is_set()
         front.counts.settle()
-        assert front.counts.settle() == (1, 0)
+        assert front.counts.settle() == (1, 0, 0)
         ask(opened, b"x")
         front.counts.settle()
-        assert front.counts.settle() == (1, 0)
+        assert front.counts.settle() == (1, 0, 0)
 
 
 def test_an_unknown_method_is_refused_and_counted() -> None:
@@ -105,7 +106,7 @@ def test_an_unknown_method_is_refused_and_counted() -> None:
         assert refusal(opened, b"", f"/{CHECK_SERVICE}/Other") is grpc.StatusCode.UNIMPLEMENTED
         assert refusal(opened, b"", "/a.B/C") is grpc.StatusCode.UNIMPLEMENTED
         assert health_of(opened, "") == "SERVING"
-        assert front.counts.settle() == (0, 2)
+        assert front.counts.settle() == (0, 2, 0)
 
 
 def test_a_check_in_flight_is_not_counted_as_lost() -> None:
@@ -113,7 +114,7 @@ def test_a_check_in_flight_is_not_counted_as_lost() -> None:
         for _ in range(50):
             ask(opened, b"x")
             front.counts.settle()
-        assert front.counts.settle() == (0, 0)
+        assert front.counts.settle() == (0, 0, 0)
 
 
 def test_health_answers_for_the_server_and_the_service() -> None:

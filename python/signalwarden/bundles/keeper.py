@@ -15,12 +15,12 @@ from cryptography.hazmat.primitives.serialization import Encoding
 from signalwarden.bundles.endpoints import EndpointSource, Profile, SpiffeProfile, WebProfile
 from signalwarden.bundles.files import FileSource
 from signalwarden.bundles.svid import Svid, SvidSource
-from signalwarden.bundles.workload_api import WorkloadApi
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from signalwarden.bundles.bundle import Bundle
+    from signalwarden.bundles.workload_api import WorkloadApi
     from signalwarden.identity_settings import BundleSettings
     from signalwarden.values import Address
 
@@ -217,6 +217,9 @@ class Bundles:
         self._api = None
         if address is not None:
             owner = self._api_owner = object()
+            # Protobuf and gRPC, in memory only where there is an agent.
+            from signalwarden.bundles.workload_api import WorkloadApi
+
             api = WorkloadApi(address, functools.partial(self._told, owner))
             self._api = (address, api)
             starting.append(api)

@@ -9,7 +9,7 @@ import typer
 from rich.console import Console
 
 from signalwarden.cli.options import HERE, SERVER, START, ConfigOption
-from signalwarden.errors import ServerError
+from signalwarden.errors import BadInputError, ServerError
 
 __all__ = ["add"]
 
@@ -40,15 +40,20 @@ def serve(config: ConfigOption = HERE) -> None:
 
 def demo(
     keep: Annotated[bool, typer.Option("--keep", help="Leave everything running, to explore.")] = False,
+    front: Annotated[
+        str, typer.Option("--front", help="The front door of the story: `grpcio` or `native`.")
+    ] = "grpcio",
 ) -> None:
     """See it work: a real Envoy, a refund agent, and what becomes of its requests as signals change.
 
     Exit status 1 if anything came out otherwise than the story says.
     """
+    if front not in ("grpcio", "native"):
+        raise BadInputError(f"`--front`: expected `grpcio` or `native`, found `{front}`")
     try:
         from signalwarden import demo as story
 
-        code = story.run(keep, Console())
+        code = story.run(keep, Console(), front=front)
     except ModuleNotFoundError as error:
         raise ServerError(
             f"`{error.name}` is not installed, pip install 'signalwarden[demo]' brings it"

@@ -31,9 +31,9 @@ _TIME = re.compile(rb'"time":"([0-9T:.Z-]+)"')
 class Sink(Protocol):
     """A place for record lines. Used by one thread. Raises OSError; the writer tries again."""
 
-    def write(self, batch: bytes) -> None:
-        """Takes a batch of whole lines. After an error the same batch must be offered until it is taken; what
-        of it was already written is not written again."""
+    def write(self, batch: bytes | memoryview) -> None:
+        """Takes a batch of whole lines; the memory is the caller's again afterwards. After an error the same batch must
+        be offered until it is taken; what of it was already written is not written again."""
 
     def sync(self) -> None:
         """Makes durable what was written."""
@@ -94,7 +94,7 @@ class FileSink:
             raise
         self._fd = fd
 
-    def write(self, batch: bytes) -> None:
+    def write(self, batch: bytes | memoryview) -> None:
         """See Sink."""
         if self._taken == 0:
             self._follow_rename()
@@ -104,15 +104,16 @@ class FileSink:
         elif self._fd < 0:
             self._open()
         self._restore()
-        view = memoryview(batch)
         written = self._taken
         try:
-            while written < len(batch):
-                written += os.write(self._fd, view[written:])
+            with memoryview(batch) as view:
+                while written < len(view):
+                    with view[written:] as rest:
+                        written += os.write(self._fd, rest)
         except OSError:
             # Keep the lines that are whole and take the half one back, so that whoever reads sees lines only.
             # `_restore` does it once more, if it can't be done now.
-            whole = batch.rfind(b"\n", 0, written) + 1
+            whole = bytes(batch[:written]).rfind(b"\n") + 1
             self._size += whole - self._taken
             self._taken = whole
             with contextlib.suppress(OSError):

@@ -25,7 +25,12 @@ __all__ = ["Drained", "LogHealth", "LogWriter", "Sealed"]
 _log = logging.getLogger("signalwarden.decision_log")
 
 MAX_RECORDS: Final = 4_096
-"""Records taken at once: about 4 MB of JSON, held twice for a moment."""
+"""Records taken at once. Only where alike denials are folded is a batch ever so large."""
+MAX_BYTES: Final = 1024 * 1024
+"""Of lines taken at once: they stand in memory twice. Some hundred records share what a batch costs; more would share
+little more, and leave the processor's cache."""
+LEAF_BYTES: Final = 32
+"""SHA-256."""
 WAIT_MS: Final = 100
 """How long a drain waits for the first record; bounds how late a stop is noticed."""
 LAST_WAIT_MS: Final = 20
@@ -43,8 +48,11 @@ LAST_BACKOFF_S: Final = 1.0
 class Drained(Protocol):
     """The part of the engine that gives records away."""
 
-    def drain(self, *, max_records: int, wait_ms: int) -> tuple[bytes, int]:
-        """(JSON lines, how many records they stand for), oldest first."""
+    def drain_into(
+        self, into: bytearray, *, max_records: int, max_bytes: int, wait_ms: int
+    ) -> tuple[int, int, bytes]:
+        """JSON lines into memory that grows where it must: (their bytes, how many records they stand for, the hash of
+        each line as a leaf of the log's tree), oldest first."""
 
     def settle(self, count: int) -> None:
         """So many drained records, oldest first, are durable: nobody has to remember them any more."""
@@ -56,8 +64,8 @@ class Drained(Protocol):
 class Sealed(Protocol):
     """What reads along, in the writer's thread. Never raises."""
 
-    def took(self, batch: bytes) -> None:
-        """The sink has this batch, whole: once for each batch, in order."""
+    def took(self, size: int, leaves: bytes) -> None:
+        """The sink has a batch of so many bytes, whole, with these hashes of its lines: once for each, in order."""
 
     def synced(self) -> None:
         """All that was taken is durable."""
@@ -101,6 +109,8 @@ class LogWriter:
         self._written_bytes = 0
         self._failures = 0
         self._left = 0
+        self._memory = bytearray(MAX_BYTES)
+        """For the batch in hand."""
         self._unsettled = 0
         """Records written and not yet synced: until then the ring remembers them."""
 
@@ -142,17 +152,22 @@ class LogWriter:
         """One batch; False when stopped and empty, or out of time."""
         stopping = self._stopping.is_set()
         waiting = self._recorder.retry()
-        batch, count = self._engine.drain(max_records=MAX_RECORDS, wait_ms=self._wait_ms(stopping=stopping))
+        size, count, leaves = self._engine.drain_into(
+            self._memory,
+            max_records=MAX_RECORDS,
+            max_bytes=MAX_BYTES,
+            wait_ms=self._wait_ms(stopping=stopping),
+        )
         if count:
             self._since = self._since if self._since is not None else time.monotonic()
-            if not self._persist(batch, count):
+            if not self._persist(size, count, leaves):
                 return False
         self._sync(force=stopping and not count)
         if stopping:
             out_of_time = time.monotonic() > self._deadline
             busy = count > 0 or waiting > 0 or self._since is not None or self._engine.queued() > 0
             return not out_of_time and busy
-        if count < MAX_RECORDS:
+        if size < MAX_BYTES // 2 and count < MAX_RECORDS:
             self._stopping.wait(PACE_S)
         return True
 
@@ -162,22 +177,23 @@ class LogWriter:
         # What waits to become durable in the ring comes soon.
         return LAST_WAIT_MS if self._engine.queued() else 0
 
-    def _persist(self, batch: bytes, count: int) -> bool:
+    def _persist(self, size: int, count: int, leaves: bytes) -> bool:
         """Offers the batch to the sink until it is taken; False if the time of an orderly stop is up first."""
         backoff = FIRST_BACKOFF_S
         while True:
             try:
-                if batch:
-                    self._sink.write(batch)
+                if size:
+                    with memoryview(self._memory) as whole, whole[:size] as batch:
+                        self._sink.write(batch)
             except (OSError, LogError) as error:
                 self._fail("write", error)
             else:
-                self._written += batch.count(b"\n")
-                self._written_bytes += len(batch)
+                self._written += len(leaves) // LEAF_BYTES
+                self._written_bytes += size
                 self._unsettled += count
                 self._recovered("write")
                 if self._sealed is not None:
-                    self._sealed.took(batch)
+                    self._sealed.took(size, leaves)
                 return True
             if self._stopping.is_set():
                 if time.monotonic() > self._deadline:

@@ -359,7 +359,7 @@ def _rights(entries: Iterable[Entry]) -> set[str]:
 
 HARMLESS: Final = frozenset(
     {
-        *("watch", "state", "keys", "listen.front", "decision_log.path"),
+        *("watch", "state", "keys", "listen.front", "listen.threads", "decision_log.path"),
         *("signals.max_rate", "signals.max_live", "decision_log.influence"),
         *("decision_log.rotate_bytes", "decision_log.keep_files"),
     }

@@ -48,6 +48,7 @@ SENTENCES: Final[dict[str, str]] = {
 TRANSPORTS: Final[dict[str, str]] = {
     "undelivered": "{count} Check calls never arrived whole: too large, broken off, or too many at once",
     "unknown_method": "{count} calls of another gRPC method: is `transport_api_version: V3` set in Envoy?",
+    "turned_away": "{count} connections found no room at the front door: who opens so many?",
     "refused_client": "{count} calls of a client that is not in `tls.check_clients`: {client}",
 }
 

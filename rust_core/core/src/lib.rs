@@ -16,6 +16,7 @@ pub mod error;
 pub mod findings;
 pub mod identity;
 mod idle;
+pub mod leaves;
 pub mod limits;
 mod locks;
 pub mod measures;

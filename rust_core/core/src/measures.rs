@@ -6,7 +6,7 @@ use crate::{
     locks::lock,
     model::ActionId,
     reason::Reason,
-    record::{Record, Spent},
+    record::{Spent, seen::Seen},
     snapshot::Snapshot,
 };
 use serde_json::{Value as Json, json};
@@ -33,7 +33,9 @@ pub struct Measures {
 struct Held {
     stages: [Times; STAGES.len()],
     /// By label (empty: no route was found) and action (empty: as well).
-    routes: BTreeMap<(Arc<str>, Arc<str>), Vec<u64>>,
+    routes: BTreeMap<Arc<str>, BTreeMap<Arc<str>, Vec<u64>>>,
+    /// Routes and actions together.
+    places: usize,
 }
 
 #[derive(Clone, Copy, Debug, Default)]
@@ -45,10 +47,10 @@ struct Times {
 
 impl Measures {
     /// Counts these decisions.
-    pub fn saw<'a>(&self, records: impl IntoIterator<Item = &'a Record>) {
+    pub fn saw<'a>(&self, decisions: impl IntoIterator<Item = &'a Seen>) {
         let mut held = lock(&self.held);
-        for record in records {
-            held.saw(record);
+        for seen in decisions {
+            held.saw(seen);
         }
     }
 
@@ -56,9 +58,13 @@ impl Measures {
     pub fn keep(&self, snapshot: &Snapshot) {
         let known: BTreeSet<(&str, &str)> =
             snapshot.routes.all().iter().map(|route| (&*route.label, route.action.as_str())).collect();
-        lock(&self.held).routes.retain(|(label, action), _| {
-            known.contains(&(&**label, &**action)) || label.is_empty() || &**label == OTHER
+        let mut held = lock(&self.held);
+        held.routes.retain(|label, actions| {
+            let is_apart = label.is_empty() || &**label == OTHER;
+            actions.retain(|action, _| is_apart || known.contains(&(&**label, &**action)));
+            !actions.is_empty()
         });
+        held.places = held.routes.values().map(BTreeMap::len).sum();
     }
 
     /// `{"stages": [{"stage", "buckets": [[seconds, count]], "count", "sum"}], "routes": [{"route", "action", "reasons"}]}`;
@@ -70,7 +76,11 @@ impl Measures {
                 BOUNDS.iter().zip(&times.within).map(|(most, count)| json!([seconds(most * 1_000), count])).collect();
             json!({"stage": stage, "buckets": buckets, "count": times.count, "sum": seconds(times.nanos)})
         });
-        let routes = held.routes.iter().map(|((route, action), counts)| {
+        let each = held
+            .routes
+            .iter()
+            .flat_map(|(route, actions)| actions.iter().map(move |(action, counts)| (route, action, counts)));
+        let routes = each.map(|(route, action, counts)| {
             let reasons: serde_json::Map<String, Json> = Reason::ALL
                 .iter()
                 .zip(counts)
@@ -84,35 +94,45 @@ impl Measures {
 }
 
 impl Held {
-    fn saw(&mut self, record: &Record) {
-        let Spent { decode, evaluate, route, identify, gather, policies, encode, total } = record.spent;
+    fn saw(&mut self, seen: &Seen) {
+        let Spent { decode, evaluate, route, identify, gather, policies, encode, total } = seen.spent;
         let spent = [decode, evaluate, route, identify, gather, policies, encode, total];
         for (times, nanos) in self.stages.iter_mut().zip(spent) {
             times.add(nanos);
         }
-        let (label, action) = place(record);
-        let at = Reason::ALL.iter().position(|reason| *reason == record.reason);
-        if let Some(count) = at.and_then(|at| self.counts(label, action).get_mut(at)) {
+        let (label, action) = place(seen);
+        self.add(label, action, seen.reason);
+    }
+
+    /// One more; a place that is known is found without an allocation.
+    fn add(&mut self, label: &str, action: &str, reason: Reason) {
+        let known = self.routes.get_mut(label).and_then(|actions| actions.get_mut(action));
+        let counts = match known {
+            Some(counts) => counts,
+            None => self.begin(label, action),
+        };
+        let at = Reason::ALL.iter().position(|each| *each == reason);
+        if let Some(count) = at.and_then(|at| counts.get_mut(at)) {
             *count += 1;
         }
     }
 
-    fn counts(&mut self, label: &str, action: &str) -> &mut Vec<u64> {
-        let mut key: (Arc<str>, Arc<str>) = (label.into(), action.into());
-        if self.routes.len() >= MAX_MEASURED_ROUTES && !self.routes.contains_key(&key) {
-            key = (OTHER.into(), OTHER.into());
-        }
-        self.routes.entry(key).or_insert_with(|| vec![0; Reason::ALL.len()])
+    fn begin(&mut self, label: &str, action: &str) -> &mut Vec<u64> {
+        let (label, action) = if self.places < MAX_MEASURED_ROUTES { (label, action) } else { (OTHER, OTHER) };
+        let actions = self.routes.entry(label.into()).or_default();
+        actions.entry(action.into()).or_insert_with(|| {
+            self.places += 1;
+            vec![0; Reason::ALL.len()]
+        })
     }
 }
 
 /// The route and the action of a decision, as far as it got.
-fn place(record: &Record) -> (&str, &str) {
-    // What the admin door asks (a task, an answer to a question) has an action of its own and no route.
-    let built_in = record.query.as_ref().filter(|query| query.built_in.is_some()).map(|query| &query.action);
-    match &record.route {
+fn place(seen: &Seen) -> (&str, &str) {
+    match &seen.route {
         Some(route) => (&route.label, route.action.as_str()),
-        None => ("", built_in.map_or("", ActionId::as_str)),
+        // What the admin door asks (a task, an answer to a question) has an action of its own and no route.
+        None => ("", seen.built_in.as_ref().map_or("", ActionId::as_str)),
     }
 }
 
@@ -155,10 +175,12 @@ mod tests {
     fn routes_beyond_the_bound_share_a_line() {
         let mut held = Held::default();
         for n in 0..MAX_MEASURED_ROUTES + 5 {
-            held.counts(&format!("routes.yaml:{n}"), "page.read")[0] += 1;
+            held.add(&format!("routes.yaml:{n}"), "page.read", Reason::Allowed);
         }
+        held.add("routes.yaml:0", "page.read", Reason::Allowed);
+        let count = |label: &str, action: &str| held.routes[label][action].iter().sum::<u64>();
         assert_eq!(held.routes.len(), MAX_MEASURED_ROUTES + 1);
-        assert_eq!(held.counts("routes.yaml:0", "page.read")[0], 1);
-        assert_eq!(held.counts("routes.yaml:99999", "page.read")[0], 5);
+        assert_eq!(count("routes.yaml:0", "page.read"), 2);
+        assert_eq!(count(OTHER, OTHER), 5);
     }
 }

@@ -4,13 +4,14 @@
 use crate::locks::lock;
 use crate::{
     limits::{MAX_TALLIED_ORIGINS, MAX_TALLIED_SIGNALS},
-    model::{Fact, Origin, SignalName, State, Timestamp},
-    record::Record,
+    model::{Origin, SignalName, State, Timestamp},
+    record::seen::{Seen, Sighting},
     signals::{Admission, Census, Contract, RefusalReason, Register},
+    snapshot::Snapshot,
 };
 use serde_json::{Map, Value as Json, json};
 use std::collections::BTreeMap;
-use std::sync::Mutex;
+use std::sync::{Arc, Mutex, Weak};
 
 /// Every state, in the order of their counts.
 const STATES: [State; 6] =
@@ -26,8 +27,19 @@ const MINUTE_MICROS: i64 = 60_000_000;
 /// Counts since the start.
 #[derive(Debug, Default)]
 pub struct Tally {
-    signals: Mutex<BTreeMap<SignalName, OfSignal>>,
+    signals: Mutex<Signals>,
     origins: Mutex<BTreeMap<Origin, OfOrigin>>,
+}
+
+#[derive(Debug, Default)]
+struct Signals {
+    each: Vec<OfSignal>,
+    /// Where each of these names is counted.
+    places: BTreeMap<SignalName, usize>,
+    /// The same by the index that a signal has in the snapshot which was counted last: decisions have a dozen signals
+    /// each, and the names would be compared for every one.
+    of_last: Vec<Option<usize>>,
+    last: Weak<Snapshot>,
 }
 
 #[derive(Clone, Debug, Default)]
@@ -49,14 +61,16 @@ struct OfOrigin {
 
 impl Tally {
     /// Counts what these decisions saw.
-    pub fn saw<'a>(&self, records: impl IntoIterator<Item = &'a Record>) {
+    pub fn saw<'a>(&self, decisions: impl IntoIterator<Item = &'a Seen>) {
         let mut signals = lock(&self.signals);
-        for record in records {
-            let Some(snapshot) = &record.snapshot else { continue };
-            for (index, fact) in &record.facts {
-                let Some(contract) = snapshot.register.contracts().get(usize::from(index.0)) else { continue };
-                if let Some(of_signal) = entry(&mut signals, &contract.name) {
-                    of_signal.saw(contract, fact, record.time);
+        for seen in decisions {
+            let Some(snapshot) = &seen.snapshot else { continue };
+            signals.follow(snapshot);
+            for sighting in &*seen.signals {
+                let index = usize::from(sighting.index.0);
+                let Some(contract) = snapshot.register.contracts().get(index) else { continue };
+                if let Some(of_signal) = signals.at(index, &contract.name) {
+                    of_signal.saw(contract, sighting, seen.time);
                 }
             }
         }
@@ -68,7 +82,7 @@ impl Tally {
             let mut signals = lock(&self.signals);
             for (_, refusal) in &admission.rejected {
                 // Names that no contract has are the sender's to choose: they are counted, but not by name.
-                let known = refusal.signal.as_ref().and_then(|name| entry(&mut signals, name));
+                let known = refusal.signal.as_ref().and_then(|name| signals.of(name));
                 if let Some(of_signal) = known {
                     *of_signal.rejected.entry(refusal.reason).or_default() += 1;
                 }
@@ -89,7 +103,7 @@ impl Tally {
 
     /// Forgets the signals that the register no longer has.
     pub fn keep(&self, register: &Register) {
-        lock(&self.signals).retain(|name, _| register.find(name.as_str()).is_some());
+        lock(&self.signals).retain(|name| register.find(name.as_str()).is_some());
     }
 
     /// `{"signals": […]}` of a register, by name; with what the store holds where that was counted, by the same index.
@@ -132,11 +146,69 @@ impl Tally {
     }
 }
 
+impl Signals {
+    /// What is asked by index from now on is asked of this snapshot.
+    fn follow(&mut self, snapshot: &Arc<Snapshot>) {
+        // A `Weak` keeps the place of what it names, so no other snapshot can be found there.
+        if !std::ptr::eq(self.last.as_ptr(), Arc::as_ptr(snapshot)) {
+            self.last = Arc::downgrade(snapshot);
+            self.of_last.clear();
+            self.of_last.resize(snapshot.register.contracts().len(), None);
+        }
+    }
+
+    /// The counts of a signal of the snapshot that is followed.
+    fn at(&mut self, index: usize, name: &SignalName) -> Option<&mut OfSignal> {
+        let place = match self.of_last.get(index).copied().flatten() {
+            Some(place) => place,
+            None => {
+                let place = self.place(name)?;
+                *self.of_last.get_mut(index)? = Some(place);
+                place
+            }
+        };
+        self.each.get_mut(place)
+    }
+
+    /// The counts of a signal by its name.
+    fn of(&mut self, name: &SignalName) -> Option<&mut OfSignal> {
+        let place = self.place(name)?;
+        self.each.get_mut(place)
+    }
+
+    /// There is always room for a register; names of former ones go at the next load.
+    fn place(&mut self, name: &SignalName) -> Option<usize> {
+        if let Some(place) = self.places.get(name) {
+            return Some(*place);
+        }
+        if self.each.len() >= MAX_TALLIED_SIGNALS {
+            return None;
+        }
+        self.each.push(OfSignal::default());
+        self.places.insert(name.clone(), self.each.len() - 1);
+        Some(self.each.len() - 1)
+    }
+
+    fn get(&self, name: &SignalName) -> Option<&OfSignal> {
+        self.each.get(*self.places.get(name)?)
+    }
+
+    fn retain(&mut self, is_known: impl Fn(&SignalName) -> bool) {
+        let former = std::mem::take(self);
+        for (name, place) in former.places {
+            if let Some(of_signal) = former.each.get(place).filter(|_| is_known(&name)) {
+                self.places.insert(name, self.each.len());
+                self.each.push(of_signal.clone());
+            }
+        }
+    }
+}
+
 impl OfSignal {
-    fn saw(&mut self, contract: &Contract, fact: &Fact, at: Timestamp) {
+    fn saw(&mut self, contract: &Contract, seen: &Sighting, at: Timestamp) {
         let count = |states: &mut [u64; STATES.len()]| {
             for (state, count) in STATES.iter().zip(states) {
-                *count += u64::from(*state == fact.true_state());
+                *count += u64::from(*state == seen.state);
             }
         };
         count(&mut self.states);
@@ -151,10 +223,8 @@ impl OfSignal {
             self.recent.push((minute, states));
         }
         // What has no `max_age` is as old as the decision.
-        let stored = contract.max_age.is_some() && fact.state != State::Future && fact.overridden.is_none();
-        let Some(age) = fact.observed_at.filter(|_| stored).map(|observed_at| at.since(observed_at).as_micros()) else {
-            return;
-        };
+        let observed_at = seen.observed_at.filter(|_| contract.max_age.is_some());
+        let Some(age) = observed_at.map(|observed_at| at.since(observed_at).as_micros()) else { return };
         for (most, count) in AGES.iter().zip(&mut self.ages) {
             *count += u64::from(age <= most * TENTH_MICROS);
         }
@@ -181,17 +251,6 @@ impl OfSignal {
         ];
         fields.into_iter().map(|(key, value)| (key.to_owned(), value)).collect()
     }
-}
-
-/// The counts of a signal. There is always room for a register; names of former ones go at the next load.
-fn entry<'a>(signals: &'a mut BTreeMap<SignalName, OfSignal>, name: &SignalName) -> Option<&'a mut OfSignal> {
-    if !signals.contains_key(name) {
-        if signals.len() >= MAX_TALLIED_SIGNALS {
-            return None;
-        }
-        signals.insert(name.clone(), OfSignal::default());
-    }
-    signals.get_mut(name)
 }
 
 fn by_code(counts: &BTreeMap<RefusalReason, u64>) -> Json {

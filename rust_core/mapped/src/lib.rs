@@ -91,6 +91,21 @@ impl Mapped {
         let _ = self.file.unlock();
     }
 
+    /// Lets the memory go that the pages have here. What is stored stays, as pages of the file; whoever reaches it next pays
+    /// for finding them again. Linux alone has advice that says just this; elsewhere the memory stays taken.
+    pub fn rest(&self) {
+        #[cfg(target_os = "linux")]
+        {
+            use rustix::mm::{Advice, madvise};
+            // SAFETY: the map was made by `map` with this length and is shared, so its pages are the file's own: nothing of
+            // them is lost (madvise(2), MADV_DONTNEED of a shared mapping), and they are found again when they are reached.
+            #[expect(unsafe_code, reason = "advice on the map")]
+            let advised = unsafe { madvise(self.start.as_ptr().cast(), self.bytes.get(), Advice::LinuxDontNeed) };
+            // Memory that is locked stays, and that is all.
+            let _ = advised;
+        }
+    }
+
     /// Makes durable what was stored before the call. May take as long as the disk does.
     pub fn sync(&self) -> io::Result<()> {
         // The pages of a shared map are those of the file. (So POSIX asks of msync alone; Linux and the BSDs have one cache.)
@@ -163,6 +178,21 @@ mod tests {
         let again = Mapped::open(&path, 9 * UNIT).unwrap();
         assert_eq!(again.words().len() * 8, 2 * UNIT, "a file keeps its length");
         assert_eq!(again.words().last().unwrap().load(Ordering::Acquire), 0x0807_0605_0403_0201);
+    }
+
+    #[test]
+    fn what_was_stored_stands_there_after_a_rest() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("ring");
+        let mapped = Mapped::open(&path, 4 * UNIT).unwrap();
+        for (number, word) in mapped.words().iter().enumerate() {
+            word.store(number as u64, Ordering::Relaxed);
+        }
+        mapped.rest();
+        let stands = mapped.words().iter().enumerate().all(|(at, word)| word.load(Ordering::Relaxed) == at as u64);
+        assert!(stands);
+        mapped.rest();
+        assert_eq!(fs::read(&path).unwrap().get(8..16).unwrap(), 1_u64.to_le_bytes());
     }
 
     #[test]

@@ -1,10 +1,11 @@
-//! The running core for Python: clock, stopwatch and random bits are read here and handed in.
+//! The running core for Python.
 
 use crate::{
     changes::{Admission, StoredChange},
     configuration::Configuration,
-    errors,
+    drain, errors,
     identity::Pending,
+    outside::{Outside, now, random},
     ring,
     tasks::{Answered, Held, Proposal},
     words::{self, certificate, client_id, origin, refusal},
@@ -13,7 +14,7 @@ use pyo3::{
     exceptions::PyValueError,
     prelude::*,
     pybacked::PyBackedBytes,
-    types::{PyBytes, PyDict},
+    types::{PyByteArray, PyBytes, PyDict},
 };
 use signalwarden_core::{
     approvals::{ApprovalState, WantedApprovals},
@@ -22,59 +23,24 @@ use signalwarden_core::{
     identity::Validated,
     limits::{MAX_LIVE_SIGNALS, MAX_LOG_MEMORY_BYTES, MAX_LOG_RECORDS},
     model::{Span, SpiffeId, Timestamp},
-    record::{Rendering, id::RANDOM_BYTES, ring::Ring},
+    record::{Rendering, ring::Ring},
     signals::overriding::Overriding,
     tasks::Wanted,
 };
-use std::{
-    path::PathBuf,
-    sync::Arc,
-    thread,
-    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
-};
-
-/// How often an idle `drain` looks again. Fifty looks a second cost nothing that can be measured, and a
-/// record is on its way to disk well within half a second.
-const LOOK_AGAIN: Duration = Duration::from_millis(20);
+use std::{path::PathBuf, sync::Arc, time::Duration};
 
 /// The running core.
 #[pyclass(frozen, module = "signalwarden._core")]
 pub(crate) struct Engine {
-    core: engine::Engine,
-    started: Instant,
-}
-
-fn random<const N: usize>() -> PyResult<[u8; N]> {
-    let mut bytes = [0; N];
-    getrandom::fill(&mut bytes).map_err(|error| PyValueError::new_err(format!("no random bits: {error}")))?;
-    Ok(bytes)
+    pub(crate) core: Arc<engine::Engine>,
+    pub(crate) outside: Outside,
+    /// Whether a check may wait: for the disk, or for room in the log.
+    pub(crate) waits: bool,
+    scratch: drain::Scratch,
 }
 
 /// A principal, or the reason and a sentence why there is none.
 type Proven = (Option<String>, Option<(&'static str, String)>);
-
-/// The wall clock. Before 1970 counts as 1970: everything is then from the future, and denies.
-fn now() -> Timestamp {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    Timestamp::from_micros(i64::try_from(since.as_micros()).unwrap_or(i64::MAX))
-}
-
-impl Engine {
-    fn ticks(&self) -> u64 {
-        u64::try_from(self.started.elapsed().as_nanos()).unwrap_or(u64::MAX)
-    }
-
-    /// Random bits of a decision's id. Deciding is total (I5), so without randomness the stopwatch must do.
-    fn id_bits(&self) -> [u8; RANDOM_BYTES] {
-        random().unwrap_or_else(|_| {
-            let mut bits = [0; RANDOM_BYTES];
-            for (bit, tick) in bits.iter_mut().zip(self.ticks().to_le_bytes()) {
-                *bit = tick;
-            }
-            bits
-        })
-    }
-}
 
 impl Engine {
     fn asking<'a>(
@@ -85,7 +51,7 @@ impl Engine {
         ticks: &'a dyn Fn() -> u64,
     ) -> Result<Asking<'a>, Error> {
         let certificate = digest.map(certificate).transpose()?;
-        Ok(Asking { client, certificate, now: Timestamp::from_micros(now_us), random: self.id_bits(), ticks })
+        Ok(Asking { client, certificate, now: Timestamp::from_micros(now_us), random: self.outside.id_bits(), ticks })
     }
 }
 
@@ -136,7 +102,13 @@ impl Engine {
             }
         };
         let options = Options { ring, fold_denials, seed: u64::from_ne_bytes(random()?), max_live };
-        Ok(Self { core: engine::Engine::new(options), started: Instant::now() })
+        let waits = is_synced || patience_ms > 0;
+        Ok(Self {
+            core: Arc::new(engine::Engine::new(options)),
+            outside: Outside::new(),
+            waits,
+            scratch: drain::Scratch::default(),
+        })
     }
 
     fn swap(&self, py: Python<'_>, configuration: &Configuration) {
@@ -150,7 +122,7 @@ impl Engine {
     }
 
     fn check<'py>(&self, py: Python<'py>, request: PyBackedBytes) -> PyResult<Bound<'py, PyAny>> {
-        let look = py.detach(|| self.core.look(&request, now(), self.id_bits(), &|| self.ticks()));
+        let look = py.detach(|| self.core.look(&request, now(), self.outside.id_bits(), &|| self.outside.ticks()));
         to_look(py, look)
     }
 
@@ -179,9 +151,9 @@ impl Engine {
     ) -> PyResult<Proposal> {
         let proposed = py.detach(|| {
             let client = client_id(client)?;
-            let ticks = || self.ticks();
+            let ticks = || self.outside.ticks();
             let asking = self.asking(&client, certificate, now_us, &ticks)?;
-            self.core.propose_task(&asked, &asking, self.id_bits())
+            self.core.propose_task(&asked, &asking, self.outside.id_bits())
         });
         proposed.map(Proposal).map_err(|error| errors::to_python(py, error))
     }
@@ -296,7 +268,7 @@ impl Engine {
     ) -> PyResult<Answered> {
         let answered = py.detach(|| {
             let client = client_id(client)?;
-            let ticks = || self.ticks();
+            let ticks = || self.outside.ticks();
             let asking = self.asking(&client, None, now_us, &ticks)?;
             self.core.answer_approval(approval_id, approve, comment, &asking)
         });
@@ -306,7 +278,9 @@ impl Engine {
     #[pyo3(signature = (approval_id, *, now_us))]
     fn waive_approval(&self, py: Python<'_>, approval_id: &str, now_us: i64) -> PyResult<Vec<StoredChange>> {
         let waived = py.detach(|| {
-            self.core.waive_approval(approval_id, Timestamp::from_micros(now_us), self.id_bits(), &|| self.ticks())
+            self.core.waive_approval(approval_id, Timestamp::from_micros(now_us), self.outside.id_bits(), &|| {
+                self.outside.ticks()
+            })
         });
         let changes = waived.map_err(|error| errors::to_python(py, error))?;
         Ok(changes.iter().map(StoredChange::from).collect())
@@ -359,7 +333,9 @@ impl Engine {
         let checked = py.detach(|| {
             let refused = refused.into_iter().map(refusal).collect::<Result<Vec<_>, _>>()?;
             self.core.admit_proofs(proofs.iter().map(|proof| &**proof))?;
-            Ok(self.core.check(&request, &Validated { refused }, now(), self.id_bits(), &|| self.ticks()))
+            Ok(self
+                .core
+                .check(&request, &Validated { refused }, now(), self.outside.id_bits(), &|| self.outside.ticks()))
         });
         checked.map_err(|error| errors::to_python(py, error)).and_then(|look| to_look(py, look))
     }
@@ -435,7 +411,8 @@ impl Engine {
         now_us: i64,
     ) -> (Bound<'py, PyBytes>, Bound<'py, PyBytes>) {
         let now = Timestamp::from_micros(now_us);
-        let (record, answer) = py.detach(|| self.core.decide(&request, now, self.id_bits(), &|| self.ticks()));
+        let (record, answer) =
+            py.detach(|| self.core.decide(&request, now, self.outside.id_bits(), &|| self.outside.ticks()));
         (PyBytes::new(py, &answer), PyBytes::new(py, &record))
     }
 
@@ -526,18 +503,19 @@ impl Engine {
 
     #[pyo3(signature = (*, max_records, wait_ms))]
     fn drain<'py>(&self, py: Python<'py>, max_records: usize, wait_ms: u64) -> (Bound<'py, PyBytes>, usize) {
-        let (lines, count) = py.detach(|| {
-            let until = Instant::now() + Duration::from_millis(wait_ms);
-            loop {
-                let drained = self.core.drain(max_records);
-                let left = until.saturating_duration_since(Instant::now());
-                if drained.1 > 0 || left.is_zero() {
-                    return drained;
-                }
-                thread::sleep(left.min(LOOK_AGAIN));
-            }
-        });
+        let (lines, count) = py.detach(|| drain::lines(&self.core, max_records, wait_ms));
         (PyBytes::new(py, &lines), count)
+    }
+
+    #[pyo3(signature = (into, *, max_records, max_bytes, wait_ms))]
+    fn drain_into<'py>(
+        &self,
+        into: &Bound<'py, PyByteArray>,
+        max_records: usize,
+        max_bytes: usize,
+        wait_ms: u64,
+    ) -> PyResult<drain::Drained<'py>> {
+        self.scratch.drain(&self.core, into, (max_records, max_bytes), wait_ms)
     }
 
     fn settle(&self, py: Python<'_>, count: usize) {
@@ -588,12 +566,12 @@ impl Engine {
 
     #[pyo3(signature = (*, now_us))]
     fn set_back(&self, now_us: i64) -> Vec<StoredChange> {
-        let changes = self.core.set_back(Timestamp::from_micros(now_us), self.ticks());
+        let changes = self.core.set_back(Timestamp::from_micros(now_us), self.outside.ticks());
         changes.iter().map(StoredChange::from).collect()
     }
 
     #[pyo3(signature = (*, now_us))]
     fn time_mark(&self, now_us: i64) -> StoredChange {
-        StoredChange::from(&self.core.time_mark(Timestamp::from_micros(now_us), self.ticks()))
+        StoredChange::from(&self.core.time_mark(Timestamp::from_micros(now_us), self.outside.ticks()))
     }
 }

@@ -4,10 +4,15 @@
 
 mod changes;
 mod configuration;
+mod desk;
 mod document;
+mod drain;
 mod engine;
 mod errors;
+mod front;
 mod identity;
+mod leaves;
+mod outside;
 mod publish;
 mod replay;
 mod ring;
@@ -24,11 +29,17 @@ mod _core {
     #[pymodule_export]
     use crate::configuration::{Configuration, Finding, reasons};
     #[pymodule_export]
+    use crate::desk::{Asker, Ticket};
+    #[pymodule_export]
     use crate::document::{Document, nearest_name, parse_yaml};
     #[pymodule_export]
     use crate::engine::Engine;
     #[pymodule_export]
+    use crate::front::NativeFront;
+    #[pymodule_export]
     use crate::identity::{Credential, Pending};
+    #[pymodule_export]
+    use crate::leaves::tree_root;
     #[pymodule_export]
     use crate::publish::{publish_answer, publish_to_json};
     #[pymodule_export]

@@ -35,6 +35,10 @@ impl Region for File {
     fn release(&self) {
         self.0.unlock();
     }
+
+    fn rest(&self) {
+        self.0.rest();
+    }
 }
 
 /// Opens the ring's file. `in_memory`: records, and their bytes, that may wait there beside it. The error is the end of a

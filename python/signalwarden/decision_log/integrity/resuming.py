@@ -8,11 +8,12 @@ from hashlib import sha256
 from typing import TYPE_CHECKING, BinaryIO, Final
 
 from signalwarden.decision_log.integrity import places
+from signalwarden.decision_log.integrity.edge import Edge
 from signalwarden.decision_log.integrity.log_keys import epoch_of
 from signalwarden.decision_log.integrity.merkle import leaf_hash
 from signalwarden.decision_log.integrity.notes import Checkpoint, Note
 from signalwarden.decision_log.integrity.places import Head, Span
-from signalwarden.decision_log.integrity.tiles import Edge, TileError, Tiles, write_tiles
+from signalwarden.decision_log.integrity.tiles import TileError, Tiles, write_tiles
 from signalwarden.decision_log.logfiles import COMPRESSED, log_files, opened, unreadable
 from signalwarden.errors import BadInputError, LogError, SignalwardenError
 
@@ -191,7 +192,7 @@ def _take(file: Path, offset: int, edge: Edge, folder: Path) -> int:
             while block := content.read(BLOCK_BYTES):
                 *lines, rest = (rest + block).split(b"\n")
                 offset += sum(map(len, lines)) + len(lines)
-                edge.extend([sha256(b"\x00" + line).digest() for line in lines])
+                edge.extend(b"".join(sha256(b"\x00" + line).digest() for line in lines))
                 if len(edge.full) > MAX_FULL:
                     _unload(edge, folder)
     except FileNotFoundError:

@@ -1,8 +1,8 @@
 """The tree of a log that is being written: it takes each batch after the file has it; a checkpoint signs it at times.
 
-The writer's thread hashes lines; a thread of its own brings tiles and checkpoints to the disk. So a slow disk of the
-tree delays no record, and the tree on disk is never ahead of the log: what is sealed was synced before. It may be
-behind, after a crash by as much as one checkpoint; then it catches up from the files when the server starts.
+Lines are hashed where they are drained; a thread of its own brings tiles and checkpoints to the disk. So a slow disk
+of the tree delays no record, and the tree on disk is never ahead of the log: what is sealed was synced before. It may
+be behind, after a crash by as much as one checkpoint; then it catches up from the files when the server starts.
 
 A tree that the log contradicts is never signed over. A new one begins where the log is now, under an origin of its own,
 and the old one stays for `log verify`.
@@ -15,16 +15,17 @@ import os
 import threading
 import time
 from dataclasses import dataclass, field
-from hashlib import sha256
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 import orjson
 
 from signalwarden.decision_log.integrity import places
+from signalwarden.decision_log.integrity.edge import Edge
+from signalwarden.decision_log.integrity.merkle import HASH_BYTES
 from signalwarden.decision_log.integrity.notes import Checkpoint
 from signalwarden.decision_log.integrity.places import Begin, Head, Span
 from signalwarden.decision_log.integrity.resuming import Contradiction, first_line, resumed
-from signalwarden.decision_log.integrity.tiles import WIDTH, Edge, Tile, tile_path, write_files, write_tiles
+from signalwarden.decision_log.integrity.tiles import WIDTH, Tile, tile_path, write_files, write_tiles
 from signalwarden.decision_log.logfiles import COMPRESSED, rotated_files
 from signalwarden.decision_log.records import rfc3339
 from signalwarden.errors import LogError, SignalwardenError
@@ -44,8 +45,9 @@ _log = logging.getLogger("signalwarden.decision_log")
 MAX_PENDING: Final = 1 << 20
 """Lines whose hashes wait for a disk that takes no tiles: 100 MB of memory, at most. What comes beyond is read from
 the files once the disk is back."""
-TILES_AHEAD: Final = 16
-"""Full tiles that are written before their checkpoint, so that it comes soon, also at a stop."""
+TILES_AHEAD: Final = 64
+"""Full tiles that are written before their checkpoint, so that it comes soon, also at a stop. Those of one go share the
+file system's journal: fewer would cost more each."""
 RETRY_S: Final = 1.0
 MAX_HISTORY: Final = 4_096
 """Checkpoints that are kept: at 10 s each, those of the last eleven hours. Then every second one of the older half
@@ -178,28 +180,26 @@ class Tree:
 
     # ---------------------------------------------------------------- the writer's thread
 
-    def took(self, batch: bytes) -> None:
-        """These lines are in the file."""
-        if self._adrift or not batch:
+    def took(self, size: int, leaves: bytes) -> None:
+        """So many bytes of lines are in the file; the hash of each as a leaf."""
+        if self._adrift or not size:
             return
         try:
-            self._take(batch)
+            self._take(size, leaves)
         except Exception as error:  # noqa: BLE001  (whatever is wrong with the tree, records are written)
             self._drift(_reason(error))
 
-    def _take(self, batch: bytes) -> None:
+    def _take(self, size: int, leaves: bytes) -> None:
         status = self._place()
         self._follow(Identity(status.st_dev, status.st_ino))
-        gone = self._head.offset + len(batch) - status.st_size
+        gone = self._head.offset + size - status.st_size
         if gone:
             self._break(f"somebody else wrote to `{self._path}`: {gone} bytes of it are gone")
             return
-        lines = batch.split(b"\n")
-        lines.pop()
-        hashes = [sha256(b"\x00" + line).digest() for line in lines]
-        self._edge.extend(hashes)
+        self._edge.extend(leaves)
         head = self._head
-        self._head = Head(self._edge.size, head.digest or hashes[0].hex(), head.first, status.st_size)
+        first = head.digest or leaves[:HASH_BYTES].hex()
+        self._head = Head(self._edge.size, first, head.first, status.st_size)
         if len(self._edge.full) * WIDTH > MAX_PENDING:
             self._drift("more lines wait for the tree's disk than memory is for")
 

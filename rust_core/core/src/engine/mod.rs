@@ -12,6 +12,7 @@ mod tasks;
 mod time_mark;
 
 pub use approvals::Answered;
+pub use log::Batch;
 pub use tasks::{Asking, Proposal};
 
 use crate::{

@@ -61,9 +61,8 @@ impl Timestamp {
         let ([m, o], [d, n]) = (pair(month), pair(day));
         let ([h, i], [j, k], [s, t]) = (pair(seconds / 3_600), pair(seconds / 60 % 60), pair(seconds % 60));
         let ([f, g], [p, q], [u, v]) = (pair(micros / 10_000), pair(micros / 100), pair(micros));
-        let text = [
-            y, e, a, r, b'-', m, o, b'-', d, n, b'T', h, i, b':', j, k, b':', s, t, b'.', f, g, p, q, u, v, b'Z',
-        ];
+        let text =
+            [y, e, a, r, b'-', m, o, b'-', d, n, b'T', h, i, b':', j, k, b':', s, t, b'.', f, g, p, q, u, v, b'Z'];
         Some(text)
     }
 

@@ -37,6 +37,9 @@ pub trait Region: fmt::Debug + Send + Sync {
 
     /// Nothing is stored there any more: others may have it.
     fn release(&self) {}
+
+    /// Nothing waits there for now: what is held in memory for it may go, as long as what is stored stays.
+    fn rest(&self) {}
 }
 
 impl Region for Vec<AtomicU64> {
@@ -132,24 +135,37 @@ impl Frames {
 
     /// Appends the line of a frame that is neither settled nor withdrawn; false if it is no frame.
     pub(super) fn read(&self, start: u64, line: &mut Vec<u8>) -> bool {
+        let before = line.len();
         let stamp = self.word(self.place(start + WORD));
-        let length = stamp >> 32;
+        let is_whole = self.read_own(start, line)
+            && line.get(before..).is_some_and(|line| u64::from(checksum(start, line)) == stamp & 0xffff_ffff);
+        if !is_whole {
+            line.truncate(before);
+        }
+        is_whole
+    }
+
+    /// The same of a frame that was written, or found whole, by this process: what is in its memory it need not prove.
+    pub(super) fn read_own(&self, start: u64, line: &mut Vec<u8>) -> bool {
+        let length = self.word(self.place(start + WORD)) >> 32;
         if length > self.size {
             return false;
         }
         let before = line.len();
         let bytes = usize::try_from(length).unwrap_or(usize::MAX);
-        line.resize(before + bytes.next_multiple_of(8), 0);
-        let room = line.get_mut(before..).unwrap_or_default();
-        for (word, cell) in room.as_chunks_mut::<8>().0.iter_mut().zip(self.cells(start + FRAME_WORDS * WORD)) {
-            *word = cell.load(Ordering::Relaxed).to_le_bytes();
+        let words = bytes.div_ceil(8);
+        line.resize(before + 8 * words, 0);
+        let (into, _) = line.get_mut(before..).unwrap_or_default().as_chunks_mut::<8>();
+        // In two runs of neighbours, not word by word around the end: this is most of what a drain costs.
+        let (first, around) = self.runs(start + FRAME_WORDS * WORD);
+        let (head, tail) = into.split_at_mut(first.len().min(words));
+        for (cells, into) in [(first, head), (around, tail)] {
+            for (cell, word) in cells.iter().zip(into) {
+                *word = cell.load(Ordering::Relaxed).to_le_bytes();
+            }
         }
         line.truncate(before + bytes);
-        let is_whole = line.get(before..).is_some_and(|line| u64::from(checksum(start, line)) == stamp & 0xffff_ffff);
-        if !is_whole {
-            line.truncate(before);
-        }
-        is_whole
+        true
     }
 
     /// Takes back a frame that is not settled.
@@ -160,6 +176,11 @@ impl Frames {
     /// Whatever ends here or before may be overwritten.
     pub(super) fn settle(&self, end: u64) {
         self.publish(SETTLED_AT, end);
+    }
+
+    /// Memory behind the region may go until it is used again.
+    pub(super) fn rest(&self) {
+        self.region.rest();
     }
 
     /// Lets the region go; nothing may be written any more.
@@ -228,10 +249,15 @@ impl Frames {
 
     /// The words from a position on, once around.
     fn cells(&self, position: u64) -> impl Iterator<Item = &AtomicU64> {
+        let (first, around) = self.runs(position);
+        first.iter().chain(around)
+    }
+
+    /// The words from a position to the end, and those before it.
+    fn runs(&self, position: u64) -> (&[AtomicU64], &[AtomicU64]) {
         let words = self.region.words();
         let at = usize::try_from(self.place(position)).unwrap_or(usize::MAX);
-        let around = words.get(FIRST_PAGE..at).unwrap_or_default();
-        words.get(at..).unwrap_or_default().iter().chain(around)
+        (words.get(at..).unwrap_or_default(), words.get(FIRST_PAGE..at).unwrap_or_default())
     }
 
     const fn place(&self, position: u64) -> u64 {

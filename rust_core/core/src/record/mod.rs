@@ -8,6 +8,7 @@ mod pen;
 mod principal;
 mod request;
 pub mod ring;
+pub mod seen;
 mod task;
 mod veil;
 

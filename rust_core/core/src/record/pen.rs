@@ -220,7 +220,12 @@ mod tests {
             let Some(character) = char::from_u32(number) else { continue };
             for before in 0..17 {
                 let text = format!("{}{character}{}", "x".repeat(before), "y".repeat(16 - before));
-                assert_eq!(written(|pen| { pen.string(&text); }), by_serde(&text));
+                assert_eq!(
+                    written(|pen| {
+                        pen.string(&text);
+                    }),
+                    by_serde(&text)
+                );
             }
         }
     }
@@ -253,8 +258,18 @@ mod tests {
     #[test]
     fn the_extremes_of_numbers_are_written() {
         for number in [0, 1, -1, 9, 10, i64::MIN, i64::MAX] {
-            assert_eq!(written(|pen| { pen.number("", number); }), number.to_string());
+            assert_eq!(
+                written(|pen| {
+                    pen.number("", number);
+                }),
+                number.to_string()
+            );
         }
-        assert_eq!(written(|pen| { pen.micros("", u64::MAX); }), by_serde(&(f64::from(u32::MAX) / 10.0)));
+        assert_eq!(
+            written(|pen| {
+                pen.micros("", u64::MAX);
+            }),
+            by_serde(&(f64::from(u32::MAX) / 10.0))
+        );
     }
 }

@@ -8,9 +8,11 @@ use super::{
     Record,
     frames::{Frames, Place, Region},
     json::{Rendering, add, render, render_bare},
+    seen::Seen,
 };
-use crate::locks::lock;
+use crate::{locks::lock, reason::Reason};
 use std::{
+    cell::RefCell,
     collections::VecDeque,
     panic::{AssertUnwindSafe, catch_unwind},
     sync::{
@@ -20,8 +22,15 @@ use std::{
     time::Duration,
 };
 
-/// Bytes of most lines: a dozen signals take some 4 KB.
-pub(crate) const USUAL_BYTES: usize = 6 * 1024;
+/// Bytes that a thread keeps for the lines that it makes; most have half of it.
+const USUAL_BYTES: usize = 8192;
+/// Bytes of frames that are not worth giving memory back for.
+const REST_AFTER: u64 = 1 << 20;
+
+thread_local! {
+    /// Where a line is made before it is framed: of this size it would be fetched from and given back to far places.
+    static LINE: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
+}
 
 /// What makes a region durable, where that is waited for.
 pub trait Syncing: std::fmt::Debug + Send + Sync {
@@ -73,6 +82,8 @@ struct Waiting {
     reached: u64,
     /// Where the oldest frame begins that is not settled.
     settled: u64,
+    /// Where the next frame began when memory was given back.
+    rested: u64,
     is_closed: bool,
 }
 
@@ -81,6 +92,8 @@ struct Waiting {
 pub(crate) struct Entry {
     pub(crate) content: Content,
     place: Option<Place>,
+    /// Bytes in memory.
+    weight: usize,
 }
 
 /// What of an entry is in memory.
@@ -88,6 +101,8 @@ pub(crate) struct Entry {
 pub(crate) enum Content {
     /// A decision. `is_whole`: its frame says all that its line shall say.
     Decision { record: Box<Record>, is_whole: bool },
+    /// A decision of which its frame says all, and which is never folded.
+    Seen(Box<Seen>),
     /// A change or transport record, JSON already.
     Line(Vec<u8>),
     /// The same, where its frame is all that there is of it.
@@ -99,12 +114,14 @@ pub(crate) enum Content {
 }
 
 impl Entry {
-    fn weight(&self) -> usize {
-        match &self.content {
+    fn new(content: Content, place: Option<Place>) -> Self {
+        let weight = match &content {
             Content::Decision { record, .. } => record.weight(),
+            Content::Seen(seen) => size_of::<Self>() + seen.weight(),
             Content::Line(line) => line.len(),
             Content::Framed | Content::Recovered | Content::Known => size_of::<Self>(),
-        }
+        };
+        Self { content, place, weight }
     }
 
     fn end(&self) -> u64 {
@@ -125,14 +142,15 @@ impl Ring {
             return Ok(Self::with(room, rendering, None, Waiting::default(), false));
         };
         let (frames, found) = Frames::open(region)?;
-        let recovered = |place| Entry { content: Content::Recovered, place: Some(place) };
+        let recovered = |place| Entry::new(Content::Recovered, Some(place));
         let entries: VecDeque<Entry> = found.places.into_iter().map(recovered).collect();
         let waiting = Waiting {
-            bytes: entries.iter().map(Entry::weight).sum(),
+            bytes: entries.iter().map(|entry| entry.weight).sum(),
             entries,
             drained: VecDeque::new(),
             reached: found.reached,
             settled: frames.settled(),
+            rested: 0,
             is_closed: false,
         };
         Ok(Self::with(room, rendering, Some(frames), waiting, found.is_damaged))
@@ -160,17 +178,31 @@ impl Ring {
         let untold = self.untold.swap(0, Ordering::Relaxed);
         record.refused_before = untold;
         // Influence costs many times the rest: it is made when the record is drained, off the answer's path.
-        let (line, is_whole) = match self.frames {
-            Some(_) => self.line_of(&record),
-            None => (Vec::new(), false),
+        let pushed = match self.frames {
+            Some(_) => self.push_framed(record),
+            None => self.push(Content::Decision { record, is_whole: false }, &[], self.room.patience),
         };
-        let pushed = self.push(Content::Decision { record, is_whole }, &line, self.room.patience);
         let accepted = pushed.is_some_and(|end| self.is_durable(end));
         if !accepted {
             self.untold.fetch_add(untold + 1, Ordering::Relaxed);
             self.refused.fetch_add(1, Ordering::Relaxed);
         }
         accepted
+    }
+
+    fn push_framed(&self, record: Box<Record>) -> Option<u64> {
+        LINE.with_borrow_mut(|line| {
+            line.clear();
+            line.reserve(USUAL_BYTES);
+            let is_whole = self.line_of(&record, line);
+            let pushed = if is_whole && record.reason == Reason::Allowed {
+                self.push(Content::Seen(Box::new(Seen::of(&record))), line, self.room.patience)
+            } else {
+                self.push(Content::Decision { record, is_whole }, line, self.room.patience)
+            };
+            line.shrink_to(USUAL_BYTES);
+            pushed
+        })
     }
 
     /// Accepts a line that is JSON already; false if there is no room.
@@ -184,8 +216,8 @@ impl Ring {
 
     /// The end of its frame, once there was room for it.
     fn push(&self, content: Content, line: &[u8], patience: Duration) -> Option<u64> {
-        let mut entry = Entry { content, place: None };
-        let weight = entry.weight();
+        let mut entry = Entry::new(content, None);
+        let weight = entry.weight;
         let mut waiting = self.lock();
         if !self.fits(&waiting, weight, line.len()) && !patience.is_zero() {
             let full = |waiting: &mut Waiting| !waiting.is_closed && !self.fits(waiting, weight, line.len());
@@ -224,7 +256,7 @@ impl Ring {
         let mut waiting = self.lock();
         let Ok(at) = waiting.entries.binary_search_by_key(&end, Entry::end) else { return false };
         let Some(entry) = waiting.entries.remove(at) else { return false };
-        waiting.bytes = waiting.bytes.saturating_sub(entry.weight());
+        waiting.bytes = waiting.bytes.saturating_sub(entry.weight);
         if let (Some(frames), Some(place)) = (&self.frames, entry.place) {
             if waiting.is_closed {
                 return true;
@@ -235,16 +267,21 @@ impl Ring {
         true
     }
 
-    /// Takes up to `most` entries, oldest first. Those whose durability is still waited for are not taken.
-    pub(crate) fn take(&self, most: usize) -> Vec<Entry> {
+    /// Takes up to `most` entries, oldest first, whose frames have `most_bytes` together, but one at least. Those whose
+    /// durability is still waited for are not taken.
+    pub(crate) fn take(&self, most: usize, most_bytes: usize) -> Vec<Entry> {
         let mut waiting = self.lock();
         let ready = self.room.syncing.as_ref().map_or(waiting.entries.len(), |syncing| {
             syncing.ask_for(waiting.reached);
             let reached = syncing.reached();
             waiting.entries.partition_point(|entry| entry.end() <= reached)
         });
-        let taken: Vec<Entry> = waiting.entries.drain(..most.min(ready)).collect();
-        let bytes: usize = taken.iter().map(Entry::weight).sum();
+        let within = waiting.entries.front().and_then(|entry| entry.place).map_or(ready, |first| {
+            let most_end = first.start.saturating_add(most_bytes as u64);
+            waiting.entries.partition_point(|entry| entry.end() <= most_end).max(1)
+        });
+        let taken: Vec<Entry> = waiting.entries.drain(..most.min(ready).min(within)).collect();
+        let bytes: usize = taken.iter().map(|entry| entry.weight).sum();
         waiting.bytes = waiting.bytes.saturating_sub(bytes);
         if self.frames.is_some() {
             waiting.drained.extend(taken.iter().map(Entry::end));
@@ -266,6 +303,18 @@ impl Ring {
         self.free(frames, &mut waiting);
     }
 
+    /// Nothing came for a while: gives the memory back that frames stood in, if all of them are settled. A region that was
+    /// once around would count as memory of this process for good.
+    pub fn rest(&self) {
+        let Some(frames) = &self.frames else { return };
+        let mut waiting = self.lock();
+        let is_all_settled = waiting.settled == waiting.reached && !waiting.is_closed;
+        if is_all_settled && waiting.reached.saturating_sub(waiting.rested) > REST_AFTER {
+            waiting.rested = waiting.reached;
+            frames.rest();
+        }
+    }
+
     /// Frees what is settled, and what was taken back right behind it.
     fn free(&self, frames: &Frames, waiting: &mut Waiting) {
         if waiting.drained.is_empty() {
@@ -280,7 +329,7 @@ impl Ring {
     pub(crate) fn line(&self, entry: &Entry, shed: bool, out: &mut Vec<u8>) {
         let start = out.len();
         let framed = |out: &mut Vec<u8>| match (&self.frames, entry.place) {
-            (Some(frames), Some(place)) => frames.read(place.start, out),
+            (Some(frames), Some(place)) => frames.read_own(place.start, out),
             _ => false,
         };
         match &entry.content {
@@ -291,7 +340,7 @@ impl Ring {
                 }
             }
             Content::Line(line) => out.extend_from_slice(line),
-            Content::Framed => {
+            Content::Framed | Content::Seen(_) => {
                 framed(out);
             }
             Content::Recovered => {
@@ -344,12 +393,11 @@ impl Ring {
         self.is_damaged
     }
 
-    /// The line without influence and newline, and whether it lacks nothing.
-    fn line_of(&self, record: &Record) -> (Vec<u8>, bool) {
-        let mut line = Vec::with_capacity(USUAL_BYTES);
-        let is_whole = self.render(record, true, &mut line);
+    /// Appends the line without influence and newline; whether it lacks nothing.
+    fn line_of(&self, record: &Record, line: &mut Vec<u8>) -> bool {
+        let is_whole = self.render(record, true, line);
         line.pop_if(|last| *last == b'\n');
-        (line, is_whole)
+        is_whole
     }
 
     /// Of the digests that stand in records.
