@@ -45,6 +45,7 @@ from signalwarden.signals.ssf import Desk
 from signalwarden.state import SqliteStore, Store
 from signalwarden.timekeeping import TimeKeeper
 from signalwarden.tokens.grants import Signer
+from signalwarden.traces import traces_of
 from signalwarden.watch import Watch
 
 if TYPE_CHECKING:
@@ -57,7 +58,7 @@ if TYPE_CHECKING:
     from signalwarden.overrides import Overrides
     from signalwarden.publish_door import PublishDoor
     from signalwarden.tasks import Tasks
-    from signalwarden.traces import Traces
+    from signalwarden.traces.sender import Traces
 
 __all__ = ["App"]
 
@@ -285,11 +286,7 @@ class App:
         )
 
     def _traces(self, stack: contextlib.ExitStack, settings: Settings, root: Path) -> Traces | None:
-        if settings.telemetry.otlp is None:
-            return None
-        from signalwarden.traces import Traces  # gRPC and OpenTelemetry, in memory only where they are used
-
-        traces = Traces.of(settings.telemetry, root, settings.log_path(root))
+        traces = traces_of(settings.telemetry, root, settings.log_path(root))
         if traces is not None:
             stack.callback(traces.stop)
             traces.start()
@@ -310,7 +307,7 @@ class App:
         certificates = tls.certificates("signals") if tls else None
         if tls is None or certificates is None or settings.listen.signals is None:
             return None
-        from signalwarden.publish_door import PublishDoor  # as with traces: gRPC
+        from signalwarden.publish_door import PublishDoor  # gRPC, in memory only where it serves
 
         door = PublishDoor(self, settings.listen.signals, certificates, tls.peers)
         stack.callback(door.stop, GRACE_S)

@@ -23,7 +23,8 @@ from signalwarden.errors import ConfigurationError, OtlpError
 from signalwarden.otlp import Collector as Reached
 from signalwarden.otlp import OtlpSettings
 from signalwarden.telemetry_settings import TelemetrySettings
-from signalwarden.traces import Traces, sender
+from signalwarden.traces import sender
+from signalwarden.traces.sender import Traces
 from signalwarden.traces.spans import NAME, sampler, span_of
 from tests.asking import AGENT, check_request
 from tests.collector import Collector, collecting, plain

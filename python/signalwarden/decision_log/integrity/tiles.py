@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import itertools
 import os
 from collections import OrderedDict
 from pathlib import Path
@@ -19,7 +21,7 @@ from signalwarden.files import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterator, Mapping, Sequence
 
 __all__ = [
     "HEIGHT",
@@ -38,6 +40,9 @@ WIDTH: Final = 1 << HEIGHT
 TILE_BYTES: Final = WIDTH * HASH_BYTES
 CACHED: Final = 512
 """Tiles held while reading: 4 MiB."""
+
+SYNCED_TOGETHER: Final = 64
+"""Files that are open at once."""
 
 Tile = tuple[int, int, int]
 """Level, number, width; a width of 256 is a full tile."""
@@ -176,20 +181,30 @@ def split(hashes: bytes) -> list[bytes]:
 def write_tiles(directory: Path, tiles: Mapping[Tile, bytes]) -> None:
     """Writes tiles and makes them durable. One that a crash leaves half is written anew: nothing names it before all of
     them are there. Raises OSError."""
-    folders = set()
-    for tile, content in tiles.items():
-        path = f"{directory}/{tile_path(tile)}"
-        folder = path.rpartition("/")[0]
-        if folder not in folders:
-            make_private_directory(directory / tile_path(tile).rpartition("/")[0])
-            folders.add(folder)
-        fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
-        try:
-            _write(fd, content)
-            sync_data(fd)
-        finally:
-            os.close(fd)
+    folders: set[str] = set()
+    each = iter(tiles.items())
+    while group := list(itertools.islice(each, SYNCED_TOGETHER)):
+        _write_together(directory, group, folders)
     _sync_up(directory, folders)
+
+
+def _write_together(directory: Path, tiles: Sequence[tuple[Tile, bytes]], folders: set[str]) -> None:
+    """All are written before the first is synced: the journal of a file system then takes their names in one go, where
+    each alone would cost the disk and the processor several times as much."""
+    with contextlib.ExitStack() as stack:
+        opened = []
+        for tile, content in tiles:
+            path = f"{directory}/{tile_path(tile)}"
+            folder = path.rpartition("/")[0]
+            if folder not in folders:
+                make_private_directory(directory / tile_path(tile).rpartition("/")[0])
+                folders.add(folder)
+            fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+            stack.callback(os.close, fd)
+            _write(fd, content)
+            opened.append(fd)
+        for fd in opened:
+            sync_data(fd)
 
 
 def write_files(directory: Path, files: Mapping[str, bytes]) -> None:

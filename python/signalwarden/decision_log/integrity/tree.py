@@ -45,8 +45,9 @@ _log = logging.getLogger("signalwarden.decision_log")
 MAX_PENDING: Final = 1 << 20
 """Lines whose hashes wait for a disk that takes no tiles: 100 MB of memory, at most. What comes beyond is read from
 the files once the disk is back."""
-TILES_AHEAD: Final = 16
-"""Full tiles that are written before their checkpoint, so that it comes soon, also at a stop."""
+TILES_AHEAD: Final = 64
+"""Full tiles that are written before their checkpoint, so that it comes soon, also at a stop. Those of one go share the
+file system's journal: fewer would cost more each."""
 RETRY_S: Final = 1.0
 MAX_HISTORY: Final = 4_096
 """Checkpoints that are kept: at 10 s each, those of the last eleven hours. Then every second one of the older half
