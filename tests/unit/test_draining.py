@@ -62,9 +62,7 @@ def test_a_batch_has_a_bound_and_yet_one_line(tmp_path: Path) -> None:
 
 
 def test_alike_denials_are_folded_across_what_is_otherwise_a_batch(tmp_path: Path) -> None:
-    engine = asking.running(
-        asking.load(FILES), ring=tmp_path / "ring", ring_bytes=1 << 20, fold_denials=True
-    )
+    engine = asking.running(asking.load(FILES), ring=tmp_path / "ring", ring_bytes=1 << 20, fold_denials=True)
     for _ in range(50):
         asking.answered(engine, bytes(asking.check_request(path="/nowhere")))
     lines, count = taken(engine, bytearray(), max_bytes=1_000)
