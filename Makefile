@@ -9,7 +9,7 @@ BIN := $(VENV)/bin
 DEPENDENCIES := $(VENV)/.dependencies
 EXTENSION := $(VENV)/.extension
 RELEASE := $(VENV)/.release
-RUST_SOURCES := Cargo.toml Cargo.lock $(shell find rust_core/core rust_core/pyext -name '*.rs' -o -name Cargo.toml)
+RUST_SOURCES := Cargo.toml Cargo.lock $(shell find rust_core/core rust_core/listener rust_core/mapped rust_core/pyext -name '*.rs' -o -name Cargo.toml)
 
 # Seconds that each fuzz target runs: `make test` keeps it short, `make fuzz` takes its time.
 FUZZ_SECONDS ?= 300

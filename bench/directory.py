@@ -45,6 +45,8 @@ PRINCIPAL: Final = "spiffe://prod.example/ns/payments/sa/transfer-agent"
 PUBLISHER: Final = "spiffe://prod.example/ns/signals/sa/publisher"
 POLICIES: Final = 100
 LOOPBACK: Final = "127.0.0.1:0"
+A_FILE: Final = 10_000
+"""Policies in one file: some 2 MB of the 8 that one may have."""
 IN_PLAY: Final = 10
 """Policies of the action that is asked for, and of each other action."""
 
@@ -110,13 +112,15 @@ def make(
     plain: bool = False,
     threads: int | None = None,
     check: str = LOOPBACK,
+    most_actions: int | None = None,
 ) -> Made:
-    """Writes the directory. Ports are the system's to choose. `threads`: of the native front door. `plain`: where
+    """Writes the directory. Ports are the system's to choose. `threads`: of the native front door. `most_actions`: the
+    policies that are not in play belong to so many actions at most, instead of ten to each. `plain`: where
     Envoy has no peer, since nobody speaks TLS to it, the principal is that of XFCC."""
     if policies < IN_PLAY or policies % IN_PLAY:
         raise ValueError(f"policies come in tens: {policies} is not a multiple of {IN_PLAY}")
     token, digest = starter.new_token()
-    others = [f"other.a{number:05d}" for number in range(policies // IN_PLAY - 1)]
+    others = [f"other.a{number:05d}" for number in range(_actions(policies, most_actions))]
     files = {
         "signalwarden.yaml": settings_yaml(
             digest, influence, front, plain=plain, threads=threads, check=check
@@ -126,7 +130,7 @@ def make(
         "entities.cedarschema": "entity Workload { owner: String };\nentity Account;\nentity Thing;\n",
         "entities.json": entities_json(),
         "policies/transfers.cedar": "\n".join(_policies_in_play()),
-        "policies/others.cedar": "\n".join(_other_policies(others)) or "// none\n",
+        **_other_files(_other_policies(others, policies - IN_PLAY)),
     }
     for name, text in files.items():
         path = directory / name
@@ -295,7 +299,22 @@ def _policies_in_play() -> list[str]:
     return policies
 
 
-def _other_policies(others: list[str]) -> list[str]:
+def _other_files(policies: list[str]) -> dict[str, str]:
+    """In files that stay below the bound of one."""
+    starts = range(0, max(1, len(policies)), A_FILE)
+    return {
+        f"policies/others{f'-{n}' if n else ''}.cedar": "\n".join(policies[at : at + A_FILE]) or "// none\n"
+        for n, at in enumerate(starts)
+    }
+
+
+def _actions(policies: int, most: int | None) -> int:
+    usual = policies // IN_PLAY - 1
+    return usual if most is None else min(usual, most)
+
+
+def _other_policies(others: list[str], count: int) -> list[str]:
+    """So many, the same number for each action or one more."""
     policies = []
     for number, action in enumerate(others):
         name = SPREAD[number % len(SPREAD)]
@@ -305,7 +324,7 @@ def _other_policies(others: list[str]) -> list[str]:
         )
         policies += [
             policy("permit", f"{action}-{n}", action, f"context.signals has {name} && {holds.format(n)}")
-            for n in range(IN_PLAY)
+            for n in range(count // len(others) + (number < count % len(others)))
         ]
     return policies
 

@@ -5,6 +5,7 @@ Rounds of all servers alternate, so that a neighbour's burst meets all of them; 
 
 from __future__ import annotations
 
+import statistics
 import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
@@ -16,14 +17,14 @@ from bench.loading import Asking, Seen, ask
 from bench.stage import BenchError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Sequence
     from pathlib import Path
 
     from bench.cases import Case
     from bench.servers import Contestant
     from bench.stage import Server
 
-__all__ = ["Stand", "closed", "compare", "opened", "through"]
+__all__ = ["Stand", "capacity", "closed", "compare", "opened", "through"]
 
 METHOD: Final = "/envoy.service.auth.v3.Authorization/Check"
 ANSWER_S: Final = 10.0
@@ -82,6 +83,14 @@ def closed(
     """As many as it can, 16 in flight: throughput, and what a check costs the server's process, its record included."""
     asking = Asking(seconds, connections=connections, streams=streams)
     return _measured(stand, stand.server.target, asking, core)
+
+
+def capacity(taken: Sequence[dict[str, Any]], cores: int) -> float:
+    """Checks a second that a server can keep up, by its closed rounds. A short burst can be faster than that where
+    records wait to be written meanwhile: what they cost is in the processor time, and bounds it."""
+    cpu_us = statistics.median(float(each["cpu_us"]) for each in taken)
+    rps = statistics.median(float(each["rps"]) for each in taken)
+    return min(rps, cores * 1e6 / cpu_us) if cpu_us else rps
 
 
 def opened(stand: Stand, rate: float, seconds: float, core: int | None) -> dict[str, Any]:

@@ -245,11 +245,11 @@ def _closed(entries: dict[str, Any], stands: Sequence[Stand], where: Places, pla
 
 
 def _open(entries: dict[str, Any], stands: Sequence[Stand], where: Places, plan: Plan) -> None:
-    """Each at half of what it could do, and the floor at the same rate, one after the other."""
+    """Each at half of what it can keep up, and the floor at the same rate, one after the other."""
     floor = stands[0]
     for number in range(plan.open_rounds):
         for stand in stands[1:]:
-            rate = results.median(entries[stand.who.name]["closed"], "rps") / 2
+            rate = rounds.capacity(entries[stand.who.name]["closed"], where.server_cores) / 2
             below = rounds.opened(floor, rate, plan.open_s, where.load)
             seen = rounds.opened(stand, rate, plan.open_s, where.load)
             entries[stand.who.name]["open"].append({"rate": seen["rate"], "floor": below, "server": seen})

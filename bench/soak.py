@@ -127,8 +127,8 @@ def _contestant(front: str, influence: str) -> servers.Contestant:
 
 def _half(stand: Stand, where: Places) -> int:
     rounds.closed(stand, CAPACITY_S / 3, where.load)
-    can = float(rounds.closed(stand, CAPACITY_S, where.load)["rps"])
-    return max(1, round(can / 2))
+    taken = rounds.closed(stand, CAPACITY_S, where.load)
+    return max(1, round(rounds.capacity([taken], where.server_cores) / 2))
 
 
 def _soak(stand: Stand, where: Places, rate: int, arguments: argparse.Namespace) -> dict[str, Any]:

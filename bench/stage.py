@@ -89,6 +89,11 @@ class Places:
     server: int | None
     load: int | None
 
+    @property
+    def server_cores(self) -> int:
+        """How many cores the servers have."""
+        return (os.cpu_count() or 1) if self.server is None else 1
+
     def __str__(self) -> str:
         if self.server is None:
             return "not pinned"

@@ -9,6 +9,7 @@ from __future__ import annotations
 import struct
 import time
 from collections.abc import Callable
+from contextlib import ExitStack
 from functools import partial
 from itertools import count, islice, repeat
 from typing import Final
@@ -49,8 +50,9 @@ ASKED: Final = grpc_message(bytes(asking.check_request()))
 LARGEST_WINDOW: Final = 2**31 - 1
 LARGEST_MESSAGE: Final = 4 * 1024 * 1024
 BRIEF_S: Final = 0.15
-WITHHELD: Final = (*[LARGEST_MESSAGE] * 63, *[1 << 16] * 64, *[1 << 10] * 80)
-"""Together a little more than the 256 MiB that the native front reads at once."""
+WITHHOLDERS: Final = 16
+WITHHELD: Final = (*[LARGEST_MESSAGE - 1] * 4, *[1 << 17] * 4, *[1 << 10] * 16)
+"""On each of these connections. Together a little more than the 256 MiB that the native front reads at once."""
 
 
 def _streams(of_stream: Callable[[int], bytes]) -> Callable[[], Chunks]:
@@ -247,20 +249,24 @@ def unread_answers(address: str, seconds: float) -> str:
 
 
 def withheld(address: str, seconds: float) -> str:
-    """Ours: messages of nearly the largest size, many at once, of each all but the end; then parts of messages, ever smaller
-    ones, until whatever holds them is full to the brim."""
+    """Ours: messages of the largest size, on many connections at once, of each all but the end; then parts of messages, ever
+    smaller ones, until whatever holds them is full to the brim."""
     message = grpc_message(b"\0" * LARGEST_MESSAGE)
-    poured, until = Poured(connections=1), time.monotonic() + seconds
-    with Client(address) as client:
-        client.settled()
-        for size in WITHHELD:
-            stream = client.stream()
-            if not client.begin(stream, call_headers()):
-                break
-            client.push(stream, message[:size], end=False)
-        while (seen := client.receive(until - time.monotonic())) is not None:
-            client.show(seen, poured)
-        poured.closed += client.closed
+    poured, until = Poured(), time.monotonic() + seconds
+    with ExitStack() as stack:
+        for _ in range(WITHHOLDERS):
+            client = stack.enter_context(Client(address))
+            client.settled()
+            poured.connections += 1
+            for size in WITHHELD:
+                stream = client.stream()
+                if not client.begin(stream, call_headers()):
+                    break
+                client.push(stream, message[:size], end=False)
+            while (seen := client.receive(0.001)) is not None:
+                client.show(seen, poured)
+            poured.closed += client.closed
+        time.sleep(max(0.0, until - time.monotonic()))
     return poured.outcome
 
 

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from tests import fronts
+from tests.h2_attacks import ATTACKS
 from tests.pages import ROOT
 
 PAGE: Final = "docs/http2.md"
@@ -30,8 +31,15 @@ def _vectors(name: str) -> dict[str, Any]:
 def _said(case: dict[str, Any]) -> str:
     cells = []
     for front in fronts.FRONTS:
-        note = case.get("notes", {}).get(front)
-        cells.append("; ".join(case["fronts"][front]) + (f". {note}" if note else ""))
+        between = " or " if case.get("name") in ATTACKS else "; "
+        told = [between.join(case["fronts"][front])]
+        if codes := case.get("others_are_told", {}).get(front):
+            told.append(f"**some honest callers are told {', '.join(codes)}**")
+        if mib := case.get("more_mib", {}).get(front):
+            told.append(f"meanwhile up to {mib} MiB more")
+        if share := case.get("memory_after", {}).get(front):
+            told.append(f"**memory afterwards up to {share:g} times**")
+        cells.append(". ".join(told))
     return " | ".join(cells)
 
 
@@ -48,7 +56,7 @@ def limits_of_grpcio() -> str:
         if not (isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name) and node.value):
             continue
         name = node.target.id
-        if not re.match(r"(MAX|MIN|KEEPALIVE|HANDSHAKE|SETTINGS)_", name):
+        if not re.match(r"(MAX|MIN_PING|KEEPALIVE|HANDSHAKE)_", name):
             continue
         why = following.value.value if _is_text(following) else ""
         rows.append(f"| `{name}` | {_product(ast.unparse(node.value))} | {' '.join(why.split())} |")
@@ -77,7 +85,7 @@ def limits_of_native() -> str:
 
 def _product(text: str) -> str:
     """A value as a reader wants it: products worked out, durations with their unit."""
-    text = text.replace("_", "")
+    text = re.sub(r"(?<=\d)_(?=\d)", "", text)
     if found := re.fullmatch(r"Duration::from(secs|millis)\((\d+)\)", text):
         return f"{int(found[2]):,} {'s' if found[1] == 'secs' else 'ms'}"
     if re.fullmatch(r"\d+(?: \* \d+)*", text):

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from bench import compare, page, plots, results
+from bench import compare, page, plots, results, rounds
 from bench.show import show
 from bench.stage import BenchError
 from tests import measured
@@ -76,6 +76,14 @@ def test_budgets_are_judged_in_their_own_direction() -> None:
     assert not judged["signalwarden native: memory idle"].met
     assert judged["signalwarden native: memory of its own idle"].met
     assert not judged["signalwarden grpcio: CPU beside grpcio allow-all"].met
+
+
+def test_half_load_is_half_of_what_is_kept_up_and_not_of_a_burst() -> None:
+    """Records that wait to be written while a burst lasts cost their processor time all the same."""
+    burst = [measured.one_round(50.0, rps=40_000.0)]
+    assert rounds.capacity(burst, 1) == pytest.approx(20_000.0)
+    assert rounds.capacity(burst, 2) == pytest.approx(40_000.0)
+    assert rounds.capacity([measured.one_round(20.0, rps=40_000.0)], 1) == pytest.approx(40_000.0)
 
 
 # ---- two of them ----------------------------------------------------------------------------------------
