@@ -4,7 +4,7 @@ use crate::{
     decide::{Denial, Permit},
     reason::Reason,
     record::{self, DecisionId, Record},
-    wire::{self, AllowAnswer, DenyAnswer},
+    wire::{self, AllowAnswer, DenyAnswer, Note},
 };
 use serde_json::{Map, Value as Json, json};
 
@@ -23,6 +23,14 @@ const REMOVED_BEFORE_UPSTREAM: &[&str] = &[
     "x-rewrite-uri",
 ];
 const DECISION_ID: &str = "x-signalwarden-decision-id";
+/// RFC 9457.
+const CONTENT_TYPE: (&str, &str) = ("content-type", "application/problem+json");
+const NO_STORE: (&str, &str) = ("cache-control", "no-store");
+const CHALLENGE: &str = "www-authenticate";
+/// RFC 9110 section 10.2.3.
+const AGAIN: &str = "retry-after";
+/// Under Envoy's own namespace of the filter.
+const METADATA_KEY: &str = "signalwarden";
 const PRINCIPAL: &str = "x-signalwarden-principal";
 /// Policies named in Envoy's metadata; the record names them all.
 const MAX_DETERMINING: usize = 8;
@@ -30,9 +38,17 @@ const MAX_DETERMINING: usize = 8;
 const RETRY_AFTER: &str = "5";
 
 pub(super) fn allow(permit: &Permit, record: &Record) -> Result<Vec<u8>, Denial> {
-    let principal = record.evidence.as_ref().map(|e| e.principal.as_str().to_owned()).unwrap_or_default();
+    let principal = record.evidence.as_ref().map(|e| e.principal.as_str()).unwrap_or_default();
+    let id = record.id.to_string();
+    let usual = noted(record, &id, |note| {
+        let headers = [(DECISION_ID, &*id), (PRINCIPAL, principal)];
+        wire::encode_usual_allow(permit, &headers, REMOVED_BEFORE_UPSTREAM, note)
+    });
+    if let Some(answer) = usual {
+        return Ok(answer);
+    }
     let answer = AllowAnswer {
-        set_headers: vec![(DECISION_ID.to_owned(), record.id.to_string()), (PRINCIPAL.to_owned(), principal)],
+        set_headers: vec![(DECISION_ID.to_owned(), id), (PRINCIPAL.to_owned(), principal.to_owned())],
         remove_headers: REMOVED_BEFORE_UPSTREAM.iter().map(ToString::to_string).collect(),
         metadata: metadata(record),
         ..AllowAnswer::default()
@@ -42,6 +58,20 @@ pub(super) fn allow(permit: &Permit, record: &Record) -> Result<Vec<u8>, Denial>
 
 pub(super) fn deny(record: &Record) -> Vec<u8> {
     let asked = record.approval.as_ref().filter(|_| record.reason == Reason::ApprovalRequired);
+    if asked.is_none() {
+        let (id, reason) = (record.id.to_string(), record.reason);
+        // In the order in which the tree of the general way has them.
+        let (code, status, title) = (reason.code(), reason.http_status(), reason.sentence());
+        let body = format!(
+            r#"{{"type":"about:blank","title":"{title}","status":{status},"reason":"{code}","decision_id":"{id}"}}"#
+        );
+        let mut headers = vec![CONTENT_TYPE, NO_STORE, (DECISION_ID, &*id)];
+        headers.extend(challenge(reason).map(|challenge| (CHALLENGE, challenge)));
+        headers.extend((reason == Reason::ApprovalRequired).then_some((AGAIN, RETRY_AFTER)));
+        if let Some(answer) = noted(record, &id, |note| wire::encode_usual_deny(reason, &headers, &body, note)) {
+            return answer;
+        }
+    }
     let mut more = Map::new();
     if let Some(note) = asked {
         more.insert("approval_id".to_owned(), json!(note.question.id.as_str()));
@@ -51,10 +81,24 @@ pub(super) fn deny(record: &Record) -> Vec<u8> {
     answer_of(record.reason, record.id, metadata(record), more)
 }
 
+/// The everyday answer with its note; `None` where the note says more than every day.
+fn noted(record: &Record, id: &str, encode: impl FnOnce(&Note<'_>) -> Option<Vec<u8>>) -> Option<Vec<u8>> {
+    if !record.enforced || record.tools.is_some() {
+        return None;
+    }
+    encode(&Note {
+        key: METADATA_KEY,
+        decision_id: id,
+        determining: &determining(record),
+        reason: record.reason.code(),
+        revision: record.snapshot.as_ref().map(|snapshot| &*snapshot.revision),
+    })
+}
+
 /// A denial without a configuration behind it.
 pub(super) fn bare(reason: Reason, id: DecisionId) -> Vec<u8> {
     let fields = json!({"decision_id": id.to_string(), "reason": reason.code()});
-    answer_of(reason, id, Map::from_iter([("signalwarden".to_owned(), fields)]), Map::new())
+    answer_of(reason, id, Map::from_iter([(METADATA_KEY.to_owned(), fields)]), Map::new())
 }
 
 /// `application/problem+json` (RFC 9457), without any signal's value.
@@ -70,22 +114,17 @@ fn answer_of(reason: Reason, id: DecisionId, metadata: Map<String, Json>, more: 
     if let Some(fields) = body.as_object_mut() {
         fields.extend(more);
     }
-    let challenge = challenge(reason).map(|challenge| ("www-authenticate", challenge.to_owned()));
-    // RFC 9110 section 10.2.3.
-    let again = (reason == Reason::ApprovalRequired).then(|| ("retry-after", RETRY_AFTER.to_owned()));
+    let challenge = challenge(reason).map(|challenge| (CHALLENGE, challenge.to_owned()));
+    let again = (reason == Reason::ApprovalRequired).then(|| (AGAIN, RETRY_AFTER.to_owned()));
     wire::encode_deny(&DenyAnswer {
         reason,
         http_status: None,
-        headers: [
-            ("content-type", "application/problem+json".to_owned()),
-            ("cache-control", "no-store".to_owned()),
-            (DECISION_ID, id),
-        ]
-        .into_iter()
-        .chain(challenge)
-        .chain(again)
-        .map(|(name, value)| (name.to_owned(), value))
-        .collect(),
+        headers: [(CONTENT_TYPE.0, CONTENT_TYPE.1.to_owned()), (NO_STORE.0, NO_STORE.1.to_owned()), (DECISION_ID, id)]
+            .into_iter()
+            .chain(challenge)
+            .chain(again)
+            .map(|(name, value)| (name.to_owned(), value))
+            .collect(),
         body: body.to_string(),
         metadata,
     })
@@ -102,24 +141,25 @@ fn challenge(reason: Reason) -> Option<&'static str> {
     }
 }
 
+/// The policies that made the reason what it is, by id.
+fn determining(record: &Record) -> Vec<&str> {
+    let (Some(snapshot), Some(verdict)) = (&record.snapshot, &record.verdict) else { return Vec::new() };
+    let known = snapshot.policies.policies();
+    let in_play = verdict.in_play.iter().zip(&verdict.truths);
+    in_play
+        .filter_map(|(index, truth)| Some((known.get(*index as usize)?, truth)))
+        .filter(|(policy, truth)| record::determines(record.reason, policy, truth))
+        .map(|(policy, _)| &*policy.id)
+        .take(MAX_DETERMINING)
+        .collect()
+}
+
 /// For Envoy's access log: namespace `envoy.filters.http.ext_authz`, key `signalwarden`.
 fn metadata(record: &Record) -> Map<String, Json> {
-    let determining: Vec<&str> = match (&record.snapshot, &record.verdict) {
-        (Some(snapshot), Some(verdict)) => verdict
-            .in_play
-            .iter()
-            .zip(&verdict.truths)
-            .filter_map(|(index, truth)| Some((snapshot.policies.policies().get(*index as usize)?, truth)))
-            .filter(|(policy, truth)| record::determines(record.reason, policy, truth))
-            .map(|(policy, _)| &*policy.id)
-            .take(MAX_DETERMINING)
-            .collect(),
-        _ => Vec::new(),
-    };
     let mut fields = json!({
         "decision_id": record.id.to_string(),
         "reason": record.reason.code(),
-        "determining": determining,
+        "determining": determining(record),
         "revision": record.snapshot.as_ref().map(|snapshot| &*snapshot.revision),
     });
     if let Some(fields) = fields.as_object_mut() {
@@ -130,5 +170,22 @@ fn metadata(record: &Record) -> Map<String, Json> {
             fields.insert("tools".to_owned(), json!(tools));
         }
     }
-    Map::from_iter([("signalwarden".to_owned(), fields)])
+    Map::from_iter([(METADATA_KEY.to_owned(), fields)])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{check::blank, model::Timestamp};
+
+    #[test]
+    fn a_denial_is_the_same_on_the_short_way() {
+        let id = DecisionId::new(Timestamp::from_micros(1_790_000_000_000_000), [7; 10]);
+        for reason in Reason::ALL.iter().filter(|reason| **reason != Reason::Allowed) {
+            let mut record = blank(id, Timestamp::from_micros(0));
+            record.reason = *reason;
+            let general = answer_of(*reason, id, metadata(&record), Map::new());
+            assert_eq!(deny(&record), general, "{}", reason.code());
+        }
+    }
 }

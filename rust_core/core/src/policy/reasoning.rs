@@ -39,11 +39,23 @@ pub struct Verdict {
     pub rechecked: bool,
 }
 
-/// The possible worlds of one signal. The first entry is the signal as it is, where it is known.
-#[derive(Clone, Debug)]
+/// The possible worlds of all signals of a decision.
+#[derive(Debug)]
 struct Worlds {
-    signal: SignalIndex,
-    seen: Vec<Seen>,
+    /// Each signal in its first possibility: as it is where it is known, absent where it is uncertain.
+    first: Vec<(SignalIndex, Seen)>,
+    /// Those that have more than one, by their place in `first`: all of them, the first one included.
+    open: Vec<(usize, Vec<Seen>)>,
+}
+
+impl Worlds {
+    fn signal_at(&self, slot: usize) -> Option<SignalIndex> {
+        self.first.get(slot).map(|(signal, _)| *signal)
+    }
+
+    fn open_signals(&self) -> impl Iterator<Item = SignalIndex> {
+        self.open.iter().filter_map(|(slot, _)| self.signal_at(*slot))
+    }
 }
 
 /// Evaluates: once plainly where all is known (the common case), else policy by policy over every mix.
@@ -142,7 +154,6 @@ impl<'a> Doubts<'a> {
 
     fn rejudge(&self, truths: &[Truth], doubted: &[SignalIndex], withdraw: bool) -> Vec<Truth> {
         let worlds = worlds(self.rules, self.facts, doubted, withdraw);
-        let first = first_world(&worlds);
         // A doubt about one of a group is a doubt about each adverse value that needs its company.
         let names = names_of(self.rules, doubted);
         let concerns =
@@ -153,7 +164,7 @@ impl<'a> Doubts<'a> {
         let again = |(at, known): (usize, &Truth)| {
             let mentions = &self.slice.info(at).mentions;
             if touched.iter().any(|signal| mentions.binary_search(signal).is_ok()) {
-                judge_mixes(self.slice, at, &worlds, &first, &Truth::May)
+                judge_mixes(self.slice, at, &worlds, &Truth::May)
             } else {
                 known.clone()
             }
@@ -170,31 +181,54 @@ fn standing_of(rules: &[SignalRule], signal: SignalIndex, fact: &Fact, doubted: 
     rules.get(usize::from(signal.0)).map_or(Standing::Uncertain, |rule| standing(rule, fact))
 }
 
-fn worlds(rules: &[SignalRule], facts: &Facts, doubted: &[SignalIndex], withdraw: bool) -> Vec<Worlds> {
+fn worlds(rules: &[SignalRule], facts: &Facts, doubted: &[SignalIndex], withdraw: bool) -> Worlds {
     let doubted_names = names_of(rules, doubted);
-    facts
-        .iter()
-        .map(|(signal, fact)| {
-            let rule = rules.get(usize::from(signal.0));
-            let mut seen = Vec::with_capacity(1);
-            match standing_of(rules, *signal, fact, doubted) {
-                Standing::Known => as_it_is(fact, &doubted_names, withdraw, &mut seen),
-                Standing::Absent => seen.push(Seen::Absent),
-                Standing::Uncertain => anything(rule, &mut seen),
-                Standing::Revocable => {
-                    as_it_is(fact, &doubted_names, withdraw, &mut seen);
-                    if withdraw {
-                        withdrawn(rule, fact, &mut seen);
-                    }
+    let mut worlds = Worlds { first: Vec::with_capacity(facts.len()), open: Vec::new() };
+    for (slot, (signal, fact)) in facts.iter().enumerate() {
+        let standing = standing_of(rules, *signal, fact, doubted);
+        let as_it_is_alone = standing == Standing::Known || (standing == Standing::Revocable && !withdraw);
+        match &fact.value {
+            // Nearly every signal of nearly every decision: one possibility.
+            Some(value) if as_it_is_alone && fact.company.is_none() => {
+                worlds.first.push((*signal, Seen::Value(value.clone())));
+            }
+            _ => {
+                let seen = possibilities(rules.get(usize::from(signal.0)), fact, standing, &doubted_names, withdraw);
+                worlds.first.push((*signal, seen.first().cloned().unwrap_or(Seen::Absent)));
+                if seen.len() > 1 {
+                    worlds.open.push((slot, seen));
                 }
             }
-            if seen.is_empty() {
-                // Fresh without a value can't be; fail closed.
-                anything(rule, &mut seen);
+        }
+    }
+    worlds
+}
+
+/// What a signal could be; never nothing. The first entry is the signal as it is, where it is known.
+fn possibilities(
+    rule: Option<&SignalRule>,
+    fact: &Fact,
+    standing: Standing,
+    doubted: &[&SignalName],
+    withdraw: bool,
+) -> Vec<Seen> {
+    let mut seen = Vec::with_capacity(2);
+    match standing {
+        Standing::Known => as_it_is(fact, doubted, withdraw, &mut seen),
+        Standing::Absent => seen.push(Seen::Absent),
+        Standing::Uncertain => anything(rule, &mut seen),
+        Standing::Revocable => {
+            as_it_is(fact, doubted, withdraw, &mut seen);
+            if withdraw {
+                withdrawn(rule, fact, &mut seen);
             }
-            Worlds { signal: *signal, seen }
-        })
-        .collect()
+        }
+    }
+    if seen.is_empty() {
+        // Fresh without a value can't be; fail closed.
+        anything(rule, &mut seen);
+    }
+    seen
 }
 
 fn names_of<'r>(rules: &'r [SignalRule], signals: &[SignalIndex]) -> Vec<&'r SignalName> {
@@ -251,34 +285,23 @@ fn anything(rule: Option<&SignalRule>, seen: &mut Vec<Seen>) {
     }
 }
 
-/// Each signal in its first possibility: as it is where it is known, absent where it is uncertain.
-fn first_world(worlds: &[Worlds]) -> Vec<(SignalIndex, Seen)> {
-    worlds.iter().filter_map(|w| w.seen.first().map(|seen| (w.signal, seen.clone()))).collect()
-}
-
 /// Truth of each policy in play. `settled`: truths of an evaluation to whose worlds these only add, so that
 /// nothing is judged twice.
-fn judge(slice: &dyn Slice, worlds: &[Worlds], settled: Option<&[Truth]>) -> Vec<Truth> {
-    let first = first_world(worlds);
+fn judge(slice: &dyn Slice, worlds: &Worlds, settled: Option<&[Truth]>) -> Vec<Truth> {
     // One context for all policies, in the first world: uncertain signals are absent in it, the others as they are.
-    let in_first: Vec<Truth> =
-        settled.map_or_else(|| slice.judge_all(&first).into_iter().map(truth).collect(), <[Truth]>::to_vec);
-    let open: Vec<SignalIndex> = worlds.iter().filter(|w| w.seen.len() > 1).map(|w| w.signal).collect();
-    if open.is_empty() {
-        return in_first;
+    let mut truths: Vec<Truth> =
+        settled.map_or_else(|| slice.judge_all(&worlds.first).into_iter().map(truth).collect(), <[Truth]>::to_vec);
+    if worlds.open.is_empty() {
+        return truths;
     }
-    in_first
-        .into_iter()
-        .enumerate()
-        .map(|(at, in_first)| {
-            let mentions = &slice.info(at).mentions;
-            if open.iter().any(|signal| mentions.binary_search(signal).is_ok()) {
-                judge_mixes(slice, at, worlds, &first, &in_first)
-            } else {
-                in_first
-            }
-        })
-        .collect()
+    let open: Vec<SignalIndex> = worlds.open_signals().collect();
+    for (at, truth) in truths.iter_mut().enumerate() {
+        let mentions = &slice.info(at).mentions;
+        if open.iter().any(|signal| mentions.binary_search(signal).is_ok()) {
+            *truth = judge_mixes(slice, at, worlds, truth);
+        }
+    }
+    truths
 }
 
 fn truth(judged: Judged) -> Truth {
@@ -292,22 +315,13 @@ fn truth(judged: Judged) -> Truth {
 
 /// One policy over every mix of its own signals, in the order of an odometer. The first mix is the first world,
 /// whose truth is known already, unless the policy was open before (`May`): then it is judged like the others.
-fn judge_mixes(
-    slice: &dyn Slice,
-    at: usize,
-    worlds: &[Worlds],
-    first: &[(SignalIndex, Seen)],
-    in_first: &Truth,
-) -> Truth {
+fn judge_mixes(slice: &dyn Slice, at: usize, worlds: &Worlds, in_first: &Truth) -> Truth {
     let mentions = &slice.info(at).mentions;
-    let own: Vec<(usize, &Worlds)> = worlds
-        .iter()
-        .enumerate()
-        .filter(|(_, w)| w.seen.len() > 1 && mentions.binary_search(&w.signal).is_ok())
-        .collect();
-    let mixes = own.iter().try_fold(1_usize, |n, (_, w)| n.checked_mul(w.seen.len()).filter(|n| *n <= MAX_MIXES));
+    let is_own = |slot: usize| worlds.signal_at(slot).is_some_and(|signal| mentions.binary_search(&signal).is_ok());
+    let own: Vec<&(usize, Vec<Seen>)> = worlds.open.iter().filter(|(slot, _)| is_own(*slot)).collect();
+    let mixes = own.iter().try_fold(1_usize, |n, (_, seen)| n.checked_mul(seen.len()).filter(|n| *n <= MAX_MIXES));
     let Some(mixes) = mixes else { return Truth::May };
-    let mut seen = first.to_vec();
+    let mut seen = worlds.first.clone();
     let (mut some_true, mut some_false, mut some_open, mut failed) = (false, false, false, None);
     let mut note = |judged: Judged| match judged {
         Judged::True => some_true = true,
@@ -325,9 +339,9 @@ fn judge_mixes(
     known.map(&mut note);
     for mix in start..mixes {
         let mut rest = mix;
-        for (slot, w) in &own {
-            let pick = w.seen.get(rest % w.seen.len());
-            rest /= w.seen.len();
+        for (slot, possible) in &own {
+            let pick = possible.get(rest % possible.len());
+            rest /= possible.len();
             if let (Some(entry), Some(pick)) = (seen.get_mut(*slot), pick) {
                 entry.1 = pick.clone();
             }

@@ -5,6 +5,8 @@ use std::fmt;
 
 /// Random bits that an id takes.
 pub const RANDOM_BYTES: usize = 10;
+/// Bytes of an id as text.
+pub(super) const ID_BYTES: usize = 36;
 
 /// A UUID version 7: sorts by time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -21,18 +23,22 @@ impl DecisionId {
     }
 }
 
+impl DecisionId {
+    /// Its text: `017f22e2-79b0-7cc3-98c4-dc0c0c07398f`.
+    pub(super) fn to_ascii(self) -> [u8; ID_BYTES] {
+        const DIGITS: [u8; 16] = *b"0123456789abcdef";
+        let mut text = *b"00000000-0000-0000-0000-000000000000";
+        let mut nibbles = (0..32).rev().map(|nth| usize::try_from(self.0 >> (4 * nth) & 0xf).unwrap_or_default());
+        for place in text.iter_mut().filter(|place| **place != b'-') {
+            *place = nibbles.next().and_then(|nibble| DIGITS.get(nibble)).copied().unwrap_or(b'0');
+        }
+        text
+    }
+}
+
 impl fmt::Display for DecisionId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let n = self.0;
-        write!(
-            f,
-            "{:08x}-{:04x}-{:04x}-{:04x}-{:012x}",
-            n >> 96,
-            (n >> 80) & 0xffff,
-            (n >> 64) & 0xffff,
-            (n >> 48) & 0xffff,
-            n & 0xffff_ffff_ffff
-        )
+        f.write_str(std::str::from_utf8(&self.to_ascii()).unwrap_or_default())
     }
 }
 

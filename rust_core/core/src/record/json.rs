@@ -2,8 +2,8 @@
 
 use super::{
     Record,
-    principal::PrincipalPart,
-    request::RequestPart,
+    pen::Pen,
+    principal, request,
     task::{ApprovalPart, ChainPart, GrantPart},
     veil::{Veil, WITHHELD, keyed},
 };
@@ -45,72 +45,6 @@ pub struct Rendering {
     pub digest_key: Vec<u8>,
 }
 
-#[derive(Serialize)]
-struct Line<'a> {
-    v: u32,
-    kind: &'static str,
-    decision_id: String,
-    time: String,
-    outcome: &'static str,
-    reason: &'static str,
-    http_status: u16,
-    /// Only where it is false.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    enforced: Option<bool>,
-    #[serde(skip_serializing_if = "no_text")]
-    detail: Cow<'a, str>,
-    request: RequestPart<'a>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    principal: Option<PrincipalPart<'a>>,
-    signals: Vec<SignalPart<'a>>,
-    policies: PoliciesPart<'a>,
-    grant: Option<GrantPart<'a>>,
-    approval: Option<ApprovalPart<'a>>,
-    chain: Option<ChainPart<'a>>,
-    timing_us: Timing,
-    #[serde(skip_serializing_if = "is_zero")]
-    refused_before: u64,
-    #[serde(skip_serializing_if = "std::ops::Not::not")]
-    influence_shed: bool,
-    #[serde(skip_serializing_if = "std::ops::Not::not")]
-    observed_shed: bool,
-}
-
-fn no_text(text: &str) -> bool {
-    text.is_empty()
-}
-
-#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde hands out references")]
-fn is_zero(n: &u64) -> bool {
-    *n == 0
-}
-
-#[derive(Serialize)]
-struct SignalPart<'a> {
-    name: &'a str,
-    subject: Option<Cow<'a, str>>,
-    state: &'static str,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    value: Option<Json>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    digest: Option<String>,
-    assurance: &'static str,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    source: Option<&'a str>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    observed_at: Option<String>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    age_ms: Option<i64>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    company: Option<&'static str>,
-    #[serde(rename = "override", skip_serializing_if = "Option::is_none")]
-    overridden: Option<OverridePart<'a>>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    without_own: Option<LeftPart>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    influence: Option<&'static str>,
-}
-
 /// What is left of a signal without what the caller published of it itself.
 #[derive(Serialize)]
 struct LeftPart {
@@ -130,28 +64,6 @@ struct OverridePart<'a> {
     expires_at: String,
 }
 
-#[derive(Serialize)]
-struct PoliciesPart<'a> {
-    revision: Option<&'a str>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    engine: Option<&'static str>,
-    determining: Vec<PolicyPart<'a>>,
-    errors: Vec<ErrorPart<'a>>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    observed: Option<Vec<ObservedPart>>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    would: Option<&'static str>,
-}
-
-#[derive(Serialize)]
-struct PolicyPart<'a> {
-    id: &'a str,
-    effect: &'static str,
-    file: &'a str,
-    line: u32,
-    applies: &'static str,
-}
-
 /// An observing policy in play.
 #[derive(Serialize)]
 struct ObservedPart {
@@ -162,26 +74,18 @@ struct ObservedPart {
     applies: &'static str,
 }
 
-#[derive(Serialize)]
-struct ErrorPart<'a> {
-    id: &'a str,
-    error: &'a str,
+/// What observing policies come to, were they enforced.
+struct Watched {
+    observed: Vec<ObservedPart>,
+    would: &'static str,
 }
 
-#[derive(Serialize)]
-struct Timing {
-    decode: f64,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    route: Option<f64>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    identify: Option<f64>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    gather: Option<f64>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    policies: Option<f64>,
-    evaluate: f64,
-    encode: f64,
-    total: f64,
+/// A record on its way to its line.
+struct Page<'a> {
+    record: &'a Record,
+    snapshot: Option<&'a Snapshot>,
+    rendering: &'a Rendering,
+    veil: Option<Veil<'a>>,
 }
 
 /// Appends the record as one line of JSON, newline included; false if it lacks something. `shed` leaves influence out, and
@@ -189,76 +93,202 @@ struct Timing {
 pub fn render(record: &Record, rendering: &Rendering, shed: bool, out: &mut Vec<u8>) -> bool {
     let start = out.len();
     let snapshot = record.snapshot.as_deref();
-    let veil = Veil::of(record, &rendering.digest_key);
+    let page = Page { record, snapshot, rendering, veil: Veil::of(record, &rendering.digest_key) };
     let wanted = wants_influence(record, rendering.influence);
     let effected = if wanted && !shed { effected(record) } else { HashMap::new() };
     let watching = snapshot.and_then(|s| watching(record, s));
     let observed_shed = shed && watching.is_some();
-    let mut policies = policies(record, snapshot, veil.as_ref());
-    if let (Some(snapshot), Some((route, observing)), false) = (snapshot, watching, shed) {
-        let would = would(&observing, &snapshot.rules, &record.facts);
-        policies.would = Some(
-            match decide::conclude(route, would.reason, would.gated) {
-                Ok(Need::Nothing) => Reason::Allowed,
-                Ok(Need::Approval) => Reason::ApprovalRequired,
-                Err(denial) => denial.reason,
-            }
-            .code(),
-        );
-        policies.observed = Some(would.observed.iter().map(|(info, truth)| observed_part(info, truth)).collect());
-    }
-    let allowed = record.reason == Reason::Allowed;
-    let line = Line {
-        v: 1,
-        kind: "decision",
-        decision_id: record.id.to_string(),
-        time: record.time.to_rfc3339(),
-        outcome: if allowed { "allow" } else { "deny" },
-        reason: record.reason.code(),
-        http_status: record.reason.http_status(),
-        enforced: (!record.enforced).then_some(false),
-        detail: veil.as_ref().map_or(Cow::Borrowed(&*record.detail), |veil| veil.detail(&record.detail)),
-        request: RequestPart::of(record, veil.as_ref()),
-        principal: record
-            .evidence
-            .as_ref()
-            .map(|evidence| PrincipalPart::of(evidence, snapshot))
-            .or_else(|| record.client.as_ref().map(PrincipalPart::of_client)),
-        signals: record
-            .facts
-            .iter()
-            .filter_map(|(signal, fact)| {
-                let contract = snapshot?.register.contracts().get(usize::from(signal.0))?;
-                Some(signal_part(record, contract, fact, effected.get(signal).copied(), rendering, veil.as_ref()))
-            })
-            .collect(),
-        policies,
-        grant: record.grant.as_ref().map(GrantPart::of),
-        approval: record.approval.as_ref().map(|note| ApprovalPart::of(note, veil.as_ref())),
-        chain: record.grant.as_ref().and_then(ChainPart::of),
-        timing_us: Timing {
-            decode: micros(record.spent.decode),
-            route: reached(record.spent.route),
-            identify: reached(record.spent.identify),
-            gather: reached(record.spent.gather),
-            policies: reached(record.spent.policies),
-            evaluate: micros(record.spent.evaluate),
-            encode: micros(record.spent.encode),
-            total: micros(record.spent.total),
-        },
-        refused_before: record.refused_before,
-        influence_shed: shed && wanted,
-        observed_shed,
+    let watched = match (snapshot, watching) {
+        (Some(snapshot), Some(watching)) if !shed => Some(Watched::of(record, snapshot, watching)),
+        _ => None,
     };
-    let is_whole = !line.influence_shed && !line.observed_shed;
-    if serde_json::to_writer(&mut *out, &line).is_ok() {
-        out.push(b'\n');
-        is_whole
-    } else {
-        // Strings, numbers and maps with string keys always serialise; a record is never half written all the same.
-        out.truncate(start);
-        render_bare(record, out);
-        false
+    let mut pen = Pen::new(out);
+    page.write(&mut pen, &effected, watched.as_ref());
+    if record.refused_before > 0 {
+        pen.number(r#","refused_before":"#, i64::try_from(record.refused_before).unwrap_or(i64::MAX));
+    }
+    let influence_shed = shed && wanted;
+    if influence_shed {
+        pen.raw(r#","influence_shed":true"#);
+    }
+    if observed_shed {
+        pen.raw(r#","observed_shed":true"#);
+    }
+    pen.raw("}\n");
+    if pen.is_whole() {
+        return !influence_shed && !observed_shed;
+    }
+    out.truncate(start);
+    render_bare(record, out);
+    false
+}
+
+impl Page<'_> {
+    /// All but the marks at the end.
+    fn write(&self, pen: &mut Pen<'_>, effected: &HashMap<SignalIndex, Effected>, watched: Option<&Watched>) {
+        let Self { record, snapshot, ref veil, .. } = *self;
+        let veil = veil.as_ref();
+        pen.id(r#"{"v":1,"kind":"decision","decision_id":"#, record.id);
+        pen.time(r#","time":"#, record.time);
+        pen.word(r#","outcome":"#, if record.reason == Reason::Allowed { "allow" } else { "deny" });
+        pen.word(r#","reason":"#, record.reason.code());
+        pen.number(r#","http_status":"#, record.reason.http_status().into());
+        if !record.enforced {
+            pen.raw(r#","enforced":false"#);
+        }
+        let detail = veil.map_or(Cow::Borrowed(&*record.detail), |veil| veil.detail(&record.detail));
+        pen.maybe_text(r#","detail":"#, Some(&*detail).filter(|detail| !detail.is_empty()));
+        request::write(pen, record, veil);
+        if let Some(evidence) = &record.evidence {
+            principal::write(pen, evidence, snapshot);
+        } else if let Some(client) = &record.client {
+            principal::write_client(pen, client);
+        }
+        pen.raw(r#","signals":["#);
+        let mut comma = "";
+        for (signal, fact) in &record.facts {
+            let contract = snapshot.and_then(|snapshot| snapshot.register.contracts().get(usize::from(signal.0)));
+            if let Some(contract) = contract {
+                self.write_signal(pen.raw(comma), contract, fact, effected.get(signal).copied());
+                comma = ",";
+            }
+        }
+        pen.raw("]");
+        self.write_policies(pen, watched);
+        pen.part(r#","grant":"#, &record.grant.as_ref().map(GrantPart::of));
+        pen.part(r#","approval":"#, &record.approval.as_ref().map(|note| ApprovalPart::of(note, veil)));
+        pen.part(r#","chain":"#, &record.grant.as_ref().and_then(ChainPart::of));
+        let spent = &record.spent;
+        pen.micros(r#","timing_us":{"decode":"#, spent.decode);
+        let stages = [
+            (r#","route":"#, spent.route),
+            (r#","identify":"#, spent.identify),
+            (r#","gather":"#, spent.gather),
+            (r#","policies":"#, spent.policies),
+        ];
+        // A stage that was not reached took no time.
+        for (key, nanos) in stages.into_iter().filter(|(_, nanos)| *nanos > 0) {
+            pen.micros(key, nanos);
+        }
+        pen.micros(r#","evaluate":"#, spent.evaluate).micros(r#","encode":"#, spent.encode);
+        pen.micros(r#","total":"#, spent.total).raw("}");
+    }
+
+    fn write_signal(&self, pen: &mut Pen<'_>, contract: &Contract, fact: &Fact, effected: Option<Effected>) {
+        let secret = contract.log == LogSensitivity::Secret;
+        pen.text(r#"{"name":"#, contract.name.as_str());
+        match (&fact.subject, &self.veil) {
+            (Some(subject), Some(veil)) if subject.kind == SubjectKind::Resource => {
+                pen.text(r#","subject":"#, &veil.resource_text(&subject.id));
+            }
+            (Some(subject), _) => drop(pen.text(r#","subject":"#, &subject.id)),
+            (None, _) => drop(pen.raw(r#","subject":null"#)),
+        }
+        pen.word(r#","state":"#, fact.state.as_str());
+        match &fact.value {
+            Some(value) if secret => drop(pen.text(r#","digest":"#, &digest(self.rendering, contract, value))),
+            Some(value) => drop(pen.value(r#","value":"#, value)),
+            None => {}
+        }
+        pen.word(r#","assurance":"#, if fact.self_published { "self_asserted" } else { fact.assurance.as_str() });
+        pen.maybe_text(r#","source":"#, fact.source.as_deref());
+        if let Some(at) = fact.observed_at {
+            pen.time(r#","observed_at":"#, at);
+            if fact.state != State::Future {
+                pen.number(r#","age_ms":"#, self.record.time.since(at).as_millis());
+            }
+        }
+        if let Some(company) = &fact.company {
+            pen.word(r#","company":"#, company.as_str());
+        }
+        if let Some(stand_in) = &fact.overridden {
+            let part = OverridePart {
+                by: [&*stand_in.word.by[0], &*stand_in.word.by[1]],
+                reason: &stand_in.word.reason,
+                was: stand_in.was.as_str(),
+                expires_at: stand_in.word.expires_at.to_rfc3339(),
+            };
+            pen.part(r#","override":"#, &part);
+        }
+        if let Some((state, value)) = fact.without_own.as_deref() {
+            let (shown, hidden) = if secret { (None, value.as_ref()) } else { (value.as_ref(), None) };
+            let part = LeftPart {
+                state: state.as_str(),
+                value: shown.map(Value::to_json),
+                digest: hidden.map(|value| digest(self.rendering, contract, value)),
+            };
+            pen.part(r#","without_own":"#, &part);
+        }
+        if let Some(effected) = effected {
+            pen.word(r#","influence":"#, effected.as_str());
+        }
+        pen.raw("}");
+    }
+
+    fn write_policies(&self, pen: &mut Pen<'_>, watched: Option<&Watched>) {
+        let Self { record, snapshot, .. } = *self;
+        match snapshot {
+            Some(snapshot) => drop(pen.text(r#","policies":{"revision":"#, &snapshot.revision)),
+            None => drop(pen.raw(r#","policies":{"revision":null"#)),
+        }
+        let judged = snapshot.zip(record.verdict.as_ref());
+        if let Some((snapshot, _)) = judged {
+            pen.word(r#","engine":"#, snapshot.policies.name());
+        }
+        let each = || {
+            judged.into_iter().flat_map(|(snapshot, verdict)| {
+                let known = snapshot.policies.policies();
+                let in_play = verdict.truths.iter().zip(&verdict.in_play);
+                in_play.filter_map(move |(truth, index)| Some((known.get(*index as usize)?, truth)))
+            })
+        };
+        pen.raw(r#","determining":["#);
+        let mut start = r#"{"id":"#;
+        for (info, truth) in each().filter(|(info, truth)| determines(record.reason, info, truth)) {
+            pen.text(start, &info.id).word(r#","effect":"#, info.effect.as_str()).text(r#","file":"#, &info.file);
+            pen.number(r#","line":"#, info.place.line.into());
+            pen.word(r#","applies":"#, if *truth == Truth::Certain { "certain" } else { "may" }).raw("}");
+            start = r#",{"id":"#;
+        }
+        pen.raw(r#"],"errors":["#);
+        start = r#"{"id":"#;
+        for (info, truth) in each() {
+            if let (Truth::Failed(why), Some(snapshot)) = (truth, snapshot) {
+                pen.text(start, &info.id).text(r#","error":"#, self.shown_error(snapshot, info, why)).raw("}");
+                start = r#",{"id":"#;
+            }
+        }
+        pen.raw("]");
+        if let Some(Watched { observed, would }) = watched {
+            pen.part(r#","observed":"#, observed).word(r#","would":"#, would);
+        }
+        pen.raw("}");
+    }
+
+    /// An engine's error text may quote the values that it failed on.
+    fn shown_error<'t>(&self, snapshot: &Snapshot, info: &PolicyInfo, why: &'t str) -> &'t str {
+        let is_secret = |signal: &SignalIndex| {
+            let contract = snapshot.register.contracts().get(usize::from(signal.0));
+            contract.is_some_and(|contract| contract.log == LogSensitivity::Secret)
+        };
+        match &self.veil {
+            _ if info.mentions.iter().any(is_secret) => "withheld: the policy reads a secret signal",
+            Some(veil) if veil.hides_any() => WITHHELD,
+            _ => why,
+        }
+    }
+}
+
+impl Watched {
+    fn of(record: &Record, snapshot: &Snapshot, (route, observing): (&Route, Observing<'_>)) -> Self {
+        let would = would(&observing, &snapshot.rules, &record.facts);
+        let reason = match decide::conclude(route, would.reason, would.gated) {
+            Ok(Need::Nothing) => Reason::Allowed,
+            Ok(Need::Approval) => Reason::ApprovalRequired,
+            Err(denial) => denial.reason,
+        };
+        let observed = would.observed.iter().map(|(info, truth)| observed_part(info, truth)).collect();
+        Self { observed, would: reason.code() }
     }
 }
 
@@ -300,17 +330,6 @@ pub fn render_bare(record: &Record, out: &mut Vec<u8>) {
     out.push(b'\n');
 }
 
-/// A stage that was not reached took no time.
-fn reached(nanos: u64) -> Option<f64> {
-    (nanos > 0).then(|| micros(nanos))
-}
-
-/// Tenths of microseconds are as fine as the stopwatch is true.
-fn micros(nanos: u64) -> f64 {
-    let tenths = u32::try_from(nanos / 100).unwrap_or(u32::MAX);
-    f64::from(tenths) / 10.0
-}
-
 fn effected(record: &Record) -> HashMap<SignalIndex, Effected> {
     let (Some(snapshot), Some(query), Some(verdict)) = (&record.snapshot, &record.query, &record.verdict) else {
         return HashMap::new();
@@ -334,82 +353,9 @@ fn wants_influence(record: &Record, mode: InfluenceMode) -> bool {
     }
 }
 
-fn signal_part<'a>(
-    record: &Record,
-    contract: &'a Contract,
-    fact: &'a Fact,
-    effected: Option<Effected>,
-    rendering: &Rendering,
-    veil: Option<&Veil<'_>>,
-) -> SignalPart<'a> {
-    let secret = contract.log == LogSensitivity::Secret;
-    let shown = |value: &Option<Value>| value.as_ref().filter(|_| !secret).map(Value::to_json);
-    let hidden =
-        |value: &Option<Value>| value.as_ref().filter(|_| secret).map(|value| digest(rendering, contract, value));
-    SignalPart {
-        name: contract.name.as_str(),
-        subject: fact.subject.as_ref().map(|s| match veil.filter(|_| s.kind == SubjectKind::Resource) {
-            Some(veil) => veil.resource_text(&s.id),
-            None => Cow::Borrowed(&*s.id),
-        }),
-        state: fact.state.as_str(),
-        value: shown(&fact.value),
-        digest: hidden(&fact.value),
-        assurance: if fact.self_published { "self_asserted" } else { fact.assurance.as_str() },
-        source: fact.source.as_deref(),
-        observed_at: fact.observed_at.map(crate::model::Timestamp::to_rfc3339),
-        age_ms: fact.observed_at.filter(|_| fact.state != State::Future).map(|at| record.time.since(at).as_millis()),
-        company: fact.company.as_ref().map(|company| company.as_str()),
-        overridden: fact.overridden.as_ref().map(|stand_in| OverridePart {
-            by: [&*stand_in.word.by[0], &*stand_in.word.by[1]],
-            reason: &stand_in.word.reason,
-            was: stand_in.was.as_str(),
-            expires_at: stand_in.word.expires_at.to_rfc3339(),
-        }),
-        without_own: fact.without_own.as_deref().map(|(state, value)| LeftPart {
-            state: state.as_str(),
-            value: shown(value),
-            digest: hidden(value),
-        }),
-        influence: effected.map(Effected::as_str),
-    }
-}
-
 /// `hmac-sha256:<hex>` over name and value: equal values can be recognised, none can be guessed without the key.
 fn digest(rendering: &Rendering, contract: &Contract, value: &Value) -> String {
     keyed(&rendering.digest_key, &[contract.name.as_str(), &value.to_json().to_string()])
-}
-
-fn policies<'a>(record: &'a Record, snapshot: Option<&'a Snapshot>, veil: Option<&Veil<'_>>) -> PoliciesPart<'a> {
-    let mut part = PoliciesPart {
-        revision: snapshot.map(|s| &*s.revision),
-        engine: None,
-        determining: Vec::new(),
-        errors: Vec::new(),
-        observed: None,
-        would: None,
-    };
-    let (Some(snapshot), Some(verdict)) = (snapshot, record.verdict.as_ref()) else { return part };
-    part.engine = Some(snapshot.policies.name());
-    for (truth, index) in verdict.truths.iter().zip(&verdict.in_play) {
-        let Some(info) = snapshot.policies.policies().get(*index as usize) else { continue };
-        if let Truth::Failed(why) = truth {
-            // An engine's error text may quote the values that it failed on.
-            let secret = info.mentions.iter().any(|signal| {
-                let contract = snapshot.register.contracts().get(usize::from(signal.0));
-                contract.is_some_and(|contract| contract.log == LogSensitivity::Secret)
-            });
-            let error = match veil {
-                _ if secret => "withheld: the policy reads a secret signal",
-                Some(veil) if veil.hides_any() => WITHHELD,
-                _ => why,
-            };
-            part.errors.push(ErrorPart { id: &info.id, error });
-        } else if determines(record.reason, info, truth) {
-            part.determining.push(policy_part(info, truth));
-        }
-    }
-    part
 }
 
 /// What observing policies there are to judge: none where no policy was evaluated.
@@ -431,16 +377,6 @@ fn observed_part(info: &PolicyInfo, truth: &Truth) -> ObservedPart {
             // Why is not said: an engine's error text may quote the values that it failed on.
             Truth::Failed(_) => "failed",
         },
-    }
-}
-
-fn policy_part<'a>(info: &'a PolicyInfo, truth: &Truth) -> PolicyPart<'a> {
-    PolicyPart {
-        id: &info.id,
-        effect: info.effect.as_str(),
-        file: &info.file,
-        line: info.place.line,
-        applies: if *truth == Truth::Certain { "certain" } else { "may" },
     }
 }
 

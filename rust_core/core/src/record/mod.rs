@@ -4,6 +4,7 @@ pub(crate) mod fold;
 pub mod frames;
 pub mod id;
 pub(crate) mod json;
+mod pen;
 mod principal;
 mod request;
 pub mod ring;

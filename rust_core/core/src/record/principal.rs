@@ -1,45 +1,13 @@
 //! What a record says of who asked: the identity, how it was proven, the tokens that counted, and what the directory says
 //! of the principal.
 
-use super::Client;
+use super::{Client, pen::Pen};
 use crate::{
     identity::Evidence,
     model::{Environment, Fingerprint, PrincipalRecord, Proof, Timestamp},
     snapshot::Snapshot,
 };
 use serde::Serialize;
-
-#[derive(Serialize)]
-pub(super) struct PrincipalPart<'a> {
-    id: &'a str,
-    source: &'static str,
-    kind: &'static str,
-    trust_domain: &'a str,
-    bound: bool,
-    class: &'static str,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    issued_at: Option<String>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    expires_at: Option<String>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    certificate_sha256: Option<String>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    serial: Option<&'a str>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    actor: Option<&'a str>,
-    /// Only where it is true.
-    #[serde(skip_serializing_if = "std::ops::Not::not")]
-    interactive: bool,
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    tokens: Vec<TokenPart<'a>>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    owner: Option<&'a str>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    environment: Option<&'a str>,
-    /// Only where it is true.
-    #[serde(skip_serializing_if = "std::ops::Not::not")]
-    legacy: bool,
-}
 
 /// A token that counted. Never the token: its digest.
 #[derive(Serialize)]
@@ -71,50 +39,37 @@ struct TokenPart<'a> {
     requester: Option<&'a str>,
 }
 
-impl<'a> PrincipalPart<'a> {
-    /// A client of the admin door: it proved to be one there.
-    pub(super) fn of_client(client: &'a Client) -> Self {
-        Self {
-            id: client.id.as_str(),
-            source: "client",
-            kind: "client",
-            trust_domain: client.id.trust_domain(),
-            bound: client.certificate.is_some(),
-            class: "client",
-            issued_at: None,
-            expires_at: None,
-            certificate_sha256: client.certificate.map(Fingerprint::to_hex),
-            serial: None,
-            actor: None,
-            interactive: false,
-            tokens: Vec::new(),
-            owner: None,
-            environment: None,
-            legacy: false,
-        }
-    }
+/// Appends the key and the object of a client of the admin door: it proved to be one there.
+pub(super) fn write_client(pen: &mut Pen<'_>, client: &Client) {
+    pen.text(r#","principal":{"id":"#, client.id.as_str());
+    pen.raw(r#","source":"client","kind":"client""#).text(r#","trust_domain":"#, client.id.trust_domain());
+    pen.flag(r#","bound":"#, client.certificate.is_some()).raw(r#","class":"client""#);
+    pen.maybe_text(r#","certificate_sha256":"#, client.certificate.map(Fingerprint::to_hex).as_deref()).raw("}");
+}
 
-    pub(super) fn of(evidence: &'a Evidence, snapshot: Option<&'a Snapshot>) -> Self {
-        let known = snapshot.and_then(|snapshot| snapshot.policies.record_of(&evidence.principal));
-        Self {
-            id: evidence.principal.as_str(),
-            source: evidence.source,
-            kind: evidence.class.kind(),
-            trust_domain: evidence.principal.trust_domain(),
-            bound: evidence.bound,
-            class: evidence.class.as_str(),
-            issued_at: evidence.issued_at.map(Timestamp::to_rfc3339),
-            expires_at: evidence.expires_at.map(Timestamp::to_rfc3339),
-            certificate_sha256: evidence.certificate.map(Fingerprint::to_hex),
-            serial: evidence.serial.as_deref(),
-            actor: evidence.actor.as_deref(),
-            interactive: evidence.interactive,
-            tokens: evidence.proofs.iter().map(|proof| TokenPart::of(proof)).collect(),
-            owner: known.and_then(|known| known.owner.as_deref()),
-            environment: known.and_then(|known| known.environment.as_ref()).map(Environment::as_str),
-            legacy: known.is_some_and(PrincipalRecord::is_legacy),
-        }
+/// Appends the key and the object of who asked.
+pub(super) fn write(pen: &mut Pen<'_>, evidence: &Evidence, snapshot: Option<&Snapshot>) {
+    let known = snapshot.and_then(|snapshot| snapshot.policies.record_of(&evidence.principal));
+    pen.text(r#","principal":{"id":"#, evidence.principal.as_str());
+    pen.word(r#","source":"#, evidence.source).word(r#","kind":"#, evidence.class.kind());
+    pen.text(r#","trust_domain":"#, evidence.principal.trust_domain());
+    pen.flag(r#","bound":"#, evidence.bound).word(r#","class":"#, evidence.class.as_str());
+    pen.maybe_time(r#","issued_at":"#, evidence.issued_at).maybe_time(r#","expires_at":"#, evidence.expires_at);
+    pen.maybe_text(r#","certificate_sha256":"#, evidence.certificate.map(Fingerprint::to_hex).as_deref());
+    pen.maybe_text(r#","serial":"#, evidence.serial.as_deref()).maybe_text(r#","actor":"#, evidence.actor.as_deref());
+    if evidence.interactive {
+        pen.raw(r#","interactive":true"#);
     }
+    if !evidence.proofs.is_empty() {
+        pen.part(r#","tokens":"#, &evidence.proofs.iter().map(|proof| TokenPart::of(proof)).collect::<Vec<_>>());
+    }
+    pen.maybe_text(r#","owner":"#, known.and_then(|known| known.owner.as_deref()));
+    let environment = known.and_then(|known| known.environment.as_ref());
+    pen.maybe_text(r#","environment":"#, environment.map(Environment::as_str));
+    if known.is_some_and(PrincipalRecord::is_legacy) {
+        pen.raw(r#","legacy":true"#);
+    }
+    pen.raw("}");
 }
 
 impl<'a> TokenPart<'a> {

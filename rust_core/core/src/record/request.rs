@@ -1,136 +1,104 @@
 //! What a record says of what was asked: the call, what its route made of it, and what a built-in action asks for.
 
-use super::{Record, veil::Veil};
+use super::{Record, pen::Pen, veil::Veil};
 use crate::{
-    model::{ActionId, Environment, Sensitivity, Value},
+    model::{ActionId, Environment, hex},
+    policy::{BuiltInRequest, Query},
     route::FurtherNote,
 };
-use serde::Serialize;
-use serde_json::{Map, Value as Json};
-use std::{borrow::Cow, collections::BTreeMap, sync::Arc};
+use std::sync::Arc;
 
-#[derive(Serialize)]
-pub(super) struct RequestPart<'a> {
-    method: &'a str,
-    host: &'a str,
-    path: Cow<'a, str>,
-    #[serde(skip_serializing_if = "Map::is_empty")]
-    args: Map<String, Json>,
-    #[serde(skip_serializing_if = "<[_]>::is_empty")]
-    args_left_out: &'a [Arc<str>],
-    /// What is hidden, by name.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    redacted: Vec<Arc<str>>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    action: Option<&'a str>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    resource: Option<String>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    system: Option<&'a str>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    environment: Option<&'a str>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    route: Option<&'a str>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    tier: Option<&'static str>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    sensitivity: Option<&'static str>,
-    #[serde(flatten, skip_serializing_if = "Option::is_none")]
-    further: Option<FurtherPart<'a>>,
-    #[serde(flatten, skip_serializing_if = "Option::is_none")]
-    built_in: Option<BuiltInPart<'a>>,
-    #[serde(skip_serializing_if = "str::is_empty")]
-    envoy_id: &'a str,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    trace_id: Option<&'a str>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    span_id: Option<&'a str>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    trace_flags: Option<String>,
+/// Appends the key and the object.
+pub(super) fn write(pen: &mut Pen<'_>, record: &Record, veil: Option<&Veil<'_>>) {
+    let asked = record.query.as_ref().and_then(|query| Some((query, query.built_in.as_ref()?)));
+    let built_in = asked.map(|(_, built_in)| built_in);
+    pen.text(r#","request":{"method":"#, &record.asked.method).text(r#","host":"#, &record.asked.host);
+    let shown = veil.filter(|_| built_in.is_none()).and_then(|veil| veil.path(&record.asked.path));
+    pen.text(r#","path":"#, shown.as_deref().unwrap_or(&record.asked.path));
+    write_resolved(pen, record, veil, asked);
+    if let Some(note) = record.further.as_deref() {
+        write_further(pen, note);
+    }
+    if let Some(built_in) = built_in {
+        write_built_in(pen, built_in, veil);
+    }
+    pen.maybe_text(r#","envoy_id":"#, Some(&*record.asked.envoy_id).filter(|id| !id.is_empty()));
+    if let Some((trace, span)) = &record.asked.trace {
+        pen.text(r#","trace_id":"#, trace).text(r#","span_id":"#, span);
+        pen.text(r#","trace_flags":"#, &hex(&[record.asked.trace_flags]));
+    }
+    pen.raw("}");
+}
+
+/// What the route made of the call, and what the route says.
+fn write_resolved(
+    pen: &mut Pen<'_>,
+    record: &Record,
+    veil: Option<&Veil<'_>>,
+    asked: Option<(&Query, &BuiltInRequest)>,
+) {
+    let (route, resolved) = (record.route.as_deref(), record.resolved.as_ref());
+    let (query, built_in) = asked.unzip();
+    if let Some(resolved) = resolved {
+        let mut start = r#","args":{"#;
+        for (name, value) in &resolved.args {
+            pen.text(start, name);
+            match veil.and_then(|veil| veil.arg(name, value)) {
+                Some(hidden) => pen.text(":", &hidden),
+                None => pen.value(":", value),
+            };
+            start = ",";
+        }
+        if !resolved.args.is_empty() {
+            pen.raw("}");
+        }
+        if !resolved.left_out.is_empty() {
+            pen.part(r#","args_left_out":"#, &resolved.left_out);
+        }
+    }
+    let redacted = veil.map(|veil| veil.names(built_in.map(|built_in| &built_in.resources)));
+    if let Some(redacted) = redacted.filter(|names| !names.is_empty()) {
+        pen.part(r#","redacted":"#, &redacted);
+    }
+    let action = route.map(|route| &route.action).or(query.map(|query| &query.action));
+    pen.maybe_text(r#","action":"#, action.map(ActionId::as_str));
+    if let Some(resource) = resolved.map(|resolved| &resolved.resource).or(query.map(|query| &query.resource)) {
+        let hidden = veil.and_then(|veil| veil.resource(resource));
+        pen.text(r#","resource":"#, &hidden.unwrap_or_else(|| resource.to_string()));
+    }
+    pen.maybe_text(r#","system":"#, route.and_then(|route| route.system.as_deref()));
+    let environment = match route {
+        Some(route) => route.environment.as_ref(),
+        None => built_in.and_then(|built_in| built_in.environment.as_ref()),
+    };
+    pen.maybe_text(r#","environment":"#, environment.map(Environment::as_str));
+    if let Some(route) = route {
+        pen.text(r#","route":"#, &route.label).word(r#","tier":"#, route.tier.as_str());
+    }
+    let sensitivity = route.map(|route| route.sensitivity).or_else(|| built_in?.sensitivity);
+    if let Some(sensitivity) = sensitivity {
+        pen.word(r#","sensitivity":"#, sensitivity.as_str());
+    }
 }
 
 /// What routes of the directory ask for beside method, host, path and arguments.
-#[derive(Serialize)]
-struct FurtherPart<'a> {
-    #[serde(skip_serializing_if = "Option::is_none")]
-    grpc: Option<bool>,
-    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
-    extensions: &'a BTreeMap<Box<str>, Option<Box<str>>>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    mcp: Option<McpPart<'a>>,
-}
-
-#[derive(Serialize)]
-struct McpPart<'a> {
-    method: &'a str,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    tool: Option<&'a str>,
+fn write_further(pen: &mut Pen<'_>, note: &FurtherNote) {
+    if let Some(grpc) = note.grpc {
+        pen.flag(r#","grpc":"#, grpc);
+    }
+    if !note.extensions.is_empty() {
+        pen.part(r#","extensions":"#, &note.extensions);
+    }
+    if let Some((method, tool)) = &note.mcp {
+        pen.text(r#","mcp":{"method":"#, method).maybe_text(r#","tool":"#, tool.as_deref()).raw("}");
+    }
 }
 
 /// What a built-in action asks for, in the words of `context.request`.
-#[derive(Serialize)]
-struct BuiltInPart<'a> {
-    #[serde(rename = "for")]
-    principal: &'a str,
-    actions: Vec<&'a str>,
-    resources: Vec<Cow<'a, str>>,
-}
-
-impl<'a> RequestPart<'a> {
-    pub(super) fn of(record: &'a Record, veil: Option<&Veil<'_>>) -> Self {
-        let route = record.route.as_deref();
-        let resolved = record.resolved.as_ref();
-        let asked = record.query.as_ref().and_then(|query| Some((query, query.built_in.as_ref()?)));
-        let built_in = asked.map(|(_, built_in)| built_in);
-        let action = route.map(|r| &r.action).or(asked.map(|(query, _)| &query.action));
-        let resource = resolved.map(|r| &r.resource).or(asked.map(|(query, _)| &query.resource));
-        let environment = route.map_or_else(|| built_in?.environment.as_ref(), |route| route.environment.as_ref());
-        let sensitivity = route.map(|route| route.sensitivity).or_else(|| built_in?.sensitivity);
-        let trace = record.asked.trace.as_ref();
-        let arg =
-            |name: &str, value: &Value| veil.and_then(|veil| veil.arg(name, value)).unwrap_or_else(|| value.to_json());
-        let resource_text = |text: &'a str| veil.map_or(Cow::Borrowed(text), |veil| veil.resource_text(text));
-        Self {
-            method: &record.asked.method,
-            host: &record.asked.host,
-            path: match veil.filter(|_| built_in.is_none()).and_then(|veil| veil.path(&record.asked.path)) {
-                Some(shown) => shown.into(),
-                None => record.asked.path.as_str().into(),
-            },
-            args: resolved
-                .into_iter()
-                .flat_map(|r| &r.args)
-                .map(|(name, v)| (name.to_string(), arg(name, v)))
-                .collect(),
-            redacted: veil.map(|veil| veil.names(built_in.map(|built_in| &built_in.resources))).unwrap_or_default(),
-            args_left_out: resolved.map_or(&[], |resolved| &resolved.left_out),
-            action: action.map(ActionId::as_str),
-            resource: resource.map(|r| veil.and_then(|veil| veil.resource(r)).unwrap_or_else(|| r.to_string())),
-            system: route.and_then(|r| r.system.as_deref()),
-            environment: environment.map(Environment::as_str),
-            route: route.map(|r| &*r.label),
-            tier: route.map(|r| r.tier.as_str()),
-            sensitivity: sensitivity.map(Sensitivity::as_str),
-            further: record.further.as_deref().map(FurtherPart::of),
-            built_in: built_in.map(|built_in| BuiltInPart {
-                principal: built_in.principal.as_str(),
-                actions: built_in.actions.iter().map(ActionId::as_str).collect(),
-                resources: built_in.resources.iter().map(|text| resource_text(text)).collect(),
-            }),
-            envoy_id: &record.asked.envoy_id,
-            trace_id: trace.map(|(trace, _)| trace.as_str()),
-            span_id: trace.map(|(_, span)| span.as_str()),
-            trace_flags: trace.map(|_| format!("{:02x}", record.asked.trace_flags)),
-        }
-    }
-}
-
-impl<'a> FurtherPart<'a> {
-    fn of(note: &'a FurtherNote) -> Self {
-        Self {
-            grpc: note.grpc,
-            extensions: &note.extensions,
-            mcp: note.mcp.as_ref().map(|(method, tool)| McpPart { method, tool: tool.as_deref() }),
-        }
-    }
+fn write_built_in(pen: &mut Pen<'_>, asked: &BuiltInRequest, veil: Option<&Veil<'_>>) {
+    let shown =
+        |text: &'_ Arc<str>| veil.map_or_else(|| text.to_string(), |veil| veil.resource_text(text).into_owned());
+    pen.text(r#","for":"#, asked.principal.as_str());
+    pen.part(r#","actions":"#, &asked.actions.iter().map(ActionId::as_str).collect::<Vec<_>>());
+    pen.part(r#","resources":"#, &asked.resources.iter().map(shown).collect::<Vec<_>>());
 }

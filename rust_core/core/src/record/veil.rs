@@ -8,7 +8,6 @@ use crate::{
     route::{Redaction, Route, Routes},
 };
 use hmac::{Hmac, KeyInit, Mac};
-use serde_json::Value as Json;
 use sha2::Sha256;
 use std::{borrow::Cow, sync::Arc};
 
@@ -79,9 +78,9 @@ impl<'a> Veil<'a> {
     }
 
     /// An argument; `None`: as it is.
-    pub(super) fn arg(&self, name: &str, value: &Value) -> Option<Json> {
+    pub(super) fn arg(&self, name: &str, value: &Value) -> Option<String> {
         let is_hidden = self.route.is_some_and(|route| self.redaction.hides_arg(route, name));
-        is_hidden.then(|| Json::String(keyed(self.key, &["arg", name, &value.to_json().to_string()])))
+        is_hidden.then(|| keyed(self.key, &["arg", name, &value.to_json().to_string()]))
     }
 
     /// A resource; `None`: as it is.

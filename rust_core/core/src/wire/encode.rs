@@ -195,7 +195,7 @@ fn contradictions(answer: &AllowAnswer) -> Result<(), BadAnswer> {
 
 /// The deprecated `append: false` wins wherever it is known, `append_action` where it is not: both overwrite,
 /// so a client's own value cannot survive.
-fn overwrite(option: &mut Writer, name: &str, value: &str) {
+pub(super) fn overwrite(option: &mut Writer, name: &str, value: &str) {
     header(option, name, value);
     option.message(2, |_| {}); // BoolValue false
     option.varint(3, OVERWRITE_IF_EXISTS_OR_ADD.unsigned_abs().into());

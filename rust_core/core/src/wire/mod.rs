@@ -8,6 +8,7 @@ mod publish;
 mod request_bytes;
 pub mod rules;
 mod syntax;
+mod usual;
 mod writer;
 
 #[cfg(test)]
@@ -17,3 +18,4 @@ pub use decode::{Malformed, decode};
 pub use encode::{AllowAnswer, BadAnswer, DenyAnswer, encode_allow, encode_deny};
 pub use publish::{publish_answer, publish_to_json};
 pub use request_bytes::encode_request;
+pub use usual::{Note, encode_usual_allow, encode_usual_deny};

@@ -3,6 +3,9 @@
 
 use prost::encoding::{WireType, encode_key, encode_varint};
 
+/// Most bytes of a varint.
+const MAX_VARINT_BYTES: usize = 10;
+
 /// Bytes of one message, written front to back.
 pub(super) struct Writer(Vec<u8>);
 
@@ -61,10 +64,22 @@ impl Writer {
                 *byte = short;
             }
         } else {
-            let mut prefix = Vec::with_capacity(10);
-            encode_varint(length as u64, &mut prefix);
-            self.0.splice(at..=at, prefix);
+            self.lengthen(at, length);
         }
         outcome
+    }
+
+    /// Writes a length that takes more than the byte that is there for it at `at`.
+    fn lengthen(&mut self, at: usize, length: usize) {
+        let mut prefix = [0; MAX_VARINT_BYTES];
+        let mut free = prefix.as_mut_slice();
+        encode_varint(length as u64, &mut free);
+        let taken = MAX_VARINT_BYTES - free.len();
+        let end = self.0.len();
+        self.0.resize(end + taken - 1, 0);
+        self.0.copy_within(at + 1..end, at + taken);
+        for (byte, written) in self.0.iter_mut().skip(at).zip(prefix).take(taken) {
+            *byte = written;
+        }
     }
 }

@@ -3,7 +3,7 @@
 use super::{
     Compiled, Reads,
     annotations::{self, Demand, Said},
-    built_in,
+    built_in, quick,
     schema::{Schemas, label},
     sentence, values, walk,
 };
@@ -440,6 +440,7 @@ pub(super) fn compile(parsed: &Parsed, reading: &walk::Reading, known: &Vocabula
         PrincipalOrResourceConstraint::IsIn(kind, _) => Some(kind.as_ref().clone()),
         _ => None,
     };
+    let signal = |name: &str| known.signals.get(name).map(|(at, _)| *at);
     Compiled {
         info: Arc::new(PolicyInfo {
             id: parsed.id.clone(),
@@ -452,6 +453,7 @@ pub(super) fn compile(parsed: &Parsed, reading: &walk::Reading, known: &Vocabula
             text_sha256: hex(&Sha256::digest(parsed.policy.loc().and_then(Loc::snippet).unwrap_or_default())),
         }),
         condition: parsed.policy.non_scope_constraints_arc().cloned(),
+        quick: parsed.policy.non_scope_constraints().and_then(|condition| quick::Test::of(condition, &signal)),
         principal_type: is_in(parsed.policy.principal_constraint().as_inner()),
         resource_type: is_in(parsed.policy.resource_constraint().as_inner()),
         asks_principal: reading.asks_principal,

@@ -2,6 +2,7 @@
 
 use super::{
     CedarEngine, Compiled, Reads, built_in,
+    quick::World,
     slices::{ActionSlice, Located},
     values,
 };
@@ -19,6 +20,7 @@ use cedar_policy_core::{
 };
 use smol_str::SmolStr;
 use std::{
+    cell::LazyCell,
     collections::{BTreeMap, BTreeSet, HashMap},
     sync::Arc,
 };
@@ -148,8 +150,35 @@ impl<'e> CedarSlice<'e> {
         Evaluator::new(request, self.engine.core_entities(), Extensions::all_available())
     }
 
+    /// Whether a policy asks for an entity that is not listed.
+    fn lacks(&self, policy: &Compiled) -> bool {
+        (policy.asks_principal && !self.is_listed.0) || (policy.asks_resource && !self.is_listed.1)
+    }
+
+    /// What needs no evaluator; no signal could be anything.
+    fn quick(&self, policy: &Compiled, seen: &[(SignalIndex, Seen)]) -> Option<Judged> {
+        if self.lacks(policy) {
+            return None;
+        }
+        if policy.condition.is_none() {
+            return Some(Judged::True);
+        }
+        // `context.request` of a built-in action is another one.
+        let test = policy.quick.as_ref().filter(|_| self.built_in.is_none())?;
+        let holds = test.holds(&World { seen, request: &self.request, identity: &self.identity })?;
+        Some(if holds { Judged::True } else { Judged::False })
+    }
+
+    /// The first policy without Cedar, and by Cedar.
+    #[cfg(test)]
+    pub(super) fn both(&self, seen: &[(SignalIndex, Seen)]) -> (Option<Judged>, Judged) {
+        let policy = self.policies.first().unwrap();
+        let context = self.plain_context(&self.union_of_reads(), seen.iter()).unwrap();
+        (self.quick(policy, seen), self.judge(&self.evaluator(context), policy, &Known::new()))
+    }
+
     fn judge(&self, evaluator: &Evaluator<'e>, policy: &Compiled, known: &Known) -> Judged {
-        if (policy.asks_principal && !self.is_listed.0) || (policy.asks_resource && !self.is_listed.1) {
+        if self.lacks(policy) {
             // Of enforcing policies none comes here: their slice was not made.
             return Judged::Failed("it asks for an entity that entities.json does not list".to_owned());
         }
@@ -384,13 +413,17 @@ impl Slice for CedarSlice<'_> {
     }
 
     fn judge_all(&self, seen: &[(SignalIndex, Seen)]) -> Vec<Judged> {
-        match self.plain_context(&self.union_of_reads(), seen.iter()) {
-            Ok(context) => {
-                let evaluator = self.evaluator(context);
-                self.policies.iter().map(|policy| self.judge(&evaluator, policy, &Known::new())).collect()
-            }
-            Err(why) => self.policies.iter().map(|_| Judged::Failed(why.clone())).collect(),
-        }
+        // Made for the first policy that needs it: most directories have none.
+        let evaluator = LazyCell::new(|| {
+            self.plain_context(&self.union_of_reads(), seen.iter()).map(|context| self.evaluator(context))
+        });
+        let judge = |policy: &&Compiled| {
+            self.quick(policy, seen).unwrap_or_else(|| match &*evaluator {
+                Ok(evaluator) => self.judge(evaluator, policy, &Known::new()),
+                Err(why) => Judged::Failed(why.clone()),
+            })
+        };
+        self.policies.iter().map(judge).collect()
     }
 
     fn judge_one(&self, position: usize, seen: &[(SignalIndex, Seen)]) -> Judged {
@@ -399,6 +432,9 @@ impl Slice for CedarSlice<'_> {
         };
         let own = || seen.iter().filter(|(signal, _)| policy.info.mentions.binary_search(signal).is_ok());
         let open = own().any(|(_, seen)| *seen == Seen::Any);
+        if !open && let Some(judged) = self.quick(policy, seen) {
+            return judged;
+        }
         let context = if open {
             self.open_context(&policy.reads, own())
         } else {

@@ -6,6 +6,7 @@ mod built_in;
 mod checks;
 mod entities;
 mod evaluate;
+mod quick;
 mod records;
 mod schema;
 mod slices;
@@ -47,6 +48,8 @@ struct Compiled {
     /// Its `when` and `unless`. The scope is not evaluated again: slices match it exactly, and
     /// `tests/slices.rs` holds them against unsliced Cedar.
     condition: Option<Arc<Expr>>,
+    /// The same where it needs no Cedar.
+    quick: Option<quick::Test>,
     /// `principal is T in …` and the like: the type that the slice does not look at.
     principal_type: Option<EntityType>,
     resource_type: Option<EntityType>,
