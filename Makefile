@@ -30,7 +30,7 @@ LOAD := target/release/load
 # Arguments for pytest: make test PYTEST_ARGS="-k admin -x"
 PYTEST_ARGS ?=
 
-.PHONY: help demo test test-rust test-python test-spire test-h2spec lint bench bench-quick bench-scales bench-soak bench-locust bench-load bench-plots bench-page bench-reload bench-ingest bench-identity bench-tasks bench-log-reading bench-log-writing bench-core fuzz format lock clean cargo
+.PHONY: help demo test gate gate-baseline test-rust test-python test-spire test-h2spec lint bench bench-quick bench-scales bench-soak bench-locust bench-load bench-plots bench-page bench-reload bench-ingest bench-identity bench-tasks bench-log-reading bench-log-writing bench-core fuzz format lock clean cargo
 
 help: ## what each verb does
 	@awk -F':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -74,13 +74,20 @@ $(LOAD): Cargo.toml Cargo.lock $(shell find bench/load -name '*.rs' -o -name Car
 demo: $(EXTENSION) ## a story with the real Envoy: who is let through, who is not, and why
 	$(BIN)/signalwarden demo
 
-test: test-rust test-python ## everything that must hold: Rust, Python, the real Envoy, a short fuzz
+test: test-rust test-python gate ## everything that must hold: Rust, Python, the real Envoy, a short fuzz
 
 # Generated cases are the same in every run of `make test`, so that a change is judged by itself; a plain
 # `cargo test` draws new ones each time.
 test-rust: | cargo
 	PROPTEST_RNG_SEED=$${PROPTEST_RNG_SEED:-20261124} cargo test --workspace --quiet
 	rust_core/fuzz/run.sh $(FUZZ_SECONDS_IN_TEST)
+
+# The same instructions are executed each time, whatever else the machine does. Without valgrind that is said, and is no failure.
+gate: | cargo $(BIN)/python ## instructions of one check against bench/instructions.json: dearer by more than 3 % fails
+	$(BIN)/python bench/gate.py
+
+gate-baseline: | cargo $(BIN)/python ## makes today's counts the baseline
+	$(BIN)/python bench/gate.py --write
 
 # Real servers, kills and clocks on a machine with other work: what failed is run once more, alone, and stays in the
 # output by name. What fails twice fails. Generated cases are drawn from one seed here, too; a plain `pytest` draws

@@ -1,11 +1,11 @@
-"""Instructions of one check, counted by callgrind and held against a committed baseline: dearer than it was is a failure.
+"""Instructions of one check, counted by callgrind and held against a committed baseline: dearer is a failure.
 
     python bench/gate.py                    counts and compares
     python bench/gate.py --write            counts, and makes that the baseline
 
 Time on a shared machine is too noisy to find a few per cent; the same instructions are executed each time. Counted is
-the example `check_count` of the core (`rust_core/core/examples/check_count`) as the tests build it, in the profile `dev`, so that no
-dependency is compiled for it alone. Without valgrind nothing is counted, and that is said.
+the example `rust_core/core/examples/check_count` as the tests build it, in the profile `dev`, so that no dependency is
+compiled for it alone. Without valgrind nothing is counted, and that is said.
 """
 
 from __future__ import annotations
@@ -32,16 +32,16 @@ ROWS: Final = [
     ("default", "denied", "memory"),
     ("default", "denied", "ring"),
 ]
-"""With `default` an allowed call of medium sensitivity costs what it costs with `none`: the denied one has influence."""
+"""With `default` an allowed call of medium sensitivity costs what it costs with `none`; a denied one has influence."""
 PARTS: Final = {"check": "one_check", "drain": "one_drain"}
 """What is counted, by the functions of the example: the answer's path, and a record's way out of the ring."""
 TOLERANCE: Final = 0.03
 OTHER_COMPILER: Final = 0.12
-"""How much dearer a figure may be: with the compiler of the baseline, and with another one, whose code is other code."""
+"""How much dearer a figure may be: with the compiler of the baseline, and with another one, which makes other code."""
 BUILD_SECONDS, COUNT_SECONDS = 1_800, 300
 FAILED, ERROR = 1, 2
 
-type Counted = dict[str, int]
+Counted = dict[str, int]
 """Instructions, by figure: `check none allowed ring`."""
 
 
@@ -50,8 +50,8 @@ class GateError(Exception):
 
 
 def counts_of(profile: str, functions: dict[str, str], calls: int) -> Counted:
-    """Instructions of one call of each function, callees included, from callgrind's file. `functions`: names of figures and
-    the last part of the function's path. Raises GateError if one was never called."""
+    """Instructions of one call of each function, callees included, from callgrind's file. `functions`: figures,
+    and the last part of the function's path. Raises GateError if one was never called."""
     names: dict[str, str] = {}
     sums = dict.fromkeys(functions, 0)
     current: str | None = None
@@ -80,14 +80,18 @@ def compared(counted: Counted, baseline: Counted, tolerance: float) -> tuple[lis
             good = False
             continue
         change = count / known - 1
-        verdict = "DEARER" if change > tolerance else "cheaper: make gate-baseline" if change < -tolerance else ""
+        verdict = (
+            "DEARER" if change > tolerance else "cheaper: make gate-baseline" if change < -tolerance else ""
+        )
         lines.append(f"{figure:<32}{count:>10,}{known:>10,}{change:>+8.1%}  {verdict}".rstrip())
         good &= change <= tolerance
     return lines, good
 
 
 def _counted() -> Counted:
-    command = ["cargo", "build", "--quiet", "-p", "signalwarden-core", "--example", "check_count"]
+    # As `cargo test --workspace` has built everything already: for one crate alone other features of its dependencies
+    # would be chosen, and Cedar compiled once more.
+    command = ["cargo", "build", "--quiet", "--workspace", "--example", "check_count"]
     if subprocess.run(command, cwd=ROOT, timeout=BUILD_SECONDS, check=False).returncode:
         raise GateError("check_count could not be built")
     counted: Counted = {}
@@ -105,7 +109,13 @@ def _run_callgrind(row: tuple[str, ...], profile: Path) -> None:
     program = ROOT / "target" / "debug" / "examples" / "check_count"
     functions = [f"--toggle-collect=*{name}*" for name in PARTS.values()]
     command = [
-        *("valgrind", "--quiet", "--tool=callgrind", f"--callgrind-out-file={profile}", "--collect-atstart=no"),
+        *(
+            "valgrind",
+            "--quiet",
+            "--tool=callgrind",
+            f"--callgrind-out-file={profile}",
+            "--collect-atstart=no",
+        ),
         *functions,
         *(str(program), str(POLICIES), str(SIGNALS), str(CHECKS), *row),
     ]

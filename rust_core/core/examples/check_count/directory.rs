@@ -97,7 +97,12 @@ fn register(signals: usize, others: usize) -> String {
 /// Three permits and seven forbids, over which the signals are dealt; those that may only restrict go to forbids. The last
 /// forbid reads the argument.
 fn in_play(signals: usize) -> String {
-    let reader = |signal: usize| if kind(signal).1 == "restrict" { 3 + signal % 6 } else { signal % (IN_SLICE - 1) };
+    let restricting = |signal: usize| (0..signal).filter(|other| kind(*other).1 == "restrict").count();
+    let reader = |signal: usize| match kind(signal).1 {
+        // Dealt evenly: each one more in a policy doubles the mixes that it is judged in.
+        "restrict" => 3 + restricting(signal) % 6,
+        _ => signal % (IN_SLICE - 1),
+    };
     let mut text = String::new();
     for policy in 0..IN_SLICE {
         let permits = policy < 3;

@@ -172,16 +172,6 @@ fn each_plain_comparison_is_quick_and_what_is_not_plain_is_not() {
         (index, Seen::Value(SignalType::parse(kind).unwrap().read_text(texts[0]).unwrap()))
     };
     let seen: Vec<(SignalIndex, Seen)> = (0..SIGNALS.len()).map(values).collect();
-    let cedars =
-        [" + 1", "like", "[1, 4]", "since ", "address", "level == context.signals.region", "< context.signals.region"];
-    let faulty = [
-        "flag < 3",
-        "region.contains",
-        "(context.signals.level)",
-        "args.note ==",
-        "context.request has",
-        "context has",
-    ];
     for atom in ATOMS.iter().map(|atom| format!("({atom})")) {
         let text = format!("permit(principal, action, resource) when {{ {atom} }};");
         let engine = below_the_loader(&[&text], &rules());
