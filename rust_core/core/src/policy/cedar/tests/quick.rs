@@ -12,7 +12,7 @@ use crate::{
 use proptest::{prelude::*, test_runner::TestRunner};
 use std::cell::Cell;
 
-const CASES: u32 = 4_000;
+const CASES: u32 = 1_500;
 
 /// Name, type, and values as text. Sorted by name.
 const SIGNALS: &[(&str, &str, &[&str])] = &[
