@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 __all__ = ["of_live", "of_policies", "of_principals", "of_signals", "of_threads", "principals"]
 
-START_S: Final = 300.0
+START_S: Final = 600.0
 """A hundred thousand policies are parsed and checked before the doors open."""
 MOST_ACTIONS: Final = 100
 """Cedar's validator looks at each policy once for each action, so loading takes the product of both."""

@@ -147,7 +147,7 @@ class FullDisk(FileSink):
 
     is_full = False
 
-    def write(self, batch: bytes) -> None:
+    def write(self, batch: bytes | memoryview) -> None:
         if FullDisk.is_full:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         super().write(batch)

@@ -58,17 +58,21 @@ def limits_of_grpcio() -> str:
         name = node.target.id
         if not re.match(r"(MAX|MIN_PING|KEEPALIVE|HANDSHAKE)_", name):
             continue
-        why = following.value.value if _is_text(following) else ""
-        rows.append(f"| `{name}` | {_product(ast.unparse(node.value))} | {' '.join(why.split())} |")
+        rows.append(
+            f"| `{name}` | {_product(ast.unparse(node.value))} | {' '.join(_text_of(following).split())} |"
+        )
     return _table("| limit | value | why |", rows)
 
 
-def _is_text(node: ast.stmt | None) -> Any:
-    return (
+def _text_of(node: ast.stmt | None) -> str:
+    """The docstring of a constant, which stands below it; empty: it has none."""
+    if (
         isinstance(node, ast.Expr)
         and isinstance(node.value, ast.Constant)
         and isinstance(node.value.value, str)
-    )
+    ):
+        return node.value.value
+    return ""
 
 
 def limits_of_native() -> str:

@@ -81,6 +81,10 @@ class Pair:
         self.told[reason] += 1
         return reason
 
+    def has_recorded(self) -> bool:
+        """Whether all that was asked stands in both logs."""
+        return all(len(self.decisions(name)) >= self.asked for name in self.apps)
+
     def decisions(self, name: str) -> list[dict[str, Any]]:
         """The decision records of one, in their order."""
         lines = (self.roots[name] / "var" / "decisions.jsonl").read_bytes().splitlines()
@@ -232,9 +236,7 @@ def test_the_records_are_the_same(
     accounts: Pair, bank: Pair, generated: Pair, eventually: Eventually
 ) -> None:
     for both in (accounts, bank, generated):
-        eventually(
-            lambda both=both: all(len(both.decisions(front)) >= both.asked for front in both.apps), TIMEOUT_S
-        )
+        eventually(both.has_recorded, TIMEOUT_S)
         mine, theirs = (both.decisions(front) for front in both.apps)
         assert len(mine) == both.asked > 0
         assert theirs == mine

@@ -286,8 +286,8 @@ def test_what_comes_to_nothing_is_ended_and_holds_nobody_up(
     expect_outcome(
         "slow headers / slow body", front, f"headers {outcomes['headers']}, body {outcomes['body']}"
     )
-    for kind in ("whole hello", "half a hello", "no hello", "no TLS"):
-        expect_outcome("TLS mid-handshake hold", front, f"{kind} {outcomes[kind]}")
+    for name in ("whole hello", "half a hello", "no hello", "no TLS"):
+        expect_outcome("TLS mid-handshake hold", front, f"{name} {outcomes[name]}")
 
 
 def test_every_attack_is_made() -> None:

@@ -30,7 +30,8 @@ from signalwarden.errors import (
     StateError,
     UnknownPublisherError,
 )
-from signalwarden.server import CHECK_METHOD, CHECK_SERVICE, MAX_REQUEST_BYTES
+from signalwarden.front import CHECK_SERVICE
+from signalwarden.server import CHECK_METHOD, MAX_REQUEST_BYTES
 from signalwarden.services import Client
 from signalwarden.state import SqliteStore
 from tests.serving import running

@@ -62,9 +62,7 @@ def test_a_batch_has_a_bound_and_yet_one_line(tmp_path: Path) -> None:
 
 
 def test_alike_denials_are_folded_across_what_is_otherwise_a_batch(tmp_path: Path) -> None:
-    engine = asking.running(
-        asking.load(FILES), ring=tmp_path / "ring", ring_bytes=1 << 20, fold_denials=True
-    )
+    engine = asking.running(asking.load(FILES), ring=tmp_path / "ring", ring_bytes=1 << 20, fold_denials=True)
     for _ in range(50):
         asking.answered(engine, bytes(asking.check_request(path="/nowhere")))
     lines, count = taken(engine, bytearray(), max_bytes=1_000)
@@ -80,6 +78,31 @@ def test_what_can_not_be_handed_over_is_handed_over_the_next_time(engine: _core.
     assert engine.note(b'{"n":2}')
     assert taken(engine, memory) == ([b'{"n":1}\n'], 1)
     assert taken(engine, memory) == ([b'{"n":2}\n'], 1)
+
+
+def resident(ring: Path) -> int:
+    """Bytes of the ring's file that count as memory of this process."""
+    maps = Path("/proc/self/smaps").read_text().splitlines()
+    at = next(n for n, line in enumerate(maps) if line.endswith(str(ring)))
+    return next(int(line.split()[1]) << 10 for line in maps[at:] if line.startswith("Rss:"))
+
+
+@pytest.mark.skipif(not Path("/proc/self/smaps").exists(), reason="only Linux tells it")
+def test_memory_of_the_ring_goes_back_once_all_is_settled_and_nothing_comes(tmp_path: Path) -> None:
+    ring, memory = tmp_path / "ring", bytearray()
+    engine = asking.running(asking.load(FILES), ring=ring, ring_bytes=8 << 20)
+    expected = [b'{"n":%d,"pad":"%s"}' % (n, b"x" * 10_000) for n in range(400)]
+    assert all(engine.note(line) for line in expected)
+    lines, count = taken(engine, memory, max_bytes=8 << 20)
+    assert taken(engine, memory) == ([], 0)
+    assert resident(ring) > 4_000_000, "nothing of it is settled"
+    engine.settle(count)
+    assert taken(engine, memory) == ([], 0)
+    assert resident(ring) < 1_000_000
+    assert lines == [line + b"\n" for line in expected]
+    assert engine.note(b'{"n":1}')
+    assert taken(engine, memory) == ([b'{"n":1}\n'], 1)
+    engine.release()
 
 
 @pytest.mark.parametrize("count", [1, 2, 3, 255, 256])

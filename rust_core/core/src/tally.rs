@@ -159,14 +159,11 @@ impl Signals {
 
     /// The counts of a signal of the snapshot that is followed.
     fn at(&mut self, index: usize, name: &SignalName) -> Option<&mut OfSignal> {
-        let place = match self.of_last.get(index).copied().flatten() {
-            Some(place) => place,
-            None => {
-                let place = self.place(name)?;
-                *self.of_last.get_mut(index)? = Some(place);
-                place
-            }
-        };
+        if let Some(place) = self.of_last.get(index).copied().flatten() {
+            return self.each.get_mut(place);
+        }
+        let place = self.place(name)?;
+        *self.of_last.get_mut(index)? = Some(place);
         self.each.get_mut(place)
     }
 

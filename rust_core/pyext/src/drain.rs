@@ -58,7 +58,7 @@ impl Scratch {
         // Not held while the interpreter is waited for.
         let mut batch = mem::take(&mut *self.lock());
         if batch.records == 0 {
-            batch.lines.shrink_to(KEPT * most_bytes);
+            batch.lines.shrink_to(most_bytes.saturating_mul(KEPT));
             py.detach(|| {
                 waiting(wait_ms, || {
                     core.drain_into(&mut batch, most, most_bytes);
