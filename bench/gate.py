@@ -84,7 +84,7 @@ def compared(counted: Counted, baseline: Counted, tolerance: float) -> tuple[lis
             "DEARER" if change > tolerance else "cheaper: make gate-baseline" if change < -tolerance else ""
         )
         lines.append(f"{figure:<32}{count:>10,}{known:>10,}{change:>+8.1%}  {verdict}".rstrip())
-        good &= change <= tolerance
+        good &= not dearer
     return lines, good
 
 
