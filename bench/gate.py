@@ -80,9 +80,9 @@ def compared(counted: Counted, baseline: Counted, tolerance: float) -> tuple[lis
             good = False
             continue
         change = count / known - 1
-        verdict = (
-            "DEARER" if change > tolerance else "cheaper: make gate-baseline" if change < -tolerance else ""
-        )
+        borne = known * tolerance
+        dearer, cheaper = count - known > borne, known - count > borne
+        verdict = "DEARER" if dearer else "cheaper: make gate-baseline" if cheaper else ""
         lines.append(f"{figure:<32}{count:>10,}{known:>10,}{change:>+8.1%}  {verdict}".rstrip())
         good &= not dearer
     return lines, good
