@@ -57,12 +57,22 @@ impl Timestamp {
             let digit = |number: i64| b'0' + u8::try_from(number % 10).unwrap_or_default();
             [digit(number / 10), digit(number)]
         };
-        let ([y, e], [a, r]) = (pair(year / 100), pair(year));
-        let ([m, o], [d, n]) = (pair(month), pair(day));
-        let ([h, i], [j, k], [s, t]) = (pair(seconds / 3_600), pair(seconds / 60 % 60), pair(seconds % 60));
-        let ([f, g], [p, q], [u, v]) = (pair(micros / 10_000), pair(micros / 100), pair(micros));
-        let text =
-            [y, e, a, r, b'-', m, o, b'-', d, n, b'T', h, i, b':', j, k, b':', s, t, b'.', f, g, p, q, u, v, b'Z'];
+        let mut text = *b"0000-00-00T00:00:00.000000Z";
+        let mut put = |at: usize, number: i64| {
+            if let Some(place) = text.get_mut(at..at + 2) {
+                place.copy_from_slice(&pair(number));
+            }
+        };
+        put(0, year / 100);
+        put(2, year);
+        put(5, month);
+        put(8, day);
+        put(11, seconds / 3_600);
+        put(14, seconds / 60 % 60);
+        put(17, seconds % 60);
+        put(20, micros / 10_000);
+        put(22, micros / 100);
+        put(24, micros);
         Some(text)
     }
 

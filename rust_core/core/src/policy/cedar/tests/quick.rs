@@ -137,7 +137,7 @@ fn seen() -> impl Strategy<Value = Vec<(SignalIndex, Seen)>> {
     each
 }
 
-fn slice<'e>(engine: &'e CedarEngine, policies: usize) -> CedarSlice<'e> {
+fn slice(engine: &CedarEngine, policies: usize) -> CedarSlice<'_> {
     let slice = CedarSlice::new(engine, &query("transfer.create")).unwrap();
     assert_eq!(crate::policy::Slice::in_play(&slice).len(), policies);
     slice
