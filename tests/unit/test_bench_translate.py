@@ -204,10 +204,10 @@ def test_without_go_and_without_a_program_a_peer_is_left_out_in_one_sentence(
     found = peers.found(["opa-sdk", "opa-sdk-console", "cedar-go", "opa-envoy"])
     assert not found.servers
     assert sorted(found.left_out) == [
-        "cedar-go is left out: there is no `go` on the PATH to build it with",
-        "opa-envoy is left out: OPA_ENVOY_BIN does not name the binary of OPA's Envoy plugin",
-        "opa-sdk is left out: there is no `go` on the PATH to build it with",
-        "opa-sdk-console is left out: there is no `go` on the PATH to build it with",
+        "cedar-go: there is no `go` on the PATH to build it with",
+        "opa-envoy: OPA_ENVOY_BIN does not name the binary of OPA's Envoy plugin",
+        "opa-sdk: there is no `go` on the PATH to build it with",
+        "opa-sdk-console: there is no `go` on the PATH to build it with",
     ]
 
 
@@ -220,7 +220,7 @@ def test_a_build_that_fails_leaves_the_peer_out_with_its_last_line(
     monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
     monkeypatch.setattr(golang, "PROGRAMS", tmp_path / "programs")
     found = peers.found(["cedar-go"])
-    assert found.left_out == ("cedar-go is left out: cedar-go could not be built: no network",)
+    assert found.left_out == ("cedar-go: cedar-go could not be built: no network",)
 
 
 def test_a_plugin_that_is_not_there_is_said(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
