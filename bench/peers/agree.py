@@ -158,7 +158,7 @@ def compare(only: Sequence[str] | None, policies: int) -> tuple[list[str], list[
         )
     found = peers.found(only)
     known = [*(peer.name for peer in found.servers), *(filter_.name for filter_ in found.filters)]
-    unknown = set(only or ()) - {*known, *(sentence.split(" ", 1)[0] for sentence in found.left_out)}
+    unknown = set(only or ()) - {*known, *(sentence.split(":", 1)[0] for sentence in found.left_out)}
     if unknown:
         raise BenchError(f"there is no peer `{min(unknown)}`")
     asked, told, wrong, left_out = list(questions()), [], [], list(found.left_out)

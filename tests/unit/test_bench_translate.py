@@ -206,8 +206,8 @@ def test_without_go_and_without_a_program_a_peer_is_left_out_in_one_sentence(
     assert sorted(found.left_out) == [
         "cedar-go: there is no `go` on the PATH to build it with",
         "opa-envoy: OPA_ENVOY_BIN does not name the binary of OPA's Envoy plugin",
-        "opa-sdk: there is no `go` on the PATH to build it with",
         "opa-sdk-console: there is no `go` on the PATH to build it with",
+        "opa-sdk: there is no `go` on the PATH to build it with",
     ]
 
 
