@@ -38,6 +38,9 @@ PARTS: Final = {"check": "one_check", "drain": "one_drain"}
 TOLERANCE: Final = 0.03
 OTHER_COMPILER: Final = 0.12
 """How much dearer a figure may be: with the compiler of the baseline, and with another one, which makes other code."""
+SLACK: Final = 2_000
+"""Instructions that no figure is held to. One figure, the drain of an allow from the ring, comes to 14,600 or to 16,100
+from run to run (tables are seeded anew in each process, which may be why); the others move by half a per cent."""
 BUILD_SECONDS, COUNT_SECONDS = 1_800, 300
 FAILED, ERROR = 1, 2
 
@@ -70,7 +73,9 @@ def counts_of(profile: str, functions: dict[str, str], calls: int) -> Counted:
     return {figure: total // calls for figure, total in sums.items()}
 
 
-def compared(counted: Counted, baseline: Counted, tolerance: float) -> tuple[list[str], bool]:
+def compared(
+    counted: Counted, baseline: Counted, tolerance: float, slack: int = SLACK
+) -> tuple[list[str], bool]:
     """A line for each figure, and whether all are within the tolerance. One that the baseline lacks is not."""
     lines, good = [], True
     for figure, count in counted.items():
@@ -80,7 +85,7 @@ def compared(counted: Counted, baseline: Counted, tolerance: float) -> tuple[lis
             good = False
             continue
         change = count / known - 1
-        borne = known * tolerance
+        borne = max(known * tolerance, slack)
         dearer, cheaper = count - known > borne, known - count > borne
         verdict = "DEARER" if dearer else "cheaper: make gate-baseline" if cheaper else ""
         lines.append(f"{figure:<32}{count:>10,}{known:>10,}{change:>+8.1%}  {verdict}".rstrip())
@@ -156,7 +161,9 @@ def main() -> int:
     tolerance = TOLERANCE if same else OTHER_COMPILER
     lines, good = compared(counted, baseline["instructions"], tolerance)
     made = "" if same else f"; the baseline was made with {baseline['compiler']}, this is another compiler"
-    print(f"instructions of one check, now and in the baseline ({tolerance:.0%} are borne{made}):")
+    print(
+        f"instructions of one check, now and in the baseline ({tolerance:.0%} are borne, and {SLACK:,} in any case{made}):"
+    )
     print("\n".join(lines))
     return 0 if good else FAILED
 

@@ -40,7 +40,7 @@ def test_a_function_that_was_never_called_is_said_and_is_no_zero() -> None:
 
 @pytest.mark.parametrize(("count", "good"), [(1_030, True), (1_031, False), (500, True)])
 def test_what_is_dearer_than_is_borne_fails_and_what_is_cheaper_does_not(count: int, good: bool) -> None:
-    lines, passed = gate.compared({"check": count}, {"check": 1_000}, 0.03)
+    lines, passed = gate.compared({"check": count}, {"check": 1_000}, 0.03, 0)
     assert passed is good
     assert ("DEARER" in lines[0]) is not good
 
