@@ -27,6 +27,7 @@ __all__ = [
     "publish_answer",
     "publish_to_json",
     "reasons",
+    "tree_root",
 ]
 
 __version__: str
