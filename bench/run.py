@@ -10,8 +10,6 @@ from __future__ import annotations
 import argparse
 import contextlib
 import importlib.metadata
-import json
-import signal
 import sys
 import tempfile
 from dataclasses import dataclass
@@ -22,17 +20,15 @@ sys.path.insert(
     0, str(Path(__file__).resolve().parent.parent)
 )  # run as a script, `bench` is not found otherwise
 
-from bench import behind_envoy, cases, directory, peers, procfs, results, rounds, servers, stage, swarm
+from bench import behind_envoy, cases, directory, peers, procfs, results, rounds, servers, stage, swarm, verb
 from bench.rounds import Stand
 from bench.show import show
 from bench.stage import BenchError, Places
 from signalwarden import __version__, _core
-from signalwarden.errors import SignalwardenError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-FAILED, ERROR, INTERRUPTED, ENDED = 1, 2, 130, 143
 PARTS: Final = ("closed", "open", "envoy", "locust")
 WARM_UP_S: Final = 0.5
 
@@ -58,21 +54,7 @@ QUICK: Final = Plan(1, 0.5, 1, 0.5, 1, 0.5, (results.FREE,), 3)
 def main() -> int:
     """The command line."""
     arguments = _arguments()
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(ENDED))
-    try:
-        figures = measure(arguments, _plan(arguments))
-        if arguments.out:
-            results.write(figures, arguments.out)
-    except (BenchError, SignalwardenError) as error:
-        print(f"bench: {error}", file=sys.stderr)
-        return ERROR
-    except KeyboardInterrupt:
-        return INTERRUPTED
-    if arguments.json:
-        print(json.dumps(figures, indent=1))
-    else:
-        show(figures)
-    return FAILED if figures["wrong"] else 0
+    return verb.run(arguments, lambda: measure(arguments, _plan(arguments)), show)
 
 
 def _arguments() -> argparse.Namespace:
@@ -166,7 +148,7 @@ def measure(arguments: argparse.Namespace, plan: Plan) -> dict[str, Any]:
             unix=arguments.unix,
         )
         for sentence in made["left_out"]:
-            say(f"left out: {sentence}")
+            verb.say(f"left out: {sentence}")
         _measure(made, Path(folder), where, field, found.filters, plan, arguments)
     return made
 
@@ -207,7 +189,7 @@ def _stands(folder: Path, field: Sequence[servers.Contestant], where: Places) ->
     with contextlib.ExitStack() as stack:
         stands = []
         for number, who in enumerate(field):
-            say(f"starting {who.name}")
+            verb.say(f"starting {who.name}")
             own = folder / f"server-{number}"
             own.mkdir()
             server = stack.enter_context(who.start(where.server, own))
@@ -238,7 +220,7 @@ def _closed(entries: dict[str, Any], stands: Sequence[Stand], where: Places, pla
         for stand in stands:
             seen = rounds.closed(stand, plan.closed_s, where.load)
             entries[stand.who.name]["closed"].append(seen)
-            say(
+            verb.say(
                 f"closed loop {number + 1} of {plan.closed_rounds}: {seen['cpu_us']:.1f} µs a check, "
                 f"{seen['rps']:,.0f}/s, {stand.who.name}"
             )
@@ -253,7 +235,7 @@ def _open(entries: dict[str, Any], stands: Sequence[Stand], where: Places, plan:
             below = rounds.opened(floor, rate, plan.open_s, where.load)
             seen = rounds.opened(stand, rate, plan.open_s, where.load)
             entries[stand.who.name]["open"].append({"rate": seen["rate"], "floor": below, "server": seen})
-            say(
+            verb.say(
                 f"open loop {number + 1} of {plan.open_rounds}: {seen['rate']:,}/s, p99.9 "
                 f"{seen['latency_us']['p99_9'] / 1e3:.2f} ms, floor {below['latency_us']['p99_9'] / 1e3:.2f} ms, "
                 f"{stand.who.name}"
@@ -285,7 +267,7 @@ def _envoy(
                 placement=placement,
                 times=plan.envoy_rounds,
                 seconds=plan.envoy_s,
-                say=say,
+                say=verb.say,
             )
             for name, taken in seen.items():
                 entries[name]["envoy"][placement] = taken
@@ -330,11 +312,6 @@ def _versions(found: peers.Peers) -> dict[str, str]:
     known |= {peer.name: peer.version() for peer in found.servers}
     known |= {each.name: each.version() for each in found.filters}
     return {"signalwarden": __version__, "build": str(_core.BUILD_PROFILE), **known}
-
-
-def say(text: str) -> None:
-    """Progress, for people."""
-    print(f"bench: {text}", file=sys.stderr, flush=True)
 
 
 if __name__ == "__main__":

@@ -8,8 +8,6 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import json
-import signal
 import statistics
 import sys
 import tempfile
@@ -23,7 +21,7 @@ sys.path.insert(
     0, str(Path(__file__).resolve().parent.parent)
 )  # run as a script, `bench` is not found otherwise
 
-from bench import cases, procfs, results, rounds, scaled, servers, stage
+from bench import cases, procfs, results, rounds, scaled, servers, stage, verb
 from bench.rounds import Stand
 from bench.servers import Contestant
 from bench.stage import BenchError, Places
@@ -36,7 +34,6 @@ if TYPE_CHECKING:
 
     from bench.stage import Server
 
-FAILED, ERROR, INTERRUPTED, ENDED = 1, 2, 130, 143
 ROUNDS, ROUND_S, WARM_UP_S = 3, 1.0, 0.5
 IN_FLIGHT: Final = 16
 """Calls in flight, whatever the number of connections, as far as it can be."""
@@ -67,18 +64,7 @@ NAMES: Final = (*(scale.name for scale in SCALES), "connections", "threads")
 def main() -> int:
     """The command line."""
     arguments = _arguments()
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(ENDED))
-    try:
-        made = measure(arguments)
-        if arguments.out:
-            results.write(made, arguments.out)
-    except (BenchError, SignalwardenError) as error:
-        print(f"bench: {error}", file=sys.stderr)
-        return ERROR
-    except KeyboardInterrupt:
-        return INTERRUPTED
-    print(json.dumps(made, indent=1) if arguments.json else "\n".join(said(made)))
-    return FAILED if made["wrong"] else 0
+    return verb.run(arguments, lambda: measure(arguments), lambda made: print("\n".join(said(made))))
 
 
 def _arguments() -> argparse.Namespace:
@@ -128,7 +114,7 @@ class _Run:
         with contextlib.ExitStack() as stack:
             stands: dict[int, Stand] = {}
             for at in scale.quick if self.quick else scale.points:
-                _say(f"{scale.name}: a server of {at:,}")
+                verb.say(f"{scale.name}: a server of {at:,}")
                 own = folder / str(at)
                 own.mkdir(parents=True)
                 begun = time.monotonic()
@@ -137,7 +123,7 @@ class _Run:
                 except (BenchError, SignalwardenError) as error:
                     self._left_out(f"{scale.name}, {at:,}, could not be measured: {error}")
                     continue
-                _say(f"{scale.name}: ready after {time.monotonic() - begun:.1f} s")
+                verb.say(f"{scale.name}: ready after {time.monotonic() - begun:.1f} s")
                 stands[at] = _stand(server, own, scale.name, at, self.front)
             taken = self._alternate([(at, partial(self._closed, stand)) for at, stand in stands.items()])
             return self._said(
@@ -145,7 +131,7 @@ class _Run:
             )
 
     def _left_out(self, sentence: str) -> None:
-        _say(sentence)
+        verb.say(sentence)
         self.made["left_out"].append(sentence)
 
     def connections(self, folder: Path) -> dict[str, Any]:
@@ -218,7 +204,7 @@ class _Run:
                 "memory_mb": memory[number] if memory else None,
             }
             points.append(point)
-            _say(f"{name}, {at:,}: {statistics.median(cpu):.1f} µs a check")
+            verb.say(f"{name}, {at:,}: {statistics.median(cpu):.1f} µs a check")
         return {"name": name, "x": name, "points": points}
 
 
@@ -252,10 +238,6 @@ def said(made: dict[str, Any]) -> Iterator[str]:
             rss = f", {memory['own']:,.0f} MiB of its own" if memory else ""
             yield f"{scale['name']:>22} {point['at']:>9,}: {cpu:8.1f} µs, {ratio:5.2f} x, {rps:,.0f}/s{rss}"
     yield from (f"wrong: {sentence}" for sentence in made["wrong"])
-
-
-def _say(text: str) -> None:
-    print(f"bench: {text}", file=sys.stderr, flush=True)
 
 
 if __name__ == "__main__":

@@ -9,9 +9,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import json
 import re
-import signal
 import sys
 import tempfile
 import threading
@@ -25,16 +23,14 @@ sys.path.insert(
     0, str(Path(__file__).resolve().parent.parent)
 )  # run as a script, `bench` is not found otherwise
 
-from bench import cases, directory, loading, procfs, results, rounds, servers, stage
+from bench import cases, directory, loading, procfs, results, rounds, servers, stage, verb
 from bench.rounds import Stand
 from bench.stage import BenchError, Places, Server
 from signalwarden import __version__, _core
-from signalwarden.errors import SignalwardenError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-FAILED, ERROR, INTERRUPTED, ENDED = 1, 2, 130, 143
 CHURN_S: Final = 0.05
 """Between two publications of all twelve signals: 240 values a second."""
 RELOAD_S: Final = 10.0
@@ -56,18 +52,7 @@ EXTRA: Final = (
 def main() -> int:
     """The command line."""
     arguments = _arguments()
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(ENDED))
-    try:
-        made = measure(arguments)
-        if arguments.out:
-            results.write(made, arguments.out)
-    except (BenchError, SignalwardenError) as error:
-        print(f"bench: {error}", file=sys.stderr)
-        return ERROR
-    except KeyboardInterrupt:
-        return INTERRUPTED
-    print(json.dumps(made, indent=1) if arguments.json else "\n".join(said(made)))
-    return FAILED if made["wrong"] else 0
+    return verb.run(arguments, lambda: measure(arguments), lambda made: print("\n".join(said(made))))
 
 
 def _arguments() -> argparse.Namespace:
@@ -108,7 +93,7 @@ def measure(arguments: argparse.Namespace) -> dict[str, Any]:
         server = stack.enter_context(who.start(where.server, folder))
         stand = Stand(who, server, who.load_file(folder), procfs.memory(server.pid))
         rate = arguments.rate or _half(stand, where)
-        _say(f"{rate:,} a second for {arguments.seconds} s, front {front}")
+        verb.say(f"{rate:,} a second for {arguments.seconds} s, front {front}")
         made["soak"] = _soak(stand, where, rate, arguments)
         made["wrong"] += made["soak"].pop("wrong")
     return made
@@ -244,10 +229,6 @@ def said(made: dict[str, Any]) -> Iterator[str]:
         f"{memory[-1]:,.0f} at the end; resident {soak['memory_mb'][-1]['rss']:,.0f}"
     )
     yield from (f"wrong: {sentence}" for sentence in made["wrong"])
-
-
-def _say(text: str) -> None:
-    print(f"bench: {text}", file=sys.stderr, flush=True)
 
 
 if __name__ == "__main__":

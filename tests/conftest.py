@@ -35,15 +35,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
         return
     only = metafunc.config.getoption("--front")
     wanted = fronts.FRONTS if only == "both" else (only,)
-    metafunc.parametrize(
-        "front",
-        [
-            pytest.param(name, marks=[pytest.mark.skip(reason=why)] if (why := fronts.unbuilt(name)) else [])
-            for name in wanted
-        ],
-        indirect=True,
-        scope="module",
-    )
+    metafunc.parametrize("front", wanted, indirect=True, scope="module")
 
 
 @pytest.fixture(scope="module")

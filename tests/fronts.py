@@ -7,16 +7,11 @@ A test that touches the door says `@pytest.mark.usefixtures("front")`, a module 
 
 from __future__ import annotations
 
-import functools
 import re
 from pathlib import Path
 from typing import Final
 
-from pydantic import ValidationError
-
-from signalwarden.settings import Listen
-
-__all__ = ["DEFAULT", "FRONTS", "choose", "chosen", "unbuilt"]
+__all__ = ["DEFAULT", "FRONTS", "choose", "chosen"]
 
 FRONTS: Final = ("grpcio", "native")
 DEFAULT: Final = "grpcio"
@@ -32,16 +27,6 @@ class _Chosen:
 
 chosen: Final = _Chosen()
 """Set by a fixture in conftest.py, and read by what starts servers for a test."""
-
-
-@functools.cache
-def unbuilt(front: str) -> str | None:
-    """Why this front can't be tried here: the settings refuse it. None: it can."""
-    try:
-        Listen.model_validate({"front": front})
-    except ValidationError as refused:
-        return f"`front: {front}` is refused: {refused.errors()[0]['msg']}"
-    return None
 
 
 def choose(root: Path, front: str | None = None) -> Path:
