@@ -22,7 +22,7 @@ LAYERS: tuple[set[str], ...] = (
         "answering",
     },
     {"values", "jose", "keys"},
-    {"identity_settings", "task_settings", "otlp"},
+    {"identity_settings", "policy_settings", "task_settings", "otlp"},
     {"sink_settings", "telemetry_settings"},
     {"settings", "identity_checks", "bundles"},
     {"door_checks"},
@@ -105,7 +105,7 @@ IMPORTS: Mapping[str, set[str]] = {
     "slips": set(),
     "identity_settings": {"values"},
     "sink_settings": {"otlp", "slips", "values"},
-    "settings": {"identity_settings", "sink_settings", "task_settings", "telemetry_settings", "values"},
+    "settings": {"identity_settings", "policy_settings", "sink_settings", "task_settings", "telemetry_settings", "values"},
     "identity_checks": {"slips", "values"},
     "door_checks": {"settings", "slips", "values"},
     "cross_checks": {

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 __all__ = ["APPROVALS", "CORE_FILES", "FEEDS", "POLICIES", "SETTINGS_FILE", "Directory", "Glance"]
 
 SETTINGS_FILE = "signalwarden.yaml"
-CORE_FILES = ("routes.yaml", "signals.yaml", "entities.cedarschema", "entities.json")
+CORE_FILES = ("routes.yaml", "signals.yaml", "entities.cedarschema", "entities.json", "data.json")
 POLICIES = "policies"
 APPROVALS = "approvals"
 """Signatures of approvers over contracts: `approvals/SIGNAL.json`. The core does not read them."""
@@ -189,12 +189,10 @@ class _Reader:
                 continue
             if (self.root / name).is_dir():
                 yield from self._walk(name, depth + 1, above | {real})
-            elif entry.endswith(".cedar"):
+            elif entry.endswith((".cedar", ".rego")):
                 yield name
-            elif entry.endswith(".rego"):
-                self._error(name, "not_built", "rego policies are not built yet")
             elif not entry.endswith(".md"):
-                self._warning(name, "ignored_file", "not read: a policy file ends in `.cedar`")
+                self._warning(name, "ignored_file", "not read: a policy file ends in `.cedar` or `.rego`")
 
     def _stray(self, name: str) -> None:
         """A file that is not read, and that looks as if it was meant to be."""

@@ -10,6 +10,7 @@ from typing import Annotated, Literal
 from pydantic import AfterValidator, ConfigDict, Field
 
 from signalwarden.identity_settings import BundleSettings, IdentitySettings
+from signalwarden.policy_settings import Policies
 from signalwarden.sink_settings import MAX_SINKS, SinkSettings
 from signalwarden.task_settings import ApprovalSettings, OverrideSettings, TaskSettings
 from signalwarden.telemetry_settings import TelemetrySettings
@@ -264,10 +265,6 @@ class SignalsSettings(Strict):
     max_live: Annotated[int, Field(ge=1, le=MAX_LIVE, description="values held at once")] = 2_000_000
 
 
-class Policies(Strict):
-    """Engine options: none yet."""
-
-
 class Settings(Strict):
     """What `signalwarden.yaml` says."""
 
@@ -314,6 +311,7 @@ class Settings(Strict):
             "approvals": self.approvals.for_core(),
             "overrides": self.overrides.for_core(),
             "redact": self.decision_log.redact.model_dump(),
+            "policies": self.policies.for_core(),
         }
         return json.dumps(core, separators=(",", ":"), sort_keys=True).encode()
 

@@ -10,10 +10,7 @@ use crate::{
         ActionId, Environment, Influence, SignalName, SpiffeIdError, Timestamp, TrustDomain, WhenUnavailable, hex,
         names::BUILT_IN_ACTIONS,
     },
-    policy::{
-        ActionRule, PolicyEngine, SignalIndex, SignalRule,
-        cedar::{CedarEngine, CedarFiles},
-    },
+    policy::{self, ActionRule, PolicyEngine, SignalIndex, SignalRule, settings::PolicySettings},
     principals::{self, Principals},
     route::{ActionDecl, Redaction, Routes},
     signals::{Cells, Contract, Flow, Register, Store, derived::Derived, feeds::Feed, overriding::OverrideSettings},
@@ -55,6 +52,9 @@ pub struct CoreSettings {
     /// What no record may show of a call.
     #[serde(default)]
     pub redact: Redaction,
+    /// Options of the policy engines.
+    #[serde(default)]
+    pub policies: PolicySettings,
 }
 
 impl CoreSettings {
@@ -166,12 +166,9 @@ impl Snapshot {
         let actions: Vec<ActionRule> = declared.iter().map(action_rule).collect();
         let rules: Vec<SignalRule> =
             register.iter().flat_map(Register::contracts).map(|contract| signal_rule(contract)).collect();
-        let policies: Vec<(&str, &str)> = texts.iter().copied().filter(|(file, _)| is_policy(file)).collect();
-        let files_of_cedar =
-            CedarFiles { schema: text("entities.cedarschema"), entities: text("entities.json"), policies: &policies };
-        let engine = CedarEngine::load(files_of_cedar, &actions, &rules, &mut findings);
+        let engine = policy::load::load(&texts, &settings.policies, &actions, &rules, &mut findings);
         if let (Some(register), Some(engine)) = (&register, &engine) {
-            idle::warn(&actions, register, engine, &mut findings);
+            idle::warn(&actions, register, &**engine, &mut findings);
             principals::warn(&engine.records(), now, &mut findings);
         }
         if !routes_are_whole {
@@ -189,10 +186,10 @@ impl Snapshot {
                 revision: revision(files, settings),
                 identity,
                 routes,
-                observed: observed(&actions, &rules, &engine),
+                observed: observed(&actions, &rules, &*engine),
                 register,
                 rules,
-                policies: Box::new(engine),
+                policies: engine,
                 principals: Principals::new(settings.require_record),
                 tasks: settings.tasks.clone(),
                 approvals: settings.approvals.clone(),
@@ -250,22 +247,13 @@ impl Snapshot {
             })).collect::<Vec<_>>(),
             "policies": self.policies.policies().iter().map(|policy| json!({
                 "id": &*policy.id, "file": &*policy.file, "line": policy.place.line, "text_sha256": policy.text_sha256,
-                "effect": policy.effect.as_str(), "mode": policy.mode.as_str(),
+                "engine": policy.engine.as_str(), "effect": policy.effect.as_str(), "mode": policy.mode.as_str(),
                 "signals": policy.mentions.iter()
                     .filter_map(|s| self.rules.get(usize::from(s.0)))
                     .map(|rule| rule.name.as_str()).collect::<Vec<_>>(),
             })).collect::<Vec<_>>(),
         })
     }
-}
-
-/// Policies of the engine that is built; the spelling of the ending counts.
-#[expect(
-    clippy::case_sensitive_file_extension_comparisons,
-    reason = "`x.CEDAR` is another file, and the reader says so"
-)]
-fn is_policy(file: &str) -> bool {
-    file.starts_with("policies/") && file.ends_with(".cedar")
 }
 
 fn texts<'a>(files: &'a [(String, Vec<u8>)], findings: &mut Findings) -> Vec<(&'a str, &'a str)> {
@@ -409,6 +397,9 @@ fn revision(files: &[(String, Vec<u8>)], settings: &CoreSettings) -> Arc<str> {
     part(settings.federates_with.join("\n").as_bytes());
     part(format!("{:?} {:?}", settings.require_record, settings.identity).as_bytes());
     part(format!("{:?} {:?} {:?}", settings.tasks, settings.approvals, settings.overrides).as_bytes());
+    if let Some(rego) = &settings.policies.rego {
+        part(format!("{rego:?}").as_bytes());
+    }
     let mut sorted: Vec<&(String, Vec<u8>)> = files.iter().collect();
     sorted.sort_unstable();
     for (name, content) in sorted {

@@ -13,7 +13,7 @@ use cedar_policy::{Authorizer, Context, Entities, EntityUid, PolicySet, Request}
 use proptest::{prelude::*, test_runner::TestRunner};
 use signalwarden_core::{
     findings::{Findings, Place},
-    model::{ActionId, ResourceId, SpiffeId, Tier},
+    model::{ActionId, ResourceId, SpiffeId, Tier, Timestamp},
     policy::{
         ActionRule, IdentityView, PolicyEngine, Query, RequestView,
         cedar::{CedarEngine, CedarFiles},
@@ -132,6 +132,8 @@ fn slices_and_unsliced_cedar_agree_on_decision_and_determining_policies() {
             chain: None,
             approved_by: BTreeSet::new(),
             built_in: None,
+            now: Timestamp::from_micros(0),
+            whole: None,
         };
         let slice = engine.slice(&query).unwrap();
         let verdict = evaluate(&*slice, &[], &[]);

@@ -2,6 +2,7 @@
 
 use crate::{
     decide::{Denial, Permit},
+    policy::PolicyAnswer,
     reason::Reason,
     record::{self, DecisionId, Record},
     wire::{self, AllowAnswer, DenyAnswer, Note},
@@ -29,6 +30,8 @@ const NO_STORE: (&str, &str) = ("cache-control", "no-store");
 const CHALLENGE: &str = "www-authenticate";
 /// RFC 9110 section 10.2.3.
 const AGAIN: &str = "retry-after";
+/// No policy sets or removes a header that begins so.
+const RESERVED: &str = "x-signalwarden-";
 /// Under Envoy's own namespace of the filter.
 const METADATA_KEY: &str = "signalwarden";
 const PRINCIPAL: &str = "x-signalwarden-principal";
@@ -40,6 +43,10 @@ const RETRY_AFTER: &str = "5";
 pub(super) fn allow(permit: &Permit, record: &Record) -> Result<Vec<u8>, Denial> {
     let principal = record.evidence.as_ref().map(|e| e.principal.as_str()).unwrap_or_default();
     let id = record.id.to_string();
+    // What is let pass although it was denied goes as it came.
+    if let Some(said) = record.said.as_ref().filter(|_| record.enforced) {
+        return said_allow(permit, record, said);
+    }
     let usual = noted(record, &id, |note| {
         let headers = [(DECISION_ID, &*id), (PRINCIPAL, principal)];
         wire::encode_usual_allow(permit, &headers, REMOVED_BEFORE_UPSTREAM, note)
@@ -56,7 +63,67 @@ pub(super) fn allow(permit: &Permit, record: &Record) -> Result<Vec<u8>, Denial>
     wire::encode_allow(permit, &answer).map_err(|bad| Denial::new(Reason::EngineError, bad.detail))
 }
 
+/// An allow of which a policy says more than yes.
+fn said_allow(permit: &Permit, record: &Record, said: &PolicyAnswer) -> Result<Vec<u8>, Denial> {
+    let refused = |detail| Denial::new(Reason::EngineError, detail);
+    reserved(said).map_or(Ok(()), |name| Err(refused(format!("a policy may not set or remove `{name}`"))))?;
+    let principal = record.evidence.as_ref().map(|e| e.principal.as_str()).unwrap_or_default();
+    let ours = [(DECISION_ID.to_owned(), record.id.to_string()), (PRINCIPAL.to_owned(), principal.to_owned())];
+    let mut answer = AllowAnswer {
+        set_headers: ours.into(),
+        remove_headers: REMOVED_BEFORE_UPSTREAM.iter().map(ToString::to_string).collect(),
+        response_headers: said.response_headers.clone(),
+        query_set: said.query_set.clone(),
+        query_remove: said.query_remove.clone(),
+        metadata: metadata(record),
+        ..AllowAnswer::default()
+    };
+    for (name, value) in &said.headers {
+        // The first of a name overwrites what the client sent, the others stand beside it.
+        let is_known = answer.set_headers.iter().any(|(known, _)| known.eq_ignore_ascii_case(name));
+        let headers = if is_known { &mut answer.append_headers } else { &mut answer.set_headers };
+        headers.push((name.clone(), value.clone()));
+    }
+    answer.remove_headers.extend(said.remove_headers.iter().cloned());
+    answer.metadata.extend(said.metadata.clone());
+    wire::encode_allow(permit, &answer).map_err(|bad| refused(bad.detail))
+}
+
+/// The header or key of ours that a policy would change, if it would.
+fn reserved(said: &PolicyAnswer) -> Option<&str> {
+    let set = said.headers.iter().chain(&said.response_headers).map(|(name, _)| name);
+    let ours = |name: &&String| {
+        name.get(..RESERVED.len()).is_some_and(|start| start.eq_ignore_ascii_case(RESERVED))
+    };
+    let header = set.chain(&said.remove_headers).find(ours).map(String::as_str);
+    header.or_else(|| said.metadata.contains_key(METADATA_KEY).then_some(METADATA_KEY))
+}
+
+/// A denial whose answer a policy gives.
+fn said_deny(record: &Record, said: &PolicyAnswer) -> Vec<u8> {
+    let mut headers: Vec<(String, String)> = said.headers.clone();
+    headers.retain(|(name, _)| !name.get(..RESERVED.len()).is_some_and(|start| start.eq_ignore_ascii_case(RESERVED)));
+    let has = |wanted: &str| headers.iter().any(|(name, _)| name.eq_ignore_ascii_case(wanted));
+    let no_store = (!has(NO_STORE.0)).then(|| (NO_STORE.0.to_owned(), NO_STORE.1.to_owned()));
+    headers.extend(no_store);
+    headers.push((DECISION_ID.to_owned(), record.id.to_string()));
+    let mut all = said.metadata.clone();
+    all.extend(metadata(record));
+    wire::encode_deny(&DenyAnswer {
+        reason: record.reason,
+        http_status: said.http_status,
+        headers,
+        body: said.body.clone().unwrap_or_default(),
+        metadata: all,
+    })
+}
+
 pub(super) fn deny(record: &Record) -> Vec<u8> {
+    // Only where policies are what denies: another reason has an answer of its own.
+    let by_policy = matches!(record.reason, Reason::NoPolicyPermits | Reason::PolicyDenied);
+    if let Some(said) = record.said.as_ref().filter(|_| by_policy) {
+        return said_deny(record, said);
+    }
     let asked = record.approval.as_ref().filter(|_| record.reason == Reason::ApprovalRequired);
     if asked.is_none() {
         let (id, reason) = (record.id.to_string(), record.reason);

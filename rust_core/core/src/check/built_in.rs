@@ -60,7 +60,7 @@ fn judge(ground: &Ground<'_>, asked: BuiltIn<'_>, refused: Option<Denial>, recor
     let Some(action) = ActionId::parse(action) else {
         return Err(Denial::new(Reason::EngineError, "a built-in action has no name"));
     };
-    let query = record.query.insert(query(&client, action, resource, request));
+    let query = record.query.insert(query(&client, action, resource, request, ground.now));
     if let Some(refused) = refused {
         return Err(refused);
     }
@@ -87,7 +87,13 @@ fn judge(ground: &Ground<'_>, asked: BuiltIn<'_>, refused: Option<Denial>, recor
 }
 
 /// The question that is put to the policies.
-pub(crate) fn query(client: &Client, action: ActionId, resource: ResourceId, request: BuiltInRequest) -> Query {
+pub(crate) fn query(
+    client: &Client,
+    action: ActionId,
+    resource: ResourceId,
+    request: BuiltInRequest,
+    now: Timestamp,
+) -> Query {
     Query {
         principal: client.id.clone(),
         action,
@@ -107,6 +113,8 @@ pub(crate) fn query(client: &Client, action: ActionId, resource: ResourceId, req
         chain: None,
         approved_by: BTreeSet::new(),
         built_in: Some(request),
+        now,
+        whole: None,
     }
 }
 

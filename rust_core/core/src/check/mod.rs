@@ -272,7 +272,7 @@ fn decide_on(
     let admitted = admitted.as_ref();
     let exact =
         (resolved.route.tier == Tier::Approval).then(|| Exact::of(ground, resolved, evidence, admitted, &request));
-    let mut query = query(resolved, evidence, known, &request.method);
+    let mut query = query(resolved, evidence, known, &request.method, ground.now);
     (query.grant, query.chain) = grant::views(&resolved.route, admitted, ground.now);
     record.approval = exact.as_ref().and_then(|exact| exact.as_ref().ok()).and_then(Exact::note);
     query.approved_by =
@@ -295,6 +295,7 @@ fn decide_on(
     record.facts = signals.into_iter().zip(facts).collect();
     record.spent.gather = stopwatch.lap();
     let verdict = record.verdict.insert(reasoning::evaluate(&*slice, &snapshot.rules, &record.facts));
+    record.said = slice.answer().map(Box::new);
     record.spent.policies = stopwatch.lap();
     let touch = |keeping: &mut Keeping| touch(ground, resolved, admitted, keeping);
     let claimed = match decide::conclude(&resolved.route, verdict.reason, !verdict.gates.is_empty())? {
@@ -415,7 +416,13 @@ pub(crate) fn wanted<'a>(running: &'a Running, query: &Query, slice: &dyn Slice)
     signals.iter().filter_map(|s| running.cells.get(usize::from(s.0)).map(|cells| (*s, cells))).unzip()
 }
 
-pub(crate) fn query(resolved: &Resolved, evidence: &Evidence, known: Option<&PrincipalRecord>, method: &str) -> Query {
+pub(crate) fn query(
+    resolved: &Resolved,
+    evidence: &Evidence,
+    known: Option<&PrincipalRecord>,
+    method: &str,
+    now: Timestamp,
+) -> Query {
     Query {
         principal: evidence.principal.clone(),
         action: resolved.route.action.clone(),
@@ -440,6 +447,8 @@ pub(crate) fn query(resolved: &Resolved, evidence: &Evidence, known: Option<&Pri
         chain: None,
         approved_by: BTreeSet::new(),
         built_in: None,
+        now,
+        whole: None,
     }
 }
 
@@ -487,6 +496,7 @@ fn blank(id: DecisionId, time: Timestamp) -> Box<Record> {
         client: None,
         facts: Vec::new(),
         verdict: None,
+        said: None,
         spent: record::Spent::default(),
         refused_before: 0,
     })

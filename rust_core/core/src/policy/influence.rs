@@ -2,7 +2,7 @@
 //! Computed when the record is drained, never while an answer waits.
 
 use super::{
-    Effect, Facts, PolicyInfo, SignalIndex, SignalRule, Slice, Standing,
+    Effect, EngineKind, Facts, PolicyInfo, SignalIndex, SignalRule, Slice, Standing,
     reasoning::{Doubts, Truth, Verdict},
     standing,
 };
@@ -164,7 +164,11 @@ fn its_loss_asks(slice: &dyn Slice, verdict: &Verdict, signal: SignalIndex) -> b
     if verdict.gates.is_empty() {
         return false;
     }
-    let policies = || verdict.truths.iter().enumerate().map(|(at, truth)| (slice.info(at), truth));
+    // Only Cedar's policies can demand one, and a permit of another engine carries nothing of theirs.
+    let policies = || {
+        let all = verdict.truths.iter().enumerate().map(|(at, truth)| (slice.info(at), truth));
+        all.filter(|(info, _)| info.engine == EngineKind::Cedar)
+    };
     let gated = |info: &PolicyInfo| info.require_approval.is_some();
     let asked_in_any_case = policies()
         .any(|(info, t)| info.effect == Effect::Forbid && gated(info) && *t == Truth::Certain)

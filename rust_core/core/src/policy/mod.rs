@@ -1,15 +1,22 @@
 //! Judging policies: the vocabulary that every engine shares, and the one trait that an engine implements.
 //! The three-valued reasoning of DESIGN section 6, step 5 is in `reasoning.rs` and knows no engine.
 
+mod answer;
+pub mod both;
 pub mod cedar;
 pub mod influence;
+pub mod load;
 pub mod observe;
 pub mod reasoning;
+pub mod rego;
+pub mod settings;
+
+pub use answer::PolicyAnswer;
 
 use crate::findings::Place;
 use crate::model::{
     ActionId, Assurance, Environment, Fact, Influence, PrincipalRecord, ResourceId, Sensitivity, SignalName,
-    SignalType, SpiffeId, State, Tier, Value, WhenUnavailable,
+    SignalType, SpiffeId, State, Tier, Timestamp, Value, WhenUnavailable,
 };
 use std::{collections::BTreeMap, collections::BTreeSet, sync::Arc};
 
@@ -76,6 +83,10 @@ pub struct Query {
     pub approved_by: BTreeSet<Arc<str>>,
     /// What a built-in action asks for, in place of `context.request`.
     pub built_in: Option<BuiltInRequest>,
+    /// The decision's own now: the only time that a policy can know.
+    pub now: Timestamp,
+    /// The request as a whole, for policies that are not governed (`input: opa_envoy`); `None` for all others (I1).
+    pub whole: Option<Arc<serde_json::Value>>,
 }
 
 /// `context.grant`.
@@ -182,9 +193,36 @@ impl Mode {
     }
 }
 
+/// Which engine judges a policy, and by which contract.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum EngineKind {
+    /// Cedar.
+    Cedar,
+    /// Rego over the governed projection.
+    Rego,
+    /// Rego over the whole request, as OPA's Envoy plugin shows it: not governed.
+    OpaEnvoy,
+}
+
+impl EngineKind {
+    /// How many there are.
+    pub const COUNT: usize = 3;
+
+    /// The word of the record.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Cedar => "cedar",
+            Self::Rego => "rego",
+            Self::OpaEnvoy => "opa_envoy",
+        }
+    }
+}
+
 /// What is known of a policy from its text.
 #[derive(Debug)]
 pub struct PolicyInfo {
+    /// Which engine judges it.
+    pub engine: EngineKind,
     /// Its `@id`, else `file:line`.
     pub id: Arc<str>,
     /// File, relative to the directory.
@@ -197,6 +235,10 @@ pub struct PolicyInfo {
     pub mode: Mode,
     /// What `@require_approval` says: where this policy decides, somebody has to say yes.
     pub require_approval: Option<Arc<str>>,
+    /// Why it is there, for the record (`@reason`).
+    pub note: Option<Arc<str>>,
+    /// What a caller whom it denies can do (`@advice`).
+    pub advice: Option<Arc<str>>,
     /// Signals that it names, sorted.
     pub mentions: Vec<SignalIndex>,
     /// Hex SHA-256 of its text: whether a policy changed is told without showing it.
@@ -241,6 +283,16 @@ pub enum Judged {
 pub trait PolicyEngine: Send + Sync {
     /// Word for the record: `cedar`.
     fn name(&self) -> &'static str;
+
+    /// Whether it is asked for an action at all; where two engines are, both must permit.
+    fn is_asked(&self, _action: &ActionId) -> bool {
+        true
+    }
+
+    /// Whether it needs `Query::whole`.
+    fn wants_whole_request(&self) -> bool {
+        false
+    }
 
     /// Every policy, in a stable order.
     fn policies(&self) -> &[Arc<PolicyInfo>];
@@ -311,6 +363,14 @@ pub trait Slice {
 
     /// What is known of the policy at a position of `in_play`.
     fn info(&self, position: usize) -> &Arc<PolicyInfo>;
+
+    /// The engines that are asked, each once. INVARIANT: each of them must permit, and nobody asked permits nothing.
+    fn engines(&self) -> &[EngineKind];
+
+    /// What the policies say of the answer beside yes or no, in the world as it is; known once all were judged in it.
+    fn answer(&self) -> Option<PolicyAnswer> {
+        None
+    }
 
     /// Judges every policy in play, with signals all known (`Any` does not occur). `seen` is sorted.
     fn judge_all(&self, seen: &[(SignalIndex, Seen)]) -> Vec<Judged>;

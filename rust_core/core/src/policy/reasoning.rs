@@ -2,7 +2,7 @@
 //! (DESIGN section 6, step 5). Independent of the engine that judges one policy in one world.
 
 use super::{
-    Effect, Facts, Judged, PolicyInfo, Seen, SignalIndex, SignalRule, Slice, Standing, standing, withdrawn_is_absent,
+    Effect, EngineKind, Facts, Judged, PolicyInfo, Seen, SignalIndex, SignalRule, Slice, Standing, standing, withdrawn_is_absent,
 };
 use crate::{
     limits::MAX_MIXES,
@@ -361,11 +361,15 @@ fn judge_mixes(slice: &dyn Slice, at: usize, worlds: &Worlds, in_first: &Truth) 
 /// A forbid with a gate does not deny: where it applies, or may, a yes is asked for. A permit with a gate permits as any
 /// does, and asks for a yes unless a permit without one applies in every world. So a gate turns a denial into a question
 /// only where the forbid itself says so, and losing a signal never takes a question away.
+///
+/// INVARIANT: each engine that is asked must permit; nobody asked permits nothing.
 fn conclude(slice: &dyn Slice, truths: &[Truth]) -> Outcome {
-    let mut all = Count::default();
+    let mut counts = [Count::default(); EngineKind::COUNT];
     for (at, truth) in truths.iter().enumerate() {
         let info = slice.info(at);
         let gated = info.require_approval.is_some();
+        // There is one for each kind; a policy of none is one that failed.
+        let Some(all) = counts.get_mut(info.engine as usize) else { return Outcome::refused(Reason::EngineError) };
         match (info.effect, truth) {
             (_, Truth::Never) => {}
             (_, Truth::Failed(_)) => return Outcome::refused(Reason::EngineError),
@@ -377,22 +381,22 @@ fn conclude(slice: &dyn Slice, truths: &[Truth]) -> Outcome {
             (Effect::Permit, Truth::May) => all.may_be_permitted = true,
         }
     }
-    let permitted = all.permitted_freely || all.permitted_on_demand;
-    if all.forbidden {
+    let asked = || slice.engines().iter().filter_map(|engine| counts.get(*engine as usize));
+    if counts.iter().any(|all| all.forbidden) {
         Outcome::refused(Reason::PolicyDenied)
-    } else if !permitted && !all.may_be_permitted {
+    } else if slice.engines().is_empty() || asked().any(|all| !all.permitted() && !all.may_be_permitted) {
         Outcome::refused(Reason::NoPolicyPermits)
-    } else if all.may_be_forbidden || !permitted {
+    } else if counts.iter().any(|all| all.may_be_forbidden) || asked().any(|all| !all.permitted()) {
         Outcome::refused(Reason::SignalUnavailable)
-    } else if all.demands || !all.permitted_freely {
-        Outcome { reason: Reason::Allowed, gates: gates(slice, truths, all.permitted_freely) }
+    } else if counts.iter().any(|all| all.demands) || asked().any(|all| !all.permitted_freely) {
+        Outcome { reason: Reason::Allowed, gates: gates(slice, truths, &counts) }
     } else {
         Outcome { reason: Reason::Allowed, gates: Vec::new() }
     }
 }
 
-/// What the truths of the policies in play come to.
-#[derive(Default)]
+/// What the truths of one engine's policies in play come to.
+#[derive(Clone, Copy, Default)]
 #[expect(clippy::struct_excessive_bools, reason = "one for each thing that may be so, independent of the others")]
 struct Count {
     forbidden: bool,
@@ -403,12 +407,19 @@ struct Count {
     demands: bool,
 }
 
+impl Count {
+    fn permitted(self) -> bool {
+        self.permitted_freely || self.permitted_on_demand
+    }
+}
+
 /// The policies whose demand stands: each gated forbid that applies or may, and the gated permits that carry an allow.
-fn gates(slice: &dyn Slice, truths: &[Truth], permitted_freely: bool) -> Vec<u32> {
+fn gates(slice: &dyn Slice, truths: &[Truth], counts: &[Count; EngineKind::COUNT]) -> Vec<u32> {
+    let freely = |engine: EngineKind| counts.get(engine as usize).is_some_and(|all| all.permitted_freely);
     let stands = |info: &PolicyInfo, truth: &Truth| match info.effect {
         _ if info.require_approval.is_none() => false,
         Effect::Forbid => matches!(truth, Truth::Certain | Truth::May),
-        Effect::Permit => !permitted_freely && *truth == Truth::Certain,
+        Effect::Permit => !freely(info.engine) && *truth == Truth::Certain,
     };
     let in_play = slice.in_play().iter().zip(truths).enumerate();
     in_play.filter(|(at, (_, truth))| stands(slice.info(*at), truth)).map(|(_, (index, _))| *index).collect()

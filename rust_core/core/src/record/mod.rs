@@ -21,7 +21,7 @@ use crate::{
     identity::Evidence,
     model::Fact,
     model::{Fingerprint, Question, Request, SpiffeId, Timestamp},
-    policy::{Query, SignalIndex, reasoning::Verdict},
+    policy::{PolicyAnswer, Query, SignalIndex, reasoning::Verdict},
     reason::Reason,
     route::{FurtherNote, Resolved, Route},
     snapshot::Snapshot,
@@ -70,6 +70,8 @@ pub struct Record {
     pub facts: Vec<(SignalIndex, Fact)>,
     /// What the policies said.
     pub verdict: Option<Verdict>,
+    /// What they say of the answer beside yes or no.
+    pub said: Option<Box<PolicyAnswer>>,
     /// Nanoseconds spent, by stage.
     pub spent: Spent,
     /// Decisions before this one whose records the log refused.
@@ -184,6 +186,7 @@ impl Record {
             + self.detail.len()
             + 2 * args
             + facts
+            + self.said.as_ref().map_or(0, |said| said.weight())
     }
 }
 

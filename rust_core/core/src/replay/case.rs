@@ -101,7 +101,7 @@ fn of_request(replay: &Replay, recorded: &Recorded<'_>) -> Result<Case, NoCase> 
         return denied(&refused.into());
     }
     let task = grant(replay, recorded, &resolved)?;
-    let mut query = check::query(&resolved, &evidence, known, &recorded.request.part.method);
+    let mut query = check::query(&resolved, &evidence, known, &recorded.request.part.method, recorded.time);
     if let Some(task) = task.filter(|_| check::is_grant_seen(&resolved.route)) {
         (query.grant, query.chain) = views(task, recorded.time);
     }
@@ -255,7 +255,7 @@ fn built_in(replay: &Replay, recorded: &Recorded<'_>, caller: &Caller<'_>) -> Re
     if let Err(denial) = check::may_ask(known, recorded.time) {
         return denied(&denial);
     }
-    let query = check::built_in_query(&client, action, ResourceId::clone(resource), request);
+    let query = check::built_in_query(&client, action, ResourceId::clone(resource), request, recorded.time);
     Ok(Case { route: None, query, device: known.and_then(|known| known.device.clone()), task: None })
 }
 

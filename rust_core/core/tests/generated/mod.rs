@@ -14,7 +14,7 @@ use proptest::prelude::*;
 use signalwarden_core::{
     findings::{Findings, Place},
     model::{
-        ActionId, Assurance, Fact, Influence, ResourceId, SignalName, SignalType, SpiffeId, State, Tier, Value,
+        ActionId, Assurance, Fact, Influence, ResourceId, SignalName, SignalType, SpiffeId, State, Tier, Timestamp, Value,
         WhenUnavailable,
     },
     policy::{
@@ -191,6 +191,8 @@ pub(crate) fn query() -> Query {
         chain: None,
         approved_by: BTreeSet::new(),
         built_in: None,
+        now: Timestamp::from_micros(0),
+        whole: None,
     }
 }
 

@@ -11,7 +11,7 @@ use crate::{
     findings::{Findings, Place, did_you_mean},
     limits,
     model::{Influence, SpiffeId, Tier, hex},
-    policy::{ActionRule, Effect, Mode, PolicyInfo, SignalIndex, SignalRule},
+    policy::{ActionRule, Effect, EngineKind, Mode, PolicyInfo, SignalIndex, SignalRule},
 };
 use cedar_policy::{PolicySet, Schema, ValidationMode, ValidationWarning, Validator};
 use cedar_policy_core::{
@@ -443,12 +443,15 @@ pub(super) fn compile(parsed: &Parsed, reading: &walk::Reading, known: &Vocabula
     let signal = |name: &str| known.signals.get(name).map(|(at, _)| *at);
     Compiled {
         info: Arc::new(PolicyInfo {
+            engine: EngineKind::Cedar,
             id: parsed.id.clone(),
             file: parsed.file.clone(),
             place: parsed.place,
             effect: if parsed.policy.effect() == ast::Effect::Permit { Effect::Permit } else { Effect::Forbid },
             mode: parsed.mode,
             require_approval: parsed.require_approval.as_ref().map(|demand| Arc::clone(&demand.words)),
+            note: None,
+            advice: None,
             mentions,
             text_sha256: hex(&Sha256::digest(parsed.policy.loc().and_then(Loc::snippet).unwrap_or_default())),
         }),

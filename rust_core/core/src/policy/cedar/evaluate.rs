@@ -9,8 +9,8 @@ use super::{
 use crate::{
     model::{ActionId, Tier},
     policy::{
-        BuiltInRequest, ChainView, EntityUnknown, GrantView, IdentityView, Judged, PolicyInfo, Query, RequestView,
-        Seen, SignalIndex, Slice,
+        BuiltInRequest, ChainView, EngineKind, EntityUnknown, GrantView, IdentityView, Judged, PolicyEngine as _,
+        PolicyInfo, Query, RequestView, Seen, SignalIndex, Slice,
     },
 };
 use cedar_policy_core::{
@@ -38,6 +38,7 @@ pub(super) struct CedarSlice<'e> {
     engine: &'e CedarEngine,
     principal: EntityUID,
     action: EntityUID,
+    is_asked: bool,
     resource: EntityUID,
     tier: Tier,
     request: RequestView,
@@ -91,6 +92,7 @@ impl<'e> CedarSlice<'e> {
         Self {
             engine,
             action: engine.action_uids.get(&query.action).unwrap_or(&principal).clone(),
+            is_asked: engine.is_asked(&query.action),
             // Resources of built-in actions can't be listed, and have no attributes that anybody could ask for.
             is_listed: (
                 engine.listed(&principal).is_some(),
@@ -412,6 +414,10 @@ impl Slice for CedarSlice<'_> {
         }
     }
 
+    fn engines(&self) -> &[EngineKind] {
+        if self.is_asked { &[EngineKind::Cedar] } else { &[] }
+    }
+
     fn judge_all(&self, seen: &[(SignalIndex, Seen)]) -> Vec<Judged> {
         // Made for the first policy that needs it: most directories have none.
         let evaluator = LazyCell::new(|| {
@@ -449,12 +455,15 @@ impl Slice for CedarSlice<'_> {
 
 static NOBODY: std::sync::LazyLock<Arc<PolicyInfo>> = std::sync::LazyLock::new(|| {
     Arc::new(PolicyInfo {
+        engine: EngineKind::Cedar,
         id: "".into(),
         file: "".into(),
         place: crate::findings::Place::default(),
         effect: crate::policy::Effect::Forbid,
         mode: crate::policy::Mode::Enforce,
         require_approval: None,
+        note: None,
+        advice: None,
         mentions: Vec::new(),
         text_sha256: String::new(),
     })

@@ -212,6 +212,11 @@ impl PolicyEngine for CedarEngine {
         "cedar"
     }
 
+    /// A directory without a policy of Cedar leaves its actions to others; what is built in is Cedar's alone.
+    fn is_asked(&self, action: &ActionId) -> bool {
+        !self.infos.is_empty() || built_in::is_built_in(action)
+    }
+
     fn policies(&self) -> &[Arc<PolicyInfo>] {
         &self.infos
     }

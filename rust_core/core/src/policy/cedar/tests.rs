@@ -74,6 +74,8 @@ fn query(action: &str) -> Query {
         chain: None,
         approved_by: BTreeSet::new(),
         built_in: None,
+        now: crate::model::Timestamp::from_micros(0),
+        whole: None,
     }
 }
 
