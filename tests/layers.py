@@ -104,6 +104,7 @@ IMPORTS: Mapping[str, set[str]] = {
     "foreground": {"errors"},
     "slips": set(),
     "identity_settings": {"values"},
+    "policy_settings": {"values"},
     "sink_settings": {"otlp", "slips", "values"},
     "settings": {"identity_settings", "policy_settings", "sink_settings", "task_settings", "telemetry_settings", "values"},
     "identity_checks": {"slips", "values"},

@@ -12,7 +12,7 @@ __all__ = ["Policies", "RegoSettings"]
 
 Query = Annotated[str, Field(pattern=r"^data(\.[A-Za-z_][A-Za-z0-9_]*){1,16}$")]
 """A rule, by the path of its package and its name."""
-ActionName = Annotated[str, Field(pattern=r"^[A-Za-z][A-Za-z0-9_.:-]{0,127}$")]
+ActionName = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_.-]{0,127}$")]
 """The core says whether a route declares it."""
 MAX_ACTIONS = 10_000
 """As many as a large `routes.yaml` declares."""
