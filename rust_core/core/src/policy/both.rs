@@ -141,3 +141,6 @@ impl Slice for Joined<'_> {
         slice.judge_one(position, seen)
     }
 }
+
+#[cfg(test)]
+mod tests;
