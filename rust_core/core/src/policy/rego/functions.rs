@@ -11,28 +11,21 @@ use std::collections::BTreeMap;
 
 /// The iterator of documents: the interpreter drives it itself.
 const WALK: &str = "walk";
-/// Says nothing here, and is always true.
-const PRINT: &str = "print";
 /// Bytes that an entry of a list, a set or an object takes beside what it holds.
 const BYTES_PER_ENTRY: usize = 32;
 
 /// The name of each built-in that may be called, with its number of arguments; `None`: any number.
 pub(super) fn known() -> BTreeMap<&'static str, Option<u8>> {
-    let theirs = BUILTINS.iter().map(|(name, (_, arity))| (*name, Some(*arity)));
-    let ours = ours::OURS.iter().map(|(name, arity)| (*name, Some(*arity)));
-    let mut all: BTreeMap<&str, Option<u8>> = theirs.chain(ours).collect();
-    all.insert(PRINT, None);
-    all.retain(|name, _| builtins::refused(name).is_none());
-    all
+    let all = builtins::supported().map(|name| (name, builtins::arity(name)));
+    all.collect()
 }
 
 /// Registers every built-in under its own name: the interpreter looks there before it looks among its own.
 pub(super) fn register(engine: &mut Engine) -> Result<(), String> {
     for (name, arity) in known() {
         let (Some(arity), false) = (arity, name == WALK) else { continue };
-        let is_ours = ours::OURS.iter().any(|(ours, _)| *ours == name);
-        let function: Box<dyn regorus::Extension> = if is_ours {
-            Box::new(move |args: Vec<Value>| charged(&args, || ours::call(name, &args, meter::now_ns())))
+        let function: Box<dyn regorus::Extension> = if let Some(ours) = ours::OURS.iter().find(|ours| ours.name == name) {
+            Box::new(move |args: Vec<Value>| charged(&args, || (ours.run)(&args, meter::now_ns())))
         } else {
             let dummy = dummy(name, arity)?;
             let Some((function, _)) = BUILTINS.get(name).copied() else { continue };
