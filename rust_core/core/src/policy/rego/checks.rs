@@ -2,7 +2,7 @@
 //! can't be found is refused.
 
 use super::{
-    builtins, functions,
+    builtins, functions, growth,
     graph::{Graph, Index, literal_part},
     input::{PARTS, SIGNALS},
     parse::Parsed,
@@ -111,7 +111,10 @@ impl<'p> Rules<'p> {
             }
         }
         match self.graph.order() {
-            Ok(order) => self.shallow(&order, findings),
+            Ok(order) => {
+                self.shallow(&order, findings);
+                growth::check(files, self.readings, &self.index, &order, findings);
+            }
             Err((rule, by)) => {
                 if let (Some(rule), Some(by)) = (self.at(rule), self.at(by)) {
                     let message = format!(
@@ -157,7 +160,11 @@ impl<'p> Rules<'p> {
                 Kind::Value => None,
             })
             .collect();
-        let fits = |arity: usize| call.args == usize::MAX || call.args == arity || call.args == arity + 1;
+        // The last argument may take the result: of rules, and of the interpreter's own functions.
+        let may_take = !arities.is_empty() || functions::takes_result(&name);
+        let fits = |arity: usize| {
+            call.args == usize::MAX || call.args == arity || (may_take && call.args == arity + 1)
+        };
         let arity = match (arities.iter().find(|arity| **arity != usize::MAX), known.get(name.as_str())) {
             (Some(arity), _) => Some(*arity),
             (None, _) if !arities.is_empty() => None,

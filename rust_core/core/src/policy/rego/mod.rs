@@ -9,6 +9,7 @@ mod checks;
 mod evaluate;
 mod functions;
 mod graph;
+mod growth;
 mod input;
 mod meter;
 mod ours;
