@@ -6,7 +6,7 @@ use super::{
     graph::{Graph, Index, literal_part},
     input::{PARTS, SIGNALS},
     parse::Parsed,
-    walk::{self, Call, Kind, Read, Reading, Step},
+    walk::{self, Call, Kind, Read, Reading},
 };
 use crate::{
     findings::{Findings, Place, did_you_mean},
@@ -355,16 +355,6 @@ pub(super) fn actions<'a>(
 /// `data.…`, as it is written.
 pub(super) fn dotted(path: &[String]) -> String {
     std::iter::once("data").chain(path.iter().map(String::as_str)).collect::<Vec<_>>().join(".")
-}
-
-/// A path below `input`, as it is written.
-pub(super) fn written(path: &[Step]) -> Vec<String> {
-    path.iter()
-        .map(|step| match step {
-            Step::Name(name) => name.clone(),
-            Step::Any => "*".to_owned(),
-        })
-        .collect()
 }
 
 impl Rules<'_> {
