@@ -70,7 +70,7 @@ MAX_SHOWN_LINE: Final = 200
 
 
 def print_findings(out: Console, findings: Iterable[FindingLike], directory: Path) -> None:
-    """Findings as compilers print theirs, so that editors can jump to them. What can't be parsed is shown with a caret."""
+    """Findings as compilers print theirs, so that editors can jump to them. A mistake of syntax has a caret."""
     for finding in findings:
         text = Text(clean(sentence(finding)))
         text.highlight_words([f" {finding.severity}:"], "bold red" if is_error(finding) else "bold yellow")
