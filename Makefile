@@ -27,10 +27,12 @@ RESULTS := bench/results/local
 # The result files that there are, in the order in which the page shows them.
 MEASURED ?= $(wildcard $(RESULTS)/bench.json $(RESULTS)/scales.json $(RESULTS)/soak.json)
 LOAD := target/release/load
+# Arguments of tests/conformance/run.py
+CONFORMANCE_ARGS ?=
 # Arguments for pytest: make test PYTEST_ARGS="-k admin -x"
 PYTEST_ARGS ?=
 
-.PHONY: help demo test gate gate-baseline test-rust test-python test-spire test-h2spec lint bench bench-quick bench-scales bench-soak bench-locust bench-load bench-plots bench-page bench-reload bench-ingest bench-identity bench-tasks bench-log-reading bench-log-writing bench-core fuzz format lock clean cargo
+.PHONY: help demo test gate gate-baseline test-rust test-python test-spire test-h2spec conformance conformance-baseline lint bench bench-quick bench-scales bench-soak bench-locust bench-load bench-plots bench-page bench-reload bench-ingest bench-identity bench-tasks bench-log-reading bench-log-writing bench-core fuzz format lock clean cargo
 
 help: ## what each verb does
 	@awk -F':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -115,6 +117,19 @@ test-h2spec: $(EXTENSION) ## h2spec against each front door: what deviates and i
 	  3) ;; \
 	  *) exit $$built ;; \
 	esac
+
+# Not in `make test`, for the same reason: the cases are fetched as a Go module.
+conformance: | cargo $(BIN)/python ## OPA's Rego conformance cases against tests/conformance/baseline.json, which may only get better (needs Go)
+	@there=0; tests/conformance/cases.sh target/conformance/cases.jsonl || there=$$?; \
+	case $$there in \
+	  0) cargo run --quiet -p signalwarden-core --features conformance --example rego_cases -- target/conformance/cases.jsonl >target/conformance/standings.jsonl && \
+	     $(BIN)/python tests/conformance/run.py target/conformance/standings.jsonl $(CONFORMANCE_ARGS) ;; \
+	  3) ;; \
+	  *) exit $$there ;; \
+	esac
+
+conformance-baseline: CONFORMANCE_ARGS += --write
+conformance-baseline: conformance ## makes today's standings the baseline, and writes docs/rego-conformance.md
 
 lint: $(EXTENSION) ## formatting, clippy, ruff, mypy --strict, and the stub against the binary
 	cargo fmt --all --check
