@@ -32,7 +32,7 @@ CONFORMANCE_ARGS ?=
 # Arguments for pytest: make test PYTEST_ARGS="-k admin -x"
 PYTEST_ARGS ?=
 
-.PHONY: help demo test gate gate-baseline test-rust test-python test-spire test-h2spec conformance conformance-baseline lint bench bench-quick bench-scales bench-soak bench-locust bench-load bench-plots bench-page bench-reload bench-ingest bench-identity bench-tasks bench-log-reading bench-log-writing bench-core fuzz format lock clean cargo
+.PHONY: help demo test gate gate-baseline test-rust test-python test-spire test-h2spec conformance conformance-baseline lint bench bench-quick bench-scales bench-soak bench-locust bench-load bench-plots bench-page bench-reload bench-ingest bench-identity bench-tasks bench-log-reading bench-log-writing bench-rego bench-core fuzz format lock clean cargo
 
 help: ## what each verb does
 	@awk -F':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -186,6 +186,10 @@ bench-log-reading: $(RELEASE) ## records a second: summed up, found, made again:
 
 bench-tasks: $(RELEASE) ## grants, how soon the end of a task is felt, approvals: three minutes
 	PYTHONPATH="$(CURDIR)/$(VENV)/release" $(BIN)/python bench/tasks.py
+
+bench-rego: $(EXTENSION) | cargo ## what a decision by the same policy in Rego costs here and in OPA: half a minute (needs Go)
+	cargo build --release --quiet -p signalwarden-core --example rego_cost
+	$(BIN)/python bench/rego_cost.py $(BENCH_ARGS)
 
 bench-core: | cargo ## what one check costs in the core: 10, 100 and 10,000 policies; 1,000 and 1,000,000 live signals
 	cargo build --release --quiet -p signalwarden-core --example check_cost
