@@ -28,7 +28,7 @@ MARK: Final = ("<!-- standings -->", "<!-- end of standings -->")
 #: From the worst to the best. Refused is told before anything runs; a difference denies when it is met.
 ORDER: Final = ("wrong", "differs", "refused", "passed")
 
-WRONG, WORSE = 1, 1
+WORSE: Final = 1
 
 
 @dataclass(frozen=True, slots=True)
