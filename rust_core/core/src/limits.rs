@@ -185,3 +185,8 @@ pub const MAX_REGO_COLUMNS: u32 = 8 * 1024;
 pub const MAX_REGO_RESULT_BYTES: usize = 64 * 1024;
 /// Deepest nesting of it.
 pub const MAX_REGO_RESULT_DEPTH: usize = 16;
+/// Deepest nesting of a value that a built-in of Rego is given: `serde_json`'s own bound is 128.
+pub const MAX_REGO_VALUE_DEPTH: usize = 128;
+/// Most values that an expression of Rego can come to by what it is made of, each counted as often as it stands in it (loops
+/// not counted, numbers in words of 64 bits). Policies come to some hundred; what doubles sixteen times does not.
+pub const MAX_REGO_GROWTH: u64 = 65_536;

@@ -2,11 +2,11 @@
 //! can't be found is refused.
 
 use super::{
-    builtins, functions,
+    builtins, functions, growth,
     graph::{Graph, Index, literal_part},
     input::{PARTS, SIGNALS},
     parse::Parsed,
-    walk::{self, Call, Kind, Read, Reading, Step},
+    walk::{self, Call, Kind, Read, Reading},
 };
 use crate::{
     findings::{Findings, Place, did_you_mean},
@@ -111,7 +111,10 @@ impl<'p> Rules<'p> {
             }
         }
         match self.graph.order() {
-            Ok(order) => self.shallow(&order, findings),
+            Ok(order) => {
+                self.shallow(&order, findings);
+                growth::check(files, self.readings, &self.index, &order, findings);
+            }
             Err((rule, by)) => {
                 if let (Some(rule), Some(by)) = (self.at(rule), self.at(by)) {
                     let message = format!(
@@ -157,7 +160,11 @@ impl<'p> Rules<'p> {
                 Kind::Value => None,
             })
             .collect();
-        let fits = |arity: usize| call.args == usize::MAX || call.args == arity || call.args == arity + 1;
+        // The last argument may take the result: of rules, and of the interpreter's own functions.
+        let may_take = !arities.is_empty() || functions::takes_result(&name);
+        let fits = |arity: usize| {
+            call.args == usize::MAX || call.args == arity || (may_take && call.args == arity + 1)
+        };
         let arity = match (arities.iter().find(|arity| **arity != usize::MAX), known.get(name.as_str())) {
             (Some(arity), _) => Some(*arity),
             (None, _) if !arities.is_empty() => None,
@@ -348,16 +355,6 @@ pub(super) fn actions<'a>(
 /// `data.…`, as it is written.
 pub(super) fn dotted(path: &[String]) -> String {
     std::iter::once("data").chain(path.iter().map(String::as_str)).collect::<Vec<_>>().join(".")
-}
-
-/// A path below `input`, as it is written.
-pub(super) fn written(path: &[Step]) -> Vec<String> {
-    path.iter()
-        .map(|step| match step {
-            Step::Name(name) => name.clone(),
-            Step::Any => "*".to_owned(),
-        })
-        .collect()
 }
 
 impl Rules<'_> {

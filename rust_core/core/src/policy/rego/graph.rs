@@ -40,7 +40,7 @@ impl<'r> Index<'r> {
     }
 
     fn is_function(&self, at: usize) -> bool {
-        self.readings.get(at).is_some_and(|reading| matches!(reading.kind, Kind::Function(_)))
+        self.readings.get(at).is_some_and(|reading| matches!(reading.kind, Kind::Function(1..)))
     }
 
     /// Rules whose value a reference to a path may need: what defines it, what holds it, what lies below it.

@@ -11,6 +11,7 @@ mod checks;
 mod evaluate;
 mod functions;
 mod graph;
+mod growth;
 mod input;
 mod meter;
 mod ours;
@@ -63,9 +64,47 @@ pub struct RegoEngine {
     /// The signals that may be seen, with their names as the interpreter has them.
     mentioned: Vec<(SignalIndex, regorus::Value)>,
     literals: Vec<Value>,
+    reads: Vec<Reads>,
+}
+
+/// A place where a rule that the entry point reaches reads `input`.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Reads {
+    /// File of the rule.
+    pub file: Arc<str>,
+    /// Where the reference stands.
+    pub place: Place,
+    /// Package and rule, as in `envoy.authz.allow`.
+    pub rule: Arc<str>,
+    /// What is read, below `input`; `None` for a step that is not a text written out.
+    pub path: Vec<Option<Arc<str>>>,
 }
 
 impl RegoEngine {
+    /// What the entry point reads of `input`, each place once, by file.
+    pub fn reads(&self) -> &[Reads] {
+        &self.reads
+    }
+
+    /// What it reads that a question without a request does not tell, if it reads any such thing.
+    pub fn untold(&self) -> Option<String> {
+        let is_untold = |read: &&Reads| match read.path.as_slice() {
+            [Some(part)] => matches!(&**part, "request" | "identity"),
+            [Some(part), Some(name), ..] => match &**part {
+                "request" => matches!(&**name, "method" | "path" | "host"),
+                "identity" => matches!(&**name, "kind" | "bound" | "age_seconds" | "actor" | "interactive"),
+                _ => false,
+            },
+            [Some(part), None, ..] => matches!(&**part, "request" | "identity"),
+            _ => true,
+        };
+        let name = |read: &Reads| {
+            let steps = read.path.iter().map(|step| step.as_deref().unwrap_or("*"));
+            std::iter::once("input").chain(steps).collect::<Vec<_>>().join(".")
+        };
+        self.reads.iter().find(is_untold).map(name)
+    }
+
     /// Loads and checks everything; every mistake is a finding. `None` if errors leave nothing to run.
     pub fn load(
         files: RegoFiles<'_>,
@@ -128,9 +167,26 @@ impl RegoEngine {
             info,
             actions: asked,
             mentioned: mentioned.collect(),
-            literals: reached.flat_map(|rule| rule.literals.iter().cloned()).collect(),
+            literals: reached.clone().flat_map(|rule| rule.literals.iter().cloned()).collect(),
+            reads: reads(reached),
         })
     }
+}
+
+fn reads<'r>(rules: impl Iterator<Item = &'r walk::Reading>) -> Vec<Reads> {
+    let mut all = BTreeSet::new();
+    for rule in rules {
+        let name: Arc<str> = rule.path.join(".").into();
+        for read in &rule.inputs {
+            let step = |step: &walk::Step| match step {
+                walk::Step::Name(name) => Some(Arc::from(name.as_str())),
+                walk::Step::Any => None,
+            };
+            let path = read.path.iter().map(step).collect();
+            all.insert(Reads { file: Arc::clone(&rule.file), place: read.place, rule: Arc::clone(&name), path });
+        }
+    }
+    all.into_iter().collect()
 }
 
 /// Hex SHA-256 over every file that the entry point is made of.

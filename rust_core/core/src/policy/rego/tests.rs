@@ -358,3 +358,19 @@ fn a_whole_request_is_the_input_of_policies_that_are_not_governed() {
     assert!(matches!(slice_of(None).judge_all(&[])[0], Judged::Failed(_)));
     assert_eq!(slice_of(None).engines(), [EngineKind::OpaEnvoy]);
 }
+
+#[test]
+fn what_the_entry_point_reads_is_listed_with_its_places() {
+    let text = "allow if {\n input.request.args.amount < 5\n other\n}\nother if input.signals.risk < 5\nthird if input.request.path == \"\"";
+    let engine = load(text).unwrap();
+    let said: Vec<String> = engine.reads().iter().map(|read| format!("{} {} {:?}", read.place.line, read.rule, read.path)).collect();
+    let expected = [
+        r#"3 authz.allow [Some("request"), Some("args"), Some("amount")]"#,
+        r#"6 authz.other [Some("signals"), Some("risk")]"#,
+    ];
+    assert_eq!(said, expected);
+    assert_eq!(engine.untold(), None);
+    let engine = load("allow if input.identity.kind == \"x509\"").unwrap();
+    assert_eq!(engine.untold().as_deref(), Some("input.identity.kind"));
+    assert_eq!(load("allow if input.request == {}").unwrap().untold().as_deref(), Some("input.request"));
+}

@@ -50,6 +50,8 @@ pub(super) struct Reading {
     /// Components below `data`, as far as they are literal.
     pub(super) path: Vec<String>,
     pub(super) kind: Kind,
+    /// Whether it gives one part of what it defines, beside others of its name.
+    pub(super) is_part: bool,
     /// Whether it defines a part of that by an index that is not literal.
     pub(super) is_indexed: bool,
     pub(super) place: Place,
@@ -184,6 +186,7 @@ impl<'p> Walk<'p> {
             file: Arc::clone(&file.file),
             path: Vec::new(),
             kind: Kind::Value,
+            is_part: false,
             is_indexed: false,
             place: Place::default(),
             inputs: Vec::new(),
@@ -202,6 +205,7 @@ impl<'p> Walk<'p> {
         let head = head_of(rule);
         self.reading.place = place(rule.span());
         self.reading.is_indexed = !indices(head).is_empty();
+        self.reading.is_part = self.reading.is_indexed || matches!(rule, Rule::Spec { head: RuleHead::Set { .. }, .. });
         self.reading.path = self.names.package.iter().cloned().chain(head_path(head)).collect();
         match rule {
             Rule::Default { value, args, .. } => {

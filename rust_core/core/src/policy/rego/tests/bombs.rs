@@ -42,6 +42,38 @@ fn a_policy_that_makes_too_much_is_denied() {
 }
 
 #[test]
+fn a_value_that_doubles_again_and_again_is_refused() {
+    let chain = |count: usize, line: &dyn Fn(usize) -> String| (0..count).map(line).collect::<Vec<_>>().join("\n");
+    let pairs = |n: usize| format!(" x{} := [x{n}, x{n}]", n + 1);
+    for text in [
+        format!("allow if {{\n x0 := 1\n{}\n x40 == x40\n}}", chain(40, &pairs)),
+        format!("allow if {{\n x40 == x40\n x0 = [1]\n{}\n}}", chain(40, &|n| format!(" x{} = [x{n}, x{n}]", n + 1))),
+        format!("allow if {{\n x0 := 3\n{}\n x40 > 0\n}}", chain(40, &|n| format!(" x{} := x{n} * x{n}", n + 1))),
+        format!("allow if r40\nr0 := 1\n{}", chain(40, &|n| format!("r{} := {{\"a\": r{n}, \"b\": r{n}}}", n + 1))),
+        format!("allow if f40(1)\nf0(x) := x\n{}", chain(40, &|n| format!("f{}(x) := [f{n}(x), f{n}(x)]", n + 1))),
+        format!("f(x) := [x, x]\nallow if {}1{} != 1", "f(".repeat(25), ")".repeat(25)),
+        format!("allow if count(s) == 1\ns contains x40 if {{\n x0 := 1\n{}\n}}", chain(40, &pairs)),
+    ] {
+        assert_eq!(refused(&text)[0].0, "too_much_growth", "{text}");
+    }
+    for fine in [
+        format!("allow if {{\n x0 := 1\n{}\n x10 == x10\n}}", chain(10, &pairs)),
+        "allow if { x := input.request; y := {\"a\": x, \"b\": x}; [p, q] = [y, y]; p == q; {\"a\": z} = y; z == x }".to_owned(),
+        "allow if { [a, b] := f([1, 2]); a == b }\nf(x) := [y, y] if { [y, _] = x }".to_owned(),
+        format!("allow if {{ {}  true }}", chain(100, &|n| format!("input.request.args.amount != {n} + {n} * 7;"))
+            .replace("!= 10 + 10 * 7", "!= 11")),
+    ] {
+        assert!(matches!(judge(&fine), Judged::True | Judged::False), "{fine}");
+    }
+}
+
+#[test]
+fn a_value_that_is_far_larger_than_its_memory_is_not_read_by_a_built_in() {
+    let text = "allow if {\n a := [x | some i in numbers.range(1, 300); x := 1 * i]\n b := [a | some i in numbers.range(1, 300); i > 0]\n c := [b | some i in numbers.range(1, 300); i > 0]\n count(json.marshal(c)) == 1\n}";
+    fails_in_bound(text, "larger than");
+}
+
+#[test]
 fn a_policy_that_goes_too_deep_is_refused() {
     let rules: Vec<String> = (0..2000).map(|n| format!("r{n} := r{}", n + 1)).collect();
     let text = format!("allow := r0\n{}\nr2000 := true", rules.join("\n"));
