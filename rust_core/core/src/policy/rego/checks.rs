@@ -188,6 +188,9 @@ impl<'p> Rules<'p> {
     }
 }
 
+/// Words that once needed an import, and may have one.
+const KEYWORDS: [&str; 4] = ["contains", "every", "if", "in"];
+
 /// Imports of what is not there would be undefined for ever.
 fn imports(file: &Parsed, findings: &mut Findings) {
     let known = walk::imports(file);
@@ -201,7 +204,17 @@ fn imports(file: &Parsed, findings: &mut Findings) {
         match root {
             "input" => {}
             "data" if !rest.is_empty() => {}
-            "rego" | "future" => continue,
+            "rego" if rest == ["v1"] => continue,
+            "future" if matches!(rest, [_, word] if KEYWORDS.contains(&word.as_str())) => continue,
+            "rego" | "future" => {
+                let message = format!(
+                    "`import {}` is refused: version 1 of Rego has the words {} without an import, and no others are taken",
+                    path.join("."),
+                    KEYWORDS.map(|word| format!("`{word}`")).join(", ")
+                );
+                findings.error(&file.file, at, "refused_construct", message);
+                continue;
+            }
             _ => {
                 let message = format!("an import is of something below `input` or `data`, found `{}`", path.join("."));
                 findings.error(&file.file, at, "bad_import", message);
@@ -364,6 +377,7 @@ impl Rules<'_> {
         for reading in self.readings {
             if told.insert(&reading.path) {
                 self.one_kind(reading, findings);
+                self.mixed(reading, findings);
             }
             if in_data(&reading.path, data) {
                 let message = format!("`{}` is defined here and in data.json", dotted(&reading.path));
@@ -385,6 +399,22 @@ impl Rules<'_> {
                     findings.error(&file.file, at, "import_clash", message);
                 }
             }
+        }
+    }
+
+    /// Asked for one part of a document, the interpreter finds the rules of exactly that part or those of the whole.
+    fn mixed(&self, reading: &Reading, findings: &mut Findings) {
+        let indexed = (0..reading.path.len()).filter_map(|length| reading.path.get(..length)).find_map(|prefix| {
+            self.index.exactly(prefix).iter().filter_map(|at| self.at(*at)).find(|rule| rule.is_indexed)
+        });
+        if let Some(rule) = indexed {
+            let message = format!(
+                "`{}` is a part of what the rule at {}:{} makes by an index: write that index out there, or make this one by it",
+                dotted(&reading.path),
+                rule.file,
+                rule.place.line
+            );
+            findings.error(&reading.file, reading.place, "refused_construct", message);
         }
     }
 

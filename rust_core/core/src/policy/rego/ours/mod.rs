@@ -59,6 +59,7 @@ pub(super) const OURS: &[Ours] = &[
     ours("hex.decode", 1, encoding::hex_decode),
     ours("indexof", 2, strings::indexof),
     ours("indexof_n", 2, strings::indexof_n),
+    ours("json.is_valid", 1, encoding::json_is_valid),
     ours("json.marshal", 1, encoding::json_marshal),
     ours("lower", 1, strings::lower),
     ours("net.cidr_contains", 2, net::contains),
