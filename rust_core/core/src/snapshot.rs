@@ -15,6 +15,7 @@ use crate::{
     route::{ActionDecl, Redaction, Routes},
     signals::{Cells, Contract, Flow, Register, Store, derived::Derived, feeds::Feed, overriding::OverrideSettings},
     tasks::TaskSettings,
+    wire::Descriptors,
 };
 use serde::Deserialize;
 use serde_json::{Value as Json, json};
@@ -69,6 +70,9 @@ impl CoreSettings {
     }
 }
 
+/// The ending of files that describe messages of protobuf.
+const DESCRIPTORS: &str = ".pb";
+
 /// A configuration in force, or about to be.
 pub struct Snapshot {
     /// Hex SHA-256 over files and settings.
@@ -83,6 +87,8 @@ pub struct Snapshot {
     pub rules: Vec<SignalRule>,
     /// The policies.
     pub policies: Box<dyn PolicyEngine>,
+    /// By which policies over the whole request see bodies of gRPC (`input: opa_envoy`).
+    pub descriptors: Option<Descriptors>,
     /// What stands against a principal before any policy.
     pub principals: Principals,
     /// What the settings say of tasks.
@@ -167,6 +173,7 @@ impl Snapshot {
         let rules: Vec<SignalRule> =
             register.iter().flat_map(Register::contracts).map(|contract| signal_rule(contract)).collect();
         let engine = policy::load::load(&texts, &settings.policies, &actions, &rules, &mut findings);
+        let descriptors = descriptors(files, &settings.policies, &mut findings);
         if let (Some(register), Some(engine)) = (&register, &engine) {
             idle::warn(&actions, register, &**engine, &mut findings);
             principals::warn(&engine.records(), now, &mut findings);
@@ -190,6 +197,7 @@ impl Snapshot {
                 register,
                 rules,
                 policies: engine,
+                descriptors,
                 principals: Principals::new(settings.require_record),
                 tasks: settings.tasks.clone(),
                 approvals: settings.approvals.clone(),
@@ -256,9 +264,33 @@ impl Snapshot {
     }
 }
 
+/// Descriptor sets of protobuf, which are no text.
+fn is_descriptors(file: &str) -> bool {
+    file.ends_with(DESCRIPTORS)
+}
+
+fn descriptors(
+    files: &[(String, Vec<u8>)],
+    settings: &PolicySettings,
+    findings: &mut Findings,
+) -> Option<Descriptors> {
+    let wanted = settings.rego.as_ref().and_then(|rego| rego.descriptors.as_deref());
+    for (file, _) in files.iter().filter(|(file, _)| is_descriptors(file) && wanted != Some(file)) {
+        let message = "not read: `policies.rego.descriptors` does not name it";
+        findings.warning(file, Place::default(), "ignored_file", message);
+    }
+    let wanted = wanted?;
+    let Some((file, content)) = files.iter().find(|(file, _)| file == wanted && is_descriptors(file)) else {
+        let message = format!("`policies.rego.descriptors`: expected a file of the directory that ends in `{DESCRIPTORS}`, found `{wanted}`");
+        findings.error("signalwarden.yaml", Place::default(), "missing_file", message);
+        return None;
+    };
+    Descriptors::load(content).map_err(|why| findings.error(file, Place::default(), "bad_descriptors", why)).ok()
+}
+
 fn texts<'a>(files: &'a [(String, Vec<u8>)], findings: &mut Findings) -> Vec<(&'a str, &'a str)> {
     let mut texts = Vec::with_capacity(files.len());
-    for (name, content) in files {
+    for (name, content) in files.iter().filter(|(name, _)| !is_descriptors(name)) {
         if content.len() > limits::MAX_FILE_BYTES {
             findings.error(
                 name,
