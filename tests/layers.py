@@ -37,6 +37,7 @@ LAYERS: tuple[set[str], ...] = (
     {"admin_tasks", "admin_approvals", "admin_decisions", "decisions", "desks"},
     {
         *("server", "native", "admin", "offline", "starter", "admin_client", "terminal", "reports"),
+        "migration",
         "envoy_config",
         *("register_document", "register_view", "approve"),
         "demo_stage",

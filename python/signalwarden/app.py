@@ -73,6 +73,7 @@ GRACE_S: Final = 3.0
 ADMIN_GRACE_S: Final = 5.0
 REPLAY_BATCH: Final = 1_000
 UNENFORCED: Final = "unenforced_route"
+UNGOVERNED: Final = "ungoverned"
 """Code of the warning that a route says `enforce: false`, at the place that names the route."""
 REFUSALS_A_SECOND: Final = 10
 """Change records of refused clients: more would let a stranger fill the log and deny everyone's requests. The rest
@@ -561,6 +562,9 @@ class App:
             "overrides": running.desks.overrides.detail(),
             "warnings": len(running.loaded.warnings),
             "unenforced": [f"{w.file}:{w.line}" for w in running.loaded.warnings if w.code == UNENFORCED],
+            "ungoverned": next(
+                (w.message for w in running.loaded.warnings if w.code == UNGOVERNED), None
+            ),
         }
         return Readiness(ready, detail)
 

@@ -70,6 +70,9 @@ impl CoreSettings {
     }
 }
 
+/// Said aloud at every load and in readiness.
+const UNGOVERNED: &str = "`input: opa_envoy`: policies in Rego see the whole request, and the register promises nothing \
+    of what they make of it";
 /// The ending of files that describe messages of protobuf.
 const DESCRIPTORS: &str = ".pb";
 
@@ -177,6 +180,9 @@ impl Snapshot {
         if let (Some(register), Some(engine)) = (&register, &engine) {
             idle::warn(&actions, register, &**engine, &mut findings);
             principals::warn(&engine.records(), now, &mut findings);
+            if engine.wants_whole_request() {
+                findings.warning("signalwarden.yaml", Place::default(), "ungoverned", UNGOVERNED);
+            }
         }
         if !routes_are_whole {
             // A route with a mistake declares no action, and what uses the action is not to blame.
@@ -252,6 +258,11 @@ impl Snapshot {
                 .map(principals::describe).collect::<Vec<_>>(),
             "actions": self.routes.actions().iter().map(|action| json!({
                 "action": action.id.as_str(), "tier": action.tier.as_str(), "has_gates": self.policies.has_gates(&action.id),
+            })).collect::<Vec<_>>(),
+            "ungoverned": self.policies.wants_whole_request(),
+            "reads_outside": self.policies.reads_outside().iter().map(|read| json!({
+                "file": &*read.file, "line": read.place.line, "column": read.place.column, "rule": &*read.rule,
+                "path": read.path.iter().map(|step| step.as_deref()).collect::<Vec<_>>(),
             })).collect::<Vec<_>>(),
             "policies": self.policies.policies().iter().map(|policy| json!({
                 "id": &*policy.id, "file": &*policy.file, "line": policy.place.line, "text_sha256": policy.text_sha256,
