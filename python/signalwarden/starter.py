@@ -43,6 +43,7 @@ REVIEW_AFTER = timedelta(days=180)
 TOKEN_BYTES = 32
 # Where a template wants the digest of a client's token.
 _TOKEN = re.compile(r"\$\{(\w+)_token_sha256\}")
+_RESULT = re.compile(r'''^result(\["allowed"\]|\.allowed)\s*:?=''', re.MULTILINE)
 _PACKAGE = re.compile(r"^package\s+([A-Za-z_][A-Za-z0-9_.]*)\s*$", re.MULTILINE)
 
 
@@ -127,12 +128,14 @@ def _content(path: Path) -> bytes:
 
 
 def _query(found: Mapping[str, bytes]) -> str:
-    """The rule `allow` of the package that the plugin asks, or of the only one that there is."""
-    texts = (content.decode("utf-8", "replace") for name, content in found.items() if name.endswith(".rego"))
+    """The rule `allow` of the package that the plugin asks, or of the only one that there is; or the rule `result`, where
+    that is what makes the answer."""
+    texts = [content.decode("utf-8", "replace") for name, content in found.items() if name.endswith(".rego")]
     packages = {match[1] for text in texts for match in _PACKAGE.finditer(text)}
+    rule = "result" if any(_RESULT.search(text) for text in texts) else "allow"
     known = [name for name in ("envoy.authz", "istio.authz") if name in packages]
     package = known[0] if known else packages.pop() if len(packages) == 1 else "envoy.authz"
-    return f"data.{package}.allow"
+    return f"data.{package}.{rule}"
 
 
 def create_from(
