@@ -177,12 +177,35 @@ _POLICIES: Final = {
     "template": "Policy templates are not supported. Write the policy out.",
     "ungoverned_read": "A policy reads a signal for an action that its contract does not name in `used_by`.",
     "unknown_annotation": "This annotation would do nothing. Often it is misspelt.",
-    "unknown_function": "`unknown` is Cedar's own and means nothing in a policy here.",
+    "unknown_function": "No policy here has this function: in Cedar `unknown` means nothing, in Rego it is often misspelt.",
     "unknown_mode": "The mode of a policy is `enforce`, or `observe` to try it without effect.",
     "unregistered_signal": "A policy reads a signal that the register does not have: nobody answers for it.",
 }
+_REGO: Final = {
+    "bad_default": "What stands behind `default` is a value that is written out.",
+    "bad_import": "An import is a path of names below `input` or `data`.",
+    "bad_query": "The entry point is a path such as `data.authz.allow`.",
+    "bad_rego": "The interpreter does not take these files.",
+    "data_clash": "One name is defined by a rule and by data.json, and only one could count.",
+    "dynamic_call": "A function is called by its name, written out, so that it can be known which.",
+    "import_clash": "Two files of a package import different things under one name, and only one would count.",
+    "input_overridden": "A policy that is asked sees the decision's input and no other.",
+    "input_whole": "Policies read single parts of `input` and single signals, so that it can be known which.",
+    "no_entry_point": "No rule has the name of the entry point, so that nothing would ever be permitted.",
+    "package_clash": "A package has the name of a rule. Give one of them another.",
+    "recursion": "A rule depends on itself, so that it has no value.",
+    "refused_builtin": "This function is not for decisions; the message says what takes its place.",
+    "reserved_package": "The package `signalwarden` is ours. Give yours another name.",
+    "rule_clash": "One name is defined in ways that exclude each other.",
+    "shadowed_document": "`input` and `data` are documents. Call the variable or alias something else.",
+    "too_much_growth": "A value stands in itself again and again, so that it takes little memory and for ever to compare.",
+    "too_nested": "Rules stand deeper inside one another than an evaluation may go.",
+    "unknown_input": "`input` has no such part, so that it would be undefined for ever. Often it is misspelt.",
+    "unsafe_name": "A name is given no value anywhere. Often it is misspelt.",
+    "wrong_arguments": "A function is called with another number of arguments than it takes.",
+}
 HELP: Final = {
-    **_FILES, **_YAML, **_VALUES, **_SETTINGS, **_ROUTES, **_REGISTER, **_ON_THE_REQUEST, **_POLICIES,
+    **_REGO, **_FILES, **_YAML, **_VALUES, **_SETTINGS, **_ROUTES, **_REGISTER, **_ON_THE_REQUEST, **_POLICIES,
     EXCEPTION: "A signal whose loss does not deny: declared in its contract, with a justification. Nothing to mend; "
     "look now and then whether it is still wanted.",
     OUTSIDE: "A policy reads the request outside the register, and nothing is promised of what it makes of it. A contract, an "

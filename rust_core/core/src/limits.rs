@@ -174,3 +174,26 @@ pub const MAX_LITERALS: usize = 64;
 pub const MAX_VALUES_SHOWN: usize = 4;
 /// Most changes to two signals at once that are tried, where no change to a single one flips a denial.
 pub const MAX_PAIRS_TRIED: usize = 1_000;
+/// Most steps of the Rego interpreter in one evaluation. A usual entry point takes some hundred; OPA has no such bound, and
+/// the virtual machine of the same interpreter stops at 25,000 instructions of its own, which are larger.
+pub const MAX_REGO_STEPS: u64 = 100_000;
+/// How many of them are taken between two looks at the budget.
+pub const REGO_STEPS_BETWEEN_LOOKS: u64 = 64;
+/// Most bytes that built-ins make in one evaluation of Rego: four times the largest request.
+pub const MAX_REGO_BYTES: usize = 16 * 1024 * 1024;
+/// Deepest that rules of Rego may stand inside one another, in units of about half a kilobyte of a thread's stack. Threads
+/// have two megabytes at least.
+pub const MAX_REGO_DEPTH: usize = 1_000;
+/// Most lines of one file of Rego, and most columns of one line. Data belongs into data.json.
+pub const MAX_REGO_LINES: usize = 100_000;
+/// See `MAX_REGO_LINES`.
+pub const MAX_REGO_COLUMNS: u32 = 8 * 1024;
+/// Largest result of an entry point: headers, a body and metadata at their own bounds.
+pub const MAX_REGO_RESULT_BYTES: usize = 64 * 1024;
+/// Deepest nesting of it.
+pub const MAX_REGO_RESULT_DEPTH: usize = 16;
+/// Deepest nesting of a value that a built-in of Rego is given: `serde_json`'s own bound is 128.
+pub const MAX_REGO_VALUE_DEPTH: usize = 128;
+/// Most values that an expression of Rego can come to by what it is made of, each counted as often as it stands in it (loops
+/// not counted, numbers in words of 64 bits). Policies come to some hundred; what doubles sixteen times does not.
+pub const MAX_REGO_GROWTH: u64 = 65_536;

@@ -11,42 +11,16 @@
 
 mod generated;
 
-use generated::{Case, GATE, Options, Oracle, VOCABULARY, case, every_world, gated_case, load, possible_values, query};
+use generated::{Case, GATE, Oracle, VOCABULARY, case, every_world, gated_case, load, options, query};
 use proptest::{prelude::*, test_runner::TestRunner};
 use signalwarden_core::{
-    model::{Influence, State, WhenUnavailable},
+    model::{State, WhenUnavailable},
     policy::{PolicyEngine, Slice, reasoning::evaluate},
     reason::Reason,
 };
 use std::cell::Cell;
 
 const CASES: u32 = 4_000;
-
-/// The worlds of a case, restated from DESIGN section 6 without the code under test. `withdraw`: words too.
-fn options(case: &Case, withdraw: bool) -> Vec<Options> {
-    case.rules
-        .iter()
-        .zip(&case.facts)
-        .enumerate()
-        .map(|(at, (rule, (_, fact)))| {
-            let anything =
-                || std::iter::once(None).chain(possible_values(at, rule).into_iter().map(Some)).collect::<Options>();
-            let may_be_absent = rule.when_unavailable == WhenUnavailable::Absent;
-            if fact.state != State::Fresh {
-                let absent =
-                    rule.self_asserted || (may_be_absent && matches!(fact.state, State::Missing | State::Stale));
-                return if absent { vec![None] } else { anything() };
-            }
-            let mut options = vec![fact.value.clone()];
-            let word = rule.self_asserted || fact.self_published;
-            if withdraw && (word || rule.influence == Influence::Restrict) {
-                let plainly = rule.self_asserted || may_be_absent || !word;
-                options.extend(if plainly { vec![None] } else { anything() });
-            }
-            options
-        })
-        .collect()
-}
 
 /// What a call gets, the least first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -91,7 +65,7 @@ fn an_allow_stands_in_every_world_of_unavailable_and_withdrawn_signals() {
         allowed.set(allowed.get() + 1);
         let oracle = Oracle::new(&case.policies.join("\n"));
         let mut broken = None;
-        let tried = every_world(&options(&case, true), |world| {
+        let tried = every_world(&options(&case.rules, &case.facts, true), |world| {
             let allows = oracle.allows(world);
             if !allows {
                 broken = Some(format!("{world:?}"));
@@ -120,7 +94,7 @@ fn a_reason_says_what_holds_in_every_world() {
     let result = runner.run(&case(), |case| {
         let Some((reason, _)) = reason_of(&case) else { return Ok(()) };
         let oracle = Oracle::new(&case.policies.join("\n"));
-        let as_is = options(&case, false);
+        let as_is = options(&case.rules, &case.facts, false);
         let mut counts = counted.get();
         match reason {
             // Denied by policy: no value of any unavailable signal would have opened it.
@@ -236,7 +210,7 @@ fn a_question_or_a_free_allow_stands_in_every_world_of_unavailable_and_withdrawn
             Gets::Free => oracle.free,
         };
         let mut broken = None;
-        let tried = every_world(&options(&case, true), |world| {
+        let tried = every_world(&options(&case.rules, &case.facts, true), |world| {
             let stands = oracle.allows(world);
             if !stands {
                 broken = Some(format!("{world:?}"));

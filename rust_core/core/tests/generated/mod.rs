@@ -138,11 +138,16 @@ fn rule_and_fact(at: usize) -> impl Strategy<Value = (SignalRule, Fact)> {
 }
 
 pub(crate) fn case() -> impl Strategy<Value = Case> {
+    (signals(), prop::collection::vec(policy(), 1..5)).prop_map(|((rules, facts), policies)| Case { rules, facts, policies })
+}
+
+/// The rules of a register, and what is known of each signal.
+pub(crate) fn signals() -> impl Strategy<Value = (Vec<SignalRule>, Vec<(SignalIndex, Fact)>)> {
     let signals: Vec<_> = (0..VOCABULARY.len()).map(rule_and_fact).collect();
-    (signals, prop::collection::vec(policy(), 1..5)).prop_map(|(signals, policies)| {
+    signals.prop_map(|signals| {
         let (rules, facts): (Vec<_>, Vec<_>) = signals.into_iter().unzip();
         let facts = facts.into_iter().enumerate().map(|(at, f)| (SignalIndex(u16::try_from(at).unwrap()), f)).collect();
-        Case { rules, facts, policies }
+        (rules, facts)
     })
 }
 
@@ -250,6 +255,32 @@ const MAX_WORLDS: usize = 3_000;
 
 /// What one signal could be: `None` is its absence.
 pub(crate) type Options = Vec<Option<Value>>;
+
+/// The worlds of a case, restated from DESIGN section 6 without the code under test. `withdraw`: words too.
+pub(crate) fn options(rules: &[SignalRule], facts: &[(SignalIndex, Fact)], withdraw: bool) -> Vec<Options> {
+    rules
+        .iter()
+        .zip(facts)
+        .enumerate()
+        .map(|(at, (rule, (_, fact)))| {
+            let anything =
+                || std::iter::once(None).chain(possible_values(at, rule).into_iter().map(Some)).collect::<Options>();
+            let may_be_absent = rule.when_unavailable == WhenUnavailable::Absent;
+            if fact.state != State::Fresh {
+                let absent =
+                    rule.self_asserted || (may_be_absent && matches!(fact.state, State::Missing | State::Stale));
+                return if absent { vec![None] } else { anything() };
+            }
+            let mut options = vec![fact.value.clone()];
+            let word = rule.self_asserted || fact.self_published;
+            if withdraw && (word || rule.influence == Influence::Restrict) {
+                let plainly = rule.self_asserted || may_be_absent || !word;
+                options.extend(if plainly { vec![None] } else { anything() });
+            }
+            options
+        })
+        .collect()
+}
 
 /// Visits the worlds that these possibilities of the vocabulary span, at most `MAX_WORLDS`; how many were visited.
 pub(crate) fn every_world(options: &[Options], mut visit: impl FnMut(&BTreeMap<&str, Value>) -> bool) -> usize {
