@@ -9,24 +9,6 @@ use base64::{
 use regorus::Value;
 use serde_json::{Map, Value as Json};
 
-/// Built-ins that are here, with how many arguments they take.
-pub(super) const NAMES: &[(&str, u8)] = &[
-    ("io.jwt.decode", 1),
-    ("io.jwt.decode_verify", 2),
-    ("io.jwt.verify_hs256", 2),
-    ("io.jwt.verify_hs384", 2),
-    ("io.jwt.verify_hs512", 2),
-    ("io.jwt.verify_rs256", 2),
-    ("io.jwt.verify_rs384", 2),
-    ("io.jwt.verify_rs512", 2),
-    ("io.jwt.verify_ps256", 2),
-    ("io.jwt.verify_ps384", 2),
-    ("io.jwt.verify_ps512", 2),
-    ("io.jwt.verify_es256", 2),
-    ("io.jwt.verify_es384", 2),
-    ("io.jwt.verify_eddsa", 2),
-];
-
 /// Base64 of RFC 7515: with or without padding. Bits that nothing is made of are not looked at.
 const BASE64: GeneralPurpose = GeneralPurpose::new(
     &alphabet::URL_SAFE,
@@ -38,7 +20,7 @@ const BASE64: GeneralPurpose = GeneralPurpose::new(
 const NESTED: &str = "JWT";
 const NANOS: f64 = 1_000_000_000.0;
 
-/// Calls one of `NAMES`. The error is one sentence, without anything of the token or the key.
+/// Calls one of them, by its name. The error is one sentence, without anything of the token or the key.
 pub(super) fn call(name: &str, args: &[Value], now_ns: i64) -> Result<Value, String> {
     match (name.strip_prefix("io.jwt."), args) {
         (Some("decode"), [token]) => decode(text(token, "token")?),
