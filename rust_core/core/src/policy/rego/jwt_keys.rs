@@ -3,6 +3,7 @@
 //! What can't be verified here at all, such as P-521 or an RSA key below 2048 bits, is an error and never "not verified": a
 //! policy may negate that.
 
+use super::meter;
 use base64::{
     Engine as _, alphabet,
     engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig, general_purpose::STANDARD},
@@ -17,6 +18,8 @@ const BASE64URL: GeneralPurpose = GeneralPurpose::new(
 );
 /// Sizes of RSA keys that are taken.
 const RSA_BITS: std::ops::RangeInclusive<usize> = 2048..=8192;
+/// What looking at one signature counts for: about as long as that takes with a large key.
+const STEPS_PER_SIGNATURE: u64 = 1_000;
 /// Most keys of one set.
 const MAX_KEYS: usize = 1_024;
 
@@ -156,6 +159,7 @@ impl Keys {
 impl Key {
     fn verify(&self, alg: Alg, message: &[u8], signature: &[u8]) -> Result<bool, String> {
         use signature as s;
+        meter::work(STEPS_PER_SIGNATURE)?;
         let by = |algorithm: &'static dyn s::VerificationAlgorithm, key: &[u8]| {
             s::UnparsedPublicKey::new(algorithm, key).verify(message, signature).is_ok()
         };

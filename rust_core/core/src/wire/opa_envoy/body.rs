@@ -2,7 +2,7 @@
 //! that was cut off is not read.
 
 use super::{grpc::Descriptors, multipart};
-use crate::limits::{MAX_FORM_PAIRS, MAX_PARSED_BODY_BYTES};
+use crate::limits::{MAX_FORM_PAIRS, MAX_PARSED_BODY_BYTES, MAX_PARSED_BODY_DEPTH};
 use serde_json::Value as Json;
 use std::{borrow::Cow, collections::BTreeMap};
 
@@ -77,9 +77,24 @@ fn json(bytes: &[u8], _: &str) -> Result<Parsed, String> {
     value(bytes).map(Parsed::Value)
 }
 
-/// JSON, to the depth that its reader bounds.
+/// JSON, not too deep.
 pub(super) fn value(bytes: &[u8]) -> Result<Json, String> {
-    serde_json::from_slice(bytes).map_err(|error| format!("the body is no JSON: column {}", error.column()))
+    let value =
+        serde_json::from_slice(bytes).map_err(|error| format!("the body is no JSON: column {}", error.column()))?;
+    if fits(&value, MAX_PARSED_BODY_DEPTH) {
+        Ok(value)
+    } else {
+        Err(format!("the body nests deeper than {MAX_PARSED_BODY_DEPTH} levels"))
+    }
+}
+
+/// Whether a value nests no deeper than so many levels. Its reader has bounded how deep this goes.
+fn fits(value: &Json, levels: usize) -> bool {
+    match value {
+        Json::Array(values) => levels > 0 && values.iter().all(|value| fits(value, levels - 1)),
+        Json::Object(fields) => levels > 0 && fields.values().all(|value| fits(value, levels - 1)),
+        _ => true,
+    }
 }
 
 fn form(bytes: &[u8], _: &str) -> Result<Parsed, String> {

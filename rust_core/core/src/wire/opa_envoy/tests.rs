@@ -236,6 +236,7 @@ fn what_is_too_much_is_refused_and_says_so() {
     let form = "application/x-www-form-urlencoded";
     let cases = [
         (headers("application/json"), "[".repeat(200), "no JSON"),
+        (headers("application/json"), format!("{}{}", "[".repeat(61), "]".repeat(61)), "deeper than"),
         (headers("application/json"), format!("\"{}\"", "a".repeat(crate::limits::MAX_PARSED_BODY_BYTES)), "longer than"),
         (headers(form), "a&".repeat(crate::limits::MAX_FORM_PAIRS + 1), "more than"),
         (
