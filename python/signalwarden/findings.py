@@ -66,8 +66,8 @@ _SETTINGS: Final = {
     "unknown_redaction": "No route has this parameter or argument, so nothing would be hidden. Often it is misspelt.",
     "bad_descriptors": "The file is no whole `FileDescriptorSet`. Make it with `protoc --include_imports "
     "--descriptor_set_out`.",
-    "ungoverned": "Policies see the whole request, outside the register. `signalwarden check` lists what they read, and "
-    "`--draft` writes the register and the policy that would do without.",
+    "ungoverned": "Policies see the whole request, outside the register. `signalwarden check` lists what they read, "
+    "and `--draft` writes the register and the policy that would do without.",
     "unused": "The setting is for something that is not switched on, so it does nothing.",
     "trust_domain": "The name of a trust domain is lower case letters, digits, `.`, `-` and `_`.",
     "trust_domain_unknown": "A client of a trust domain that is neither ours nor federated could never be accepted.",
@@ -208,8 +208,8 @@ HELP: Final = {
     **_REGO, **_FILES, **_YAML, **_VALUES, **_SETTINGS, **_ROUTES, **_REGISTER, **_ON_THE_REQUEST, **_POLICIES,
     EXCEPTION: "A signal whose loss does not deny: declared in its contract, with a justification. Nothing to mend; "
     "look now and then whether it is still wanted.",
-    OUTSIDE: "A policy reads the request outside the register, and nothing is promised of what it makes of it. A contract, an "
-    "argument of the route or the identity could say the same.",
+    OUTSIDE: "A policy reads the request outside the register, and nothing is promised of what it makes of it. A "
+    "contract, an argument of the route or the identity could say the same.",
 }  # fmt: skip
 
 

@@ -1,5 +1,5 @@
-"""From policies that see whole requests to governed ones: what each reads outside the register, and a draft of the register
-and the policies that would do without.
+"""From policies that see whole requests to governed ones: what each reads outside the register, and a draft of the
+register and the policies that would do without.
 
 A draft is no translation. It replaces each reference by the nearest governed one and marks it; whether a policy that
 trusted a header may go on doing so is what a person has to decide.
@@ -121,7 +121,11 @@ class _Register:
                 name = _name("extension", key)
                 self.facts[name] = "TODO"
                 return 3, self._signal(
-                    name, f"context extension {key}", {"kind": "route", "fact": name}, "authoritative", "grant"
+                    name,
+                    f"context extension {key}",
+                    {"kind": "route", "fact": name},
+                    "authoritative",
+                    "grant",
                 )
             case ("attributes", "metadataContext", "filterMetadata", str(space), *keys):
                 return self._metadata(space, keys)
@@ -201,11 +205,11 @@ def _rewritten(text: str, found: Iterable[Read], register: _Register) -> tuple[s
         else:
             lines[line - 1] = new
             notes.setdefault(line, []).insert(0, f"was `{read.text}`")
-    for number, line in enumerate(lines, start=1):
-        if _IMPORT.match(line):
-            lines[number - 1] = f"{MARK}: was `{line.strip()}`"
+    for number, written in enumerate(lines, start=1):
+        if _IMPORT.match(written):
+            lines[number - 1] = f"{MARK}: was `{written.strip()}`"
         elif number in notes:
-            lines[number - 1] = f"{line}  {MARK}: {'; '.join(notes[number])}"
+            lines[number - 1] = f"{written}  {MARK}: {'; '.join(notes[number])}"
     return "\n".join(lines), sorted(left, key=lambda read: (read.line, read.column))
 
 
@@ -233,8 +237,8 @@ def _replaced(line: str, start: int, read: Read, register: _Register) -> str | N
 def draft(
     files: Mapping[str, bytes], described: Mapping[str, Any], query: str, target: Path, today: date
 ) -> Drafted:
-    """Writes a directory: the policies with their references replaced, the register and the routes that they need. What is
-    wrong with it, `check` says. `files`: those of the directory. Raises BadInputError."""
+    """Writes a directory: the policies with their references replaced, the register and the routes that they need. What
+    is wrong with it, `check` says. `files`: those of the directory. Raises BadInputError."""
     if target.exists() and (not target.is_dir() or any(target.iterdir())):
         raise BadInputError(f"`{target}` is not an empty directory: a draft would mix its files with yours")
     found = reads(described)
@@ -261,8 +265,8 @@ def draft(
 
 def _signals(register: _Register) -> str:
     head = f"""\
-{MARK}: a draft, made from what policies read of whole requests. Say who answers for each signal, and look for a better source
-# where one is the caller's own word: such a signal may only restrict, so an allow that rests on it is refused.
+{MARK}: a draft, made from what policies read of whole requests. Say who answers for each signal, and look for a
+# better source where one is the caller's own word: such a signal may only restrict, so an allow that rests on it is refused.
 signals:"""
     if not register.contracts:
         return f"{head} {{}}\n"
@@ -282,7 +286,8 @@ def _routes(register: _Register) -> str:
             name: {"pointer": pointer, "type": "string?"} for name, pointer in register.body.items()
         }
     lines = [
-        f"{MARK}: a draft. Give each action a route of its own: with the resource that it is about, and the arguments that it reads.",
+        f"{MARK}: a draft. Give each action a route of its own, with the resource that it is about and the arguments",
+        "# that it reads.",
         "routes:",
         '  - match: {host: "*", path: "/{*rest}"}',
         f"    action: {ACTION}",

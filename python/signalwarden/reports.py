@@ -183,7 +183,7 @@ def _property(text: str) -> str:
 
 
 def _entries(report: Report) -> list[FindingLike]:
-    """Findings, then as notes the declared exceptions at their contracts, and what policies read outside the register."""
+    """Findings, then as notes the declared exceptions at their contracts, and what is read outside the register."""
     exceptions = (_note(text, "signals.yaml", EXCEPTION) for text in report.exceptions)
     outside = (_note(text, "policies", OUTSIDE) for text in report.outside)
     return [*report.findings, *exceptions, *outside]

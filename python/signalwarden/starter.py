@@ -43,7 +43,7 @@ REVIEW_AFTER = timedelta(days=180)
 TOKEN_BYTES = 32
 # Where a template wants the digest of a client's token.
 _TOKEN = re.compile(r"\$\{(\w+)_token_sha256\}")
-_RESULT = re.compile(r'''^result(\["allowed"\]|\.allowed)\s*:?=''', re.MULTILINE)
+_RESULT = re.compile(r"""^result(\["allowed"\]|\.allowed)\s*:?=""", re.MULTILINE)
 _PACKAGE = re.compile(r"^package\s+([A-Za-z_][A-Za-z0-9_.]*)\s*$", re.MULTILINE)
 
 
@@ -83,8 +83,8 @@ def create(
 
 
 def create_opa(directory: Path, sources: Sequence[Path], *, now: datetime) -> Made:
-    """Writes a directory around policies that were written for OPA's Envoy plugin: files, or folders of them. Without any,
-    around an example. Raises BadInputError."""
+    """Writes a directory around policies that were written for OPA's Envoy plugin: files, or folders of them. Without
+    any, around an example. Raises BadInputError."""
     found: dict[str, bytes] = {}
     for source in sources:
         for name, path in _rego_files(source):
@@ -128,8 +128,8 @@ def _content(path: Path) -> bytes:
 
 
 def _query(found: Mapping[str, bytes]) -> str:
-    """The rule `allow` of the package that the plugin asks, or of the only one that there is; or the rule `result`, where
-    that is what makes the answer."""
+    """The rule `allow` of the package that the plugin asks, or of the only one that there is; or the rule `result`,
+    where that is what makes the answer."""
     texts = [content.decode("utf-8", "replace") for name, content in found.items() if name.endswith(".rego")]
     packages = {match[1] for text in texts for match in _PACKAGE.finditer(text)}
     rule = "result" if any(_RESULT.search(text) for text in texts) else "allow"
@@ -146,8 +146,8 @@ def create_from(
     values: Mapping[str, str] | None = None,
     but: frozenset[str] = frozenset(),
 ) -> Made:
-    """Writes a directory from a template, but for some of its files. Refuses a directory that holds anything, so nothing is
-    overwritten."""
+    """Writes a directory from a template, but for some of its files. Refuses a directory that holds anything, so
+    nothing is overwritten."""
     if directory.exists() and (not directory.is_dir() or any(directory.iterdir())):
         raise BadInputError(f"`{directory}` is not an empty directory: init would mix its files with yours")
     expires = (now + TOKEN_LIFE).astimezone(UTC).replace(microsecond=0)

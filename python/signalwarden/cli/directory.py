@@ -78,15 +78,17 @@ def init(
     opa: Annotated[
         list[Path] | None,
         typer.Option(
-            "--opa", metavar="PATH", help="Policies of OPA's Envoy plugin, unchanged: a file or a folder; repeatable."
+            "--opa",
+            metavar="PATH",
+            help="Policies of OPA's Envoy plugin, unchanged: a file or a folder; repeatable.",
         ),
     ] = None,
     as_json: JsonOption = False,
 ) -> None:
     """Make a directory that works: a refund agent, guarded by signals, or an agent's tools, guarded by tasks.
 
-    With `--opa`, one around policies that were written for OPA's Envoy plugin. Prints the tokens of its clients, once: only
-    their SHA-256 is kept.
+    With `--opa`, one around policies that were written for OPA's Envoy plugin. Prints the tokens of its clients,
+    once: only their SHA-256 is kept.
 
     Example: `signalwarden init refunds`
     """
@@ -100,14 +102,15 @@ def init(
         return
 
     if template is Template.AGENT_TOOLS:
-        made = starter.create_from(template.value, directory, now=datetime.now(UTC))
+        made = starter.create_from("agent-tools", directory, now=datetime.now(UTC))
         _say_made(made, as_json=as_json)
         return
     started = starter.create(directory, now=datetime.now(UTC))
     if as_json:
         print_json({
-            "directory": str(started.directory), "publisher": starter.PUBLISHER, "publisher_token": started.publisher_token,
-            "operator": starter.OPERATOR, "operator_token": started.operator_token, "expires": started.expires,
+            "directory": str(started.directory), "expires": started.expires,
+            "publisher": starter.PUBLISHER, "publisher_token": started.publisher_token,
+            "operator": starter.OPERATOR, "operator_token": started.operator_token,
         })  # fmt: skip
         return
     out = console()
@@ -151,15 +154,17 @@ def check(
     draft: Annotated[
         Path | None,
         typer.Option(
-            "--draft", metavar="DIR", help="Write the governed directory that policies over whole requests could become."
+            "--draft",
+            metavar="DIR",
+            help="Write the governed directory that policies over whole requests could become.",
         ),
     ] = None,
     as_json: JsonOption = False,
 ) -> None:
     """Check a directory: every mistake of all its files in one pass.
 
-    Where policies see whole requests (`input: opa_envoy`) it lists what each reads outside the register. Exit status 1 if there
-    are errors, 0 if there are warnings alone.
+    Where policies see whole requests (`input: opa_envoy`) it lists what each reads outside the register. Exit status
+    1 if there are errors, 0 if there are warnings alone.
 
     Example: `signalwarden check --config refunds --format sarif > signalwarden.sarif`
     """
@@ -202,7 +207,9 @@ def _draft(config: Path, target: Path) -> None:
         raise BadInputError("there is nothing to draft: no policy of this directory sees whole requests")
     files = configuration.Directory.read(config).files
     made = migration.draft(files, described, rego.query, target, datetime.now(UTC).date())
-    say(f"drafted {made.directory}: {count(len(made.signals), 'signal')}; look for `{migration.MARK}` in each file")
+    say(
+        f"drafted {made.directory}: {count(len(made.signals), 'signal')}; look for `{migration.MARK}` in each file"
+    )
     for read in made.left:
         say(f"{read.file}:{read.line}:{read.column}: nothing governed stands for `{read.text}`")
 

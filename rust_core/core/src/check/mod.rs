@@ -272,7 +272,7 @@ fn decide_on(
     } else {
         let evidence = record.evidence.insert(established.map_err(|why| Stop::of(why, &request))?);
         *counting = Counting::of(ground, evidence, &request);
-        evidence
+        &*evidence
     };
     let known = snapshot.policies.record_of(&evidence.principal);
     snapshot.principals.admit(known, &resolved.route, ground.now)?;

@@ -132,7 +132,7 @@ pub(super) fn unescaped(text: &str, form: bool) -> Option<Cow<'_, str>> {
     let mut bytes = text.bytes();
     while let Some(byte) = bytes.next() {
         out.push(match byte {
-            b'%' => digit(bytes.next()?)? << 4 | digit(bytes.next()?)?,
+            b'%' => (digit(bytes.next()?)? << 4) | digit(bytes.next()?)?,
             b'+' if form => b' ',
             other => other,
         });
