@@ -27,10 +27,12 @@ RESULTS := bench/results/local
 # The result files that there are, in the order in which the page shows them.
 MEASURED ?= $(wildcard $(RESULTS)/bench.json $(RESULTS)/scales.json $(RESULTS)/soak.json)
 LOAD := target/release/load
+# Arguments of tests/conformance/run.py
+CONFORMANCE_ARGS ?=
 # Arguments for pytest: make test PYTEST_ARGS="-k admin -x"
 PYTEST_ARGS ?=
 
-.PHONY: help demo test gate gate-baseline test-rust test-python test-spire test-h2spec lint bench bench-quick bench-scales bench-soak bench-locust bench-load bench-plots bench-page bench-reload bench-ingest bench-identity bench-tasks bench-log-reading bench-log-writing bench-core fuzz format lock clean cargo
+.PHONY: help demo test gate gate-baseline test-rust test-python test-spire test-h2spec conformance conformance-baseline lint bench bench-quick bench-scales bench-soak bench-locust bench-load bench-plots bench-page bench-reload bench-ingest bench-identity bench-tasks bench-log-reading bench-log-writing bench-rego bench-core fuzz format lock clean cargo
 
 help: ## what each verb does
 	@awk -F':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -116,6 +118,19 @@ test-h2spec: $(EXTENSION) ## h2spec against each front door: what deviates and i
 	  *) exit $$built ;; \
 	esac
 
+# Not in `make test`, for the same reason: the cases are fetched as a Go module.
+conformance: | cargo $(BIN)/python ## OPA's Rego conformance cases against tests/conformance/baseline.json, which may only get better (needs Go)
+	@there=0; tests/conformance/cases.sh target/conformance/cases.jsonl || there=$$?; \
+	case $$there in \
+	  0) cargo run --quiet -p signalwarden-core --features conformance --example rego_cases -- target/conformance/cases.jsonl >target/conformance/standings.jsonl && \
+	     $(BIN)/python tests/conformance/run.py target/conformance/standings.jsonl $(CONFORMANCE_ARGS) ;; \
+	  3) ;; \
+	  *) exit $$there ;; \
+	esac
+
+conformance-baseline: CONFORMANCE_ARGS += --write
+conformance-baseline: conformance ## makes today's standings the baseline, and writes docs/rego-conformance.md
+
 lint: $(EXTENSION) ## formatting, clippy, ruff, mypy --strict, and the stub against the binary
 	cargo fmt --all --check
 	cargo clippy --workspace --all-targets --quiet -- -D warnings
@@ -171,6 +186,10 @@ bench-log-reading: $(RELEASE) ## records a second: summed up, found, made again:
 
 bench-tasks: $(RELEASE) ## grants, how soon the end of a task is felt, approvals: three minutes
 	PYTHONPATH="$(CURDIR)/$(VENV)/release" $(BIN)/python bench/tasks.py
+
+bench-rego: $(EXTENSION) | cargo ## what a decision by the same policy in Rego costs here and in OPA: half a minute (needs Go)
+	cargo build --release --quiet -p signalwarden-core --example rego_cost
+	$(BIN)/python bench/rego_cost.py $(BENCH_ARGS)
 
 bench-core: | cargo ## what one check costs in the core: 10, 100 and 10,000 policies; 1,000 and 1,000,000 live signals
 	cargo build --release --quiet -p signalwarden-core --example check_cost

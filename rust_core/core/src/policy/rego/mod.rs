@@ -5,6 +5,8 @@
 //! never partially, so an unavailable signal that it can read denies unless each of its values, and its absence, would allow.
 
 mod builtins;
+#[cfg(any(test, feature = "conformance"))]
+pub mod cases;
 mod checks;
 mod evaluate;
 mod functions;

@@ -209,4 +209,5 @@ fn list(items: Vec<Value>) -> Value {
 }
 
 #[cfg(test)]
+#[allow(clippy::unwrap_used, clippy::panic, reason = "tests say what they expect by panicking")]
 mod tests;
