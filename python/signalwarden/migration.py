@@ -266,7 +266,8 @@ def draft(
 def _signals(register: _Register) -> str:
     head = f"""\
 {MARK}: a draft, made from what policies read of whole requests. Say who answers for each signal, and look for a
-# better source where one is the caller's own word: such a signal may only restrict, so an allow that rests on it is refused.
+# better source where one is the caller's own word: such a signal may only restrict, so an allow that rests on it is
+# refused.
 signals:"""
     if not register.contracts:
         return f"{head} {{}}\n"
