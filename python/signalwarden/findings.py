@@ -177,7 +177,7 @@ _POLICIES: Final = {
     "template": "Policy templates are not supported. Write the policy out.",
     "ungoverned_read": "A policy reads a signal for an action that its contract does not name in `used_by`.",
     "unknown_annotation": "This annotation would do nothing. Often it is misspelt.",
-    "unknown_function": "No policy here has this function: in Cedar `unknown` means nothing, in Rego it is often misspelt.",
+    "unknown_function": "No policy here has this function: `unknown` in Cedar, or a misspelt one in Rego.",
     "unknown_mode": "The mode of a policy is `enforce`, or `observe` to try it without effect.",
     "unregistered_signal": "A policy reads a signal that the register does not have: nobody answers for it.",
 }
@@ -198,7 +198,7 @@ _REGO: Final = {
     "reserved_package": "The package `signalwarden` is ours. Give yours another name.",
     "rule_clash": "One name is defined in ways that exclude each other.",
     "shadowed_document": "`input` and `data` are documents. Call the variable or alias something else.",
-    "too_much_growth": "A value stands in itself again and again, so that it takes little memory and for ever to compare.",
+    "too_much_growth": "A value stands in itself again and again: it takes little memory, and for ever to compare.",
     "too_nested": "Rules stand deeper inside one another than an evaluation may go.",
     "unknown_input": "`input` has no such part, so that it would be undefined for ever. Often it is misspelt.",
     "unsafe_name": "A name is given no value anywhere. Often it is misspelt.",

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Collection, Iterable, Iterator
-from typing import Any, Literal
+from pathlib import Path
+from typing import Any, Final, Literal
 
 import orjson
 import typer
@@ -64,12 +65,31 @@ def count(number: int, word: str) -> str:
     return f"{number} {word}" if number == 1 else f"{number} {word}s"
 
 
-def print_findings(out: Console, findings: Iterable[FindingLike]) -> None:
-    """Findings as compilers print theirs, so that editors can jump to them."""
+MAX_SHOWN_LINE: Final = 200
+"""Longest line of a file that is shown below a finding, in characters."""
+
+
+def print_findings(out: Console, findings: Iterable[FindingLike], directory: Path) -> None:
+    """Findings as compilers print theirs, so that editors can jump to them. A mistake of syntax has a caret."""
     for finding in findings:
         text = Text(clean(sentence(finding)))
         text.highlight_words([f" {finding.severity}:"], "bold red" if is_error(finding) else "bold yellow")
         out.print(text)
+        for line in _drawing(finding, directory) if finding.code == "syntax" else ():
+            out.print(Text(line))
+
+
+def _drawing(finding: FindingLike, directory: Path) -> list[str]:
+    """The line that a finding is about, and a caret below its column; nothing if the file has changed meanwhile."""
+    try:
+        lines = (directory / finding.file).read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError):
+        return []
+    if not 0 < finding.line <= len(lines) or not 0 < finding.column <= MAX_SHOWN_LINE:
+        return []
+    shown = clean(lines[finding.line - 1].expandtabs(4)[:MAX_SHOWN_LINE])
+    before = len(lines[finding.line - 1][: finding.column - 1].expandtabs(4))
+    return [f"  | {shown}", f"  | {' ' * before}^"]
 
 
 def columns(*titles: str, unwrapped: Collection[str] = (), right: Collection[str] = ()) -> Table:

@@ -183,7 +183,7 @@ def check(
                 typer.echo(line)
         case _:
             out = console()
-            print_findings(out, report.findings)
+            print_findings(out, report.findings, report.directory)
             for exception in report.exceptions:
                 out.print(f"declared exception: {clean(exception)}")
             for read in report.outside:

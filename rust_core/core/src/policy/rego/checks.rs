@@ -95,7 +95,7 @@ impl<'p> Rules<'p> {
         let known = functions::known();
         for (reading, package) in self.readings.iter().zip(&self.packages) {
             for (place, code, message) in &reading.misuses {
-                findings.error(&reading.file, *place, code, message.as_str());
+                findings.error(&reading.file, *place, *code, message.as_str());
             }
             for call in &reading.calls {
                 self.call(reading, package, call, &known, findings);

@@ -1,6 +1,6 @@
 //! Functions that write and read texts in the forms of Go's library.
 
-use super::{Answer, built, charge_values, kind, list, member_text, meter, operand, text, wrong};
+use super::{Answer, built, charge_values, list, member_text, meter, operand, text, wrong};
 use base64::{
     Engine as _,
     alphabet::{STANDARD, URL_SAFE},

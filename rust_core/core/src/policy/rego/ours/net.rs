@@ -111,7 +111,7 @@ pub(super) fn expand(args: &[Value], _: i64) -> Answer {
 
 /// Networks or addresses and what each is called: itself, its place or its key.
 fn named(at: usize, operand: &Value) -> Result<Vec<(&str, Value)>, String> {
-    let cidr = |item| -> Result<&str, String> {
+    fn cidr(at: usize, item: &Value) -> Result<&str, String> {
         let first = match item {
             Value::Array(parts) => parts.as_slice().first(),
             other => Some(other),
@@ -120,14 +120,14 @@ fn named(at: usize, operand: &Value) -> Result<Vec<(&str, Value)>, String> {
             Some(Value::String(written)) => Ok(written),
             _ => Err(format!("operand {}: element must be string or non-empty array", at.saturating_add(1))),
         }
-    };
+    }
     match operand {
         Value::String(written) => Ok(vec![(written, operand.clone())]),
         Value::Array(items) => {
-            items.iter().enumerate().map(|(nth, item)| Ok((cidr(item)?, Value::from(nth as u64)))).collect()
+            items.iter().enumerate().map(|(nth, item)| Ok((cidr(at, item)?, Value::from(nth as u64)))).collect()
         }
-        Value::Set(items) => items.iter().map(|item| Ok((cidr(item)?, item.clone()))).collect(),
-        Value::Object(fields) => fields.iter().map(|(key, item)| Ok((cidr(item)?, key.clone()))).collect(),
+        Value::Set(items) => items.iter().map(|item| Ok((cidr(at, item)?, item.clone()))).collect(),
+        Value::Object(fields) => fields.iter().map(|(key, item)| Ok((cidr(at, item)?, key.clone()))).collect(),
         other => Err(format!("operand {} must be string, array, set or object but got {}", at.saturating_add(1), kind(other))),
     }
 }

@@ -1,6 +1,6 @@
 //! Functions of numbers: those whose result can be large, and those that read numbers from texts.
 
-use super::{Answer, array, built, charge_values, integer, kind, list, members, meter, operand, text, wrong};
+use super::{Answer, built, charge_values, integer, kind, list, members, meter, operand, text, wrong};
 use regorus::Value;
 
 /// Furthest shift: a number of a thousand digits is no identifier, amount or mask of anything.
