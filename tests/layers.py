@@ -37,6 +37,7 @@ LAYERS: tuple[set[str], ...] = (
     {"admin_tasks", "admin_approvals", "admin_decisions", "decisions", "desks"},
     {
         *("server", "native", "admin", "offline", "starter", "admin_client", "terminal", "reports"),
+        "migration",
         "envoy_config",
         *("register_document", "register_view", "approve"),
         "demo_stage",
@@ -106,7 +107,14 @@ IMPORTS: Mapping[str, set[str]] = {
     "identity_settings": {"values"},
     "policy_settings": {"values"},
     "sink_settings": {"otlp", "slips", "values"},
-    "settings": {"identity_settings", "policy_settings", "sink_settings", "task_settings", "telemetry_settings", "values"},
+    "settings": {
+        "identity_settings",
+        "policy_settings",
+        "sink_settings",
+        "task_settings",
+        "telemetry_settings",
+        "values",
+    },
     "identity_checks": {"slips", "values"},
     "door_checks": {"settings", "slips", "values"},
     "cross_checks": {

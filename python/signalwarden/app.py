@@ -72,8 +72,6 @@ GRACE_S: Final = 3.0
 """For checks in flight at a stop; a check takes microseconds, so this is for slow networks."""
 ADMIN_GRACE_S: Final = 5.0
 REPLAY_BATCH: Final = 1_000
-UNENFORCED: Final = "unenforced_route"
-"""Code of the warning that a route says `enforce: false`, at the place that names the route."""
 REFUSALS_A_SECOND: Final = 10
 """Change records of refused clients: more would let a stranger fill the log and deny everyone's requests. The rest
 are counted in the next one."""
@@ -560,7 +558,8 @@ class App:
             "last_reload_refused": running.reloads.refused,
             "overrides": running.desks.overrides.detail(),
             "warnings": len(running.loaded.warnings),
-            "unenforced": [f"{w.file}:{w.line}" for w in running.loaded.warnings if w.code == UNENFORCED],
+            "unenforced": running.loaded.unenforced,
+            "ungoverned": running.loaded.ungoverned,
         }
         return Readiness(ready, detail)
 

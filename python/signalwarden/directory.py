@@ -24,13 +24,15 @@ from signalwarden.errors import FindingLike, Problem, is_error, sorted_findings
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-__all__ = ["APPROVALS", "CORE_FILES", "FEEDS", "POLICIES", "SETTINGS_FILE", "Directory", "Glance"]
+__all__ = ["APPROVALS", "CORE_FILES", "DESCRIPTORS", "FEEDS", "POLICIES", "SETTINGS_FILE", "Directory", "Glance"]
 
 SETTINGS_FILE = "signalwarden.yaml"
 CORE_FILES = ("routes.yaml", "signals.yaml", "entities.cedarschema", "entities.json", "data.json")
 POLICIES = "policies"
 APPROVALS = "approvals"
 """Signatures of approvers over contracts: `approvals/SIGNAL.json`. The core does not read them."""
+DESCRIPTORS = ".pb"
+"""The ending of descriptor sets of protobuf, beside the settings: policies over whole requests read gRPC bodies by them."""
 FEEDS = "feeds"
 """Documents of feeds: data that comes and goes, no configuration. Never read here, part of no revision."""
 
@@ -146,6 +148,7 @@ class _Reader:
 
     def _names(self, top: list[str]) -> Iterator[str]:
         yield from (name for name in (SETTINGS_FILE, *CORE_FILES) if name in top)
+        yield from (name for name in top if name.endswith(DESCRIPTORS) and not name.startswith("."))
         if POLICIES in top:
             yield from self._walk(POLICIES, 0, frozenset())
         if APPROVALS in top:
@@ -197,6 +200,8 @@ class _Reader:
     def _stray(self, name: str) -> None:
         """A file that is not read, and that looks as if it was meant to be."""
         if name in (SETTINGS_FILE, POLICIES, APPROVALS, FEEDS, *CORE_FILES) or name.startswith("."):
+            return
+        if name.endswith(DESCRIPTORS):
             return
         if name.endswith((".cedar", ".rego")):
             self._warning(name, "ignored_file", f"not read: policies are files below `{POLICIES}/`")

@@ -8,10 +8,12 @@ from __future__ import annotations
 
 from typing import Final
 
-__all__ = ["EXCEPTION", "HELP", "help_of"]
+__all__ = ["EXCEPTION", "HELP", "OUTSIDE", "help_of"]
 
 EXCEPTION: Final = "declared_exception"
 """Not a finding: what the directory itself declares to be an exception, listed so that nobody overlooks it."""
+OUTSIDE: Final = "reads_outside"
+"""Not a finding either: where a policy reads the whole request (`input: opa_envoy`)."""
 
 _FILES: Final = {
     "directory_changing": "The directory was written to all the while it was read. Try again once it is still.",
@@ -62,6 +64,10 @@ _SETTINGS: Final = {
     "client_long_lived": "The token of a client lives long. Replace it more often, or let the client come by its SVID.",
     "needs_restart": "This setting takes effect only when the server starts. Restart it, or take the change back.",
     "unknown_redaction": "No route has this parameter or argument, so nothing would be hidden. Often it is misspelt.",
+    "bad_descriptors": "The file is no whole `FileDescriptorSet`. Make it with `protoc --include_imports "
+    "--descriptor_set_out`.",
+    "ungoverned": "Policies see the whole request, outside the register. `signalwarden check` lists what they read, "
+    "and `--draft` writes the register and the policy that would do without.",
     "unused": "The setting is for something that is not switched on, so it does nothing.",
     "trust_domain": "The name of a trust domain is lower case letters, digits, `.`, `-` and `_`.",
     "trust_domain_unknown": "A client of a trust domain that is neither ours nor federated could never be accepted.",
@@ -202,6 +208,8 @@ HELP: Final = {
     **_REGO, **_FILES, **_YAML, **_VALUES, **_SETTINGS, **_ROUTES, **_REGISTER, **_ON_THE_REQUEST, **_POLICIES,
     EXCEPTION: "A signal whose loss does not deny: declared in its contract, with a justification. Nothing to mend; "
     "look now and then whether it is still wanted.",
+    OUTSIDE: "A policy reads the request outside the register, and nothing is promised of what it makes of it. A "
+    "contract, an argument of the route or the identity could say the same.",
 }  # fmt: skip
 
 

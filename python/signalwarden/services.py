@@ -49,7 +49,8 @@ class Readiness:
     "bytes", "held_by", "sinks": {name: {…}}},
     "feeds": {name: {"running", "last_success", "last_error", "batches", "refused"}},
     "last_reload_refused": {"time", "findings": [...]} | null, "warnings": n,
-    "unenforced": [labels of routes with `enforce: false`]}`."""
+    "unenforced": [labels of routes with `enforce: false`],
+    "ungoverned": one sentence if policies see whole requests, else null}`."""
 
 
 class AnswersQuestions(Protocol):

@@ -280,7 +280,8 @@ def _in_company(signal: Mapping[str, Any]) -> str | None:
 def _policies(record: Mapping[str, Any], beside: Beside) -> Step:
     step, policies = Step("policies"), map_of(record.get("policies"))
     determining = entries_of(policies.get("determining"))
-    if "engine" not in policies:
+    # Records of older versions name an engine only where it was asked.
+    if "engine" not in policies or policies.get("asked") is False:
         step.say("none was evaluated: the way ended before", "dim")
     elif not determining:
         step.say("none applies" if record.get("outcome") == "deny" else "none is named")

@@ -55,6 +55,15 @@ pub const MAX_MCP_NAME_BYTES: usize = 128;
 /// Longest list of the tools that a caller may use, as names: it goes into an answer's metadata, and from there into a
 /// header. Some hundred tools; further ones are not shown.
 pub const MAX_LISTED_TOOLS_BYTES: usize = 8 * 1024;
+/// Largest body that is parsed for policies over the whole request: an authorization reads what a call says, not what it
+/// uploads. OPA's Envoy plugin is shown 8 KiB in its own examples.
+pub const MAX_PARSED_BODY_BYTES: usize = 1024 * 1024;
+/// Deepest nesting of one: with what stands around it, as deep as Rego is given anything.
+pub const MAX_PARSED_BODY_DEPTH: usize = 60;
+/// Most pairs of one form or query that is parsed for them. Go's own bound, and so that of OPA's Envoy plugin.
+pub const MAX_FORM_PAIRS: usize = 10_000;
+/// Most parts of one multipart body that is parsed for them. Go's own bound for forms.
+pub const MAX_FORM_PARTS: usize = 1_000;
 /// Most routes of one file. The index compares them in pairs when it is built; a large gateway has some hundreds.
 pub const MAX_ROUTES: usize = 10_000;
 /// Most arguments that one route names in one of path, query and body. Policies read a handful.

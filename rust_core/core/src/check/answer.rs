@@ -41,37 +41,49 @@ const MAX_DETERMINING: usize = 8;
 const RETRY_AFTER: &str = "5";
 
 pub(super) fn allow(permit: &Permit, record: &Record) -> Result<Vec<u8>, Denial> {
-    let principal = record.evidence.as_ref().map(|e| e.principal.as_str()).unwrap_or_default();
     let id = record.id.to_string();
     // What is let pass although it was denied goes as it came.
     if let Some(said) = record.said.as_ref().filter(|_| record.enforced) {
         return said_allow(permit, record, said);
     }
-    let usual = noted(record, &id, |note| {
-        let headers = [(DECISION_ID, &*id), (PRINCIPAL, principal)];
-        wire::encode_usual_allow(permit, &headers, REMOVED_BEFORE_UPSTREAM, note)
+    let usual = record.evidence.as_ref().and_then(|evidence| {
+        noted(record, &id, |note| {
+            let headers = [(DECISION_ID, &*id), (PRINCIPAL, evidence.principal.as_str())];
+            wire::encode_usual_allow(permit, &headers, REMOVED_BEFORE_UPSTREAM, note)
+        })
     });
     if let Some(answer) = usual {
         return Ok(answer);
     }
+    let (set_headers, remove_headers) = always(record);
     let answer = AllowAnswer {
-        set_headers: vec![(DECISION_ID.to_owned(), id), (PRINCIPAL.to_owned(), principal.to_owned())],
-        remove_headers: REMOVED_BEFORE_UPSTREAM.iter().map(ToString::to_string).collect(),
+        set_headers,
+        remove_headers,
         metadata: metadata(record),
         ..AllowAnswer::default()
     };
     wire::encode_allow(permit, &answer).map_err(|bad| Denial::new(Reason::EngineError, bad.detail))
 }
 
+/// What every allow sets and removes. Without a principal a client's own word for one is removed.
+fn always(record: &Record) -> (Vec<(String, String)>, Vec<String>) {
+    let mut set = vec![(DECISION_ID.to_owned(), record.id.to_string())];
+    let mut removed: Vec<String> = REMOVED_BEFORE_UPSTREAM.iter().map(ToString::to_string).collect();
+    match &record.evidence {
+        Some(evidence) => set.push((PRINCIPAL.to_owned(), evidence.principal.as_str().to_owned())),
+        None => removed.push(PRINCIPAL.to_owned()),
+    }
+    (set, removed)
+}
+
 /// An allow of which a policy says more than yes.
 fn said_allow(permit: &Permit, record: &Record, said: &PolicyAnswer) -> Result<Vec<u8>, Denial> {
     let refused = |detail| Denial::new(Reason::EngineError, detail);
     reserved(said).map_or(Ok(()), |name| Err(refused(format!("a policy may not set or remove `{name}`"))))?;
-    let principal = record.evidence.as_ref().map(|e| e.principal.as_str()).unwrap_or_default();
-    let ours = [(DECISION_ID.to_owned(), record.id.to_string()), (PRINCIPAL.to_owned(), principal.to_owned())];
+    let (set_headers, remove_headers) = always(record);
     let mut answer = AllowAnswer {
-        set_headers: ours.into(),
-        remove_headers: REMOVED_BEFORE_UPSTREAM.iter().map(ToString::to_string).collect(),
+        set_headers,
+        remove_headers,
         response_headers: said.response_headers.clone(),
         query_set: said.query_set.clone(),
         query_remove: said.query_remove.clone(),

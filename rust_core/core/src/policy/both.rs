@@ -1,7 +1,7 @@
 //! Two engines as one: their policies side by side, and each engine that is asked must permit.
 
 use super::{
-    EngineKind, EntityUnknown, Judged, Listed, Observing, PolicyAnswer, PolicyEngine, PolicyInfo, Query, Seen,
+    EngineKind, EntityUnknown, Judged, Listed, Observing, OutsideRead, PolicyAnswer, PolicyEngine, PolicyInfo, Query, Seen,
     SignalIndex, Slice,
 };
 use crate::model::{ActionId, PrincipalRecord, SpiffeId, Value};
@@ -50,6 +50,18 @@ impl PolicyEngine for Both {
 
     fn wants_whole_request(&self) -> bool {
         self.first.wants_whole_request() || self.second.wants_whole_request()
+    }
+
+    fn shows_whole(&self, action: &ActionId) -> bool {
+        self.asked(action).any(|engine| engine.shows_whole(action))
+    }
+
+    fn is_ungoverned_for(&self, action: &ActionId) -> bool {
+        self.is_asked(action) && self.asked(action).all(|engine| engine.is_ungoverned_for(action))
+    }
+
+    fn reads_outside(&self) -> Vec<OutsideRead> {
+        [self.first.reads_outside(), self.second.reads_outside()].concat()
     }
 
     fn policies(&self) -> &[Arc<PolicyInfo>] {

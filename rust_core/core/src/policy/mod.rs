@@ -294,6 +294,22 @@ pub trait PolicyEngine: Send + Sync {
         false
     }
 
+    /// Whether policies of this action see the request as a whole.
+    fn shows_whole(&self, action: &ActionId) -> bool {
+        self.wants_whole_request() && self.is_asked(action)
+    }
+
+    /// Whether nobody but policies over the whole request is asked for this action: then nothing that the register promises
+    /// holds, and no identity is needed.
+    fn is_ungoverned_for(&self, action: &ActionId) -> bool {
+        self.shows_whole(action)
+    }
+
+    /// What policies read of the request as a whole, each place once: all of it is outside the register.
+    fn reads_outside(&self) -> Vec<OutsideRead> {
+        Vec::new()
+    }
+
     /// Every policy, in a stable order.
     fn policies(&self) -> &[Arc<PolicyInfo>];
 
@@ -335,6 +351,19 @@ pub trait PolicyEngine: Send + Sync {
     fn slice_observing<'e>(&'e self, _query: &Query) -> Option<Observing<'e>> {
         None
     }
+}
+
+/// A place where a policy reads the request outside the register.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct OutsideRead {
+    /// File of the policy.
+    pub file: Arc<str>,
+    /// Where the reference stands.
+    pub place: Place,
+    /// Package and rule, as in `envoy.authz.allow`.
+    pub rule: Arc<str>,
+    /// What is read, below `input`: `attributes`, `request`, `http`… `None` for a step that is not a text written out.
+    pub path: Vec<Option<Arc<str>>>,
 }
 
 /// A workload that the directory lists.

@@ -187,6 +187,20 @@ impl Record {
             + 2 * args
             + facts
             + self.said.as_ref().map_or(0, |said| said.weight())
+            + self.query.iter().filter_map(|query| query.whole.as_deref()).map(weight_of_json).sum::<usize>()
+    }
+}
+
+fn weight_of_json(value: &serde_json::Value) -> usize {
+    use serde_json::Value as Json;
+    const NODE: usize = 32;
+    match value {
+        Json::String(text) => NODE + text.len(),
+        Json::Array(values) => NODE + values.iter().map(weight_of_json).sum::<usize>(),
+        Json::Object(fields) => {
+            NODE + fields.iter().map(|(name, value)| 2 * NODE + name.len() + weight_of_json(value)).sum::<usize>()
+        }
+        _ => NODE,
     }
 }
 

@@ -64,6 +64,7 @@ pub(super) fn of(replay: &Replay, recorded: &Recorded<'_>) -> Result<Case, NoCas
         Reason::EngineError if !recorded.has_failed => {
             return unknowable("the engine itself failed, and not a policy");
         }
+        _ if recorded.saw_whole => return unknowable(UNSEEN),
         _ if !recorded.request.part.redacted.is_empty() => {
             return unknowable("the settings hid values of the call, and the record holds digests in their place");
         }
@@ -75,11 +76,17 @@ pub(super) fn of(replay: &Replay, recorded: &Recorded<'_>) -> Result<Case, NoCas
     }
 }
 
+/// What nobody can make again.
+const UNSEEN: &str = "policies see the request as a whole (`input: opa_envoy`), and no record holds it";
+
 fn of_request(replay: &Replay, recorded: &Recorded<'_>) -> Result<Case, NoCase> {
     let snapshot = &replay.running.snapshot;
     let resolved = resolved(replay, recorded)?;
     let Some(caller) = &recorded.caller else {
         return match recorded.reason {
+            Reason::IdentityMissing if snapshot.policies.is_ungoverned_for(&resolved.route.action) => {
+                unknowable(UNSEEN)
+            }
             Reason::IdentityMissing
             | Reason::IdentityInvalid
             | Reason::TrustDomainUnknown
@@ -99,6 +106,9 @@ fn of_request(replay: &Replay, recorded: &Recorded<'_>) -> Result<Case, NoCase> 
     let known = snapshot.policies.record_of(&evidence.principal);
     if let Err(refused) = snapshot.principals.admit(known, &resolved.route, recorded.time) {
         return denied(&refused.into());
+    }
+    if snapshot.policies.shows_whole(&resolved.route.action) {
+        return unknowable(UNSEEN);
     }
     let task = grant(replay, recorded, &resolved)?;
     let mut query = check::query(&resolved, &evidence, known, &recorded.request.part.method, recorded.time);

@@ -5,6 +5,7 @@ use super::text::{Text, is_id};
 use crate::{
     limits,
     model::{Assurance, CredentialClass, Fingerprint, ResourceId, Sensitivity, SpiffeId, State, Tier, Timestamp},
+    policy::EngineKind,
     reason::Reason,
 };
 use serde::{Deserialize, de::IgnoredAny};
@@ -33,6 +34,8 @@ pub(super) struct Recorded<'l> {
     pub(super) revision: Option<Text<'l>>,
     /// Whether policies were asked.
     pub(super) was_evaluated: bool,
+    /// Whether they saw the request as a whole.
+    pub(super) saw_whole: bool,
     /// Whether a policy failed.
     pub(super) has_failed: bool,
     pub(super) grant: Option<Grant<'l>>,
@@ -273,6 +276,8 @@ struct PoliciesPart<'l> {
     revision: Option<Text<'l>>,
     #[serde(borrow)]
     engine: Option<Text<'l>>,
+    /// Records of older versions have an engine only where policies were asked.
+    asked: Option<bool>,
     errors: Vec<IgnoredAny>,
 }
 
@@ -378,6 +383,9 @@ impl<'l> Whole<'l> {
         if &*self.outcome != outcome {
             return Err(expected("outcome", &format!("`{outcome}` beside the reason `{}`", reason.code())));
         }
+        let policies = &self.policies;
+        let was_evaluated = policies.engine.is_some() && policies.asked != Some(false);
+        let of_whole = policies.engine.as_deref().is_some_and(|engine| engine.ends_with(EngineKind::OpaEnvoy.as_str()));
         let signals =
             self.signals.into_iter().enumerate().map(|(at, part)| part.typed(at)).collect::<Result<_, _>>()?;
         Ok(Recorded {
@@ -389,7 +397,8 @@ impl<'l> Whole<'l> {
             caller: self.principal.map(PrincipalPart::typed).transpose()?,
             signals,
             revision: self.policies.revision,
-            was_evaluated: self.policies.engine.is_some(),
+            was_evaluated,
+            saw_whole: was_evaluated && of_whole,
             has_failed: !self.policies.errors.is_empty(),
             grant: self.grant.map(|part| part.typed(self.chain)).transpose()?,
             approval: self.approval.map(|part| Approval { state: part.state, approved_by: part.approved_by }),

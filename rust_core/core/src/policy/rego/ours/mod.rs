@@ -17,7 +17,7 @@ mod strings;
 mod time;
 mod time_layout;
 
-use super::meter;
+use super::{jwt, meter};
 use regorus::Value;
 
 /// What a function gives: a value, `Value::Undefined`, or why the decision fails.
@@ -59,6 +59,20 @@ pub(super) const OURS: &[Ours] = &[
     ours("hex.decode", 1, encoding::hex_decode),
     ours("indexof", 2, strings::indexof),
     ours("indexof_n", 2, strings::indexof_n),
+    ours("io.jwt.decode", 1, |args, now| jwt::call("io.jwt.decode", args, now)),
+    ours("io.jwt.decode_verify", 2, |args, now| jwt::call("io.jwt.decode_verify", args, now)),
+    ours("io.jwt.verify_eddsa", 2, |args, now| jwt::call("io.jwt.verify_eddsa", args, now)),
+    ours("io.jwt.verify_es256", 2, |args, now| jwt::call("io.jwt.verify_es256", args, now)),
+    ours("io.jwt.verify_es384", 2, |args, now| jwt::call("io.jwt.verify_es384", args, now)),
+    ours("io.jwt.verify_hs256", 2, |args, now| jwt::call("io.jwt.verify_hs256", args, now)),
+    ours("io.jwt.verify_hs384", 2, |args, now| jwt::call("io.jwt.verify_hs384", args, now)),
+    ours("io.jwt.verify_hs512", 2, |args, now| jwt::call("io.jwt.verify_hs512", args, now)),
+    ours("io.jwt.verify_ps256", 2, |args, now| jwt::call("io.jwt.verify_ps256", args, now)),
+    ours("io.jwt.verify_ps384", 2, |args, now| jwt::call("io.jwt.verify_ps384", args, now)),
+    ours("io.jwt.verify_ps512", 2, |args, now| jwt::call("io.jwt.verify_ps512", args, now)),
+    ours("io.jwt.verify_rs256", 2, |args, now| jwt::call("io.jwt.verify_rs256", args, now)),
+    ours("io.jwt.verify_rs384", 2, |args, now| jwt::call("io.jwt.verify_rs384", args, now)),
+    ours("io.jwt.verify_rs512", 2, |args, now| jwt::call("io.jwt.verify_rs512", args, now)),
     ours("json.is_valid", 1, encoding::json_is_valid),
     ours("json.marshal", 1, encoding::json_marshal),
     ours("lower", 1, strings::lower),
