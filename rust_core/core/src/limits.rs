@@ -167,3 +167,6 @@ pub const MAX_LITERALS: usize = 64;
 pub const MAX_VALUES_SHOWN: usize = 4;
 /// Most changes to two signals at once that are tried, where no change to a single one flips a denial.
 pub const MAX_PAIRS_TRIED: usize = 1_000;
+/// Most calls that differ and that one question of another enforcement point is decided for. Routes of one action differ in
+/// environment or system at most; a question that could mean more is none.
+pub const MAX_CALLS_OF_A_QUESTION: usize = 16;
