@@ -54,6 +54,7 @@ if TYPE_CHECKING:
     from prometheus_client.core import Metric
 
     from signalwarden.approvals import Approvals
+    from signalwarden.authzen import Authzen
     from signalwarden.front import Front
     from signalwarden.overrides import Overrides
     from signalwarden.publish_door import PublishDoor
@@ -227,7 +228,8 @@ class App:
                 issuer=f"spiffe://{settings.trust_domain}/signalwarden",
                 clock=self._clock,
             ),
-            clients=lambda: reloads.loaded.settings.clients,
+            settings=lambda: reloads.loaded.settings,
+            refused=self.refused,
             description=lambda: reloads.loaded.configuration.describe(),  # noqa: PLW0108  # of what is in force then
             clock=self._clock,
         )
@@ -467,6 +469,11 @@ class App:
         return self._up().desks.overrides
 
     @property
+    def authzen(self) -> Authzen:
+        """See Services."""
+        return self._up().desks.authzen
+
+    @property
     def decisions(self) -> Decisions:
         """See Services."""
         return self._up().decisions
@@ -576,7 +583,7 @@ class App:
             **running.engine.counters(),
             **running.intake.counters(),
             **running.identity.numbers(),
-            **running.desks.overrides.numbers(),
+            **running.desks.numbers(),
             **counts,
             **running.feeds.numbers(),
             **self._desk().numbers(),

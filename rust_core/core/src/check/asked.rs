@@ -11,6 +11,7 @@ use crate::{
     route::{Given, Resolved, Unrepeatable},
     signals::{self, Asker},
 };
+use serde_json::{Map, Value as Json};
 use std::{
     collections::BTreeSet,
     panic::{AssertUnwindSafe, catch_unwind},
@@ -32,13 +33,15 @@ struct Looked {
 }
 
 /// The record of the answer, with the permit if it is yes; and whether a panic broke it off.
-pub(crate) fn answer(ground: &Ground<'_>, inquiry: Inquiry, client: Client) -> (Box<Record>, Option<Permit>, bool) {
+pub(crate) fn answer(ground: &Ground<'_>, mut inquiry: Inquiry, client: Client) -> (Box<Record>, Option<Permit>, bool) {
+    // What no route names is let go of here: a record that waits would hold on to it.
+    let args = std::mem::take(&mut inquiry.args);
     let mut record = begun(ground.id, ground.now, inquiry, client);
     record.snapshot = Some(Arc::clone(&ground.running.snapshot));
     // INVARIANT I5: a panic is a deny with a record.
     let outcome = catch_unwind(AssertUnwindSafe(|| {
         let started = (ground.ticks)();
-        let outcome = judge(ground, &mut record);
+        let outcome = judge(ground, &args, &mut record);
         let spent = (ground.ticks)().saturating_sub(started);
         (record.spent.evaluate, record.spent.total) = (spent, spent);
         outcome
@@ -57,12 +60,13 @@ pub(crate) fn answer(ground: &Ground<'_>, inquiry: Inquiry, client: Client) -> (
 
 /// A question that no configuration can answer.
 pub(crate) fn unanswered(
-    inquiry: Inquiry,
+    mut inquiry: Inquiry,
     client: Client,
     why: &str,
     id: crate::record::DecisionId,
     now: Timestamp,
 ) -> Box<Record> {
+    inquiry.args.clear();
     let mut record = begun(id, now, inquiry, client);
     record.deny(Denial::new(Reason::NotReady, why));
     record
@@ -78,12 +82,12 @@ fn begun(id: crate::record::DecisionId, now: Timestamp, inquiry: Inquiry, client
 }
 
 /// Which call the question is about is not told, so each one that it could be must be allowed.
-fn judge(ground: &Ground<'_>, record: &mut Record) -> Result<Permit, Denial> {
+fn judge(ground: &Ground<'_>, args: &Map<String, Json>, record: &mut Record) -> Result<Permit, Denial> {
     let snapshot = &ground.running.snapshot;
     let Some(inquiry) = record.inquiry.as_deref() else {
         return Err(Denial::new(Reason::EngineError, "there is no question"));
     };
-    let calls = resolve(ground, inquiry)?;
+    let calls = resolve(ground, inquiry, args)?;
     let subject = inquiry.subject.clone().map_err(|why| Denial::new(Reason::IdentityInvalid, why))?;
     record.route = calls.first().map(|call| Arc::clone(&call.route));
     let vouched = snapshot.identity.vouched(&subject, ground.proofs);
@@ -107,11 +111,11 @@ fn judge(ground: &Ground<'_>, record: &mut Record) -> Result<Permit, Denial> {
 }
 
 /// The calls that the question could be about. A record without a route is about none.
-fn resolve(ground: &Ground<'_>, inquiry: &Inquiry) -> Result<Vec<Resolved>, Denial> {
+fn resolve(ground: &Ground<'_>, inquiry: &Inquiry, args: &Map<String, Json>) -> Result<Vec<Resolved>, Denial> {
     let unknown = |why: &str| Denial::new(Reason::RouteUnknown, why);
     let action = inquiry.action.as_ref().ok_or_else(|| unknown("no action can have such a name"))?;
     let resource = inquiry.resource.as_ref().ok_or_else(|| unknown("no resource can be of such a type"))?;
-    let given = Given { args: &inquiry.args, left_out: None };
+    let given = Given { args, left_out: None };
     ground.running.snapshot.routes.asked(action, resource, given).map_err(|why| match why {
         Unrepeatable::Unresolved(unresolved) => unresolved.into(),
         Unrepeatable::Unknown(why) => Denial::new(Reason::MalformedRequest, why),
