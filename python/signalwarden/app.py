@@ -27,13 +27,13 @@ from signalwarden.desks import Desks
 from signalwarden.difference import view
 from signalwarden.door_tls import DoorTls
 from signalwarden.doors import HttpDoor
-from signalwarden.errors import SignalwardenError, StateError, sentence
+from signalwarden.errors import SignalwardenError, sentence
 from signalwarden.foreground import Foreground
 from signalwarden.front import Unreached
 from signalwarden.fronts import front_door
 from signalwarden.identity import AdminTokens, Identity, await_svid
 from signalwarden.in_force import InForce
-from signalwarden.intake import Intake
+from signalwarden.intake import Intake, read_back
 from signalwarden.keys import digest_key
 from signalwarden.metrics import Metrics
 from signalwarden.rates import Sampled
@@ -72,7 +72,6 @@ SETTLE_TICKS: Final = 5
 GRACE_S: Final = 3.0
 """For checks in flight at a stop; a check takes microseconds, so this is for slow networks."""
 ADMIN_GRACE_S: Final = 5.0
-REPLAY_BATCH: Final = 1_000
 UNENFORCED: Final = "unenforced_route"
 """Code of the warning that a route says `enforce: false`, at the place that names the route."""
 REFUSALS_A_SECOND: Final = 10
@@ -164,7 +163,7 @@ class App:
         engine = _engine(settings, root, key)
         stack.callback(engine.release)
         intake = self._intake(engine, store, settings)
-        self._replay(store, engine)
+        read_back(engine, store, self._clock)
         time = TimeKeeper(engine, intake, clock=self._clock)
         # Before anything is decided: a mark that was cut must not be kept without what it would revive.
         set_back = time.keep()
@@ -321,23 +320,6 @@ class App:
 
     def _may_ask(self, spiffe_id: str) -> bool:
         return spiffe_id in self._up().loaded.settings.tls.check_clients
-
-    def _replay(self, store: Store, engine: _core.Engine) -> None:
-        """Takes in what the store has kept."""
-        batch: list[_core.StoredChange] = []
-        for change in store.read_all():
-            batch.append(change)
-            if len(batch) >= REPLAY_BATCH:
-                self._take_in(engine, batch)
-                batch = []
-        self._take_in(engine, batch)
-
-    def _take_in(self, engine: _core.Engine, batch: list[_core.StoredChange]) -> None:
-        try:
-            engine.apply(batch, now_us=self._clock())
-        except SignalwardenError as error:
-            # Half a state is no state: a lost revocation or signal could widen access.
-            raise StateError(f"the state holds a change that can't be read: {error}") from error
 
     def stop(self) -> None:
         """Stops in reverse: no new checks, no new signals, the log drained, the state closed. May be called twice.
