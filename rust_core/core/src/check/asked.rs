@@ -4,10 +4,10 @@
 use super::{Ground, PANICKED, blank, grant, wanted};
 use crate::{
     decide::{self, Denial, Need, Permit},
-    model::{Inquiry, PrincipalRecord, Request, SpiffeId, Timestamp},
+    model::{Fact, Inquiry, PrincipalRecord, Request, SpiffeId, Timestamp},
     policy::{IdentityView, Query, RequestView, SignalIndex, Slice, reasoning, reasoning::Verdict},
     reason::Reason,
-    record::{Asked, Client, Record},
+    record::{Asked, Client, DecisionId, Record},
     route::{Given, Resolved, Unrepeatable},
     signals::{self, Asker},
 };
@@ -25,7 +25,7 @@ pub(crate) const VOUCHED: &str = "vouched";
 struct Looked {
     resolved: Resolved,
     query: Query,
-    facts: Vec<(SignalIndex, crate::model::Fact)>,
+    facts: Vec<(SignalIndex, Fact)>,
     verdict: Option<Verdict>,
     outcome: Result<Permit, Denial>,
     /// Of a denial that is let pass.
@@ -33,7 +33,7 @@ struct Looked {
 }
 
 /// The record of the answer, with the permit if it is yes; and whether a panic broke it off.
-pub(crate) fn answer(ground: &Ground<'_>, mut inquiry: Inquiry, client: Client) -> (Box<Record>, Option<Permit>, bool) {
+pub(crate) fn inquire(ground: &Ground<'_>, mut inquiry: Inquiry, client: Client) -> (Box<Record>, Option<Permit>, bool) {
     // What no route names is let go of here: a record that waits would hold on to it.
     let args = std::mem::take(&mut inquiry.args);
     let mut record = begun(ground.id, ground.now, inquiry, client);
@@ -63,7 +63,7 @@ pub(crate) fn unanswered(
     mut inquiry: Inquiry,
     client: Client,
     why: &str,
-    id: crate::record::DecisionId,
+    id: DecisionId,
     now: Timestamp,
 ) -> Box<Record> {
     inquiry.args.clear();
@@ -72,7 +72,7 @@ pub(crate) fn unanswered(
     record
 }
 
-fn begun(id: crate::record::DecisionId, now: Timestamp, inquiry: Inquiry, client: Client) -> Box<Record> {
+fn begun(id: DecisionId, now: Timestamp, inquiry: Inquiry, client: Client) -> Box<Record> {
     let mut record = blank(id, now);
     let envoy_id = inquiry.request_id.as_deref().unwrap_or_default().to_owned();
     record.asked = Asked { method: "POST".to_owned(), path: inquiry.path.to_string(), envoy_id, ..Asked::default() };
@@ -142,17 +142,17 @@ fn note(record: &mut Record, looked: Looked) -> Result<Permit, Denial> {
 fn look(ground: &Ground<'_>, resolved: Resolved, subject: &SpiffeId, known: Option<&PrincipalRecord>) -> Looked {
     let query = query(&resolved, subject, known, ground.now);
     let (mut facts, mut verdict) = (Vec::new(), None);
-    let outcome = decide(ground, &resolved, &query, known, &mut facts, &mut verdict);
+    let outcome = weigh(ground, &resolved, &query, known, &mut facts, &mut verdict);
     let passes = outcome.as_ref().err().and_then(|denial| decide::let_pass(&resolved.route, denial));
     Looked { resolved, query, facts, verdict, outcome, passes }
 }
 
-fn decide(
+fn weigh(
     ground: &Ground<'_>,
     resolved: &Resolved,
     query: &Query,
     known: Option<&PrincipalRecord>,
-    facts: &mut Vec<(SignalIndex, crate::model::Fact)>,
+    facts: &mut Vec<(SignalIndex, Fact)>,
     verdict: &mut Option<Verdict>,
 ) -> Result<Permit, Denial> {
     let (snapshot, route) = (&ground.running.snapshot, &resolved.route);

@@ -10,7 +10,7 @@ mod asked;
 mod built_in;
 mod grant;
 
-pub(crate) use asked::{VOUCHED, answer, may_be_asked, query as query_asked, unanswered};
+pub(crate) use asked::{VOUCHED, inquire, may_be_asked, query as query_asked, unanswered};
 pub(crate) use built_in::{BuiltIn, decide_built_in, may_ask, query as built_in_query};
 pub(crate) use grant::{
     Standing, WORKFLOW_APPROVED, WORKFLOW_ENDED, is_seen as is_grant_seen, seconds_until, wanted as is_grant_wanted,

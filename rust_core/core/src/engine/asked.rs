@@ -38,7 +38,7 @@ impl Engine {
         let client = asking.as_client();
         let running = self.running.load_full().filter(|_| !self.closed.load(Ordering::Acquire));
         let (record, permit, panicked) = match &running {
-            Some(running) => check::answer(&self.ground(running, None, now, decision, asking.ticks), inquiry, client),
+            Some(running) => check::inquire(&self.ground(running, None, now, decision, asking.ticks), inquiry, client),
             None => {
                 let why = "no configuration is loaded, or the server is stopping";
                 (check::unanswered(inquiry, client, why, decision, now), None, false)

@@ -70,9 +70,7 @@ impl Inquiry {
             request_id,
         })
     }
-}
 
-impl Inquiry {
     /// Who is asked about, if it can be told.
     pub fn workload(&self) -> Option<&SpiffeId> {
         self.subject.as_ref().ok()

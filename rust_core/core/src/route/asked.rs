@@ -47,7 +47,7 @@ impl Routes {
             if calls.len() > limits::MAX_CALLS_OF_A_QUESTION {
                 let most = limits::MAX_CALLS_OF_A_QUESTION;
                 let why = format!("the question could be about more than {most} calls that differ");
-                return Err(Unresolved { route: None, ..Unresolved::malformed(why) }.into());
+                return Err(Unresolved::malformed(why).into());
             }
         }
         if calls.is_empty() {
@@ -130,7 +130,10 @@ impl Route {
             Value::String(text) => Some((&**text).into()),
             Value::Long(number) => Some(number.to_string().into()),
             // Of the ways to write one value, the one that we write.
-            other => Some(other.to_json().as_str().map_or_else(|| other.to_json().to_string(), str::to_owned).into()),
+            other => {
+                let json = other.to_json();
+                Some(json.as_str().map_or_else(|| json.to_string(), str::to_owned).into())
+            }
         }
     }
 }
