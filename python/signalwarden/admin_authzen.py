@@ -46,7 +46,7 @@ def endpoints(services: Services) -> dict[tuple[str, str], Callable[..., Any]]:
         with refusing():
             return json_answer(services.authzen.evaluations(client_of(request), body, **given))
 
-    def search(request: Request, body: Body) -> Response:
+    def search(request: Request) -> Response:
         _given(request)
         raise Refused(
             AdminReason.NOT_OFFERED,

@@ -1,5 +1,5 @@
-"""Answers other enforcement points (OpenID AuthZEN): who may ask about whom, how fast, and what is said back. What the answer
-is, the core says, in the way in which it answers Envoy.
+"""Answers other enforcement points (OpenID AuthZEN): who may ask about whom, how fast, and what is said back. What the
+answer is, the core says, in the way in which it answers Envoy.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ EVALUATION: Final = "/access/v1/evaluation"
 EVALUATIONS: Final = "/access/v1/evaluations"
 
 QUESTIONS_A_SECOND: Final = 2_000
-"""Of one client: what one core of a machine answers over HTTP. Whoever asks more often asks beside Envoy, at `check`."""
+"""Of one client: more than one core of a machine answers over HTTP. Whoever asks more often asks as Envoy does."""
 SUBJECT_REFUSED: Final = "subject_refused"
 LOG_UNAVAILABLE: Final = "log_unavailable"
 NOT_READY: Final = "not_ready"
@@ -46,8 +46,8 @@ class Authzen:
         refused: Callable[[Client, str], None],
         clock: Callable[[], int],
     ) -> None:
-        """`settings`: of the directory in force. `refused` writes down that a client asked about somebody whom its entry
-        does not name."""
+        """`settings`: of the directory in force. `refused` writes down that a client asked about somebody whom its
+        entry does not name."""
         self._engine = engine
         self._settings = settings
         self._refused = refused
@@ -70,8 +70,9 @@ class Authzen:
     def evaluations(
         self, client: Client, body: bytes, *, certificate: str | None, request_id: str | None
     ) -> bytes:
-        """Body of POST /access/v1/evaluations in, JSON `{"evaluations": […]}` out; as `evaluation` where there is no list
-        of them. Raises as `evaluation` does for what is wrong with the whole; what is wrong with one is its answer."""
+        """Body of POST /access/v1/evaluations in, JSON `{"evaluations": […]}` out; as `evaluation` where there is no
+        list of them. Raises as `evaluation` does for what is wrong with the whole; what is wrong with one is its
+        answer."""
         asked = evaluations(body)
         if isinstance(asked, Question):
             self._rates.take(client.id, 1)
@@ -80,8 +81,8 @@ class Authzen:
         return orjson.dumps({"evaluations": self._several(client, asked, certificate, request_id)})
 
     def metadata(self) -> bytes | None:
-        """JSON of GET /.well-known/authzen-configuration; None where the settings name no address. That of the request is
-        never taken: whoever sends it could lead others elsewhere."""
+        """JSON of GET /.well-known/authzen-configuration; None where the settings name no address. That of the request
+        is never taken: whoever sends it could lead others elsewhere."""
         base = self._settings().policy_decision_point
         if base is None:
             return None

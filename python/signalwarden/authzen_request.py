@@ -1,5 +1,5 @@
-"""Reads what other enforcement points ask (OpenID AuthZEN, Authorization API 1.0): strict in form, and it takes along only
-what may count. What else is sent is ignored, as the specification says, and as I1 does.
+"""Reads what other enforcement points ask (OpenID AuthZEN, Authorization API 1.0): strict in form, and it takes along
+only what may count. What else is sent is ignored, as the specification says, and as I1 does.
 """
 
 from __future__ import annotations
@@ -12,7 +12,16 @@ import orjson
 
 from signalwarden.errors import BadInputError
 
-__all__ = ["MAX_BODY_BYTES", "MAX_EVALUATIONS", "Batch", "Faulty", "Question", "Semantic", "evaluation", "evaluations"]
+__all__ = [
+    "MAX_BODY_BYTES",
+    "MAX_EVALUATIONS",
+    "Batch",
+    "Faulty",
+    "Question",
+    "Semantic",
+    "evaluation",
+    "evaluations",
+]
 
 MAX_BODY_BYTES: Final = 256 * 1024
 """A question has some hundred bytes; a page of a hundred of them with their properties stays below this."""
@@ -128,8 +137,8 @@ def _question(content: dict[str, Any]) -> Question:
         raise BadInputError("`context`: expected an object")
     return Question(
         {"type": subject["type"], "id": subject["id"]},
-        # Its properties are what is asked for: arguments, of which the core looks at those that routes name. Properties of
-        # subject and resource, and the context, are claims: they go no further (I1).
+        # Its properties are what is asked for: arguments, of which the core looks at those that routes name. Properties
+        # of subject and resource, and the context, are claims: they go no further (I1).
         {"name": action["name"], "properties": action.get("properties", {})},
         {"type": resource["type"], "id": resource["id"]},
     )

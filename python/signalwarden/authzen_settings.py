@@ -1,5 +1,5 @@
-"""What `signalwarden.yaml` may say of AuthZEN: under which address other enforcement points know us, and which workloads
-a client may ask about."""
+"""What `signalwarden.yaml` may say of AuthZEN: under which address other enforcement points know us, and which
+workloads a client may ask about."""
 
 from __future__ import annotations
 
@@ -34,8 +34,8 @@ def _origin(text: str) -> str:
 def _pattern(text: str) -> str:
     if spiffe_trust_domain(text.removesuffix(_BELOW)) is None:
         raise bad_value(
-            "expected a SPIFFE ID such as `spiffe://prod.example/ns/a/sa/b`, or one that ends in `/*` for all below it, "
-            f"found `{text}`"
+            "expected a SPIFFE ID such as `spiffe://prod.example/ns/a/sa/b`, or one that ends in `/*` for all below "
+            f"it, found `{text}`"
         )
     return text
 
@@ -46,9 +46,7 @@ Origin = Annotated[
 SubjectPattern = Annotated[
     str,
     AfterValidator(_pattern),
-    WithJsonSchema(
-        {"type": "string", "pattern": r"^spiffe://[a-z0-9._-]{1,255}(/[A-Za-z0-9._-]+)*(/\*)?$"}
-    ),
+    WithJsonSchema({"type": "string", "pattern": r"^spiffe://[a-z0-9._-]{1,255}(/[A-Za-z0-9._-]+)*(/\*)?$"}),
 ]
 
 

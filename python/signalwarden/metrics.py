@@ -23,7 +23,7 @@ FAMILIES: Final = (
         "authzen_",
         "authzen_evaluations",
         "result",
-        "questions of other enforcement points: `permits`, `denials`, or `refused`, about a workload not to be asked about",
+        "questions of other enforcement points; `refused`: about a workload that the client may not ask about",
     ),
     ("reloads_", "reloads", "result", "reloads of the directory by result"),
     ("tokens_refused_", "tokens_refused", "reason", "tokens refused on first sight; `unseen` without a look"),

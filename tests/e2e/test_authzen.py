@@ -162,7 +162,14 @@ def decisions(answer: Any) -> list[bool]:
 
 
 def test_the_same_question_has_the_same_answer_by_both_ways(house: House) -> None:
-    methods = {"read": "GET", "write": "POST", "delete": "DELETE", "audit": "GET", "wipe": "POST", "trial": "GET"}
+    methods = {
+        "read": "GET",
+        "write": "POST",
+        "delete": "DELETE",
+        "audit": "GET",
+        "wipe": "POST",
+        "trial": "GET",
+    }
     house.publish("device_trust", ALICE, 4)
     house.publish("device_trust", BOB, 4)
     house.publish("device_trust", EVE, 1)
@@ -189,7 +196,10 @@ def test_the_same_question_has_the_same_answer_by_both_ways(house: House) -> Non
         for key in ("outcome", "reason", "http_status", "enforced"):
             assert one.get(key) == other.get(key)
         assert one["policies"] == other["policies"]
-        known = [[(s["name"], s["subject"], s["state"], s.get("value")) for s in r["signals"]] for r in (one, other)]
+        known = [
+            [(s["name"], s["subject"], s["state"], s.get("value")) for s in r["signals"]]
+            for r in (one, other)
+        ]
         assert known[0] == known[1]
 
 
@@ -249,7 +259,12 @@ def fixture(house: House) -> House:
 
 
 def test_basic_core_decisions(fixture: House) -> None:
-    for subject, action, decision in ((ALICE, "read", True), (ALICE, "write", True), (BOB, "read", True), (BOB, "write", False)):
+    for subject, action, decision in (
+        (ALICE, "read", True),
+        (ALICE, "write", True),
+        (BOB, "read", True),
+        (BOB, "write", False),
+    ):
         for more in (
             {},
             {"context": {"time": "2025-06-27T18:03-07:00", "ip": "192.168.1.1"}},
@@ -269,7 +284,10 @@ def test_basic_properties_of_actions_decide_where_routes_name_them(fixture: Hous
 
 
 WRONG = [
-    *({name: part for name, part in about(ALICE, "read").items() if name != gone} for gone in ("subject", "action", "resource")),
+    *(
+        {name: part for name, part in about(ALICE, "read").items() if name != gone}
+        for gone in ("subject", "action", "resource")
+    ),
     {**about(ALICE, "read"), "subject": {"id": ALICE}},
     {**about(ALICE, "read"), "subject": {"type": "workload"}},
     {**about(ALICE, "read"), "action": {}},
@@ -314,7 +332,10 @@ def test_batch_core(fixture: House) -> None:
     }
     assert decisions(fixture.several(actions)) == [True, False]
     assert decisions(fixture.several({"evaluations": [alice, bob]})) == [True, False]
-    inherited = [records[0], {**records[1], "context": {"time": "2025-06-27T19:00-07:00", "source": "batch-override"}}]
+    inherited = [
+        records[0],
+        {**records[1], "context": {"time": "2025-06-27T19:00-07:00", "source": "batch-override"}},
+    ]
     assert len(decisions(fixture.several({**head, "context": {"time": "x"}, "evaluations": inherited}))) == 2
     assert decisions(fixture.several({**head, "evaluations": [records[0], {}]})) == [True, False]
     for more in ({}, {"evaluations": []}):

@@ -48,18 +48,43 @@ NAMES = st.one_of(
     st.text(min_size=1, max_size=12).filter(lambda name: name not in ARGS),
     st.sampled_from(
         [
-            *("device_trust", "signals", "task_type", "identity", "grant", "approval", "role", "roles", "args"),
-            *("x-task-type", "principal", "trust_domain", "decision", "reason", "enforce", "properties", "id"),
+            *(
+                "device_trust",
+                "signals",
+                "task_type",
+                "identity",
+                "grant",
+                "approval",
+                "role",
+                "roles",
+                "args",
+            ),
+            *(
+                "x-task-type",
+                "principal",
+                "trust_domain",
+                "decision",
+                "reason",
+                "enforce",
+                "properties",
+                "id",
+            ),
         ]
     ),
 )
 VALUES = st.recursive(
-    st.none() | st.booleans() | st.integers(-(2**53), 2**53) | st.floats(allow_nan=False) | st.text(max_size=20),
+    st.none()
+    | st.booleans()
+    | st.integers(-(2**53), 2**53)
+    | st.floats(allow_nan=False)
+    | st.text(max_size=20),
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(NAMES, inner, max_size=3),
     max_leaves=8,
 )
 CLAIMS = st.dictionaries(NAMES, VALUES, max_size=5)
-UNKNOWN = st.dictionaries(NAMES.filter(lambda name: name not in ("type", "id", "properties", "context")), VALUES, max_size=3)
+UNKNOWN = st.dictionaries(
+    NAMES.filter(lambda name: name not in ("type", "id", "properties", "context")), VALUES, max_size=3
+)
 
 
 def desk(trust: int | None) -> Authzen:
@@ -77,7 +102,9 @@ def asked(trust: int | None, question: dict[str, Any]) -> tuple[bool, str]:
     # One property asks more in a second than any client may.
     desk = DESKS[trust]
     desk._rates._buckets.clear()
-    answer = json.loads(desk.evaluation(CLIENT, json.dumps(question).encode(), certificate=None, request_id=None))
+    answer = json.loads(
+        desk.evaluation(CLIENT, json.dumps(question).encode(), certificate=None, request_id=None)
+    )
     asking.drained(desk._engine)
     return answer["decision"], answer["context"]["reason"]
 
@@ -109,4 +136,3 @@ def test_nothing_but_names_and_arguments_changes_an_answer(
     assert asked(trust, loud) == asked(trust, plain)
     expected = trust == 4 and amount in (10, 499)
     assert asked(trust, plain)[0] is expected
-

@@ -50,9 +50,9 @@ def test_the_id_of_a_call_comes_back_whatever_the_answer_is(
     http: TestClient, services: FakeServices, path: str
 ) -> None:
     def echoed(**headers: str) -> str | None:
-        return http.post(path, content=b"{}", headers={**JSON, "x-request-id": "id-1", **headers}).headers.get(
-            "x-request-id"
-        )
+        return http.post(
+            path, content=b"{}", headers={**JSON, "x-request-id": "id-1", **headers}
+        ).headers.get("x-request-id")
 
     assert echoed() == "id-1"
     assert echoed(authorization="") == "id-1"
@@ -80,13 +80,17 @@ def test_two_ids_are_none(http: TestClient) -> None:
     problem(answer, AdminReason.MALFORMED)
 
 
-@pytest.mark.parametrize("kind", ["text/plain", "", "application/jsonp", "application/json, text/plain", "application"])
+@pytest.mark.parametrize(
+    "kind", ["text/plain", "", "application/jsonp", "application/json, text/plain", "application"]
+)
 @pytest.mark.parametrize("path", POSTS)
 def test_another_kind_of_content_is_refused(http: TestClient, path: str, kind: str) -> None:
     problem(http.post(path, content=b"{}", headers={"content-type": kind}), AdminReason.MALFORMED)
 
 
-@pytest.mark.parametrize("kind", ["application/json; charset=utf-8", "Application/JSON", "application/json ;x=y"])
+@pytest.mark.parametrize(
+    "kind", ["application/json; charset=utf-8", "Application/JSON", "application/json ;x=y"]
+)
 def test_json_may_say_more_of_itself(http: TestClient, kind: str) -> None:
     assert http.post(EVALUATION, content=b"{}", headers={"content-type": kind}).status_code == 200
 

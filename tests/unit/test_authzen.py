@@ -88,7 +88,9 @@ def _given(options: dict[str, Any]) -> dict[str, Any]:
     return {"certificate": None, "request_id": None, **options}
 
 
-def about(action: str = "account.read", account: str = "1", *, subject: str = AGENT, **properties: Any) -> dict[str, Any]:
+def about(
+    action: str = "account.read", account: str = "1", *, subject: str = AGENT, **properties: Any
+) -> dict[str, Any]:
     return {
         "subject": {"type": "workload", "id": subject},
         "action": {"name": action, "properties": properties},
@@ -97,7 +99,10 @@ def about(action: str = "account.read", account: str = "1", *, subject: str = AG
 
 
 def reads(*accounts: str, semantic: str | None = None) -> dict[str, Any]:
-    asked: dict[str, Any] = {**about(), "evaluations": [{"resource": {"type": "Account", "id": a}} for a in accounts]}
+    asked: dict[str, Any] = {
+        **about(),
+        "evaluations": [{"resource": {"type": "Account", "id": a}} for a in accounts],
+    }
     return asked if semantic is None else {**asked, "options": {"evaluations_semantic": semantic}}
 
 
@@ -126,7 +131,11 @@ def test_an_answer_names_its_reason_and_its_record_and_nothing_else() -> None:
     request = first["request"]
     assert (request["door"], request["client"], request["envoy_id"]) == ("authzen", GATEWAY, "call-7")
     assert (request["method"], request["host"], request["path"]) == ("POST", "", "/access/v1/evaluation")
-    assert (request["action"], request["resource"], request["args"]) == ("transfer.create", 'Account::"42"'.replace("42", "1"), {"amount": 10})
+    assert (request["action"], request["resource"], request["args"]) == (
+        "transfer.create",
+        'Account::"42"'.replace("42", "1"),
+        {"amount": 10},
+    )
     assert (first["principal"]["id"], first["principal"]["class"]) == (AGENT, "vouched")
     assert first["signals"][0]["value"] == 4
 
@@ -245,9 +254,13 @@ def test_a_subject_that_is_no_workload_is_denied() -> None:
 def test_a_client_that_asks_too_fast_is_told_to_wait() -> None:
     desk = Desk()
     full = reads(*["1"] * MAX_EVALUATIONS)
-    with pytest.raises(RateLimitedError):
+
+    def ask() -> None:
         for _ in range(QUESTIONS_A_SECOND // MAX_EVALUATIONS * 3):
             desk.several(full)
+
+    with pytest.raises(RateLimitedError):
+        ask()
 
 
 def test_a_log_that_is_full_answers_nobody() -> None:
@@ -291,7 +304,12 @@ def test_metadata_is_of_the_settings_and_names_no_search() -> None:
 @pytest.mark.parametrize(
     "bad",
     [
-        *("http://pdp.example", "https://pdp.example/", "https://pdp.example/tenant", "https://pdp.example?x"),
+        *(
+            "http://pdp.example",
+            "https://pdp.example/",
+            "https://pdp.example/tenant",
+            "https://pdp.example?x",
+        ),
         *("https://u@pdp.example", "pdp.example", "https://", "https://pdp.example#x", "https://pdp example"),
         *("https://-x", "https://x:123456", "https://" + "x" * 600),
     ],

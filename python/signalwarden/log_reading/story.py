@@ -141,7 +141,13 @@ def _asked(record: Mapping[str, Any]) -> Step:
         step.say(f"{request['method']} {text_of(request.get('host'))}{text_of(request.get('path'))}")
     if args := map_of(request.get("args")):
         step.say(f"with {pairs(args)}")
-    ids = [(word, request.get(key)) for word, key in (("trace", "trace_id"), ("id of the call", "envoy_id") if request.get("door") else ("Envoy's id", "envoy_id"))]
+    ids = [
+        (word, request.get(key))
+        for word, key in (
+            ("trace", "trace_id"),
+            ("id of the call", "envoy_id") if request.get("door") else ("Envoy's id", "envoy_id"),
+        )
+    ]
     if told := joined(*(f"{word} {value}" for word, value in ids if value)):
         step.say(told, "dim")
     return step
