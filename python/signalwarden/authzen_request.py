@@ -104,7 +104,7 @@ def evaluations(body: bytes) -> Question | Batch:
     for part in (*PARTS, "context"):
         if part in content and not isinstance(content[part], dict):
             raise BadInputError(f"`{part}`: expected an object")
-    defaults = {part: content[part] for part in (*PARTS, "context") if part in content}
+    defaults: dict[str, Any] = {part: content[part] for part in (*PARTS, "context") if part in content}
     return Batch(tuple(_one_of_several(defaults, one, at) for at, one in enumerate(several)), semantic)
 
 
