@@ -134,9 +134,8 @@ def asks_about(subjects: str, may: str = "evaluate") -> str:
 
 
 def test_a_client_names_whom_it_may_ask_about() -> None:
-    settings, findings = read_settings(
-        asks_about('["spiffe://prod.example/a", "spiffe://prod.example/ns/*"]')
-    )
+    text = asks_about('["spiffe://prod.example/a", "spiffe://prod.example/ns/*"]')
+    settings, findings = read_settings(text, now=NOW)
     assert settings is not None, findings
     assert settings.clients[0].subjects == ("spiffe://prod.example/a", "spiffe://prod.example/ns/*")
 
@@ -149,8 +148,10 @@ def test_a_client_names_whom_it_may_ask_about() -> None:
         '["spiffe://*/a"]',
         '["spiffe://prod.example/*/a"]',
         '["spiffe://prod.example/a*"]',
-    ]
-    + ['["alice"]', '["spiffe://prod.example/"]', '["spiffe://prod.example/a/**"]'],
+        '["alice"]',
+        '["spiffe://prod.example/"]',
+        '["spiffe://prod.example/a/**"]',
+    ],
 )
 def test_a_pattern_of_subjects_is_a_spiffe_id_or_all_below_one(subjects: str) -> None:
     finding = only(asks_about(subjects))
