@@ -18,7 +18,7 @@ use serde_json::{Value as Json, json};
 use signalwarden_core::{
     engine::{Asking, Engine, Told},
     error::Error,
-    model::{Headers, HeaderEntry, Influence, Peer, Request, SpiffeId, State, Timestamp, WhenUnavailable},
+    model::{HeaderEntry, Headers, Influence, Peer, Request, SpiffeId, State, Timestamp, WhenUnavailable},
     record::InfluenceMode,
     replay::Replay,
     snapshot::Snapshot,
@@ -145,7 +145,8 @@ fn envoys(engine: &Engine) -> Json {
 
 /// Whatever somebody might send beside what counts.
 fn noise() -> impl Strategy<Value = Json> {
-    let names: Vec<&str> = VOCABULARY.iter().map(|known| known.name).chain(["signals", "role", "identity", "x"]).collect();
+    let names: Vec<&str> =
+        VOCABULARY.iter().map(|known| known.name).chain(["signals", "role", "identity", "x"]).collect();
     let values = prop_oneof![
         Just(json!(true)),
         Just(json!("ok")),
@@ -218,7 +219,11 @@ fn a_policy_that_reads_what_is_not_told_denies_and_is_named() {
         let record = &records(&engine)[0];
         assert!(record["detail"].as_str().unwrap().starts_with("the policy `reader` reads "), "{record}");
     }
-    for read in ["context.identity.trust_domain == \"t\"", "context.identity.legacy == false", "context.request.args.amount < 50"] {
+    for read in [
+        "context.identity.trust_domain == \"t\"",
+        "context.identity.legacy == false",
+        "context.request.args.amount < 50",
+    ] {
         let engine = engine(&loaded(ROUTES, &format!("permit(principal, action, resource) when {{ {read} }};")));
         let asked = question("pay", &json!({"amount": 10}), ("Account", "42"));
         assert_eq!(told(&engine, &asked), (true, "allowed"), "{read}");
@@ -338,5 +343,9 @@ fn no_record_no_yes() {
 
 #[test]
 fn the_schema_of_generated_cases_is_part_of_ours() {
-    assert!(SCHEMA.split("; ").all(|part| "entity Workload; entity Account; entity Page;".contains(part.trim_end_matches(';'))));
+    assert!(
+        SCHEMA
+            .split("; ")
+            .all(|part| "entity Workload; entity Account; entity Page;".contains(part.trim_end_matches(';')))
+    );
 }

@@ -33,7 +33,11 @@ struct Looked {
 }
 
 /// The record of the answer, with the permit if it is yes; and whether a panic broke it off.
-pub(crate) fn inquire(ground: &Ground<'_>, mut inquiry: Inquiry, client: Client) -> (Box<Record>, Option<Permit>, bool) {
+pub(crate) fn inquire(
+    ground: &Ground<'_>,
+    mut inquiry: Inquiry,
+    client: Client,
+) -> (Box<Record>, Option<Permit>, bool) {
     // What no route names is let go of here: a record that waits would hold on to it.
     let args = std::mem::take(&mut inquiry.args);
     let mut record = begun(ground.id, ground.now, inquiry, client);
@@ -194,12 +198,7 @@ pub(crate) fn may_be_asked(slice: &dyn Slice) -> Result<(), Denial> {
 }
 
 /// The question that is put to the policies.
-pub(crate) fn query(
-    resolved: &Resolved,
-    subject: &SpiffeId,
-    known: Option<&PrincipalRecord>,
-    now: Timestamp,
-) -> Query {
+pub(crate) fn query(resolved: &Resolved, subject: &SpiffeId, known: Option<&PrincipalRecord>, now: Timestamp) -> Query {
     Query {
         principal: subject.clone(),
         action: resolved.route.action.clone(),

@@ -1,14 +1,7 @@
 //! Questions of other enforcement points, answered by a running core: the admin door asks for them.
 
 use super::{Asking, Engine};
-use crate::{
-    check,
-    decide::Permit,
-    error::Error,
-    model::Inquiry,
-    reason::Reason,
-    record::DecisionId,
-};
+use crate::{check, decide::Permit, error::Error, model::Inquiry, reason::Reason, record::DecisionId};
 use std::sync::atomic::Ordering;
 
 /// The answer to a question.

@@ -212,7 +212,8 @@ impl Identity {
         self.may_belong(subject, proofs)?;
         // INVARIANT: what can't be said to be issued later is revoked.
         if proofs.is_revoked(&Credential::of_certificate(subject, None, None)) {
-            let detail = "what was issued to the subject up to a time has been revoked, and a question shows no credential";
+            let detail =
+                "what was issued to the subject up to a time has been revoked, and a question shows no credential";
             return Err(IdentityRefused { reason: Reason::IdentityInvalid, detail: detail.to_owned() });
         }
         Ok(())

@@ -63,8 +63,7 @@ impl Inquiry {
         Ok(Self {
             subject: workload(&subject),
             action: ActionId::parse(&action.name),
-            resource: is_entity_type(kind)
-                .then(|| ResourceId { kind: (&**kind).into(), id: (&*resource.id).into() }),
+            resource: is_entity_type(kind).then(|| ResourceId { kind: (&**kind).into(), id: (&*resource.id).into() }),
             args: action.properties,
             path,
             request_id,

@@ -70,7 +70,8 @@ fn write_resolved(
     let action = route.map(|route| &route.action).or(query.map(|query| &query.action)).or(named);
     pen.maybe_text(r#","action":"#, action.map(ActionId::as_str));
     let named = inquiry.and_then(|inquiry| inquiry.resource.as_ref());
-    if let Some(resource) = resolved.map(|resolved| &resolved.resource).or(query.map(|query| &query.resource)).or(named) {
+    if let Some(resource) = resolved.map(|resolved| &resolved.resource).or(query.map(|query| &query.resource)).or(named)
+    {
         let hidden = veil.and_then(|veil| veil.resource(resource));
         pen.text(r#","resource":"#, &hidden.unwrap_or_else(|| resource.to_string()));
     }

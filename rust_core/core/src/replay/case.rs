@@ -303,7 +303,13 @@ fn built_in(replay: &Replay, recorded: &Recorded<'_>, caller: &Caller<'_>) -> Re
         return denied(&denial);
     }
     let query = check::built_in_query(&client, action, ResourceId::clone(resource), request, recorded.time);
-    Ok(Case { route: None, query, device: known.and_then(|known| known.device.clone()), task: None, is_question: false })
+    Ok(Case {
+        route: None,
+        query,
+        device: known.and_then(|known| known.device.clone()),
+        task: None,
+        is_question: false,
+    })
 }
 
 fn asked_for(recorded: &Recorded<'_>) -> Option<BuiltInRequest> {

@@ -241,7 +241,10 @@ default: deny
             (json!({"amount": 7, "dry_run": null}), "the argument `dry_run` is not of type bool"),
             (json!({"amount": 7, "account": "43"}), "the resource is another one than the arguments say"),
         ] {
-            assert_eq!(asked("transfer.create", "Account", "42", &args).unwrap_err(), format!("malformed_request: {why}"));
+            assert_eq!(
+                asked("transfer.create", "Account", "42", &args).unwrap_err(),
+                format!("malformed_request: {why}")
+            );
         }
     }
 
@@ -250,7 +253,10 @@ default: deny
         let systems = |calls: Vec<Resolved>| -> Vec<Option<Arc<str>>> {
             calls.into_iter().map(|call| call.route.system.clone()).collect()
         };
-        assert_eq!(systems(asked("cart.read", "Cart", "a-b", &json!({"shop": "a"})).unwrap()), [None, Some("c".into())]);
+        assert_eq!(
+            systems(asked("cart.read", "Cart", "a-b", &json!({"shop": "a"})).unwrap()),
+            [None, Some("c".into())]
+        );
         assert_eq!(systems(asked("cart.read", "Cart", "plain", &json!({})).unwrap()), [Some("c".into())]);
         assert_eq!(systems(asked("cart.read", "Shop", "all", &json!({})).unwrap()), [None]);
     }
