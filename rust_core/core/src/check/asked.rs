@@ -92,10 +92,14 @@ fn judge(ground: &Ground<'_>, args: &Map<String, Json>, record: &mut Record) -> 
         return Err(Denial::new(Reason::EngineError, "there is no question"));
     };
     let calls = resolve(ground, inquiry, args)?;
-    let subject = inquiry.subject.clone().map_err(|why| Denial::new(Reason::IdentityInvalid, why))?;
-    record.route = calls.first().map(|call| Arc::clone(&call.route));
-    let vouched = snapshot.identity.vouched(&subject, ground.proofs);
-    vouched.map_err(|refused| Denial::new(refused.reason, refused.detail))?;
+    let subject = match vouched(ground, inquiry) {
+        Ok(subject) => subject,
+        Err(denial) => {
+            record.route = calls.first().map(|call| Arc::clone(&call.route));
+            record.resolved = calls.into_iter().next();
+            return Err(denial);
+        }
+    };
     let known = snapshot.policies.record_of(&subject);
     let mut decisive: Option<Looked> = None;
     for resolved in calls {
@@ -112,6 +116,14 @@ fn judge(ground: &Ground<'_>, args: &Map<String, Json>, record: &mut Record) -> 
     }
     let looked = decisive.ok_or_else(|| Denial::new(Reason::EngineError, "the question is about no call"))?;
     note(record, looked)
+}
+
+/// The workload that is asked about, if it counts.
+fn vouched(ground: &Ground<'_>, inquiry: &Inquiry) -> Result<SpiffeId, Denial> {
+    let subject = inquiry.subject.clone().map_err(|why| Denial::new(Reason::IdentityInvalid, why))?;
+    let refused = ground.running.snapshot.identity.vouched(&subject, ground.proofs);
+    refused.map_err(|refused| Denial::new(refused.reason, refused.detail))?;
+    Ok(subject)
 }
 
 /// The calls that the question could be about. A record without a route is about none.
