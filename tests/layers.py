@@ -20,9 +20,10 @@ LAYERS: tuple[set[str], ...] = (
         "keysets",
         "foreground",
         "answering",
+        "authzen_request",
     },
     {"values", "jose", "keys"},
-    {"identity_settings", "policy_settings", "task_settings", "otlp"},
+    {"authzen_settings", "identity_settings", "policy_settings", "task_settings", "otlp"},
     {"sink_settings", "telemetry_settings"},
     {"settings", "identity_checks", "bundles"},
     {"door_checks"},
@@ -33,8 +34,9 @@ LAYERS: tuple[set[str], ...] = (
     {"signals", "intake", "tokens", "in_force", "clients", "door_tls", "refusals", "log_reading", "traces"}
     | {"front"},
     {"publish_door", "publishers", "reloads", "revocations", "identity", "tasks", "approvals", "overrides"}
+    | {"authzen"}
     | {"admin_answers", "envoy_routes", "sweeping", "audit", "timekeeping"},
-    {"admin_tasks", "admin_approvals", "admin_decisions", "decisions", "desks"},
+    {"admin_tasks", "admin_approvals", "admin_authzen", "admin_decisions", "decisions", "desks"},
     {
         *("server", "native", "admin", "offline", "starter", "admin_client", "terminal", "reports"),
         "migration",
@@ -98,6 +100,10 @@ IMPORTS: Mapping[str, set[str]] = {
     "approvals": {"_core", "decision_log", "errors", "intake", "refusals"},
     "overrides": {"_core", "decision_log", "errors", "intake", "refusals", "values"},
     "admin_answers": {"errors", "services"},
+    "admin_authzen": {"admin_answers", "authzen_request", "doors", "services"},
+    "authzen": {"_core", "authzen_request", "authzen_settings", "errors", "rates", "services"},
+    "authzen_request": {"errors"},
+    "authzen_settings": {"values"},
     "admin_approvals": {"admin_answers", "services"},
     "admin_decisions": {"admin_answers", "doors", "errors", "services"},
     "decisions": {"_core", "decision_log", "errors", "values"},
@@ -108,6 +114,7 @@ IMPORTS: Mapping[str, set[str]] = {
     "policy_settings": {"values"},
     "sink_settings": {"otlp", "slips", "values"},
     "settings": {
+        "authzen_settings",
         "identity_settings",
         "policy_settings",
         "sink_settings",
@@ -149,6 +156,7 @@ IMPORTS: Mapping[str, set[str]] = {
     "admin": {
         "admin_answers",
         "admin_approvals",
+        "admin_authzen",
         "admin_decisions",
         "admin_tasks",
         "config",
@@ -162,6 +170,7 @@ IMPORTS: Mapping[str, set[str]] = {
         "admin",
         "answering",
         "approvals",
+        "authzen",
         "bundles",
         "clients",
         "config",

@@ -21,6 +21,7 @@ __all__ = [
     "Replay",
     "StoredChange",
     "Ticket",
+    "Told",
     "__version__",
     "nearest_name",
     "parse_yaml",
@@ -231,6 +232,20 @@ class Proposal:
         """JSON object of the grant's claims, without issuer and audience."""
 
 @final
+class Told:
+    """The answer to whether a workload may do something."""
+
+    @property
+    def allowed(self) -> bool:
+        """Yes or no. A yes has a record that was accepted."""
+    @property
+    def reason(self) -> str:
+        """`allowed` or why not; beside a yes why it would be a no, were the route enforced."""
+    @property
+    def decision_id(self) -> str:
+        """Id of the decision."""
+
+@final
 class Answered:
     """An answer to a question."""
 
@@ -297,6 +312,10 @@ class Engine:
         {"principal", "type", "workflow"?, "actions", "resources", "sensitivity"?, "environment"?, "ttl_us"?,
         "certificate_sha256"?, "parent"?}. `certificate`: hex SHA-256 of the client's own. Raises BadInputError and
         CallRefusedError."""
+    def inquire(self, question: bytes, *, client: str, certificate: str | None, now_us: int) -> Told:
+        """Whether a workload may do something, for a client that was let in and may ask about it; the decision is recorded.
+        `question`: JSON {"subject": {"type", "id"}, "action": {"name", "properties"?}, "resource": {"type", "id"}, "path",
+        "request_id"?}. Raises BadInputError for another form."""
     def issue_task(self, proposal: Proposal, *, grant: bytes, now_us: int) -> StoredChange:
         """The change that begins a proposed task with its signed grant, of which the SHA-256 is kept. Hold a lock from here
         to `apply`. Raises CallRefusedError if what it stands on has ended."""

@@ -35,6 +35,7 @@ PROOFS: Final = {
     "jwt_svid": "a JWT-SVID that was validated here",
     "oauth": "an OAuth token that was validated here",
     "client": "a client of the admin API",
+    "vouched": "the word of the client that asks about it",
 }
 STATE_STYLES: Final = {"fresh": "green", "stale": "yellow", "missing": "yellow"}
 APPLIES: Final = {"certain": "applies", "may": "may apply", "never": "does not apply", "failed": "failed"}
@@ -132,13 +133,21 @@ def _asked(record: Mapping[str, Any]) -> Step:
     step, request = Step("asked"), map_of(record.get("request"))
     if map_of(record.get("principal")).get("kind") == "client":
         step.say(f"{text_of(request.get('method'))} {text_of(request.get('path'))}, by the admin API")
+    elif request.get("door"):
+        step.say(f"{text_of(request.get('path'))}, a question of {text_of(request.get('client'))}")
     elif not request.get("method"):
         step.say("a request that could not be read", "yellow")
     else:
         step.say(f"{request['method']} {text_of(request.get('host'))}{text_of(request.get('path'))}")
     if args := map_of(request.get("args")):
         step.say(f"with {pairs(args)}")
-    ids = [(word, request.get(key)) for word, key in (("trace", "trace_id"), ("Envoy's id", "envoy_id"))]
+    ids = [
+        (word, request.get(key))
+        for word, key in (
+            ("trace", "trace_id"),
+            ("id of the call", "envoy_id") if request.get("door") else ("Envoy's id", "envoy_id"),
+        )
+    ]
     if told := joined(*(f"{word} {value}" for word, value in ids if value)):
         step.say(told, "dim")
     return step

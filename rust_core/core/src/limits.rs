@@ -199,3 +199,6 @@ pub const MAX_REGO_VALUE_DEPTH: usize = 128;
 /// Most values that an expression of Rego can come to by what it is made of, each counted as often as it stands in it (loops
 /// not counted, numbers in words of 64 bits). Policies come to some hundred; what doubles sixteen times does not.
 pub const MAX_REGO_GROWTH: u64 = 65_536;
+/// Most calls that differ and that one question of another enforcement point is decided for. Routes of one action differ in
+/// environment or system at most; a question that could mean more is none.
+pub const MAX_CALLS_OF_A_QUESTION: usize = 16;

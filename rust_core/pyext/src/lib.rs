@@ -45,7 +45,7 @@ mod _core {
     #[pymodule_export]
     use crate::replay::Replay;
     #[pymodule_export]
-    use crate::tasks::{Answered, Held, Proposal};
+    use crate::tasks::{Answered, Held, Proposal, Told};
     use pyo3::prelude::*;
 
     #[pymodule_init]

@@ -2,14 +2,17 @@
 //! evaluate, decide, record, encode (DESIGN section 3). The first failing step gives the reason.
 //!
 //! `grant.rs` looks at grants, `approval.rs` at approvals, `answer.rs` makes the bytes, `built_in.rs` decides about
-//! tasks and approvals themselves, which are asked for at another door; `ungoverned.rs` is the compatibility mode.
+//! tasks and approvals themselves, which are asked for at another door, where `asked.rs` answers questions, too;
+//! `ungoverned.rs` is the compatibility mode.
 
 mod answer;
 mod approval;
+mod asked;
 mod built_in;
 mod grant;
 mod ungoverned;
 
+pub(crate) use asked::{VOUCHED, inquire, may_be_asked, query as query_asked, unanswered};
 pub(crate) use built_in::{BuiltIn, decide_built_in, may_ask, query as built_in_query};
 pub(crate) use grant::{
     Standing, WORKFLOW_APPROVED, WORKFLOW_ENDED, is_seen as is_grant_seen, seconds_until, wanted as is_grant_wanted,
@@ -503,6 +506,7 @@ fn blank(id: DecisionId, time: Timestamp) -> Box<Record> {
         approval: None,
         tools: None,
         client: None,
+        inquiry: None,
         facts: Vec::new(),
         verdict: None,
         said: None,

@@ -1,10 +1,11 @@
 //! The running core: the configuration in force behind an atomic swap, live state, the ring, counters, and the
 //! high-water mark of time. `apply` and `swap` change it; beside them only what `check` does itself.
 //!
-//! `tasks.rs`, `approvals.rs` and `overrides.rs` hold what the admin door asks for, `log.rs` what the log does,
+//! `tasks.rs`, `approvals.rs`, `overrides.rs` and `asked.rs` hold what the admin door asks for, `log.rs` what the log does,
 //! `set_back.rs` what becomes of it when time runs back.
 
 mod approvals;
+mod asked;
 mod log;
 mod overrides;
 mod set_back;
@@ -12,6 +13,7 @@ mod tasks;
 mod time_mark;
 
 pub use approvals::Answered;
+pub use asked::Told;
 pub use log::Batch;
 pub use tasks::{Asking, Proposal};
 

@@ -152,6 +152,11 @@ impl Slice for Joined<'_> {
         let (slice, position) = self.at(position);
         slice.judge_one(position, seen)
     }
+
+    fn untold(&self, position: usize) -> Option<String> {
+        let (slice, position) = self.at(position);
+        slice.untold(position)
+    }
 }
 
 #[cfg(test)]

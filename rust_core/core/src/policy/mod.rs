@@ -407,6 +407,13 @@ pub trait Slice {
     /// Judges one policy; only the signals that it mentions are looked at. `seen` is sorted.
     fn judge_one(&self, position: usize, seen: &[(SignalIndex, Seen)]) -> Judged;
 
+    /// What the policy at a position reads that a question without a request does not tell, such as
+    /// `context.request.path`: of the call its method, path and host, of who asks the credential. Whoever can't say so
+    /// is taken to read it.
+    fn untold(&self, _position: usize) -> Option<String> {
+        Some("what no question tells".to_owned())
+    }
+
     /// Signals that a policy in play mentions, sorted, each once.
     fn mentioned(&self) -> Vec<SignalIndex> {
         let mut all: Vec<SignalIndex> =

@@ -141,6 +141,8 @@ impl Page<'_> {
         request::write(pen, record, veil);
         if let Some(evidence) = &record.evidence {
             principal::write(pen, evidence, snapshot);
+        } else if let Some(inquiry) = &record.inquiry {
+            principal::write_vouched(pen, inquiry, snapshot);
         } else if let Some(client) = &record.client {
             principal::write_client(pen, client);
         }

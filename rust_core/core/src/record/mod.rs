@@ -20,7 +20,7 @@ pub(crate) use veil::shown;
 use crate::{
     identity::Evidence,
     model::Fact,
-    model::{Fingerprint, Question, Request, SpiffeId, Timestamp},
+    model::{Fingerprint, Inquiry, Question, Request, SpiffeId, Timestamp},
     policy::{PolicyAnswer, Query, SignalIndex, reasoning::Verdict},
     reason::Reason,
     route::{FurtherNote, Resolved, Route},
@@ -66,6 +66,8 @@ pub struct Record {
     pub tools: Option<Vec<Box<str>>>,
     /// The client that asked, where it was no request of Envoy.
     pub client: Option<Client>,
+    /// What it asked about another workload, if it did.
+    pub inquiry: Option<Box<Inquiry>>,
     /// Each signal that a policy in play mentions, and those that the action observes.
     pub facts: Vec<(SignalIndex, Fact)>,
     /// What the policies said.
@@ -184,6 +186,7 @@ impl Record {
             + 3 * (asked.method.len() + asked.host.len() + asked.path.len())
             + asked.envoy_id.len()
             + self.detail.len()
+            + self.inquiry.as_ref().map_or(0, |inquiry| inquiry.weight())
             + 2 * args
             + facts
             + self.said.as_ref().map_or(0, |said| said.weight())

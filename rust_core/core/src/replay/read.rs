@@ -3,6 +3,7 @@
 
 use super::text::{Text, is_id};
 use crate::{
+    check::VOUCHED,
     limits,
     model::{Assurance, CredentialClass, Fingerprint, ResourceId, Sensitivity, SpiffeId, State, Tier, Timestamp},
     policy::EngineKind,
@@ -53,7 +54,7 @@ pub(super) struct Asked<'l> {
 /// `principal`.
 pub(super) struct Caller<'l> {
     pub(super) id: SpiffeId,
-    /// `None`: a client of the admin API.
+    /// `None`: a client of the admin API, or a workload that one vouches for.
     pub(super) class: Option<CredentialClass>,
     pub(super) bound: bool,
     pub(super) issued_at: Option<Timestamp>,
@@ -163,6 +164,9 @@ pub(super) struct RequestPart<'l> {
     pub(super) host: Text<'l>,
     #[serde(borrow)]
     pub(super) path: Text<'l>,
+    /// By which door it came, if not by Envoy's.
+    #[serde(borrow)]
+    pub(super) door: Option<Text<'l>>,
     #[serde(default)]
     pub(super) args: Map<String, Json>,
     #[serde(default)]
@@ -317,6 +321,9 @@ struct ApprovalPart<'l> {
     approved_by: Vec<Text<'l>>,
 }
 
+/// The class of a client of the admin API.
+const CLIENT: &str = "client";
+
 /// The version of records that is read.
 const VERSION: u64 = 1;
 
@@ -426,7 +433,7 @@ impl<'l> RequestPart<'l> {
 
 impl<'l> PrincipalPart<'l> {
     fn typed(self) -> Result<Caller<'l>, String> {
-        let class = if &*self.class == "client" {
+        let class = if [CLIENT, VOUCHED].contains(&&*self.class) {
             None
         } else {
             word("principal.class", Some(&self.class), CredentialClass::ALL)?

@@ -415,6 +415,9 @@ fn plain(sentence: &str) -> String {
     }
 }
 
+/// What is known of a workload that another vouches for.
+const TOLD_OF_IDENTITY: [&str; 2] = ["trust_domain", "legacy"];
+
 /// A checked policy, ready to be judged.
 pub(super) fn compile(parsed: &Parsed, reading: &walk::Reading, known: &Vocabulary<'_>) -> Compiled {
     let mut mentions: Vec<SignalIndex> =
@@ -432,6 +435,7 @@ pub(super) fn compile(parsed: &Parsed, reading: &walk::Reading, known: &Vocabula
         all_args: whole || reading.args.iter().any(|a| a == "*"),
         args: reading.args.clone(),
         identity: context("identity"),
+        credential: reading.identity_fields.iter().any(|field| !TOLD_OF_IDENTITY.contains(&field.as_str())),
         grant: context("grant"),
         chain: context("chain"),
         approval: context("approval"),

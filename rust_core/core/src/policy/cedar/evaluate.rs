@@ -418,6 +418,10 @@ impl Slice for CedarSlice<'_> {
         if self.is_asked { &[EngineKind::Cedar] } else { &[] }
     }
 
+    fn untold(&self, position: usize) -> Option<String> {
+        self.policies.get(position)?.reads.untold().map(str::to_owned)
+    }
+
     fn judge_all(&self, seen: &[(SignalIndex, Seen)]) -> Vec<Judged> {
         // Made for the first policy that needs it: most directories have none.
         let evaluator = LazyCell::new(|| {

@@ -71,9 +71,24 @@ struct Reads {
     all_args: bool,
     args: Vec<String>,
     identity: bool,
+    /// Of the identity how it was proven: all but `trust_domain` and `legacy`.
+    credential: bool,
     grant: bool,
     chain: bool,
     approval: bool,
+}
+
+impl Reads {
+    /// The first part that a question without a request does not tell.
+    fn untold(&self) -> Option<&'static str> {
+        let parts = [
+            (self.method, "context.request.method"),
+            (self.path, "context.request.path"),
+            (self.host, "context.request.host"),
+            (self.credential, "how context.identity was proven"),
+        ];
+        parts.into_iter().find_map(|(is_read, part)| is_read.then_some(part))
+    }
 }
 
 /// The compiled policies of one directory.
