@@ -6,6 +6,7 @@
 
 mod approvals;
 mod log;
+mod offline;
 mod overrides;
 mod set_back;
 mod tasks;
@@ -13,6 +14,7 @@ mod time_mark;
 
 pub use approvals::Answered;
 pub use log::Batch;
+pub use offline::Rehearsed;
 pub use tasks::{Asking, Proposal};
 
 use crate::{
@@ -199,23 +201,6 @@ impl Engine {
         if !released.enforced {
             self.counts.unenforced.fetch_add(1, Ordering::Relaxed);
         }
-    }
-
-    /// Decides offline, outside the log: record as JSON, and answer.
-    pub fn decide(
-        &self,
-        bytes: &[u8],
-        now: Timestamp,
-        random: [u8; RANDOM_BYTES],
-        ticks: &dyn Fn() -> u64,
-    ) -> (Vec<u8>, Vec<u8>) {
-        let id = DecisionId::new(now, random);
-        let outcome = self.checked(bytes, Some(&Validated::default()), now, id, ticks);
-        let (record, answer) = finished(outcome, id, now).into_parts();
-        let mut line = Vec::new();
-        let rendering = Rendering { influence: record::InfluenceMode::All, ..self.ring.rendering().clone() };
-        record::render(&record, &rendering, false, &mut line);
-        (line, answer)
     }
 
     fn checked(

@@ -6,6 +6,7 @@ pub mod id;
 pub(crate) mod json;
 mod pen;
 mod principal;
+mod reach;
 mod request;
 pub mod ring;
 pub mod seen;
@@ -14,6 +15,7 @@ mod veil;
 
 pub use id::DecisionId;
 pub(crate) use json::determines;
+pub(crate) use reach::reach;
 pub use json::{InfluenceMode, Rendering, render, render_bare};
 pub(crate) use veil::shown;
 
