@@ -98,6 +98,7 @@ def init(
     where = "" if directory == HERE else f"cd {shlex.quote(str(directory))}\n  "
     out.print("Next:")
     out.print(f"  {where}signalwarden check")
+    out.print("  signalwarden test")
     out.print("  signalwarden decide --request samples/refund.json --signals samples/signals.json")
     out.print("  signalwarden serve")
 
