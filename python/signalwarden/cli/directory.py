@@ -129,11 +129,21 @@ def check(
             show_default="text",
         ),
     ] = None,
+    parity: Annotated[
+        bool,
+        typer.Option("--parity", help="Look for requests that Cedar and Rego of this directory judge differently."),
+    ] = False,
+    parity_cases: Annotated[
+        int, typer.Option("--parity-cases", metavar="N", min=1, max=1_000_000, help="So many requests.")
+    ] = 2_000,
+    parity_seed: Annotated[
+        int, typer.Option("--parity-seed", metavar="N", min=0, help="Others, or the same ones again.")
+    ] = 0,
     as_json: JsonOption = False,
 ) -> None:
     """Check a directory: every mistake of all its files in one pass.
 
-    Exit status 1 if there are errors, 0 if there are warnings alone.
+    Exit status 1 if there are errors, 0 if there are warnings alone. With `--parity`, 1 if the languages disagree.
 
     Example: `signalwarden check --config refunds --format sarif > signalwarden.sarif`
     """
@@ -141,6 +151,12 @@ def check(
 
     if as_json and form not in (None, Form.JSON):
         raise BadInputError(f"`--json` and `--format {form}` contradict each other: give one of them")
+    if parity:
+        from signalwarden.cli.parity import check_parity
+
+        if not check_parity(config, cases=parity_cases, seed=parity_seed, as_json=as_json or form is Form.JSON):
+            raise typer.Exit(FAILED)
+        return
     report = _checked(config)
     match Form.JSON if as_json else form:
         case Form.JSON:
