@@ -16,7 +16,7 @@ from signalwarden.cli import testing_pages
 from signalwarden.cli.options import DIRECTORY, ERROR, FAILED, HERE, ConfigOption, JsonOption
 from signalwarden.decision_log import now_us
 from signalwarden.errors import BadInputError, SignalwardenError, is_error, sentence
-from signalwarden.terminal import console, counting_bar, print_json, say
+from signalwarden.terminal import console, counting_bar, one_sentence, print_json, say
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -49,7 +49,7 @@ def add(root: typer.Typer) -> None:
 def run_tests(
     directory: Annotated[
         Path | None,
-        typer.Argument(metavar="[DIR]", help="The configuration directory; as `--config`.", show_default=False),
+        typer.Argument(metavar="DIR", help="The configuration directory; as `--config`.", show_default=False),
     ] = None,
     filters: Annotated[
         list[str] | None,
@@ -173,10 +173,8 @@ def _watch(wanted: Wanted) -> None:
 
 def _run_watched(wanted: Wanted) -> None:
     """What is wrong with the directory ends no watch: it is about to be mended."""
-    from signalwarden.cli import one_sentence
-
     out = console()
-    out.print(f"{datetime.now().astimezone():%H:%M:%S} {wanted.directory}")
+    out.print(f"{datetime.now(UTC).astimezone():%H:%M:%S} {wanted.directory}")
     try:
         _once(wanted)
     except SignalwardenError as error:
