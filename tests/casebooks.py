@@ -50,8 +50,7 @@ routes:
     tier: runtime
     sensitivity: low
 """,
-    "signals.yaml": "signals:\n"
-    + "  score:\n"
+    "signals.yaml": "signals:\n  score:\n"
     + _CONTRACT.format(type="long", sender=SENDER, influence="grant")
     + "  posture:\n"
     + _CONTRACT.format(type="enum[ok, bad]", sender=SENDER, influence="restrict"),

@@ -106,7 +106,14 @@ IMPORTS: Mapping[str, set[str]] = {
     "identity_settings": {"values"},
     "policy_settings": {"values"},
     "sink_settings": {"otlp", "slips", "values"},
-    "settings": {"identity_settings", "policy_settings", "sink_settings", "task_settings", "telemetry_settings", "values"},
+    "settings": {
+        "identity_settings",
+        "policy_settings",
+        "sink_settings",
+        "task_settings",
+        "telemetry_settings",
+        "values",
+    },
     "identity_checks": {"slips", "values"},
     "door_checks": {"settings", "slips", "values"},
     "cross_checks": {

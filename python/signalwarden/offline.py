@@ -52,8 +52,8 @@ class Refused:
 
 
 def origins(described: dict[str, Any]) -> dict[str, list[str]]:
-    """Where the values of each signal come from beforehand, by `Configuration.describe()`. One with several such sources is
-    told by all of them: they agree."""
+    """Where the values of each signal come from beforehand, by `Configuration.describe()`. One with several such
+    sources is told by all of them: they agree."""
     return {
         contract["name"]: [origin for source in contract["sources"] if (origin := _origin(source))]
         for contract in described["signals"]
@@ -73,7 +73,7 @@ class Scene:
         return self._origins.get(name, [NOBODY])
 
     def publish(self, signal: dict[str, Any], *, origin: str, now_us: int) -> Refused | None:
-        """Takes an entry of a body of POST /v1/signals in, as from this origin; what became of it, if it was refused."""
+        """Takes an entry of a body of POST /v1/signals in, as from this origin; says so if it was refused."""
         admission = self.engine.admit(orjson.dumps({"signals": [signal]}), publisher=origin, now_us=now_us)
         for _, reason, detail in admission.rejected:
             return Refused(reason, detail)

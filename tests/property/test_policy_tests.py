@@ -25,7 +25,9 @@ requests = st.fixed_dictionaries(
     {
         "method": st.sampled_from(["GET", "POST"]),
         "path": st.sampled_from(["/home", "/home?x=1", "/x"]),
-        "principal": st.sampled_from([AGENT, OTHER, "spiffe://prod.example/stranger", "spiffe://else.example/x", "?", None]),
+        "principal": st.sampled_from(
+            [AGENT, OTHER, "spiffe://prod.example/stranger", "spiffe://else.example/x", "?", None]
+        ),
     }
 ).map(lambda fields: {**REQUEST, **fields})
 
@@ -83,7 +85,12 @@ def as_decided(record: dict[str, Any]) -> dict[str, Any]:
 def test_a_case_that_expects_what_is_decided_passes(
     stage: Stage, root: Path, request: dict[str, Any], known: dict[str, Any]
 ) -> None:
-    case = {"name": f"case {next(NUMBER)}", "request": request, "signals": known, "expect": {"http_status": 299}}
+    case = {
+        "name": f"case {next(NUMBER)}",
+        "request": request,
+        "signals": known,
+        "expect": {"http_status": 299},
+    }
     (first,) = results(stage, root, case)
     assert first.played is not None
     expect = as_decided(first.played.record)
@@ -97,7 +104,11 @@ def test_a_case_that_expects_what_is_decided_passes(
 
 
 @settings(max_examples=EXAMPLES, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(score=st.integers(-5, 9), posture=st.sampled_from(["ok", "bad"]), principal=st.sampled_from([AGENT, OTHER]))
+@given(
+    score=st.integers(-5, 9),
+    posture=st.sampled_from(["ok", "bad"]),
+    principal=st.sampled_from([AGENT, OTHER]),
+)
 def test_losing_a_signal_never_opens(
     stage: Stage, root: Path, score: int, posture: str, principal: str
 ) -> None:

@@ -89,7 +89,10 @@ def test_a_signal_is_as_old_and_from_whom_the_case_says(
 
 
 def test_two_values_of_one_age_are_disputed(tmp_path: Path) -> None:
-    signals = [{"name": "posture", "value": "ok"}, *({"name": "score", "value": v, "age": "1s"} for v in (4, 5))]
+    signals = [
+        {"name": "posture", "value": "ok"},
+        *({"name": "score", "value": v, "age": "1s"} for v in (4, 5)),
+    ]
     expect = {"reason": "signal_unavailable", "signals": {"score": "disputed"}}
     assert told(tmp_path, case(signals=signals, expect=expect)) == []
 
@@ -99,13 +102,23 @@ def test_a_case_has_its_own_time(tmp_path: Path) -> None:
 
 
 def test_a_request_may_be_a_whole_check_request(tmp_path: Path) -> None:
-    http = {"method": "GET", "host": "pages.example", "path": "/home", "protocol": "HTTP/2", "scheme": "https"}
+    http = {
+        "method": "GET",
+        "host": "pages.example",
+        "path": "/home",
+        "protocol": "HTTP/2",
+        "scheme": "https",
+    }
     attributes = {"source": {"principal": AGENT}, "request": {"http": http}}
     root = made(
         tmp_path,
         [
             case(name="inline", request={"attributes": attributes}),
-            case(name="changed", request={"attributes": attributes, "path": "/other"}, expect={"reason": "route_unknown"}),
+            case(
+                name="changed",
+                request={"attributes": attributes, "path": "/other"},
+                expect={"reason": "route_unknown"},
+            ),
         ],
     )
     assert ran(root).told == {"inline": [], "changed": []}
@@ -131,7 +144,9 @@ def test_a_request_may_stand_in_a_file_of_the_directory(tmp_path: Path) -> None:
 
 def test_a_caller_without_identity_is_one_on_purpose(tmp_path: Path) -> None:
     without = {key: value for key, value in REQUEST.items() if key != "principal"}
-    nobody = case(name="nobody", request={**without, "principal": None}, expect={"reason": "identity_missing"})
+    nobody = case(
+        name="nobody", request={**without, "principal": None}, expect={"reason": "identity_missing"}
+    )
     forgot = case(name="forgot", request=without)
     said = ran(made(tmp_path, [nobody, forgot])).told
     assert said["nobody"] == []
@@ -177,7 +192,9 @@ def test_defaults_stand_below_every_case(tmp_path: Path) -> None:
 
 
 def test_without_takes_signals_away_one_by_one_and_all_at_once(tmp_path: Path) -> None:
-    bad = case(signals={**GOOD, "posture": "bad"}, expect={"reason": "policy_denied"}, without=["posture", "score"])
+    bad = case(
+        signals={**GOOD, "posture": "bad"}, expect={"reason": "policy_denied"}, without=["posture", "score"]
+    )
     assert ran(made(tmp_path, [bad])).told == {
         "a case": [],
         "a case, without posture": [],

@@ -131,7 +131,9 @@ def check(
     ] = None,
     parity: Annotated[
         bool,
-        typer.Option("--parity", help="Look for requests that Cedar and Rego of this directory judge differently."),
+        typer.Option(
+            "--parity", help="Look for requests that Cedar and Rego of this directory judge differently."
+        ),
     ] = False,
     parity_cases: Annotated[
         int, typer.Option("--parity-cases", metavar="N", min=1, max=1_000_000, help="So many requests.")
@@ -154,7 +156,9 @@ def check(
     if parity:
         from signalwarden.cli.parity import check_parity
 
-        if not check_parity(config, cases=parity_cases, seed=parity_seed, as_json=as_json or form is Form.JSON):
+        if not check_parity(
+            config, cases=parity_cases, seed=parity_seed, as_json=as_json or form is Form.JSON
+        ):
             raise typer.Exit(FAILED)
         return
     report = _checked(config)

@@ -33,7 +33,7 @@ def check_parity(path: Path, *, cases: int, seed: int, as_json: bool) -> bool:
     for one in found.shown:
         out.print("\n".join(clean(line) for line in one.as_case().splitlines()))
     out.print(
-        f"{count(found.tried, 'request')} tried with seed {found.seed}: both languages were asked about {found.compared} "
-        f"and permit {found.permitted}, they disagree about {found.disagreed}"
+        f"{count(found.tried, 'request')} tried with seed {found.seed}: both languages were asked about "
+        f"{found.compared} and permit {found.permitted}, they disagree about {found.disagreed}"
     )
     return found.disagreed == 0

@@ -53,15 +53,24 @@ def run_tests(
     ] = None,
     filters: Annotated[
         list[str] | None,
-        typer.Option("--filter", "-k", metavar="TEXT", help="Only cases whose `FILE::NAME` has this in it; `*` and `?` match."),
+        typer.Option(
+            "--filter",
+            "-k",
+            metavar="TEXT",
+            help="Only cases whose `FILE::NAME` has this in it; `*` and `?` match.",
+        ),
     ] = None,
-    fail_fast: Annotated[bool, typer.Option("--fail-fast", "-x", help="Stop at the first that fails.")] = False,
+    fail_fast: Annotated[
+        bool, typer.Option("--fail-fast", "-x", help="Stop at the first that fails.")
+    ] = False,
     coverage: Annotated[
         bool, typer.Option("--coverage", help="Say what of policies, conditions and signals no case reaches.")
     ] = False,
     least: Annotated[
         float | None,
-        typer.Option("--coverage-min", metavar="PERCENT", min=0, max=100, help="Exit with status 1 below this."),
+        typer.Option(
+            "--coverage-min", metavar="PERCENT", min=0, max=100, help="Exit with status 1 below this."
+        ),
     ] = None,
     junit: Annotated[
         Path | None, typer.Option("--junit", metavar="FILE", help="Write JUnit XML for a pipeline.")
@@ -111,7 +120,9 @@ def _once(wanted: Wanted) -> int:
         raise BadInputError(f"there are no cases: expected `{wanted.directory / suite.FOLDER}/*.yaml`")
     cases = running.chosen(read.cases, wanted.filters)
     if not cases:
-        raise BadInputError(f"none of {len(read.cases)} cases has {' and '.join(f'`{text}`' for text in wanted.filters)} in it")
+        raise BadInputError(
+            f"none of {len(read.cases)} cases has {' and '.join(f'`{text}`' for text in wanted.filters)} in it"
+        )
     coverage = Coverage(stage.configuration, stage.described) if wanted.coverage else None
     with counting_bar(len(cases), what="testing") as step:
         results = running.run(

@@ -1,4 +1,4 @@
-"""How `test` shows what came of its cases: for people a line for each file and what failed in detail, for programs JSON."""
+"""How `test` shows what came of its cases: for people a line for each file and what failed, for programs JSON."""
 
 from __future__ import annotations
 
@@ -92,7 +92,9 @@ class Pages:
             out.print()
             self._show_failure(out, result)
         if len(results.bad) > MAX_TOLD:
-            out.print(f"\nand {len(results.bad) - MAX_TOLD} more that are not as expected: `--json` tells all")
+            out.print(
+                f"\nand {len(results.bad) - MAX_TOLD} more that are not as expected: `--json` tells all"
+            )
         if self._coverage is not None:
             out.print()
             _show_coverage(out, self._coverage)
@@ -117,18 +119,29 @@ class Pages:
         out.print(Text.assemble(clean(file), "  ", (f"{good} of {len(results)} passed", style)))
         for result in results if verbose else ():
             word = {"passed": "ok", "failed": "FAILED", "error": "ERROR"}[result.status]
-            out.print(Text.assemble("  ", (f"{word:<6}", STYLES[result.status]), "  ", clean(result.case.name)))
+            out.print(
+                Text.assemble("  ", (f"{word:<6}", STYLES[result.status]), "  ", clean(result.case.name))
+            )
 
     def _show_failure(self, out: Console, result: Result) -> None:
         case = result.case
         head = "ERROR" if result.error is not None else "FAILED"
-        out.print(Text.assemble((head, "bold red"), f"  {clean(str(case.place))}  ", (clean(case.name), "bold")))
+        out.print(
+            Text.assemble((head, "bold red"), f"  {clean(str(case.place))}  ", (clean(case.name), "bold"))
+        )
         if result.error is not None:
             out.print(Text(f"  {clean(result.error)}"))
             return
         width = max(len(one.what) for one in result.mismatches)
         for one in result.mismatches:
-            out.print(Text.assemble("  ", (f"{clean(one.what):<{width}}", "bold blue"), ("  - ", "green"), (clean(one.expected), "green")))
+            out.print(
+                Text.assemble(
+                    "  ",
+                    (f"{clean(one.what):<{width}}", "bold blue"),
+                    ("  - ", "green"),
+                    (clean(one.expected), "green"),
+                )
+            )
             out.print(Text.assemble("  ", " " * width, ("  + ", "red"), (clean(one.actual), "red")))
         self._show_policies(out, result)
         out.print()
@@ -149,7 +162,15 @@ class Pages:
             policy = known.get(one["id"], {})
             words, style = APPLIES.get(one["truths"][-1], ("?", ""))
             place = f"{policy.get('file')}:{policy.get('line')}"
-            out.print(Text.assemble("    ", clean(f"{policy.get('effect')} {one['id']}"), "  ", (words, style), f"  {clean(place)}"))
+            out.print(
+                Text.assemble(
+                    "    ",
+                    clean(f"{policy.get('effect')} {one['id']}"),
+                    "  ",
+                    (words, style),
+                    f"  {clean(place)}",
+                )
+            )
 
     def _story(self, result: Result) -> Story:
         """As `log explain` tells it."""
@@ -181,8 +202,23 @@ def _show_coverage(out: Console, coverage: Coverage) -> None:
     reasons = ", ".join(f"{reason} {times}" for reason, times in sorted(coverage.reasons.items()))
     out.print(f"{'reasons':<12}{reasons or 'none'}")
     for gap in coverage.gaps():
-        out.print(Text.assemble((f"{clean(gap.file)}:{gap.line}: ", "bold"), ("not covered: ", "yellow"), clean(gap.what)))
+        out.print(
+            Text.assemble(
+                (f"{clean(gap.file)}:{gap.line}: ", "bold"), ("not covered: ", "yellow"), clean(gap.what)
+            )
+        )
     for route, times in routes.items():
         if not times:
-            out.print(Text.assemble((f"{clean(route)}: ", "bold"), ("not asked: ", "yellow"), "no case has a request of this route"))
-    out.print(Text.assemble(("covered ", "bold"), (f"{coverage.percent:.1f} %", "bold green" if coverage.percent >= 100 else "bold yellow")))
+            out.print(
+                Text.assemble(
+                    (f"{clean(route)}: ", "bold"),
+                    ("not asked: ", "yellow"),
+                    "no case has a request of this route",
+                )
+            )
+    out.print(
+        Text.assemble(
+            ("covered ", "bold"),
+            (f"{coverage.percent:.1f} %", "bold green" if coverage.percent >= 100 else "bold yellow"),
+        )
+    )

@@ -1,5 +1,5 @@
-"""What cases reached: of policies and their conditions whether each went both ways, of signals whether each was there and
-was lost, and which routes and reasons came up."""
+"""What cases reached: of policies and their conditions whether each went both ways, of signals whether each was there
+and was lost, and which routes and reasons came up."""
 
 from __future__ import annotations
 
@@ -124,8 +124,8 @@ class Coverage:
                 self.policies[policy].seen[FALSE] += 1
 
     def _told(self, record: Mapping[str, Any], action: str) -> list[dict[str, Any]]:
-        """What a record alone says: the policies that it names apply; the others of their effect do not, where the reason
-        leaves nothing open."""
+        """What a record alone says: the policies that it names apply; the others of their effect do not, where the
+        reason leaves nothing open."""
         named = {str(one.get("id")) for one in entries_of(map_of(record.get("policies")).get("determining"))}
         reason = record.get("reason")
         told = []
@@ -147,7 +147,7 @@ class Coverage:
             part.seen[way] += 1
         conditions = self.conditions[policy]
         if len(truths) != len(conditions):
-            # The policy as a whole is all that is known: it tells of a condition that it has alone, and of all if all hold.
+            # The policy as a whole is all that is known: it tells of a lone condition, and of all if all hold.
             if way and (len(conditions) == 1 or way == TRUE):
                 for condition in conditions:
                     condition.in_play += 1
@@ -190,7 +190,12 @@ class Coverage:
             "signals": [*self.signals.values()],
         }
         return [
-            (name, sum(part.reached for part in parts), sum(len(part.ways) for part in parts), _percent(parts))
+            (
+                name,
+                sum(part.reached for part in parts),
+                sum(len(part.ways) for part in parts),
+                _percent(parts),
+            )
             for name, parts in kinds.items()
         ]
 

@@ -161,7 +161,9 @@ class Node:
         text = self.text()
         if text is None or spiffe_trust_domain(text) is not None:
             return text
-        self.wrong("bad_spiffe_id", f"expected a SPIFFE ID such as `spiffe://prod.example/ns/a/sa/b`, found `{text}`")
+        self.wrong(
+            "bad_spiffe_id", f"expected a SPIFFE ID such as `spiffe://prod.example/ns/a/sa/b`, found `{text}`"
+        )
         return None
 
 

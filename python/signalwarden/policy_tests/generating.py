@@ -1,5 +1,5 @@
-"""Requests of a directory, made up: its routes, its principals, and values of its signals, those that its policies compare
-with among them. Seeded, so that a number stands for the same ones again."""
+"""Requests of a directory, made up: its routes, its principals, and values of its signals, those that its policies
+compare with among them. Seeded, so that a number stands for the same ones again."""
 
 from __future__ import annotations
 
@@ -48,8 +48,12 @@ class Generator:
         listed = [str(uid.get("id")) for uid in uids if uid.get("type") == "Workload"]
         self._principals = [*listed, STRANGER.format(domain=domain)]
         self._ids = [str(uid.get("id")) for uid in uids if uid.get("type") != "Workload"]
-        texts = [text.decode(errors="replace") for name, text in directory.files.items() if name.startswith("policies/")]
-        self._strings = _distinct(found for text in texts for found in _STRING.findall(text)) + [*WORDS]
+        texts = [
+            text.decode(errors="replace")
+            for name, text in directory.files.items()
+            if name.startswith("policies/")
+        ]
+        self._strings = [*_distinct(found for text in texts for found in _STRING.findall(text)), *WORDS]
         numbers = {int(found) for text in texts for found in _NUMBER.findall(text)}
         near = {number + by for number in sorted(numbers)[:MAX_LITERALS] for by in NUMBERS}
         self._numbers = sorted(near | {*NUMBERS})
@@ -65,17 +69,25 @@ class Generator:
         place = Place("routes.yaml", 1, 1)
         principal = self._random.choice(self._principals)
         signals = tuple(self._signals(str(route.get("action")), place))
-        task = self._task(route, place) if route.get("tier") == "jit" or route.get("grant") == "required" else None
+        task = (
+            self._task(route, place)
+            if route.get("tier") == "jit" or route.get("grant") == "required"
+            else None
+        )
         return Case(
-            f"generated {number}", place, self._request(route, principal, place), signals, None, task, (), (), None, None, None
-        )  # fmt: skip
+            name=f"generated {number}",
+            place=place,
+            request=self._request(route, principal, place),
+            signals=signals,
+            task=task,
+        )
 
     def _request(self, route: Mapping[str, Any], principal: str, place: Place) -> RequestDraft:
         match, args = map_of(route.get("match")), map_of(route.get("args"))
         method = match.get("method") or "GET"
         method = self._random.choice(method) if isinstance(method, list) else method
         host = str(match.get("host")).replace("*", "x")
-        path = _PARAMETER.sub(lambda found: self._segment(), str(match.get("path", "/")))
+        path = _PARAMETER.sub(lambda _: self._segment(), str(match.get("path", "/")))
         headers: dict[str, str | None] = {}
         if grpc := map_of(match.get("grpc")):
             method, headers = "POST", {"content-type": "application/grpc"}

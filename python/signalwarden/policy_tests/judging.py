@@ -44,7 +44,9 @@ def mismatches(expected: Expected, record: Mapping[str, Any]) -> list[Mismatch]:
     hold("determining", expected.determining, _determining(record))
     hold("decisive", expected.decisive, _with_influence(record, "decisive"))
     hold("refused", expected.refused, _with_influence(record, "refused"))
-    states = {str(signal.get("name")): str(signal.get("state")) for signal in entries_of(record.get("signals"))}
+    states = {
+        str(signal.get("name")): str(signal.get("state")) for signal in entries_of(record.get("signals"))
+    }
     for name, state in expected.states.items():
         hold(f"signal {name}", state, states.get(name, "not read"))
     return found

@@ -48,7 +48,11 @@ def _count(element: ET.Element, results: list[Result]) -> None:
 def _case(suite: ET.Element, file: str, result: Result) -> None:
     classname = file.removesuffix(".yaml").removesuffix(".yml").replace("/", ".")
     case = ET.SubElement(
-        suite, "testcase", classname=_text(classname), name=_text(result.case.name), time=f"{result.seconds:.3f}"
+        suite,
+        "testcase",
+        classname=_text(classname),
+        name=_text(result.case.name),
+        time=f"{result.seconds:.3f}",
     )
     if result.error is not None:
         told = ET.SubElement(case, "error", type="set_up", message=_text(result.error))

@@ -7,8 +7,18 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
 __all__ = [
-    "ABSENT", "Absent", "Answer", "Case", "Draft", "Expected", "Place", "RequestDraft", "SignalGiven", "TaskGiven", "WithoutCheck",
-]  # fmt: skip
+    "ABSENT",
+    "Absent",
+    "Answer",
+    "Case",
+    "Draft",
+    "Expected",
+    "Place",
+    "RequestDraft",
+    "SignalGiven",
+    "TaskGiven",
+    "WithoutCheck",
+]
 
 
 class Absent:
@@ -193,14 +203,14 @@ class Case:
     name: str
     place: Place
     request: RequestDraft | None
-    signals: tuple[SignalGiven, ...]
-    at_us: int | None
-    task: TaskGiven | None
-    before: tuple[RequestDraft, ...]
-    approved_by: tuple[str, ...]
-    begin: TaskGiven | None
-    answer: Answer | None
-    expect: Expected | None
+    signals: tuple[SignalGiven, ...] = ()
+    at_us: int | None = None
+    task: TaskGiven | None = None
+    before: tuple[RequestDraft, ...] = ()
+    approved_by: tuple[str, ...] = ()
+    begin: TaskGiven | None = None
+    answer: Answer | None = None
+    expect: Expected | None = None
     without: WithoutCheck | None = None
 
     @property

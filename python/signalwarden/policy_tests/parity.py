@@ -145,8 +145,11 @@ def _verdicts(
     enforced = [one for one in reach if policies[one["id"]]["mode"] == "enforce"]
     if not enforced:
         return {}
-    return {language: _verdict([one for one in enforced if policies[one["id"]].get("engine", "cedar") == language], policies)
-            for language in languages}  # fmt: skip
+    of = {one["id"]: policies[one["id"]].get("engine", "cedar") for one in enforced}
+    return {
+        language: _verdict([one for one in enforced if of[one["id"]] == language], policies)
+        for language in languages
+    }
 
 
 def _verdict(reach: Sequence[Mapping[str, Any]], policies: Mapping[str, Mapping[str, Any]]) -> str:
@@ -163,5 +166,3 @@ def _verdict(reach: Sequence[Mapping[str, Any]], policies: Mapping[str, Mapping[
 def _json(value: object) -> str:
     """JSON is YAML."""
     return orjson.dumps(value).decode()
-
-

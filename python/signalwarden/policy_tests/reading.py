@@ -95,7 +95,9 @@ def read_cases(file: str, text: str, words: Vocabulary) -> ReadFile:
     nothing = Draft(Place(file, 1, 1))
     if document.json is None or findings:
         if not findings:
-            findings.append(Problem("error", file, 1, 1, "wrong_type", "expected a map with `cases`, found nothing"))
+            findings.append(
+                Problem("error", file, 1, 1, "wrong_type", "expected a map with `cases`, found nothing")
+            )
         return ReadFile(file, nothing, (), tuple(findings))
     root = Node(orjson.loads(document.json), file, document.places, findings)
     reader = _Reader(words)
@@ -138,7 +140,9 @@ class _Reader:
             self.signals(signals) if (signals := get("signals")) else None,
             at.moment_us() if (at := get("at")) else None,
             self.task(task) if (task := get("task")) else None,
-            tuple(one for item in before.items() if (one := self.request(item))) if (before := get("before")) else None,
+            tuple(one for item in before.items() if (one := self.request(item)))
+            if (before := get("before"))
+            else None,
             _ids(approved) if (approved := get("approved_by")) else None,
             self.task(begin) if (begin := get("begin")) else None,
             _answer(answer) if (answer := get("answer")) else None,
@@ -157,7 +161,11 @@ class _Reader:
         attributes = fields.get("attributes")
         if attributes is not None and not isinstance(attributes.value, dict):
             attributes.expected("a map, the `attributes` of a CheckRequest in protobuf JSON")
-        texts = {key: text for key in ("method", "scheme", "host", "path") if key in fields and (text := fields[key].text())}
+        texts = {
+            key: text
+            for key in ("method", "scheme", "host", "path")
+            if key in fields and (text := fields[key].text())
+        }
         return RequestDraft(
             node.place,
             fields["file"].text() if "file" in fields else None,
@@ -227,7 +235,9 @@ class _Reader:
         fields = node.map(TASK, needed=("type", "actions", "resources"))
         if fields is None or not {"type", "actions", "resources"} <= fields.keys():
             return None
-        more = {key: text for key in ("workflow", "environment") if key in fields and (text := fields[key].text())}
+        more = {
+            key: text for key in ("workflow", "environment") if key in fields and (text := fields[key].text())
+        }
         if "sensitivity" in fields and (word := fields["sensitivity"].word(SENSITIVITIES)):
             more["sensitivity"] = word
         parent = None
@@ -258,7 +268,11 @@ class _Reader:
         if not fields:
             node.wrong("missing_key", "expected at least `outcome` or `reason`")
         outcome = fields["outcome"].word(OUTCOMES) if "outcome" in fields else None
-        reason = fields["reason"].word(self._words.reasons, "a reason of a decision") if "reason" in fields else None
+        reason = (
+            fields["reason"].word(self._words.reasons, "a reason of a decision")
+            if "reason" in fields
+            else None
+        )
         implied = None if reason is None else "allow" if reason == "allowed" else "deny"
         if outcome and implied and outcome != implied:
             fields["outcome"].wrong("bad_value", f"the reason `{reason}` is that of a {implied}")

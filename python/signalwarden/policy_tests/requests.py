@@ -113,7 +113,10 @@ def _http(document: dict[str, Any]) -> dict[str, Any]:
 def _change(document: dict[str, Any], draft: RequestDraft) -> None:
     """Puts what the case says in place of what the document says."""
     http = _http(document)
-    if (draft.fields or draft.headers or draft.body is not None) and {"headerMap", "header_map"} & http.keys():
+    if (draft.fields or draft.headers or draft.body is not None) and {
+        "headerMap",
+        "header_map",
+    } & http.keys():
         raise BadInputError("`request`: a request with `header_map` is taken as it is, change it there")
     headers = http.setdefault("headers", {})
     for key, value in draft.fields.items():

@@ -63,11 +63,13 @@ class Results:
 
 
 def chosen(cases: Sequence[Case], filters: Sequence[str]) -> list[Case]:
-    """Those of which a part of `FILE::NAME` matches each filter: a text, or a pattern with `*` and `?`. Letters of either
-    case are one."""
+    """Those of which a part of `FILE::NAME` matches each filter: a text, or a pattern with `*` and `?`. Capitals and
+    small letters are one."""
     patterns = [f"*{text.casefold()}*" if not {"*", "?"} & {*text} else text.casefold() for text in filters]
     return [
-        case for case in cases if all(fnmatch.fnmatchcase(case.id.casefold(), pattern) for pattern in patterns)
+        case
+        for case in cases
+        if all(fnmatch.fnmatchcase(case.id.casefold(), pattern) for pattern in patterns)
     ]
 
 
@@ -93,9 +95,7 @@ def run(
     return results
 
 
-def _one(
-    stage: Stage, case: Case, wholes: dict[str, dict[str, Any]], coverage: Coverage | None
-) -> Result:
+def _one(stage: Stage, case: Case, wholes: dict[str, dict[str, Any]], coverage: Coverage | None) -> Result:
     begun = time.monotonic()
     try:
         played = stage.play(case)

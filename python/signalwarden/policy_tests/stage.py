@@ -122,7 +122,11 @@ class _Play:
             self._publish(case.signals)
         else:
             begun_us = self._at_us - _oldest(case.task)
-            early = [one for one in case.signals if self._observed_us(one) <= begun_us and not self._needs_task(one)]
+            early = [
+                one
+                for one in case.signals
+                if self._observed_us(one) <= begun_us and not self._needs_task(one)
+            ]
             self._publish(early)
             grant, _ = self._begin(case.task)
             self._document = requests.with_header(self._document, GRANT, grant)
@@ -294,7 +298,9 @@ class _Play:
         for origin in known if signal.by is None else [signal.by]:
             if refused := scene.publish(entry, origin=origin, now_us=observed_us):
                 if signal.by is None:
-                    raise SetUpError(f"the signal `{signal.name}` is refused: {refused.detail} (`{refused.reason}`)")
+                    raise SetUpError(
+                        f"the signal `{signal.name}` is refused: {refused.detail} (`{refused.reason}`)"
+                    )
                 self._refused[signal.name] = f"{refused.detail} (`{refused.reason}`)"
         if signal.state == "unverified":
             for origin in known:

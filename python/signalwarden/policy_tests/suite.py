@@ -118,8 +118,7 @@ def _expand(defaults: Draft, written: tuple[Written, ...], cases: list[Case]) ->
     for one in written:
         base = defaults.under(one.draft)
         drafts = [(base.name or "", base)] if base.expect is not None or one.each is None else []
-        for over in one.each or ():
-            drafts.append((f"{base.name} > {over.name}", base.under(over)))
+        drafts += [(f"{base.name} > {over.name}", base.under(over)) for over in one.each or ()]
         for name, draft in drafts:
             if problem := _lacks(draft, seen.get(name)):
                 yield problem

@@ -27,7 +27,7 @@ use crate::{
     measures::Measures,
     model::{FeedKind, FeedName, Fingerprint, Origin, SignalName, SpiffeId, Timestamp},
     reason::Reason,
-    record::{self, DecisionId, Rendering, id::RANDOM_BYTES, ring::Ring},
+    record::{DecisionId, id::RANDOM_BYTES, ring::Ring},
     signals::{Admission, Listing, RefusalReason, Store, judge, judge_next},
     snapshot::{Running, Snapshot},
     tally::Tally,
