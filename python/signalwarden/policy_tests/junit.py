@@ -30,7 +30,8 @@ def junit(results: Results, *, host: str, now: datetime) -> bytes:
         for result in cases:
             _case(suite, file, result)
     _count(root, results.all)
-    return ET.tostring(root, encoding="utf-8", xml_declaration=True)
+    content: bytes = ET.tostring(root, encoding="utf-8", xml_declaration=True)
+    return content
 
 
 def _count(element: ET.Element, results: list[Result]) -> None:

@@ -161,7 +161,7 @@ class _Reader:
         attributes = fields.get("attributes")
         if attributes is not None and not isinstance(attributes.value, dict):
             attributes.expected("a map, the `attributes` of a CheckRequest in protobuf JSON")
-        texts = {
+        texts: dict[str, str] = {
             key: text
             for key in ("method", "scheme", "host", "path")
             if key in fields and (text := fields[key].text())
@@ -235,7 +235,7 @@ class _Reader:
         fields = node.map(TASK, needed=("type", "actions", "resources"))
         if fields is None or not {"type", "actions", "resources"} <= fields.keys():
             return None
-        more = {
+        more: dict[str, str] = {
             key: text for key in ("workflow", "environment") if key in fields and (text := fields[key].text())
         }
         if "sensitivity" in fields and (word := fields["sensitivity"].word(SENSITIVITIES)):
@@ -311,9 +311,9 @@ class _Reader:
                     places[name] = entry.place
             return found, places
         for item in node.items(least=1):
-            if (name := item.text()) and self._can_be_lost(name, item):
-                found[name] = None
-                places[name] = item.place
+            if (word := item.text()) and self._can_be_lost(word, item):
+                found[word] = None
+                places[word] = item.place
         return found, places
 
     def _can_be_lost(self, name: str, node: Node) -> bool:

@@ -86,7 +86,8 @@ class Stage:
 
     def contract(self, name: str) -> dict[str, Any]:
         """Of the register; names were looked up when the case was read."""
-        return self._contracts[name]
+        found: dict[str, Any] = self._contracts[name]
+        return found
 
     def document(self, case: Case) -> dict[str, Any]:
         """The case's request in protobuf JSON."""
