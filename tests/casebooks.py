@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, Final
 
@@ -18,6 +19,7 @@ from signalwarden.policy_tests.stage import Stage
 __all__ = ["AGENT", "CASES", "FILES", "OTHER", "REQUEST", "SENDER", "Ran", "findings", "made", "ran", "write"]
 
 AGENT: Final = "spiffe://prod.example/agent"
+SOON: Final = f"{datetime.now(UTC) + timedelta(days=30):%Y-%m-%dT%H:%M:%SZ}"
 OTHER: Final = "spiffe://prod.example/other"
 SENDER: Final = "spiffe://prod.example/sender"
 CASES: Final = "tests/pages.yaml"
@@ -40,7 +42,7 @@ FILES: Final[Mapping[str, str]] = {
 trust_domain: prod.example
 listen: {{check: "127.0.0.1:0", admin: "127.0.0.1:0"}}
 clients:
-  - {{id: "{SENDER}", may: [publish], token_sha256: "{"a" * 64}", expires: "2099-01-01T00:00:00Z"}}
+  - {{id: "{SENDER}", may: [publish], token_sha256: "{"a" * 64}", expires: "{SOON}"}}
 """,
     "routes.yaml": """\
 routes:
@@ -73,6 +75,13 @@ when { context.signals has posture && context.signals.posture == "bad" };
 }
 
 
+class Plain(yaml.SafeDumper):
+    """Without anchors, which files of cases do not have."""
+
+    def ignore_aliases(self, data: Any) -> bool:
+        return True
+
+
 def write(root: Path, files: Mapping[str, str]) -> Path:
     """Writes files below a directory."""
     for name, text in files.items():
@@ -84,7 +93,7 @@ def write(root: Path, files: Mapping[str, str]) -> Path:
 def made(root: Path, cases: str | dict[str, Any] | list[dict[str, Any]], **files: str) -> Path:
     """A directory with one file of cases: text, the document, or the list of its cases."""
     if not isinstance(cases, str):
-        cases = yaml.safe_dump({"cases": cases} if isinstance(cases, list) else cases, sort_keys=False)
+        cases = yaml.dump({"cases": cases} if isinstance(cases, list) else cases, Dumper=Plain, sort_keys=False)
     return write(root, {**FILES, CASES: cases, **files})
 
 

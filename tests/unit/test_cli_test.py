@@ -102,7 +102,7 @@ def test_cases_are_chosen_by_file_and_name(
 def test_mistakes_of_cases_are_told_one_a_line_with_status_2(run: Commands, tmp_path: Path) -> None:
     tested = run("test", made(tmp_path, "cases:\n  - name: a\n    exspect: {}\n    sgnals: {}\n"))
     assert (tested.status, tested.out) == (2, "")
-    assert tested.err.startswith(f"signalwarden: {CASES}:3:14: error: ")
+    assert tested.err.startswith(f"signalwarden: {CASES}:3:5: error: ")
     assert "did you mean `expect`?" in tested.err
     assert "did you mean `signals`?" in tested.err
 

@@ -32,8 +32,8 @@ def test_one_allow_covers_half(tmp_path: Path) -> None:
         f"policies/pages.cedar:4: `unless` of `{PERMIT}` was never true",
         f"policies/pages.cedar:6: forbid `{FORBID}` never applied",
         f"policies/pages.cedar:8: `when` of `{FORBID}` was never true",
-        "signals.yaml:12: the signal `posture` was never missing or stale",
         "signals.yaml:2: the signal `score` was never missing or stale",
+        "signals.yaml:13: the signal `posture` was never missing or stale",
     ]  # fmt: skip
 
 

@@ -215,7 +215,7 @@ class _Reader:
             for key in ("value", "age", "by"):
                 if key in fields:
                     fields[key].wrong("bad_value", f"a signal that is missing has no `{key}`, leave it out")
-        elif "value" not in fields:
+        elif "value" not in fields and ("state" not in fields or state is not None):
             node.wrong("missing_key", "expected a `value`, or `state: missing`")
         elif state == "stale" and "age" in fields:
             fields["age"].wrong("bad_value", "`state: stale` says how old it is, leave `age` out")

@@ -63,9 +63,9 @@ class Results:
 
 
 def chosen(cases: Sequence[Case], filters: Sequence[str]) -> list[Case]:
-    """Those of which a part of `FILE::NAME` matches each filter: a text, or a pattern with `*` and `?`. Capitals and
-    small letters are one."""
-    patterns = [f"*{text.casefold()}*" if not {"*", "?"} & {*text} else text.casefold() for text in filters]
+    """Those of which a part of `FILE::NAME` matches each filter: a text, in which `*` and `?` match anything.
+    Capitals and small letters are one."""
+    patterns = [f"*{text.casefold().replace('[', '[[]')}*" for text in filters]
     return [
         case
         for case in cases

@@ -289,10 +289,13 @@ class _Play:
             raise SetUpError(
                 f"`{signal.name}` comes with the request: give the request what it is read from, no value here"
             )
+        subject = signal.subject or self._subject(signal.name)
+        if subject is None:
+            return
         observed_us = self._observed_us(signal)
         entry = {
             "name": signal.name,
-            "subject": signal.subject or self._subject(signal.name),
+            "subject": subject,
             "value": signal.value,
             "observed_at": rfc3339(observed_us),
         }
@@ -310,8 +313,8 @@ class _Play:
                 )
                 scene.engine.apply([off], now_us=self._at_us)
 
-    def _subject(self, name: str) -> str:
-        """Whom the decision asks about."""
+    def _subject(self, name: str) -> str | None:
+        """Whom the decision asks about; None where it asks about nobody, so that whatever is known is not read."""
         kind = self._stage.contract(name)["subject"]
         if kind == "global":
             return "*"
@@ -329,9 +332,9 @@ class _Play:
                 return resource
         if kind == "principal" and principal is not None:
             return principal
-        raise SetUpError(
-            f"the signal `{name}` is about a {kind}, and the decision asks about none: give its `subject`"
-        )
+        if self._case.begin is not None:
+            raise SetUpError(f"the signal `{name}` is about a {kind}, which a task does not say: give its `subject`")
+        return None
 
 
 def _oldest(task: TaskGiven) -> int:
