@@ -93,7 +93,9 @@ def write(root: Path, files: Mapping[str, str]) -> Path:
 def made(root: Path, cases: str | dict[str, Any] | list[dict[str, Any]], **files: str) -> Path:
     """A directory with one file of cases: text, the document, or the list of its cases."""
     if not isinstance(cases, str):
-        cases = yaml.dump({"cases": cases} if isinstance(cases, list) else cases, Dumper=Plain, sort_keys=False)
+        cases = yaml.dump(
+            {"cases": cases} if isinstance(cases, list) else cases, Dumper=Plain, sort_keys=False
+        )
     return write(root, {**FILES, CASES: cases, **files})
 
 

@@ -13,6 +13,7 @@ from signalwarden.decision_log.parts import map_of
 from signalwarden.errors import BadInputError, CallRefusedError, SignalwardenError
 from signalwarden.offline import Decision, Scene, origins
 from signalwarden.policy_tests import requests
+from signalwarden.values import spiffe_trust_domain
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -330,10 +331,12 @@ class _Play:
             resource = map_of(record.get("request")).get("resource")
             if kind == "resource" and isinstance(resource, str):
                 return resource
-        if kind == "principal" and principal is not None:
+        if kind == "principal" and principal is not None and spiffe_trust_domain(principal) is not None:
             return principal
         if self._case.begin is not None:
-            raise SetUpError(f"the signal `{name}` is about a {kind}, which a task does not say: give its `subject`")
+            raise SetUpError(
+                f"the signal `{name}` is about a {kind}, which a task does not say: give its `subject`"
+            )
         return None
 
 
