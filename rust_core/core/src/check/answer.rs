@@ -92,9 +92,7 @@ fn said_allow(permit: &Permit, record: &Record, said: &PolicyAnswer) -> Result<V
 /// The header or key of ours that a policy would change, if it would.
 fn reserved(said: &PolicyAnswer) -> Option<&str> {
     let set = said.headers.iter().chain(&said.response_headers).map(|(name, _)| name);
-    let ours = |name: &&String| {
-        name.get(..RESERVED.len()).is_some_and(|start| start.eq_ignore_ascii_case(RESERVED))
-    };
+    let ours = |name: &&String| name.get(..RESERVED.len()).is_some_and(|start| start.eq_ignore_ascii_case(RESERVED));
     let header = set.chain(&said.remove_headers).find(ours).map(String::as_str);
     header.or_else(|| said.metadata.contains_key(METADATA_KEY).then_some(METADATA_KEY))
 }
@@ -253,6 +251,47 @@ mod tests {
             record.reason = *reason;
             let general = answer_of(*reason, id, metadata(&record), Map::new());
             assert_eq!(deny(&record), general, "{}", reason.code());
+        }
+    }
+
+    fn said(headers: &[(&str, &str)]) -> Box<PolicyAnswer> {
+        let headers = headers.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
+        Box::new(PolicyAnswer { headers, ..PolicyAnswer::default() })
+    }
+
+    fn record(reason: Reason, said: Box<PolicyAnswer>) -> Box<Record> {
+        let id = DecisionId::new(Timestamp::from_micros(1_790_000_000_000_000), [7; 10]);
+        let mut record = blank(id, Timestamp::from_micros(0));
+        record.reason = reason;
+        record.said = Some(said);
+        record
+    }
+
+    #[test]
+    fn a_policy_touches_no_header_of_ours() {
+        let permit = Permit::for_tests();
+        for name in ["x-signalwarden-principal", "X-Signalwarden-Decision-Id", "x-signalwarden-new"] {
+            let record = record(Reason::Allowed, said(&[(name, "me")]));
+            assert_eq!(allow(&permit, &record).unwrap_err().reason, Reason::EngineError, "{name}");
+        }
+        let mut removes = said(&[]);
+        removes.remove_headers.push("x-signalwarden-principal".to_owned());
+        assert!(allow(&permit, &record(Reason::Allowed, removes)).is_err());
+        assert!(allow(&permit, &record(Reason::Allowed, said(&[("x-team", "payments")]))).is_ok());
+    }
+
+    #[test]
+    fn a_policy_answers_only_what_policies_deny() {
+        let mut says = said(&[("x-why", "closed")]);
+        (says.http_status, says.body) = (Some(451), Some("not today".to_owned()));
+        let has = |bytes: &[u8], text: &str| bytes.windows(text.len()).any(|part| part == text.as_bytes());
+        for reason in [Reason::NoPolicyPermits, Reason::PolicyDenied] {
+            let answer = deny(&record(reason, says.clone()));
+            assert!(has(&answer, "not today") && has(&answer, "x-why"), "{}", reason.code());
+        }
+        for reason in [Reason::SignalUnavailable, Reason::EngineError, Reason::GrantRequired] {
+            let answer = deny(&record(reason, says.clone()));
+            assert!(!has(&answer, "not today") && !has(&answer, "x-why"), "{}", reason.code());
         }
     }
 }

@@ -153,3 +153,6 @@ impl Slice for Joined<'_> {
         slice.judge_one(position, seen)
     }
 }
+
+#[cfg(test)]
+mod tests;

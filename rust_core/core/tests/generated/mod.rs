@@ -14,8 +14,8 @@ use proptest::prelude::*;
 use signalwarden_core::{
     findings::{Findings, Place},
     model::{
-        ActionId, Assurance, Fact, Influence, ResourceId, SignalName, SignalType, SpiffeId, State, Tier, Timestamp, Value,
-        WhenUnavailable,
+        ActionId, Assurance, Fact, Influence, ResourceId, SignalName, SignalType, SpiffeId, State, Tier, Timestamp,
+        Value, WhenUnavailable,
     },
     policy::{
         ActionRule, IdentityView, Query, RequestView, SignalIndex, SignalRule,
