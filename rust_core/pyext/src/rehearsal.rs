@@ -17,9 +17,8 @@ pub(crate) fn rehearse<'py>(
     now_us: i64,
 ) -> Rehearsed<'py> {
     let (now, engine) = (Timestamp::from_micros(now_us), engine.get());
-    let rehearsed = py.detach(|| {
-        engine.core.rehearse(&request, now, engine.outside.id_bits(), &|| engine.outside.ticks())
-    });
+    let rehearsed =
+        py.detach(|| engine.core.rehearse(&request, now, engine.outside.id_bits(), &|| engine.outside.ticks()));
     let changes = rehearsed.changes.iter().map(StoredChange::from).collect();
     let reach = PyBytes::new(py, rehearsed.reach.to_string().as_bytes());
     (PyBytes::new(py, &rehearsed.answer), PyBytes::new(py, &rehearsed.record), changes, reach)

@@ -15,8 +15,8 @@ mod veil;
 
 pub use id::DecisionId;
 pub(crate) use json::determines;
-pub(crate) use reach::reach;
 pub use json::{InfluenceMode, Rendering, render, render_bare};
+pub(crate) use reach::reach;
 pub(crate) use veil::shown;
 
 use crate::{

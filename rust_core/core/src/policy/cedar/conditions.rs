@@ -48,14 +48,11 @@ pub(super) fn makeup(policy: &Compiled, scope: &Scope) -> Makeup {
     let lines = parts.iter().find_map(|part| part.source_loc()).map(|loc| Lines::of(&loc.src));
     let info = |part: &&Expr| {
         let (word, body) = worded(part);
-        let at = body.source_loc().zip(lines.as_ref()).map_or(policy.info.place, |(loc, lines)| lines.place(loc.start()));
+        let at =
+            body.source_loc().zip(lines.as_ref()).map_or(policy.info.place, |(loc, lines)| lines.place(loc.start()));
         ConditionInfo { word, place: at }
     };
-    Makeup {
-        actions: scope.actions.clone(),
-        is_scoped: scope.is_narrow,
-        conditions: parts.iter().map(info).collect(),
-    }
+    Makeup { actions: scope.actions.clone(), is_scoped: scope.is_narrow, conditions: parts.iter().map(info).collect() }
 }
 
 /// Policies cut off behind each of their conditions, with their indices: each once for a condition, the last time whole.

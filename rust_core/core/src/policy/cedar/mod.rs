@@ -18,7 +18,8 @@ mod walk;
 mod tests;
 
 use super::{
-    ActionRule, EntityUnknown, Listed, Makeup, Mode, Observing, PolicyEngine, PolicyInfo, Query, SignalIndex, SignalRule, Slice,
+    ActionRule, EntityUnknown, Listed, Makeup, Mode, Observing, PolicyEngine, PolicyInfo, Query, SignalIndex,
+    SignalRule, Slice,
 };
 use crate::{
     findings::Findings,
