@@ -27,7 +27,7 @@ def test_one_allow_covers_half(tmp_path: Path) -> None:
     assert coverage.sums() == [("policies", 2, 4, 50.0), ("conditions", 3, 6, 50.0), ("signals", 2, 4, 50.0)]
     assert coverage.percent == 50.0
     assert [f"{gap.file}:{gap.line}: {gap.what}" for gap in coverage.gaps()] == [
-        f"policies/pages.cedar:1: permit `{PERMIT}` always applied",
+        f"policies/pages.cedar:1: permit `{PERMIT}` applied whenever it was asked",
         f"policies/pages.cedar:3: `when` of `{PERMIT}` was never false",
         f"policies/pages.cedar:4: `unless` of `{PERMIT}` was never true",
         f"policies/pages.cedar:6: forbid `{FORBID}` never applied",
@@ -96,5 +96,19 @@ def test_what_is_covered_can_be_read_by_programs(tmp_path: Path) -> None:
     assert told["gaps"][0] == {
         "file": "policies/pages.cedar",
         "line": 1,
-        "what": f"permit `{PERMIT}` always applied",
+        "what": f"permit `{PERMIT}` applied whenever it was asked",
     }
+
+
+def test_what_was_not_reached_at_all_is_said_once(tmp_path: Path) -> None:
+    coverage = covered(tmp_path, {"request": {**REQUEST, "path": "/x"}}).coverage
+    assert [f"{gap.file}:{gap.line}: {gap.what}" for gap in coverage.gaps()] == [
+        f"policies/pages.cedar:1: permit `{PERMIT}` was never seen to apply or not to apply",
+        f"policies/pages.cedar:3: `when` of `{PERMIT}` was never true or false for sure",
+        f"policies/pages.cedar:4: `unless` of `{PERMIT}` was never true or false for sure",
+        f"policies/pages.cedar:6: forbid `{FORBID}` was never seen to apply or not to apply",
+        f"policies/pages.cedar:8: `when` of `{FORBID}` was never true or false for sure",
+        "signals.yaml:2: the signal `score` was never read",
+        "signals.yaml:13: the signal `posture` was never read",
+    ]
+    assert coverage.percent == 0.0

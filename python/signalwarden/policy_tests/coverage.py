@@ -51,7 +51,7 @@ class Part:
     ways: tuple[str, ...]
     """Those that count."""
     words: Mapping[str, str]
-    """What is said of each way that was not reached."""
+    """What is said of each way that was not reached, and (`""`) where none was."""
     seen: Counter[str] = field(default_factory=Counter)
     in_play: int = 0
 
@@ -62,9 +62,10 @@ class Part:
 
     def gaps(self) -> Iterator[Gap]:
         """What is missing."""
-        for way in self.ways:
-            if not self.seen[way]:
-                yield Gap(self.file, self.line, self.words[way])
+        missing = [way for way in self.ways if not self.seen[way]]
+        if len(missing) == len(self.ways) > 1:
+            missing = [""]
+        yield from (Gap(self.file, self.line, self.words[way]) for way in missing)
 
     def as_dict(self) -> dict[str, Any]:
         """For `--json`."""
@@ -227,7 +228,11 @@ def _policy(policy: Mapping[str, Any], part: Mapping[str, Any]) -> Part:
     """One that asks for nothing but its action applies always: then there is no other way to go."""
     both = part["scoped"] or part["conditions"] or policy.get("engine", "cedar") != "cedar"
     told = f"{policy['effect']} `{policy['id']}`"
-    words = {TRUE: f"{told} never applied", FALSE: f"{told} always applied"}
+    words = {
+        "": f"{told} was never seen to apply or not to apply",
+        TRUE: f"{told} never applied",
+        FALSE: f"{told} applied whenever it was asked",
+    }
     return Part(policy["id"], policy["file"], policy["line"], (TRUE, FALSE) if both else (TRUE,), words)
 
 
@@ -236,13 +241,18 @@ def _condition(policy: Mapping[str, Any], condition: Mapping[str, Any]) -> Part:
     word = condition["word"]
     held, not_held = ("false", "true") if word == "unless" else ("true", "false")
     told = f"`{word}` of `{policy['id']}`"
-    words = {TRUE: f"{told} was never {held}", FALSE: f"{told} was never {not_held}"}
+    words = {
+        "": f"{told} was never true or false for sure",
+        TRUE: f"{told} was never {held}",
+        FALSE: f"{told} was never {not_held}",
+    }
     return Part(word, policy["file"], condition["line"], (TRUE, FALSE), words)
 
 
 def _signal(contract: Mapping[str, Any]) -> Part:
     name = contract["name"]
     words = {
+        "": f"the signal `{name}` was never read",
         "fresh": f"the signal `{name}` was never there",
         "lost": f"the signal `{name}` was never missing or stale",
     }

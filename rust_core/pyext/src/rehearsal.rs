@@ -10,12 +10,7 @@ type Rehearsed<'py> = (Bound<'py, PyBytes>, Bound<'py, PyBytes>, Vec<StoredChang
 /// Decides offline at a given time, and says what the decision changes and what it reached.
 #[pyfunction]
 #[pyo3(signature = (engine, request, *, now_us))]
-pub(crate) fn rehearse<'py>(
-    py: Python<'py>,
-    engine: Py<Engine>,
-    request: PyBackedBytes,
-    now_us: i64,
-) -> Rehearsed<'py> {
+pub(crate) fn rehearse(py: Python<'_>, engine: Py<Engine>, request: PyBackedBytes, now_us: i64) -> Rehearsed<'_> {
     let (now, engine) = (Timestamp::from_micros(now_us), engine.get());
     let rehearsed =
         py.detach(|| engine.core.rehearse(&request, now, engine.outside.id_bits(), &|| engine.outside.ticks()));
@@ -26,7 +21,7 @@ pub(crate) fn rehearse<'py>(
 
 /// What each policy of a directory consists of.
 #[pyfunction]
-pub(crate) fn policy_parts<'py>(py: Python<'py>, configuration: Py<Configuration>) -> Bound<'py, PyBytes> {
+pub(crate) fn policy_parts(py: Python<'_>, configuration: Py<Configuration>) -> Bound<'_, PyBytes> {
     let configuration = configuration.get();
     let parts = py.detach(|| configuration.snapshot.makeups().to_string());
     PyBytes::new(py, parts.as_bytes())
