@@ -45,7 +45,7 @@ LAYERS: tuple[set[str], ...] = (
         "demo_stage",
         "approval_news",
     },
-    {"demo_agent", "demo_fronts", "fronts"},
+    {"demo_agent", "demo_fronts", "fronts", "policy_tests"},
     {"app", "demo"},
     {"cli"},
 )

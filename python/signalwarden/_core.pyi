@@ -25,9 +25,11 @@ __all__ = [
     "__version__",
     "nearest_name",
     "parse_yaml",
+    "policy_parts",
     "publish_answer",
     "publish_to_json",
     "reasons",
+    "rehearse",
     "tree_root",
 ]
 
@@ -90,6 +92,18 @@ def tree_root(hashes: bytes) -> bytes:
 
 def reasons() -> list[tuple[str, int, int, bool, str]]:
     """The closed table of reasons: code, HTTP status, gRPC status, live (False: reserved), sentence."""
+
+def policy_parts(configuration: Configuration) -> bytes:
+    """What each policy consists of, in the order of `Configuration.describe()`, as JSON: [{"actions": those that its scope can
+    match, "scoped": whether a request of them may be out of its scope, "conditions": [{"word": "when" or "unless", "line",
+    "column"}]}]."""
+
+def rehearse(
+    engine: Engine, request: bytes, *, now_us: int
+) -> tuple[bytes, bytes, list[StoredChange], bytes]:
+    """Decides offline, as `Engine.decide`: CheckResponse, record, the changes that would be kept before the answer leaves,
+    and what was reached of the policies in play as JSON: [{"id", "truths": how true each is up to its first condition, its
+    second and so on to the whole: "certain", "may", "never" or "failed"}]."""
 
 @final
 class Configuration:

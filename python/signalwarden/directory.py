@@ -24,7 +24,17 @@ from signalwarden.errors import FindingLike, Problem, is_error, sorted_findings
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-__all__ = ["APPROVALS", "CORE_FILES", "DESCRIPTORS", "FEEDS", "POLICIES", "SETTINGS_FILE", "Directory", "Glance"]
+__all__ = [
+    "APPROVALS",
+    "CORE_FILES",
+    "DESCRIPTORS",
+    "FEEDS",
+    "POLICIES",
+    "SETTINGS_FILE",
+    "TESTS",
+    "Directory",
+    "Glance",
+]
 
 SETTINGS_FILE = "signalwarden.yaml"
 CORE_FILES = ("routes.yaml", "signals.yaml", "entities.cedarschema", "entities.json", "data.json")
@@ -35,6 +45,9 @@ DESCRIPTORS = ".pb"
 """The ending of descriptor sets of protobuf, beside the settings: policies over whole requests read gRPC bodies by them."""
 FEEDS = "feeds"
 """Documents of feeds: data that comes and goes, no configuration. Never read here, part of no revision."""
+
+TESTS = "tests"
+"""Cases of `signalwarden test`. Never read here, part of no revision."""
 
 MAX_FILE_BYTES = 8 * 1024 * 1024
 """As the core's own limit; a register of 10,000 signals is about 5 MB."""
@@ -199,13 +212,13 @@ class _Reader:
 
     def _stray(self, name: str) -> None:
         """A file that is not read, and that looks as if it was meant to be."""
-        if name in (SETTINGS_FILE, POLICIES, APPROVALS, FEEDS, *CORE_FILES) or name.startswith("."):
+        if name in (SETTINGS_FILE, POLICIES, APPROVALS, FEEDS, TESTS, *CORE_FILES) or name.startswith("."):
             return
         if name.endswith(DESCRIPTORS):
             return
         if name.endswith((".cedar", ".rego")):
             self._warning(name, "ignored_file", f"not read: policies are files below `{POLICIES}/`")
-        elif near := _core.nearest_name(name, [SETTINGS_FILE, *CORE_FILES, POLICIES, APPROVALS]):
+        elif near := _core.nearest_name(name, [SETTINGS_FILE, *CORE_FILES, POLICIES, APPROVALS, TESTS]):
             self._warning(name, "ignored_file", f"not read, did you mean `{near}`?")
 
     def _take(self, name: str) -> None:

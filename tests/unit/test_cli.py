@@ -595,4 +595,5 @@ def test_the_package_carries_its_templates(directory: Path) -> None:
     assert made == {
         "README.md", "entities.cedarschema", "entities.json", "policies/accounts.cedar", "policies/refunds.cedar",
         "routes.yaml", "samples/refund.json", "samples/signals.json", "signals.yaml", "signalwarden.yaml",
+        "tests/accounts.yaml", "tests/refunds.yaml",
     }  # fmt: skip

@@ -123,6 +123,7 @@ def init(
     where = "" if directory == HERE else f"cd {shlex.quote(str(directory))}\n  "
     out.print("Next:")
     out.print(f"  {where}signalwarden check")
+    out.print("  signalwarden test")
     out.print("  signalwarden decide --request samples/refund.json --signals samples/signals.json")
     out.print("  signalwarden serve")
 
@@ -159,12 +160,24 @@ def check(
             help="Write the governed directory that policies over whole requests could become.",
         ),
     ] = None,
+    parity: Annotated[
+        bool,
+        typer.Option(
+            "--parity", help="Look for requests that Cedar and Rego of this directory judge differently."
+        ),
+    ] = False,
+    parity_cases: Annotated[
+        int, typer.Option("--parity-cases", metavar="N", min=1, max=1_000_000, help="So many requests.")
+    ] = 2_000,
+    parity_seed: Annotated[
+        int, typer.Option("--parity-seed", metavar="N", min=0, help="Others, or the same ones again.")
+    ] = 0,
     as_json: JsonOption = False,
 ) -> None:
     """Check a directory: every mistake of all its files in one pass.
 
     Where policies see whole requests (`input: opa_envoy`) it lists what each reads outside the register. Exit status
-    1 if there are errors, 0 if there are warnings alone.
+    1 if there are errors, 0 if there are warnings alone. With `--parity`, 1 if the languages disagree.
 
     Example: `signalwarden check --config refunds --format sarif > signalwarden.sarif`
     """
@@ -172,6 +185,14 @@ def check(
 
     if as_json and form not in (None, Form.JSON):
         raise BadInputError(f"`--json` and `--format {form}` contradict each other: give one of them")
+    if parity:
+        from signalwarden.cli.parity import check_parity
+
+        if not check_parity(
+            config, cases=parity_cases, seed=parity_seed, as_json=as_json or form is Form.JSON
+        ):
+            raise typer.Exit(FAILED)
+        return
     report = _checked(config)
     match Form.JSON if as_json else form:
         case Form.JSON:

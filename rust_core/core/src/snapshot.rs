@@ -224,6 +224,20 @@ impl Snapshot {
         self.register.contracts().iter().flat_map(|contract| exceptions_of(contract)).collect()
     }
 
+    /// What each policy consists of, in the order of `describe`: for tests of policies.
+    pub fn makeups(&self) -> Json {
+        let makeups = self.policies.makeups().into_iter().map(|makeup| {
+            let conditions = makeup.conditions.iter().map(|condition| {
+                json!({"word": condition.word, "line": condition.place.line, "column": condition.place.column})
+            });
+            json!({
+                "actions": makeup.actions.iter().map(ActionId::as_str).collect::<Vec<_>>(),
+                "scoped": makeup.is_scoped, "conditions": conditions.collect::<Vec<_>>(),
+            })
+        });
+        makeups.collect()
+    }
+
     /// The configuration for people and tools: contracts, routes, actions, policies.
     pub fn describe(&self) -> Json {
         let mut readers: HashMap<SignalIndex, Vec<&str>> = HashMap::new();

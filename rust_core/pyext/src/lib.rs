@@ -14,6 +14,7 @@ mod identity;
 mod leaves;
 mod outside;
 mod publish;
+mod rehearsal;
 mod replay;
 mod ring;
 mod tasks;
@@ -42,6 +43,8 @@ mod _core {
     use crate::leaves::tree_root;
     #[pymodule_export]
     use crate::publish::{publish_answer, publish_to_json};
+    #[pymodule_export]
+    use crate::rehearsal::{policy_parts, rehearse};
     #[pymodule_export]
     use crate::replay::Replay;
     #[pymodule_export]

@@ -1,7 +1,7 @@
 //! Two engines as one: their policies side by side, and each engine that is asked must permit.
 
 use super::{
-    EngineKind, EntityUnknown, Judged, Listed, Observing, OutsideRead, PolicyAnswer, PolicyEngine, PolicyInfo, Query, Seen,
+    EngineKind, EntityUnknown, Judged, Listed, Makeup, Observing, OutsideRead, PolicyAnswer, PolicyEngine, PolicyInfo, Query, Seen,
     SignalIndex, Slice,
 };
 use crate::model::{ActionId, PrincipalRecord, SpiffeId, Value};
@@ -97,6 +97,18 @@ impl PolicyEngine for Both {
             Some(policy) => self.second.literals(policy),
             None => self.first.literals(policy),
         }
+    }
+
+    fn makeups(&self) -> Vec<Makeup> {
+        let mut all = self.first.makeups();
+        all.extend(self.second.makeups());
+        all
+    }
+
+    /// Each engine's own: a policy is judged without the other's.
+    fn with_conditions(&self, query: &Query, show: &mut dyn FnMut(&dyn Slice)) {
+        self.first.with_conditions(query, show);
+        self.second.with_conditions(query, show);
     }
 
     fn slice_observing<'e>(&'e self, query: &Query) -> Option<Observing<'e>> {

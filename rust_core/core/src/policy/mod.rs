@@ -351,6 +351,40 @@ pub trait PolicyEngine: Send + Sync {
     fn slice_observing<'e>(&'e self, _query: &Query) -> Option<Observing<'e>> {
         None
     }
+
+    /// What each policy consists of, in the order of `policies`: for tests of policies, which count what they reach.
+    fn makeups(&self) -> Vec<Makeup> {
+        self.policies().iter().map(|_| Makeup::default()).collect()
+    }
+
+    /// Shows the policies in play, observing ones included, cut off behind each of their conditions in turn: a policy stands
+    /// in the slice once for each condition, the last time whole, and once if it has none or the engine knows none.
+    /// For tests of policies, never on the way of an answer.
+    fn with_conditions(&self, query: &Query, show: &mut dyn FnMut(&dyn Slice)) {
+        if let Ok(slice) = self.slice(query) {
+            show(&*slice);
+        }
+    }
+}
+
+/// What a policy consists of.
+#[derive(Clone, Debug, Default)]
+pub struct Makeup {
+    /// Actions that its scope can match; none where the engine can't tell.
+    pub actions: Vec<ActionId>,
+    /// Whether its scope asks for more than an action, so that a request of its actions may be out of it.
+    pub is_scoped: bool,
+    /// Its conditions in their order; none where the engine knows no parts.
+    pub conditions: Vec<ConditionInfo>,
+}
+
+/// One condition of a policy.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ConditionInfo {
+    /// The word that it begins with: `when` or `unless`.
+    pub word: &'static str,
+    /// Where what is behind the word begins.
+    pub place: Place,
 }
 
 /// A place where a policy reads the request outside the register.

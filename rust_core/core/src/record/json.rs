@@ -381,13 +381,8 @@ fn observed_part(info: &PolicyInfo, truth: &Truth) -> ObservedPart {
         effect: info.effect.as_str(),
         file: Arc::clone(&info.file),
         line: info.place.line,
-        applies: match truth {
-            Truth::Certain => "certain",
-            Truth::May => "may",
-            Truth::Never => "never",
-            // Why is not said: an engine's error text may quote the values that it failed on.
-            Truth::Failed(_) => "failed",
-        },
+        // Why one failed is not said: an engine's error text may quote the values that it failed on.
+        applies: truth.as_str(),
     }
 }
 

@@ -6,6 +6,7 @@ pub mod id;
 pub(crate) mod json;
 mod pen;
 mod principal;
+mod reach;
 mod request;
 pub mod ring;
 pub mod seen;
@@ -15,6 +16,7 @@ mod veil;
 pub use id::DecisionId;
 pub(crate) use json::determines;
 pub use json::{InfluenceMode, Rendering, render, render_bare};
+pub(crate) use reach::reach;
 pub(crate) use veil::shown;
 
 use crate::{

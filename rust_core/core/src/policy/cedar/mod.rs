@@ -4,6 +4,7 @@
 mod annotations;
 mod built_in;
 mod checks;
+mod conditions;
 mod entities;
 mod evaluate;
 mod quick;
@@ -17,7 +18,8 @@ mod walk;
 mod tests;
 
 use super::{
-    ActionRule, EntityUnknown, Listed, Mode, Observing, PolicyEngine, PolicyInfo, Query, SignalIndex, SignalRule, Slice,
+    ActionRule, EntityUnknown, Listed, Makeup, Mode, Observing, PolicyEngine, PolicyInfo, Query, SignalIndex,
+    SignalRule, Slice,
 };
 use crate::{
     findings::Findings,
@@ -97,6 +99,7 @@ pub struct CedarEngine {
     records: records::Records,
     compiled: Vec<Compiled>,
     infos: Vec<Arc<PolicyInfo>>,
+    scopes: Vec<conditions::Scope>,
     signal_names: Vec<smol_str::SmolStr>,
     slices: HashMap<ActionId, ActionSlice>,
     /// The same for observing policies: kept apart, so that no decision meets one.
@@ -149,6 +152,7 @@ impl CedarEngine {
             records: listing.records,
             compiled: Vec::with_capacity(parsed.len()),
             infos: Vec::with_capacity(parsed.len()),
+            scopes: Vec::with_capacity(parsed.len()),
             signal_names: signals.iter().map(|s| smol_str::SmolStr::new(s.name.as_str())).collect(),
             slices: actions.iter().map(|a| (a.id.clone(), ActionSlice::default())).collect(),
             observing: HashMap::new(),
@@ -176,7 +180,8 @@ impl CedarEngine {
         let compiled = checks::compile(parsed, reading, known);
         let policy = &parsed.policy;
         let (principal, resource) = (policy.principal_constraint(), policy.resource_constraint());
-        for action in known.matched(policy) {
+        let matched = known.matched(policy);
+        for action in &matched {
             let slice = match parsed.mode {
                 Mode::Enforce => self.slices.entry(action.id.clone()).or_default(),
                 Mode::Observe => self.observing.entry(action.id.clone()).or_default(),
@@ -191,6 +196,7 @@ impl CedarEngine {
             slice.mention(&compiled.info.mentions);
         }
         self.infos.push(compiled.info.clone());
+        self.scopes.push(conditions::Scope::of(policy, &matched));
         self.compiled.push(compiled);
     }
 
@@ -272,6 +278,17 @@ impl PolicyEngine for CedarEngine {
             _ => None,
         };
         parts.filter_map(literal).collect()
+    }
+
+    fn makeups(&self) -> Vec<Makeup> {
+        self.compiled.iter().zip(&self.scopes).map(|(policy, scope)| conditions::makeup(policy, scope)).collect()
+    }
+
+    fn with_conditions(&self, query: &Query, show: &mut dyn FnMut(&dyn Slice)) {
+        let observing = evaluate::CedarSlice::observing(self, query).map(|(slice, _)| slice);
+        let Some(slice) = observing.or_else(|| evaluate::CedarSlice::new(self, query).ok()) else { return };
+        let cut = conditions::cut(slice.whole());
+        show(&slice.of(&cut));
     }
 
     fn slice_observing<'e>(&'e self, query: &Query) -> Option<Observing<'e>> {
