@@ -21,6 +21,7 @@ from signalwarden.cli import (
     diff,
     directory,
     envoy,
+    formatting,
     log,
     overrides,
     publishers,
@@ -40,6 +41,7 @@ __all__ = ["app", "main"]
 
 GROUPS: Final = (
     directory,
+    formatting,
     diff,
     server,
     signals,

@@ -39,6 +39,14 @@ pub const MAX_TIME_STEP_MICROS: i64 = 3_600_000_000;
 pub const MAX_MIXES: usize = 64;
 /// Longest words of a policy's demand for an approval: a sentence or two for whoever answers, kept with each question.
 pub const MAX_GATE_WORDS_BYTES: usize = 512;
+/// Longest `@reason` of a policy: a sentence and the number of a rule. It is in every record that the policy determines.
+pub const MAX_REASON_BYTES: usize = 256;
+/// Longest `@advice` of a policy: a sentence and an address to turn to, in the answer to whoever was denied.
+pub const MAX_ADVICE_BYTES: usize = 512;
+/// Most advice in one answer: of further policies that forbid the same call, the record names each.
+pub const MAX_ADVICES: usize = 4;
+/// Most links of templates in one file. A line each of the 8 MiB that a file may have.
+pub const MAX_LINKS: usize = 50_000;
 /// Largest body of an answer. A denial is a sentence, not a page.
 pub const MAX_ANSWER_BODY_BYTES: usize = 16 * 1024;
 /// Most headers that one answer sets; Envoy answers 500 when a request passes 100 headers.

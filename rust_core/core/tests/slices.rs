@@ -108,7 +108,7 @@ fn slices_and_unsliced_cedar_agree_on_decision_and_determining_policies() {
             policies.iter().enumerate().map(|(n, p)| format!("@id(\"policy{n}\") {p}\n")).collect::<Vec<_>>().concat();
         let mut findings = Findings::default();
         let files =
-            CedarFiles { schema: Some(SCHEMA), entities: Some(ENTITIES), policies: &[("policies/p.cedar", &text)] };
+            CedarFiles { schema: Some(SCHEMA), entities: Some(ENTITIES), policies: &[("policies/p.cedar", &text)], links: &[] };
         let Some(engine) = CedarEngine::load(files, &actions(), &[], &mut findings) else {
             // The strict validator refuses a scope that can't match (Vault within Account's folder and the like).
             return Ok(());

@@ -84,11 +84,12 @@ fn below_the_loader(policies: &[&str], signals: &[SignalRule]) -> CedarEngine {
     let mut findings = Findings::default();
     let texts: Vec<(String, &str)> = policies.iter().enumerate().map(|(n, p)| (format!("p{n}.cedar"), *p)).collect();
     let files: Vec<(&str, &str)> = texts.iter().map(|(n, p)| (n.as_str(), *p)).collect();
-    let parsed = checks::parse(&files, &mut findings);
-    let kinds: Vec<_> = parsed.iter().map(|p| (p.mode, checks::names_built_in(&p.policy))).collect();
+    let (texts, taken) = texts::parse(&files, &mut findings);
+    let parsed = links::policies(&texts, taken, &[], &mut findings);
+    let kinds: Vec<_> = texts.iter().map(|text| (text.said.mode, checks::names_built_in(&text.template))).collect();
     let schema = schema::load(Some(SCHEMA), &actions(), signals, &kinds, &mut findings).unwrap();
     assert!(!findings.has_errors(), "{:?}", findings.as_slice());
-    let readings: Vec<_> = parsed.iter().map(|p| walk::read(&p.policy)).collect();
+    let readings: Vec<_> = texts.iter().map(|text| walk::read(&text.template)).collect();
     let entities = entities::load(Some("[]"), &schema.enforcing, &mut findings);
     let actions: Vec<_> = actions().into_iter().chain(built_in::rules()).collect();
     CedarEngine::assemble(&parsed, &readings, entities, &actions, signals).unwrap()
@@ -168,7 +169,7 @@ fn replay(vectors: &str, at_least: usize) {
 
 fn findings_of(policy: &str, signals: &[SignalRule]) -> Vec<Finding> {
     let mut findings = Findings::default();
-    let files = CedarFiles { schema: Some(SCHEMA), entities: Some("[]"), policies: &[("policies/p.cedar", policy)] };
+    let files = CedarFiles { schema: Some(SCHEMA), entities: Some("[]"), policies: &[("policies/p.cedar", policy)], links: &[] };
     let engine = CedarEngine::load(files, &actions(), signals, &mut findings);
     assert_eq!(engine.is_none(), findings.has_errors(), "{policy}");
     findings.into_sorted()
