@@ -10,7 +10,9 @@ use serde_json::Value as Json;
 use std::collections::{BTreeMap, BTreeSet};
 
 mod built_in_actions;
+mod links;
 mod quick;
+mod validate;
 
 const SCHEMA: &str = "entity Role; entity Workload in [Role] = { owner?: String, device?: String }; entity Account = { owner?: String };";
 
@@ -212,7 +214,17 @@ fn each_load_check_finds_its_mistake() {
         ("{t} when { unknown(\"x\") };", ""),
         ("permit(principal, action == Action::\"transfer.creat\", resource);", "unknown_action"),
         ("permit(principal, action == Action::\"task.begn\", resource);", "unknown_action"),
-        ("permit(principal == ?principal, action, resource);", "template"),
+        ("permit(principal == ?principal, action, resource);", "unlinked_template"),
+        ("permit(principal == ?principal, action == Action::\"transfer.creat\", resource);", "unknown_action"),
+        ("permit(principal == ?principal, action, resource) when { context.nothing };", "cedar"),
+        ("permit(principal, action, resource) when { resource == ?resource };", "syntax"),
+        ("@reason(\"dual control, rule 12\") {t};", ""),
+        ("@reason {t};", "bad_annotation"),
+        ("@reason(\"one\\ntwo\") {t};", "bad_annotation"),
+        ("@advice(\"ask the desk\") forbid(principal, action == Action::\"transfer.create\", resource);", ""),
+        ("@advice(\"\") forbid(principal, action == Action::\"transfer.create\", resource);", "bad_annotation"),
+        ("@advice(\"ask the desk\") {t};", "idle_advice"),
+        ("@advise(\"ask the desk\") {t};", "unknown_annotation"),
         (
             "permit(principal, action, resource) when { context.signals has device_trust && context.signals.device_trust > 1 };",
             "ungoverned_read",
