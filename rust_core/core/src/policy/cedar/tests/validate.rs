@@ -89,9 +89,10 @@ fn theirs(text: &str) -> (Found, BTreeSet<Arc<str>>) {
             let mut by_id = BTreeMap::new();
             for (text, checked) in texts.iter().zip(checked) {
                 if checked.clean && checked.built_in == built_in && text.said.mode == mode {
-                    set.add_template((*text.template).clone()).unwrap_or_else(|_| {
-                        set.add(ast::Template::try_as_policy(Arc::clone(&text.template)).unwrap()).unwrap();
-                    });
+                    match ast::Template::try_as_policy(Arc::clone(&text.template)) {
+                        Ok(policy) => set.add(policy).unwrap(),
+                        Err(_) => set.add_template((*text.template).clone()).unwrap(),
+                    }
                     by_id.insert(text.id.to_string(), text);
                 }
             }
