@@ -24,7 +24,7 @@ from signalwarden.errors import FindingLike, Problem, is_error, sorted_findings
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-__all__ = ["APPROVALS", "CORE_FILES", "FEEDS", "POLICIES", "SETTINGS_FILE", "Directory", "Glance"]
+__all__ = ["APPROVALS", "CORE_FILES", "FEEDS", "MAX_FILE_BYTES", "POLICIES", "SETTINGS_FILE", "Directory", "Glance"]
 
 SETTINGS_FILE = "signalwarden.yaml"
 CORE_FILES = ("routes.yaml", "signals.yaml", "entities.cedarschema", "entities.json", "data.json")
@@ -34,8 +34,8 @@ APPROVALS = "approvals"
 FEEDS = "feeds"
 """Documents of feeds: data that comes and goes, no configuration. Never read here, part of no revision."""
 
-MAX_FILE_BYTES = 8 * 1024 * 1024
-"""As the core's own limit; a register of 10,000 signals is about 5 MB."""
+MAX_FILE_BYTES = 32 * 1024 * 1024
+"""As the core's own limit; a register of 10,000 signals is about 5 MB, 100,000 entities are about 15."""
 MAX_FILES = 110_000
 """A hundred thousand policies, the most that the budgets speak of, each in a file of its own, and what stands beside."""
 MAX_TOTAL_BYTES = 256 * 1024 * 1024

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from signalwarden import _core
+from signalwarden.directory import MAX_FILE_BYTES
 from signalwarden.errors import BadInputError, ConfigurationError, FindingLike, Problem
 from signalwarden.files import read_regular, sync_directory, why
 
@@ -19,8 +20,6 @@ if TYPE_CHECKING:
 __all__ = ["Formatted", "files", "run"]
 
 ENDING: Final = ".cedar"
-MAX_FILE_BYTES: Final = 8 * 1024 * 1024
-"""As the core's own limit of a file."""
 MAX_DEPTH: Final = 16
 """Folders below one another, as where a directory is read."""
 
