@@ -152,7 +152,7 @@ fn files(policies: usize, entities: usize) -> Vec<(String, Vec<u8>)> {
     let files = [
         file("routes.yaml", routes),
         file("signals.yaml", signals),
-        file("entities.cedarschema", "entity Team in [Team]; entity Workload in [Team] = { owner?: String }; entity Account;".to_owned()),
+        file("entities.cedarschema", "entity Team in [Team]; entity Workload in [Team] = { owner: String }; entity Account;".to_owned()),
         file("entities.json", entities_json(entities)),
         file("policies/all.cedar", text),
     ];
