@@ -13,7 +13,7 @@ use crate::findings::{Findings, Place, did_you_mean};
 use cedar_policy_core::{
     ast::{EntityReference, EntityType, EntityUID, Expr, ExprKind, PrincipalOrResourceConstraint, SlotId, Var},
     validator::{
-        ValidationError, ValidationMode, ValidationWarning, Validator, ValidatorSchema, confusable_string_checks,
+        ValidationError, ValidationMode, Validator, ValidatorSchema, confusable_string_checks,
         typecheck::{PolicyCheck, Typechecker},
         types::{RequestEnv, Type},
         validation_errors::IncompleteSchema,
@@ -60,9 +60,8 @@ pub(super) fn validate(
         for link in parsed.iter().filter(|policy| policy.is_link && among.contains(&policy.text.at)) {
             held.validate_link(link, &never, idle, findings);
         }
-        let by_id: HashMap<&str, &Text> = clean.iter().map(|text| (&*text.id, *text)).collect();
-        for warning in confusable_string_checks(clean.iter().map(|text| &*text.template)) {
-            if let Some(text) = by_id.get(warning.policy_id().as_ref() as &str) {
+        for text in clean {
+            for warning in confusable_string_checks(std::iter::once(&*text.template)) {
                 let at = Some(label(&text.lines, &warning)).filter(|place| place.line > 0).unwrap_or(text.place);
                 findings.warning(&text.file, at, "cedar", plain(&sentence(&warning)));
             }
