@@ -24,7 +24,16 @@ from signalwarden.errors import FindingLike, Problem, is_error, sorted_findings
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-__all__ = ["APPROVALS", "CORE_FILES", "FEEDS", "MAX_FILE_BYTES", "POLICIES", "SETTINGS_FILE", "Directory", "Glance"]
+__all__ = [
+    "APPROVALS",
+    "CORE_FILES",
+    "FEEDS",
+    "MAX_FILE_BYTES",
+    "POLICIES",
+    "SETTINGS_FILE",
+    "Directory",
+    "Glance",
+]
 
 SETTINGS_FILE = "signalwarden.yaml"
 CORE_FILES = ("routes.yaml", "signals.yaml", "entities.cedarschema", "entities.json", "data.json")
@@ -37,7 +46,7 @@ FEEDS = "feeds"
 MAX_FILE_BYTES = 32 * 1024 * 1024
 """As the core's own limit; a register of 10,000 signals is about 5 MB, 100,000 entities are about 15."""
 MAX_FILES = 110_000
-"""A hundred thousand policies, the most that the budgets speak of, each in a file of its own, and what stands beside."""
+"""A hundred thousand policies, the most that the budgets speak of, each in a file of its own, and what is beside."""
 MAX_TOTAL_BYTES = 256 * 1024 * 1024
 """What a reload may hold in memory beside the configuration in force."""
 MAX_DEPTH = 16
@@ -192,7 +201,7 @@ class _Reader:
             elif entry.endswith((".cedar", ".rego")) or _is_links(entry):
                 yield name
             elif not entry.endswith(".md"):
-                why = "not read: a policy file ends in `.cedar` or `.rego`, one of links is `links.yaml` or `NAME.links.yaml`"
+                why = "not read: a policy file ends in `.cedar` or `.rego`, links are `links.yaml` or `NAME.links.yaml`"
                 self._warning(name, "ignored_file", why)
 
     def _stray(self, name: str) -> None:

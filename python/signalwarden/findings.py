@@ -149,8 +149,8 @@ _ON_THE_REQUEST: Final = {
 }
 _POLICIES: Final = {
     "action_without_policy": "No policy is about this action, so every request to it is denied.",
-    "bad_annotation": "`@reason` and `@advice` are one line of words: the one for the record, the other for the caller.",
-    "bad_entity": "A link fills a slot with an entity, written as Cedar writes it: `Type::\"id\"`.",
+    "bad_annotation": "`@reason` and `@advice` are one line of words, for the record and for the caller.",
+    "bad_entity": 'A link fills a slot with an entity, written as Cedar writes it: `Type::"id"`.',
     "bad_gate": "`@require_approval` has one line of words, and stands at policies for calls that can wait for a yes.",
     "cedar": "Cedar's strict validator objects: often a signal is read without `has` before it.",
     "context_whole": "Policies read single attributes of `context`, so that it can be known which.",

@@ -44,7 +44,9 @@ def files(paths: Iterable[Path]) -> list[Path]:
         elif path.name.endswith(ENDING):
             found[path] = None
         else:
-            raise BadInputError(f"`{path}` is not formatted: expected a directory, or a file that ends in `{ENDING}`")
+            raise BadInputError(
+                f"`{path}` is not formatted: expected a directory, or a file that ends in `{ENDING}`"
+            )
     return list(found)
 
 

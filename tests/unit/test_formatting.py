@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from signalwarden import _core, formatting, starter
+from signalwarden import _core, formatting
 from signalwarden.errors import BadInputError, ConfigurationError
 from tests.commanding import Commands
 from tests.unit.test_cli import EXAMPLES, ROOT
@@ -73,7 +73,9 @@ def test_a_link_stays_a_link_and_the_mode_is_kept(tmp_path: Path) -> None:
 def test_what_is_no_policy_file_is_refused(run: Commands, tmp_path: Path) -> None:
     file = tmp_path / "p.rego"
     file.write_text("package x\n")
-    assert "is not formatted: expected a directory, or a file that ends in `.cedar`" in run("fmt", file).sentence
+    assert (
+        "is not formatted: expected a directory, or a file that ends in `.cedar`" in run("fmt", file).sentence
+    )
     with pytest.raises(BadInputError):
         formatting.files([tmp_path / "nowhere"])
     assert run("fmt", tmp_path / "none.cedar").status == 2
@@ -81,15 +83,15 @@ def test_what_is_no_policy_file_is_refused(run: Commands, tmp_path: Path) -> Non
 
 def test_a_comment_between_tokens_and_a_text_like_one_are_kept() -> None:
     text = (
-        "// head\n\n// more\n@id(\"a // no comment \\\" b\") // id\npermit (principal // who\n == ?principal, action, "
-        "// what\nresource) when { // why\n context.request.path // the path\n == \"// x\" };"
+        '// head\n\n// more\n@id("a // no comment \\" b") // id\npermit (principal // who\n == ?principal, action, '
+        '// what\nresource) when { // why\n context.request.path // the path\n == "// x" };'
     )
     once = _core.format_cedar("p.cedar", text)
     assert _core.format_cedar("p.cedar", once) == once
     for comment in ("// head", "// more", "// id", "// who", "// what", "// why", "// the path"):
         assert once.count(comment) == 1, once
     assert '"// x"' in once
-    assert "a // no comment \\\" b" in once
+    assert 'a // no comment \\" b' in once
 
 
 def test_a_mistake_names_the_file_that_was_given() -> None:

@@ -34,8 +34,8 @@ def fmt(
 ) -> None:
     """Lay out Cedar policies as Cedar's own formatter does.
 
-    No comment is lost, and no policy says anything else afterwards: where that can't be kept, or a file has a mistake, it is
-    left as it is and the place is named (exit status 2). Schemas and .rego files are not formatted.
+    No comment is lost, and no policy says anything else afterwards: where that can't be kept, or a file has a mistake,
+    it is left as it is and the place is named (exit status 2). Schemas and .rego files are not formatted.
 
     Example: `signalwarden fmt --check refunds`
     """

@@ -46,7 +46,10 @@ fn main() {
     };
     let rounds = rest.first().copied().unwrap_or(1);
     let rendering = Rendering { influence: InfluenceMode::None, digest_key: vec![0; 32] };
-    let words = rest.get(1).filter(|mib| **mib > 0).map(|mib| (0..mib * 1024 * 1024 / 8).map(|_| AtomicU64::new(0)).collect::<Vec<_>>());
+    let words = rest
+        .get(1)
+        .filter(|mib| **mib > 0)
+        .map(|mib| (0..mib * 1024 * 1024 / 8).map(|_| AtomicU64::new(0)).collect::<Vec<_>>());
     let room = Room {
         capacity: checks + 1,
         max_bytes: usize::MAX,
@@ -152,7 +155,10 @@ fn files(policies: usize, entities: usize) -> Vec<(String, Vec<u8>)> {
     let files = [
         file("routes.yaml", routes),
         file("signals.yaml", signals),
-        file("entities.cedarschema", "entity Team in [Team]; entity Workload in [Team] = { owner: String }; entity Account;".to_owned()),
+        file(
+            "entities.cedarschema",
+            "entity Team in [Team]; entity Workload in [Team] = { owner: String }; entity Account;".to_owned(),
+        ),
         file("entities.json", entities_json(entities)),
         file("policies/all.cedar", text),
     ];
@@ -168,7 +174,8 @@ fn entities_json(workloads: usize) -> String {
     };
     let mut all: Vec<String> = Vec::with_capacity(workloads + workloads / 100);
     for nth in 0..workloads {
-        let id = if nth == 0 { AGENT.to_owned() } else { format!("spiffe://prod.example/ns/other/sa/workload-{nth:06}") };
+        let id =
+            if nth == 0 { AGENT.to_owned() } else { format!("spiffe://prod.example/ns/other/sa/workload-{nth:06}") };
         all.push(entity("Workload", &id, r#""owner": "team@prod.example""#, &format!("t{}", nth / 100)));
     }
     all.extend((0..workloads.div_ceil(100)).map(|team| entity("Team", &format!("t{team}"), "", "all")));

@@ -135,8 +135,12 @@ fn slices_and_unsliced_cedar_agree_on_decision_and_determining_policies() {
         }
         let links: &[(&str, &str)] = if links.len() > 7 { &[("policies/links.yaml", &links)] } else { &[] };
         let mut findings = Findings::default();
-        let files =
-            CedarFiles { schema: Some(SCHEMA), entities: Some(ENTITIES), policies: &[("policies/p.cedar", &text)], links };
+        let files = CedarFiles {
+            schema: Some(SCHEMA),
+            entities: Some(ENTITIES),
+            policies: &[("policies/p.cedar", &text)],
+            links,
+        };
         let Some(engine) = CedarEngine::load(files, &actions(), &[], &mut findings) else {
             // The strict validator refuses a scope that can't match (Vault within Account's folder and the like).
             return Ok(());

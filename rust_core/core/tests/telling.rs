@@ -24,10 +24,12 @@ routes:
 default: deny
 "#;
 const PERMIT: &str = r#"@id("all") @reason("reading is harmless") permit (principal, action, resource);"#;
-const FORBID: &str = r#"@id("closed") @reason("rule 12") @advice("ask the desk") forbid (principal, action, resource);"#;
+const FORBID: &str =
+    r#"@id("closed") @reason("rule 12") @advice("ask the desk") forbid (principal, action, resource);"#;
 
 fn snapshot(policies: &str) -> Snapshot {
-    let texts = Texts { routes: ROUTES, signals: "signals: {}\n", schema: "entity Workload; entity Account;", policies };
+    let texts =
+        Texts { routes: ROUTES, signals: "signals: {}\n", schema: "entity Workload; entity Account;", policies };
     stage::load(&texts, "prod.example", NOW).unwrap_or_else(|error| panic!("{error}"))
 }
 
@@ -70,7 +72,11 @@ fn an_allow_and_a_denial_for_another_reason_tell_nothing() {
     let watching = format!("@mode(\"observe\") {}", FORBID.replace("closed", "watching"));
     for (policies, reason) in [
         (format!("{PERMIT}\n{watching}"), "allowed"),
-        (format!("{FORBID} permit (principal, action, resource);").replace("(principal, action, resource);", "(principal, action, resource == Account::\"7\");"), "no_policy_permits"),
+        (
+            format!("{FORBID} permit (principal, action, resource);")
+                .replace("(principal, action, resource);", "(principal, action, resource == Account::\"7\");"),
+            "no_policy_permits",
+        ),
     ] {
         let (answer, record) = decided(snapshot(&policies));
         assert_eq!(record["reason"], reason);
@@ -98,7 +104,8 @@ fn advice_is_told_once_and_not_without_end() {
 fn a_link_is_named_by_its_own_id_with_its_template() {
     let file = |name: &str, text: &str| (name.to_owned(), text.as_bytes().to_vec());
     let template = FORBID.replace("closed", "closed-to").replace("(principal,", "(principal == ?principal,");
-    let link = format!("links:\n  - {{id: closed-to-agent, template: closed-to, principal: 'Workload::\"{AGENT}\"'}}\n");
+    let link =
+        format!("links:\n  - {{id: closed-to-agent, template: closed-to, principal: 'Workload::\"{AGENT}\"'}}\n");
     let files = [
         file("routes.yaml", ROUTES),
         file("signals.yaml", "signals: {}\n"),

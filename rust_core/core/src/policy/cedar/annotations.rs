@@ -49,7 +49,8 @@ pub(super) fn read(policy: &Template, file: &str, lines: &Lines, place: Place, f
         Some((annotation, annotation.loc.as_ref().map_or(place, |loc| lines.place(loc.start()))))
     };
     let require_approval = find("require_approval").and_then(|(annotation, at)| {
-        let words = line(annotation, &REQUIRE_APPROVAL).map_err(|message| findings.error(file, at, "bad_gate", message));
+        let words =
+            line(annotation, &REQUIRE_APPROVAL).map_err(|message| findings.error(file, at, "bad_gate", message));
         words.ok().map(|words| Demand { words, place: at })
     });
     let mut words = |rule: &Rule| {

@@ -187,7 +187,9 @@ fn governed(text: &Text, reading: &walk::Reading, known: &Vocabulary<'_>, findin
             continue;
         };
         let contract = format!("its contract is at signals.yaml:{}", rule.place.line);
-        if rule.influence == Influence::Observe && text.said.mode == Mode::Enforce && !told.contains(&(&mention.name, ""))
+        if rule.influence == Influence::Observe
+            && text.said.mode == Mode::Enforce
+            && !told.contains(&(&mention.name, ""))
         {
             told.push((&mention.name, ""));
             let message = format!(

@@ -78,7 +78,8 @@ fn same_policies(before: &str, after: &str) -> bool {
         set.all_templates().map(|template| (template.id().to_string(), Arc::new(template.clone()))).collect()
     };
     let (before, after) = (by_id(&before), by_id(&after));
-    before.len() == after.len() && before.iter().zip(&after).all(|((a, before), (b, after))| a == b && same(before, after))
+    before.len() == after.len()
+        && before.iter().zip(&after).all(|((a, before), (b, after))| a == b && same(before, after))
 }
 
 fn same(before: &Template, after: &Template) -> bool {

@@ -1,13 +1,7 @@
 //! What `entities.json` says of each workload beside its roles: attributes that mean something to us before any policy
 //! reads them. One that can't be read is an error: a misspelt end must not be an end that never comes.
 
-use super::{
-    built_in,
-    checks::Vocabulary,
-    entities::FILE,
-    texts::Parsed,
-    values,
-};
+use super::{built_in, checks::Vocabulary, entities::FILE, texts::Parsed, values};
 use crate::{
     findings::{Findings, Place},
     limits,

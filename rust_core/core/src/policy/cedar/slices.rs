@@ -20,7 +20,13 @@ pub(super) struct ByScope<T> {
 
 impl<T: Default> Default for ByScope<T> {
     fn default() -> Self {
-        Self { is_empty: true, any: T::default(), equal: HashMap::new(), within: HashMap::new(), of_type: HashMap::new() }
+        Self {
+            is_empty: true,
+            any: T::default(),
+            equal: HashMap::new(),
+            within: HashMap::new(),
+            of_type: HashMap::new(),
+        }
     }
 }
 

@@ -171,7 +171,12 @@ fn replay(vectors: &str, at_least: usize) {
 
 fn findings_of(policy: &str, signals: &[SignalRule]) -> Vec<Finding> {
     let mut findings = Findings::default();
-    let files = CedarFiles { schema: Some(SCHEMA), entities: Some("[]"), policies: &[("policies/p.cedar", policy)], links: &[] };
+    let files = CedarFiles {
+        schema: Some(SCHEMA),
+        entities: Some("[]"),
+        policies: &[("policies/p.cedar", policy)],
+        links: &[],
+    };
     let engine = CedarEngine::load(files, &actions(), signals, &mut findings);
     assert_eq!(engine.is_none(), findings.has_errors(), "{policy}");
     findings.into_sorted()

@@ -86,7 +86,12 @@ pub(super) fn parse(files: &[(&str, &str)], findings: &mut Findings) -> (Vec<Arc
 }
 
 /// Takes an id for a policy, a template or a link; false, with a finding, if it is taken already.
-pub(super) fn take(taken: &mut Taken, id: &Arc<str>, (file, place): (&Arc<str>, Place), findings: &mut Findings) -> bool {
+pub(super) fn take(
+    taken: &mut Taken,
+    id: &Arc<str>,
+    (file, place): (&Arc<str>, Place),
+    findings: &mut Findings,
+) -> bool {
     if let Some((other, at)) = taken.get(id) {
         let message = format!("the policy id `{id}` is taken already, at {other}:{}", at.line);
         findings.error(file, place, "duplicate_id", message);

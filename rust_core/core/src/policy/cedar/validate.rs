@@ -25,8 +25,7 @@ use std::{
 };
 
 /// Why a policy is idle.
-const NO_ACTION: &str =
-    "no action of its scope has a principal and a resource of the types that it asks for; principals are of type `Workload`";
+const NO_ACTION: &str = "no action of its scope has a principal and a resource of the types that it asks for; principals are of type `Workload`";
 const ALWAYS_FALSE: &str = "its condition is false for every action that it matches";
 
 /// Validates every text that passed our own checks, and every link of such a template: what we have said already in the
@@ -105,13 +104,7 @@ impl<'s> Held<'s> {
     }
 
     /// A text that stands in a policy file, as a template with every type that its slots could have.
-    fn validate(
-        &self,
-        text: &Text,
-        never: &mut HashSet<usize>,
-        idle: &mut HashSet<Arc<str>>,
-        findings: &mut Findings,
-    ) {
+    fn validate(&self, text: &Text, never: &mut HashSet<usize>, idle: &mut HashSet<Arc<str>>, findings: &mut Findings) {
         let template = &text.template;
         let mut errors: HashSet<ValidationError> =
             Validator::validate_entity_types_and_literals(self.schema, template).collect();
@@ -221,8 +214,10 @@ impl<'s> Held<'s> {
     fn linked(&self, text: &Text, request: &RequestEnv<'s>) -> Vec<RequestEnv<'s>> {
         let RequestEnv::DeclaredAction { principal, resource, .. } = request else { return Vec::new() };
         let template = &text.template;
-        let of_principal = self.slot_types(text, SlotId::principal(), principal, template.principal_constraint().as_inner());
-        let of_resource = self.slot_types(text, SlotId::resource(), resource, template.resource_constraint().as_inner());
+        let of_principal =
+            self.slot_types(text, SlotId::principal(), principal, template.principal_constraint().as_inner());
+        let of_resource =
+            self.slot_types(text, SlotId::resource(), resource, template.resource_constraint().as_inner());
         let pairs = of_principal.iter().flat_map(|first| of_resource.iter().map(move |second| (first, second)));
         pairs.map(|(first, second)| request.clone().link(first.clone(), second.clone())).collect()
     }
@@ -251,16 +246,20 @@ impl<'s> Held<'s> {
         resource: &PrincipalOrResourceConstraint,
         requests: &[&RequestEnv<'s>],
     ) -> bool {
-        requests.iter().filter_map(|request| types_of(request)).any(|(first, second, _)| {
-            self.fits(principal, first) && self.fits(resource, second)
-        })
+        requests
+            .iter()
+            .filter_map(|request| types_of(request))
+            .any(|(first, second, _)| self.fits(principal, first) && self.fits(resource, second))
     }
 
     /// Whether an entity of a type can satisfy a constraint.
     fn fits(&self, constraint: &PrincipalOrResourceConstraint, kind: &EntityType) -> bool {
         let within = |group: &EntityUID| {
             group.entity_type() == kind
-                || self.schema.get_entity_type(group.entity_type()).is_some_and(|of| of.has_descendant_entity_type(kind))
+                || self
+                    .schema
+                    .get_entity_type(group.entity_type())
+                    .is_some_and(|of| of.has_descendant_entity_type(kind))
         };
         let reference = |reference: &EntityReference, holds: &dyn Fn(&EntityUID) -> bool| match reference {
             EntityReference::EUID(uid) => holds(uid),

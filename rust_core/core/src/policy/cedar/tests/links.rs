@@ -115,7 +115,8 @@ fn a_link_that_nothing_can_match_is_warned_of_at_its_place() {
 
 #[test]
 fn a_mistake_of_a_template_is_found_once_however_many_links_there_are() {
-    let templates = TEMPLATES.replace("resource == ?resource)", "resource == ?resource) when { context.signals.closing }");
+    let templates =
+        TEMPLATES.replace("resource == ?resource)", "resource == ?resource) when { context.signals.closing }");
     let (_, findings) = load(&templates, &[("policies/links.yaml", GOOD)]);
     let found: Vec<_> = findings.iter().map(|f| (f.code, f.file.as_str(), f.place.line)).collect();
     assert_eq!(found, [("ungoverned_read", "policies/p.cedar", 2)], "{findings:?}");

@@ -132,7 +132,11 @@ fn theirs(text: &str) -> (Found, BTreeSet<Arc<str>>) {
 }
 
 fn plain(sentence: &str) -> String {
-    sentence.strip_prefix("for policy `").and_then(|rest| rest.split_once("`, ")).map_or(sentence, |(_, rest)| rest).to_owned()
+    sentence
+        .strip_prefix("for policy `")
+        .and_then(|rest| rest.split_once("`, "))
+        .map_or(sentence, |(_, rest)| rest)
+        .to_owned()
 }
 
 type Validate = fn(
