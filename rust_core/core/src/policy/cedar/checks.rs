@@ -38,6 +38,8 @@ pub(super) struct Vocabulary<'a> {
     actions: HashMap<&'a str, &'a ActionRule>,
     /// Those of routes, by name.
     of_routes: Vec<&'a ActionRule>,
+    /// Signals that policies of each of them may read: asked of every policy of any action.
+    everywhere: HashSet<&'a str>,
     signals: HashMap<&'a str, (SignalIndex, &'a SignalRule)>,
 }
 
@@ -51,6 +53,7 @@ impl<'a> Vocabulary<'a> {
         of_routes.sort_unstable_by(|a, b| a.id.cmp(&b.id));
         Self {
             actions: actions.iter().map(|action| (action.id.as_str(), action)).collect(),
+            everywhere: everywhere(signals, &of_routes),
             of_routes,
             signals: signals.iter().enumerate().filter_map(indexed).collect(),
         }
@@ -72,6 +75,14 @@ impl<'a> Vocabulary<'a> {
         matched.dedup_by(|a, b| a.id == b.id);
         Cow::Owned(matched)
     }
+}
+
+fn everywhere<'a>(signals: &'a [SignalRule], of_routes: &[&ActionRule]) -> HashSet<&'a str> {
+    if of_routes.iter().any(|action| action.tier == Tier::Coarse) {
+        return HashSet::new();
+    }
+    let by_all = |signal: &&SignalRule| of_routes.iter().all(|action| signal.used_by.contains(&action.id));
+    signals.iter().filter(by_all).map(|signal| signal.name.as_str()).collect()
 }
 
 /// The name in `Action::"name"`; `None` for an action of a namespace, which no route can have.
@@ -197,6 +208,10 @@ fn governed(text: &Text, reading: &walk::Reading, known: &Vocabulary<'_>, findin
                 mention.name
             );
             findings.error(&text.file, at, "observed_signal", message);
+            continue;
+        }
+        let is_any = matches!(text.template.action_constraint(), ActionConstraint::Any);
+        if is_any && known.everywhere.contains(mention.name.as_str()) {
             continue;
         }
         for action in matched.iter() {

@@ -215,15 +215,28 @@ impl CedarEngine {
     /// Which actions can be permitted at all, and of which an approval can be demanded: by a policy that is enforced, can
     /// apply, and fits their types.
     fn note_reach(&mut self, parsed: &[texts::Parsed], idle: &HashSet<Arc<str>>, known: &checks::Vocabulary<'_>) {
+        // Of any action: what they come to is asked of each action once, not once for each of them.
+        let mut anywhere: HashSet<(Option<String>, bool, bool)> = HashSet::new();
         for policy in parsed.iter().filter(|p| p.text.said.mode == Mode::Enforce && !idle.contains(&p.id)) {
             let permits = policy.policy.effect() == Effect::Permit;
+            let gates = policy.text.said.require_approval.is_some();
             let kind = checks::type_of(policy.policy.resource_constraint().as_inner());
-            for action in known.matched(policy.policy.action_constraint()).iter() {
-                let fits = kind.as_ref().is_none_or(|kind| action.resource_types.contains(kind.as_str()));
-                if let Some(slice) = self.slices.get_mut(&action.id).filter(|_| fits) {
-                    slice.can_permit |= permits;
-                    slice.has_gates |= policy.text.said.require_approval.is_some();
-                }
+            match policy.policy.action_constraint() {
+                ActionConstraint::Any => drop(anywhere.insert((kind, permits, gates))),
+                named => self.reach(&known.matched(named), kind.as_deref(), permits, gates),
+            }
+        }
+        for (kind, permits, gates) in anywhere {
+            self.reach(&known.matched(&ActionConstraint::Any), kind.as_deref(), permits, gates);
+        }
+    }
+
+    fn reach(&mut self, actions: &[&ActionRule], kind: Option<&str>, permits: bool, gates: bool) {
+        for action in actions {
+            let fits = kind.is_none_or(|kind| action.resource_types.contains(kind));
+            if let Some(slice) = self.slices.get_mut(&action.id).filter(|_| fits) {
+                slice.can_permit |= permits;
+                slice.has_gates |= gates;
             }
         }
     }

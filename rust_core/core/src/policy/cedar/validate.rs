@@ -11,7 +11,10 @@ use super::{
 };
 use crate::findings::{Findings, Place, did_you_mean};
 use cedar_policy_core::{
-    ast::{EntityReference, EntityType, EntityUID, Expr, ExprKind, PrincipalOrResourceConstraint, SlotId, Var},
+    ast::{
+        ActionConstraint, EntityReference, EntityType, EntityUID, Expr, ExprKind, PrincipalOrResourceConstraint,
+        SlotId, Var,
+    },
     validator::{
         ValidationError, ValidationMode, Validator, ValidatorSchema, confusable_string_checks,
         typecheck::{PolicyCheck, Typechecker},
@@ -20,6 +23,7 @@ use cedar_policy_core::{
     },
 };
 use std::{
+    borrow::Cow,
     collections::{HashMap, HashSet},
     sync::Arc,
 };
@@ -38,6 +42,10 @@ pub(super) fn validate(
     idle: &mut HashSet<Arc<str>>,
     findings: &mut Findings,
 ) {
+    let mut links: HashMap<usize, Vec<&Parsed>> = HashMap::new();
+    for link in parsed.iter().filter(|policy| policy.is_link) {
+        links.entry(link.text.at).or_default().push(link);
+    }
     for (mode, built_in, schema) in schemas.all() {
         let held = Held::against(schema.as_ref(), known);
         let counts = |(text, checked): &(&Arc<Text>, &Checked)| {
@@ -51,13 +59,12 @@ pub(super) fn validate(
             }
             continue;
         }
-        let mut never: HashSet<usize> = HashSet::new();
         for text in &clean {
-            held.validate(text, &mut never, idle, findings);
-        }
-        let among: HashSet<usize> = clean.iter().map(|text| text.at).collect();
-        for link in parsed.iter().filter(|policy| policy.is_link && among.contains(&policy.text.at)) {
-            held.validate_link(link, &never, idle, findings);
+            let matched = held.matched(text);
+            let applies = held.validate(text, &matched, idle, findings);
+            for link in links.get(&text.at).into_iter().flatten() {
+                held.validate_link(link, applies, &matched, idle, findings);
+            }
         }
         for text in clean {
             for warning in confusable_string_checks(std::iter::once(&*text.template)) {
@@ -68,12 +75,20 @@ pub(super) fn validate(
     }
 }
 
-/// The requests that there can be of one action.
+/// The requests that there can be of one action, by number.
 #[derive(Default)]
-struct Requests<'s> {
-    each: Vec<RequestEnv<'s>>,
+struct Requests {
+    each: Vec<usize>,
     /// Number of the form: actions of one form differ in name alone.
     form: usize,
+}
+
+/// The requests of the actions that a scope can match.
+#[derive(Clone, Default)]
+struct Matched {
+    all: Vec<usize>,
+    /// Those that are not alike to one before.
+    distinct: Vec<usize>,
 }
 
 /// A schema, ready to be held against.
@@ -81,38 +96,44 @@ struct Held<'s> {
     schema: &'s ValidatorSchema,
     known: &'s Vocabulary<'s>,
     typechecker: Typechecker<'s>,
-    requests: HashMap<&'s str, Requests<'s>>,
+    requests: Vec<RequestEnv<'s>>,
+    by_action: HashMap<&'s str, Requests>,
+    /// What a policy of any action matches: worked out once, for there may be as many of both.
+    anywhere: Matched,
 }
 
 impl<'s> Held<'s> {
     fn against(schema: &'s ValidatorSchema, known: &'s Vocabulary<'s>) -> Self {
-        let mut requests: HashMap<&'s str, Requests<'s>> = HashMap::new();
-        for env in schema.unlinked_request_envs(ValidationMode::Strict) {
-            if let RequestEnv::DeclaredAction { action, .. } = &env {
+        let requests: Vec<RequestEnv<'s>> = schema.unlinked_request_envs(ValidationMode::Strict).collect();
+        let mut by_action: HashMap<&'s str, Requests> = HashMap::new();
+        for (at, request) in requests.iter().enumerate() {
+            if let RequestEnv::DeclaredAction { action, .. } = request {
                 let action: &'s EntityUID = *action;
-                requests.entry(action.eid().as_ref()).or_default().each.push(env);
+                by_action.entry(action.eid().as_ref()).or_default().each.push(at);
             }
         }
         let mut forms: HashMap<Vec<(&EntityType, &EntityType, &Type)>, usize> = HashMap::new();
-        for of_action in requests.values_mut() {
-            let mut form: Vec<_> = of_action.each.iter().filter_map(types_of).collect();
+        for of_action in by_action.values_mut() {
+            let mut form: Vec<_> = of_action.each.iter().filter_map(|at| types_of(requests.get(*at)?)).collect();
             form.sort_unstable();
             let next = forms.len();
             of_action.form = *forms.entry(form).or_insert(next);
         }
-        Self { schema, known, typechecker: Typechecker::new(schema, ValidationMode::Strict), requests }
+        let typechecker = Typechecker::new(schema, ValidationMode::Strict);
+        let mut held = Self { schema, known, typechecker, requests, by_action, anywhere: Matched::default() };
+        held.anywhere = held.matched_by(&ActionConstraint::Any);
+        held
     }
 
-    /// A text that stands in a policy file, as a template with every type that its slots could have.
-    fn validate(&self, text: &Text, never: &mut HashSet<usize>, idle: &mut HashSet<Arc<str>>, findings: &mut Findings) {
+    /// A text that stands in a policy file, as a template with every type that its slots could have. Whether it can apply.
+    fn validate(&self, text: &Text, matched: &Matched, idle: &mut HashSet<Arc<str>>, findings: &mut Findings) -> bool {
         let template = &text.template;
         let mut errors: HashSet<ValidationError> =
             Validator::validate_entity_types_and_literals(self.schema, template).collect();
-        let (all, distinct) = self.requests_of(text);
-        let (mut found, mut is_false) = self.typecheck(text, &distinct);
-        if !found.is_empty() && distinct.len() < all.len() {
+        let (mut found, mut is_false) = self.typecheck(text, &matched.distinct);
+        if !found.is_empty() && matched.distinct.len() < matched.all.len() {
             // What is wrong is said for each action by its name.
-            (found, is_false) = self.typecheck(text, &all);
+            (found, is_false) = self.typecheck(text, &matched.all);
         }
         errors.extend(found);
         let mut errors: Vec<ValidationError> = errors.into_iter().collect();
@@ -120,31 +141,28 @@ impl<'s> Held<'s> {
         for error in &errors {
             say(text, error, findings);
         }
-        let applies = self.applies(
-            template.principal_constraint().as_inner(),
-            template.resource_constraint().as_inner(),
-            &distinct,
-        );
+        let (principal, resource) = (template.principal_constraint(), template.resource_constraint());
         // Scope first: of a policy that nothing can match it is true, too, that its condition is false.
-        let why = if !applies {
+        let why = if !self.applies(principal.as_inner(), resource.as_inner(), matched) {
             NO_ACTION
         } else if is_false {
             ALWAYS_FALSE
         } else {
-            return;
+            return true;
         };
-        never.insert(text.at);
         if idle.insert(Arc::clone(&text.id)) {
             let message = format!("this policy can never apply: {why}");
             findings.warning(&text.file, text.place, NEVER_MATCHES, message);
         }
+        false
     }
 
     /// What a link puts into the slots of its template: a type that there is, and that some action has.
     fn validate_link(
         &self,
         link: &Parsed,
-        never: &HashSet<usize>,
+        template_applies: bool,
+        matched: &Matched,
         idle: &mut HashSet<Arc<str>>,
         findings: &mut Findings,
     ) {
@@ -162,42 +180,53 @@ impl<'s> Held<'s> {
         if !is_known {
             return;
         }
-        if never.contains(&link.text.at) {
+        if !template_applies {
             // Said of its template.
             idle.insert(Arc::clone(&link.id));
             return;
         }
-        let (_, distinct) = self.requests_of(&link.text);
         let (principal, resource) = (link.policy.principal_constraint(), link.policy.resource_constraint());
-        let applies = self.applies(principal.as_inner(), resource.as_inner(), &distinct);
+        let applies = self.applies(principal.as_inner(), resource.as_inner(), matched);
         if !applies && idle.insert(Arc::clone(&link.id)) {
             let message = format!("this policy can never apply: {NO_ACTION}");
             findings.warning(&link.file, link.place, NEVER_MATCHES, message);
         }
     }
 
-    /// The requests of the actions that a scope can match: all of them, and those that are not alike to one before.
-    fn requests_of(&self, text: &Text) -> (Vec<&RequestEnv<'s>>, Vec<&RequestEnv<'s>>) {
-        let matched = self.known.matched(text.template.action_constraint());
-        let mut of_actions: Vec<&Requests<'s>> =
-            matched.iter().filter_map(|action| self.requests.get(action.id.as_str())).collect();
-        if matched.is_empty() {
+    /// The requests of the actions that the scope of a text can match.
+    fn matched<'h>(&'h self, text: &Text) -> Cow<'h, Matched> {
+        let constraint = text.template.action_constraint();
+        let is_any = matches!(constraint, ActionConstraint::Any);
+        let mut matched = if is_any { Cow::Borrowed(&self.anywhere) } else { Cow::Owned(self.matched_by(constraint)) };
+        if matched.distinct.len() < matched.all.len() && reads_action(text) {
+            // Actions of one form are not alike to it.
+            let matched = matched.to_mut();
+            matched.distinct.clone_from(&matched.all);
+        }
+        matched
+    }
+
+    fn matched_by(&self, constraint: &ActionConstraint) -> Matched {
+        let actions = self.known.matched(constraint);
+        let mut of_actions: Vec<&Requests> =
+            actions.iter().filter_map(|action| self.by_action.get(action.id.as_str())).collect();
+        if actions.is_empty() {
             // `action in []`: false everywhere, and Cedar says what it thinks of it anywhere.
-            of_actions.extend(self.requests.values().next());
+            of_actions.extend(self.by_action.values().next());
         }
-        let all = of_actions.iter().flat_map(|requests| &requests.each).collect();
-        if of_actions.len() > 1 && !reads_action(text) {
-            let mut seen = HashSet::new();
-            of_actions.retain(|requests| seen.insert(requests.form));
-        }
-        (all, of_actions.iter().flat_map(|requests| &requests.each).collect())
+        let each = |of: &[&Requests]| of.iter().flat_map(|requests| &requests.each).copied().collect();
+        let all = each(&of_actions);
+        let mut seen = HashSet::new();
+        of_actions.retain(|requests| seen.insert(requests.form));
+        Matched { all, distinct: each(&of_actions) }
     }
 
     /// What is wrong with the condition, and whether it is false for every request.
-    fn typecheck(&self, text: &Text, requests: &[&RequestEnv<'s>]) -> (HashSet<ValidationError>, bool) {
+    fn typecheck(&self, text: &Text, requests: &[usize]) -> (HashSet<ValidationError>, bool) {
         let mut errors = HashSet::new();
         let mut is_false = true;
-        for request in requests.iter().flat_map(|request| self.linked(text, request)) {
+        let requests = requests.iter().filter_map(|at| self.requests.get(*at));
+        for request in requests.flat_map(|request| self.linked(text, request)) {
             match self.typechecker.typecheck_by_single_request_env(&text.template, &request) {
                 PolicyCheck::Success(_) => is_false = false,
                 PolicyCheck::Irrelevant(found, _) => errors.extend(found),
@@ -244,11 +273,11 @@ impl<'s> Held<'s> {
         &self,
         principal: &PrincipalOrResourceConstraint,
         resource: &PrincipalOrResourceConstraint,
-        requests: &[&RequestEnv<'s>],
+        matched: &Matched,
     ) -> bool {
+        let requests = matched.distinct.iter().filter_map(|at| self.requests.get(*at));
         requests
-            .iter()
-            .filter_map(|request| types_of(request))
+            .filter_map(types_of)
             .any(|(first, second, _)| self.fits(principal, first) && self.fits(resource, second))
     }
 
