@@ -44,6 +44,7 @@ LAYERS: tuple[set[str], ...] = (
         *("register_document", "register_view", "approve"),
         "demo_stage",
         "approval_news",
+        "formatting",
     },
     {"demo_agent", "demo_fronts", "fronts", "policy_tests"},
     {"app", "demo"},

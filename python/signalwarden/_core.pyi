@@ -23,6 +23,7 @@ __all__ = [
     "Ticket",
     "Told",
     "__version__",
+    "format_cedar",
     "nearest_name",
     "parse_yaml",
     "policy_parts",
@@ -76,6 +77,9 @@ class Document:
 
 def parse_yaml(file: str, text: str) -> Document:
     """Reads YAML text. Never raises for bad text: see `Document.findings`."""
+
+def format_cedar(file: str, text: str) -> str:
+    """The text of a policy file as Cedar's formatter writes it. Raises ConfigurationError with the mistakes of the file."""
 
 def nearest_name(written: str, known: Sequence[str]) -> str | None:
     """The known name that was probably meant."""

@@ -29,6 +29,7 @@ __all__ = [
     "CORE_FILES",
     "DESCRIPTORS",
     "FEEDS",
+    "MAX_FILE_BYTES",
     "POLICIES",
     "SETTINGS_FILE",
     "TESTS",
@@ -49,10 +50,10 @@ FEEDS = "feeds"
 TESTS = "tests"
 """Cases of `signalwarden test`. Never read here, part of no revision."""
 
-MAX_FILE_BYTES = 8 * 1024 * 1024
-"""As the core's own limit; a register of 10,000 signals is about 5 MB."""
-MAX_FILES = 20_000
-"""Twice the number of policies that the budgets speak of."""
+MAX_FILE_BYTES = 32 * 1024 * 1024
+"""As the core's own limit; a register of 10,000 signals is about 5 MB, 100,000 entities are about 15."""
+MAX_FILES = 110_000
+"""A hundred thousand policies, the most that the budgets speak of, each in a file of its own, and what is beside."""
 MAX_TOTAL_BYTES = 256 * 1024 * 1024
 """What a reload may hold in memory beside the configuration in force."""
 MAX_DEPTH = 16
@@ -205,10 +206,11 @@ class _Reader:
                 continue
             if (self.root / name).is_dir():
                 yield from self._walk(name, depth + 1, above | {real})
-            elif entry.endswith((".cedar", ".rego")):
+            elif entry.endswith((".cedar", ".rego")) or _is_links(entry):
                 yield name
             elif not entry.endswith(".md"):
-                self._warning(name, "ignored_file", "not read: a policy file ends in `.cedar` or `.rego`")
+                why = "not read: a policy file ends in `.cedar` or `.rego`, links are `links.yaml` or `NAME.links.yaml`"
+                self._warning(name, "ignored_file", why)
 
     def _stray(self, name: str) -> None:
         """A file that is not read, and that looks as if it was meant to be."""
@@ -216,7 +218,7 @@ class _Reader:
             return
         if name.endswith(DESCRIPTORS):
             return
-        if name.endswith((".cedar", ".rego")):
+        if name.endswith((".cedar", ".rego")) or _is_links(name):
             self._warning(name, "ignored_file", f"not read: policies are files below `{POLICIES}/`")
         elif near := _core.nearest_name(name, [SETTINGS_FILE, *CORE_FILES, POLICIES, APPROVALS, TESTS]):
             self._warning(name, "ignored_file", f"not read, did you mean `{near}`?")
@@ -249,6 +251,11 @@ class _Reader:
 
     def _warning(self, file: str, code: str, message: str) -> None:
         self.findings.append(Problem("warning", file, 0, 0, code, message))
+
+
+def _is_links(entry: str) -> bool:
+    """Whether a file is one of links of templates; the core asks the same of its name."""
+    return entry == "links.yaml" or entry.endswith(".links.yaml")
 
 
 def _stamp(path: Path) -> tuple[int, ...]:

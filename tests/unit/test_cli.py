@@ -411,7 +411,7 @@ def test_debug_shows_the_traceback(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     "verb",
-    ["", "init", "check", "diff", "serve", "demo", "decide", "signals", "signals publish", "signals list", "signals show",
+    ["", "init", "check", "fmt", "diff", "serve", "demo", "decide", "signals", "signals publish", "signals list", "signals show",
      "signals document", "signals values", "signals approve", "signals publisher", "signals publisher list",
      "signals publisher disable", "signals publisher enable", "signals streams", "signals resynchronise", "revoke",
      "revocations", "approvals", "approvals list", "approvals show", "approvals approve", "approvals deny",

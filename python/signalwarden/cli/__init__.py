@@ -21,6 +21,7 @@ from signalwarden.cli import (
     diff,
     directory,
     envoy,
+    formatting,
     log,
     overrides,
     publishers,
@@ -42,6 +43,7 @@ __all__ = ["app", "main"]
 GROUPS: Final = (
     directory,
     testing,
+    formatting,
     diff,
     server,
     signals,

@@ -25,7 +25,7 @@ from signalwarden.log_reading.telling import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping
 
 __all__ = ["Story", "decision"]
 
@@ -302,6 +302,8 @@ def _policies(record: Mapping[str, Any], beside: Beside) -> Step:
             f"{policy.get('effect')} {policy.get('id')} {applies}  {policy.get('file')}:{policy.get('line')}",
             style,
         )
+        for line in _said_of(policy):
+            step.say(line, "dim")
         if same and isinstance(policy.get("line"), int):
             for number, text in beside.policy(text_of(policy.get("file")), policy["line"]):
                 step.say(f"{number:>5} │ {text}", "dim")
@@ -319,6 +321,16 @@ def _policies(record: Mapping[str, Any], beside: Beside) -> Step:
     revision = f"revision {text_of(policies.get('revision')):.12}" if policies.get("revision") else ""
     step.say(joined(revision, "as the directory is now" if same else why_not), "dim")
     return step
+
+
+def _said_of(policy: Mapping[str, Any]) -> Iterator[str]:
+    """What a policy says of itself."""
+    if template := text_of(policy.get("template")):
+        yield f"a link of the template {template}"
+    if why := text_of(policy.get("why")):
+        yield f"why: {why}"
+    if advice := text_of(policy.get("advice")):
+        yield f"the caller was told: {advice}"
 
 
 def _kept_from_it(step: Step, record: Mapping[str, Any], beside: Beside) -> None:

@@ -281,6 +281,7 @@ impl Snapshot {
             "policies": self.policies.policies().iter().map(|policy| json!({
                 "id": &*policy.id, "file": &*policy.file, "line": policy.place.line, "text_sha256": policy.text_sha256,
                 "engine": policy.engine.as_str(), "effect": policy.effect.as_str(), "mode": policy.mode.as_str(),
+                "template": policy.template.as_deref(), "why": policy.note.as_deref(), "advice": policy.advice.as_deref(),
                 "signals": policy.mentions.iter()
                     .filter_map(|s| self.rules.get(usize::from(s.0)))
                     .map(|rule| rule.name.as_str()).collect::<Vec<_>>(),

@@ -32,7 +32,7 @@ mod _core {
     #[pymodule_export]
     use crate::desk::{Asker, Ticket};
     #[pymodule_export]
-    use crate::document::{Document, nearest_name, parse_yaml};
+    use crate::document::{Document, format_cedar, nearest_name, parse_yaml};
     #[pymodule_export]
     use crate::engine::Engine;
     #[pymodule_export]

@@ -2,7 +2,8 @@
 
 use crate::{
     decide::{Denial, Permit},
-    policy::PolicyAnswer,
+    limits::MAX_ADVICES,
+    policy::{PolicyAnswer, PolicyInfo},
     reason::Reason,
     record::{self, DecisionId, Record},
     wire::{self, AllowAnswer, DenyAnswer, Note},
@@ -35,6 +36,8 @@ const RESERVED: &str = "x-signalwarden-";
 /// Under Envoy's own namespace of the filter.
 const METADATA_KEY: &str = "signalwarden";
 const PRINCIPAL: &str = "x-signalwarden-principal";
+/// Member of the problem document and of the metadata.
+const ADVICE: &str = "advice";
 /// Policies named in Envoy's metadata; the record names them all.
 const MAX_DETERMINING: usize = 8;
 /// When to come back with a call that waits for an approval, in seconds: a person takes longer, and a rule is at once.
@@ -135,7 +138,8 @@ pub(super) fn deny(record: &Record) -> Vec<u8> {
         return said_deny(record, said);
     }
     let asked = record.approval.as_ref().filter(|_| record.reason == Reason::ApprovalRequired);
-    if asked.is_none() {
+    let advice = advice(record);
+    if asked.is_none() && advice.is_empty() {
         let (id, reason) = (record.id.to_string(), record.reason);
         // In the order in which the tree of the general way has them.
         let (code, status, title) = (reason.code(), reason.http_status(), reason.sentence());
@@ -154,6 +158,9 @@ pub(super) fn deny(record: &Record) -> Vec<u8> {
         more.insert("approval_id".to_owned(), json!(note.question.id.as_str()));
         more.insert("expires_at".to_owned(), json!(note.question.expires_at.to_rfc3339()));
         more.insert("asks".to_owned(), json!(note.question.words.join("; ")));
+    }
+    if !advice.is_empty() {
+        more.insert(ADVICE.to_owned(), json!(advice));
     }
     answer_of(record.reason, record.id, metadata(record), more)
 }
@@ -218,17 +225,34 @@ fn challenge(reason: Reason) -> Option<&'static str> {
     }
 }
 
-/// The policies that made the reason what it is, by id.
+/// The policies that made the reason what it is.
+fn determining_policies(record: &Record) -> impl Iterator<Item = &PolicyInfo> {
+    record.snapshot.as_ref().zip(record.verdict.as_ref()).into_iter().flat_map(move |(snapshot, verdict)| {
+        let known = snapshot.policies.policies();
+        let in_play = verdict.in_play.iter().zip(&verdict.truths);
+        in_play
+            .filter_map(|(index, truth)| Some((known.get(*index as usize)?, truth)))
+            .filter(move |(policy, truth)| record::determines(record.reason, policy, truth))
+            .map(|(policy, _)| &**policy)
+    })
+}
+
+/// The same, by id.
 fn determining(record: &Record) -> Vec<&str> {
-    let (Some(snapshot), Some(verdict)) = (&record.snapshot, &record.verdict) else { return Vec::new() };
-    let known = snapshot.policies.policies();
-    let in_play = verdict.in_play.iter().zip(&verdict.truths);
-    in_play
-        .filter_map(|(index, truth)| Some((known.get(*index as usize)?, truth)))
-        .filter(|(policy, truth)| record::determines(record.reason, policy, truth))
-        .map(|(policy, _)| &*policy.id)
-        .take(MAX_DETERMINING)
-        .collect()
+    determining_policies(record).map(|policy| &*policy.id).take(MAX_DETERMINING).collect()
+}
+
+/// What the policies that deny tell a caller to do, each sentence once. It is text of the policies, no signal's value.
+fn advice(record: &Record) -> Vec<&str> {
+    let mut all: Vec<&str> = Vec::new();
+    if record.reason == Reason::PolicyDenied {
+        for advice in determining_policies(record).filter_map(|policy| policy.advice.as_deref()) {
+            if all.len() < MAX_ADVICES && !all.contains(&advice) {
+                all.push(advice);
+            }
+        }
+    }
+    all
 }
 
 /// For Envoy's access log: namespace `envoy.filters.http.ext_authz`, key `signalwarden`.
@@ -245,6 +269,10 @@ fn metadata(record: &Record) -> Map<String, Json> {
         }
         if let Some(tools) = &record.tools {
             fields.insert("tools".to_owned(), json!(tools));
+        }
+        let advice = advice(record);
+        if !advice.is_empty() {
+            fields.insert(ADVICE.to_owned(), json!(advice));
         }
     }
     Map::from_iter([(METADATA_KEY.to_owned(), fields)])

@@ -223,8 +223,10 @@ impl EngineKind {
 pub struct PolicyInfo {
     /// Which engine judges it.
     pub engine: EngineKind,
-    /// Its `@id`, else `file:line`.
+    /// Its `@id`, else `file:line`; of a link its own.
     pub id: Arc<str>,
+    /// The template that it is a link of.
+    pub template: Option<Arc<str>>,
     /// File, relative to the directory.
     pub file: Arc<str>,
     /// Where it starts.

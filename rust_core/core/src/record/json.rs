@@ -252,7 +252,9 @@ impl Page<'_> {
         for (info, truth) in each().filter(|(info, truth)| determines(record.reason, info, truth)) {
             pen.text(start, &info.id).word(r#","effect":"#, info.effect.as_str()).text(r#","file":"#, &info.file);
             pen.number(r#","line":"#, info.place.line.into());
-            pen.word(r#","applies":"#, if *truth == Truth::Certain { "certain" } else { "may" }).raw("}");
+            pen.word(r#","applies":"#, if *truth == Truth::Certain { "certain" } else { "may" });
+            pen.maybe_text(r#","template":"#, info.template.as_deref()).maybe_text(r#","why":"#, info.note.as_deref());
+            pen.maybe_text(r#","advice":"#, info.advice.as_deref()).raw("}");
             start = r#",{"id":"#;
         }
         pen.raw(r#"],"errors":["#);

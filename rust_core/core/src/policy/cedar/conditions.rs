@@ -9,34 +9,57 @@ use cedar_policy_core::{
     ast::{Expr, ExprKind, Policy, PrincipalOrResourceConstraint, UnaryOp},
     parser::Loc,
 };
-use std::sync::Arc;
+use std::{collections::BTreeSet, sync::Arc};
 
 /// What a scope leaves open.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Scope {
-    actions: Vec<ActionId>,
+    actions: Arc<[ActionId]>,
     is_narrow: bool,
+}
+
+/// What a scope that names no action can match: the same for all such policies, so it is made once.
+pub(super) struct Anywhere {
+    actions: Arc<[ActionId]>,
+    resource_types: BTreeSet<Arc<str>>,
+}
+
+impl Anywhere {
+    /// `matched`: the actions of all routes.
+    pub(super) fn of(matched: &[&ActionRule]) -> Self {
+        Self {
+            actions: matched.iter().map(|action| action.id.clone()).collect(),
+            resource_types: matched.iter().flat_map(|action| &action.resource_types).cloned().collect(),
+        }
+    }
+
+    /// The scope of a policy that names no action.
+    pub(super) fn scope(&self, policy: &Policy) -> Scope {
+        let is_narrow = is_narrow(policy, || self.resource_types.iter());
+        Scope { actions: Arc::clone(&self.actions), is_narrow }
+    }
+}
+
+/// Whether a scope leaves a principal or a resource out. `types`: of the resources of the actions that it can match.
+fn is_narrow<'t, T: Iterator<Item = &'t Arc<str>>>(policy: &Policy, types: impl Fn() -> T) -> bool {
+    let (principal, resource) = (policy.principal_constraint(), policy.resource_constraint());
+    // Every principal is a workload, and a resource of another type is there only where routes name one.
+    let any_principal =
+        matches!(principal.as_inner(), PrincipalOrResourceConstraint::Any | PrincipalOrResourceConstraint::Is(_));
+    match resource.as_inner() {
+        PrincipalOrResourceConstraint::Any if any_principal => false,
+        PrincipalOrResourceConstraint::Is(kind) if any_principal => {
+            let kind = kind.to_string();
+            types().any(|other| **other != *kind)
+        }
+        _ => true,
+    }
 }
 
 impl Scope {
     /// `matched`: the actions that the scope can match.
     pub(super) fn of(policy: &Policy, matched: &[&ActionRule]) -> Self {
-        let (principal, resource) = (policy.principal_constraint(), policy.resource_constraint());
-        // Every principal is a workload, and a resource of another type is there only where routes name one.
-        let is_narrow = match (principal.as_inner(), resource.as_inner()) {
-            (
-                PrincipalOrResourceConstraint::Any | PrincipalOrResourceConstraint::Is(_),
-                PrincipalOrResourceConstraint::Any,
-            ) => false,
-            (
-                PrincipalOrResourceConstraint::Any | PrincipalOrResourceConstraint::Is(_),
-                PrincipalOrResourceConstraint::Is(kind),
-            ) => {
-                let kind = kind.to_string();
-                matched.iter().any(|action| action.resource_types.iter().any(|other| **other != *kind))
-            }
-            _ => true,
-        };
+        let is_narrow = is_narrow(policy, || matched.iter().flat_map(|action| &action.resource_types));
         Self { actions: matched.iter().map(|action| action.id.clone()).collect(), is_narrow }
     }
 }
@@ -52,7 +75,7 @@ pub(super) fn makeup(policy: &Compiled, scope: &Scope) -> Makeup {
             body.source_loc().zip(lines.as_ref()).map_or(policy.info.place, |(loc, lines)| lines.place(loc.start()));
         ConditionInfo { word, place: at }
     };
-    Makeup { actions: scope.actions.clone(), is_scoped: scope.is_narrow, conditions: parts.iter().map(info).collect() }
+    Makeup { actions: scope.actions.to_vec(), is_scoped: scope.is_narrow, conditions: parts.iter().map(info).collect() }
 }
 
 /// Policies cut off behind each of their conditions, with their indices: each once for a condition, the last time whole.

@@ -479,6 +479,7 @@ static NOBODY: std::sync::LazyLock<Arc<PolicyInfo>> = std::sync::LazyLock::new(|
     Arc::new(PolicyInfo {
         engine: EngineKind::Cedar,
         id: "".into(),
+        template: None,
         file: "".into(),
         place: crate::findings::Place::default(),
         effect: crate::policy::Effect::Forbid,

@@ -2,7 +2,7 @@
 //! whether it asks for attributes or parents of principal or resource, and what is refused outright.
 
 use cedar_policy_core::{
-    ast::{BinaryOp, Effect, Expr, ExprKind, Policy, PrincipalOrResourceConstraint, UnaryOp, Var},
+    ast::{BinaryOp, Effect, Expr, ExprKind, PrincipalOrResourceConstraint, Template, UnaryOp, Var},
     parser::Loc,
 };
 
@@ -59,8 +59,8 @@ impl Polarity {
     }
 }
 
-/// Reads a whole policy: scope and conditions.
-pub(super) fn read(policy: &Policy) -> Reading {
+/// Reads a whole policy or template: scope and conditions.
+pub(super) fn read(policy: &Template) -> Reading {
     let mut walk = Walk { reading: Reading::default(), permit: policy.effect() == Effect::Permit };
     let groups = |constraint: &PrincipalOrResourceConstraint| {
         matches!(constraint, PrincipalOrResourceConstraint::In(_) | PrincipalOrResourceConstraint::IsIn(..))
@@ -113,7 +113,7 @@ impl Walk {
             ),
             ExprKind::Unknown(_) => self.misuse("unknown_function", "the function `unknown` is not for policies", at),
             ExprKind::Slot(_) => {
-                self.misuse("template", "policy templates are not supported: write the policy out", at);
+                self.misuse("slot_in_condition", "a slot may only stand in the scope of a template", at);
             }
             ExprKind::ExtensionFunctionApp { fn_name, args } => {
                 if fn_name.to_string() == "unknown" {
