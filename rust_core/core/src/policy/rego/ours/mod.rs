@@ -4,6 +4,7 @@
 //! An error is always an error of the decision: where OPA would give a text of its own about a wrong argument, or a
 //! result that can't be held here, the decision is denied rather than made of something else.
 
+mod adapted;
 mod collections;
 mod crypto;
 mod encoding;
@@ -16,6 +17,8 @@ mod regexes_go;
 mod strings;
 mod time;
 mod time_layout;
+
+pub(super) use adapted::{adapted, defined};
 
 use super::meter;
 use regorus::Value;
