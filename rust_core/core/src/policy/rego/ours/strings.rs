@@ -13,9 +13,10 @@ pub(super) fn concat(args: &[Value], _: i64) -> Answer {
 
 /// The characters' positions at which `wanted` stands in a text; overlapping ones, too.
 fn positions<'t>(whole: &'t str, wanted: &'t str) -> impl Iterator<Item = usize> + 't {
-    whole.char_indices().enumerate().filter_map(move |(nth, (at, _))| {
-        whole.get(at..).is_some_and(|rest| rest.starts_with(wanted)).then_some(nth)
-    })
+    whole
+        .char_indices()
+        .enumerate()
+        .filter_map(move |(nth, (at, _))| whole.get(at..).is_some_and(|rest| rest.starts_with(wanted)).then_some(nth))
 }
 
 fn searched(args: &[Value]) -> Result<(&str, &str), String> {
