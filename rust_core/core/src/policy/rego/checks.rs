@@ -197,15 +197,13 @@ fn imports(file: &Parsed, findings: &mut Findings) {
             findings.error(&file.file, at, "bad_import", "an import is a path of names");
             continue;
         };
-        let (root, rest) = path.split_first().map_or(("", &[] as &[String]), |(root, rest)| (root.as_str(), rest));
-        match root {
-            "input" => {}
-            "data" if !rest.is_empty() => {}
-            "rego" | "future" => continue,
-            _ => {
-                let message = format!("an import is of something below `input` or `data`, found `{}`", path.join("."));
-                findings.error(&file.file, at, "bad_import", message);
-            }
+        // That it begins with `input`, `data`, `rego` or `future` is what the parser wants.
+        if path.first().is_some_and(|root| root == "rego" || root == "future") {
+            continue;
+        }
+        if path.len() == 1 && path.first().is_some_and(|root| root == "data") {
+            findings.error(&file.file, at, "bad_import", "an import is of something below `data`");
+            continue;
         }
         let alias = import.r#as.as_ref().map(|alias| alias.text().to_owned()).or_else(|| path.last().cloned());
         if alias.is_some_and(|alias| (alias == "input" || alias == "data") && known.get(&alias) != Some(&vec![alias])) {
