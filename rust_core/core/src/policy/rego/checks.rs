@@ -201,9 +201,8 @@ fn imports(file: &Parsed, findings: &mut Findings) {
             continue;
         };
         let (root, rest) = path.split_first().map_or(("", &[] as &[String]), |(root, rest)| (root.as_str(), rest));
+        // That it begins with `input`, `data`, `rego` or `future` is what the parser wants.
         match root {
-            "input" => {}
-            "data" if !rest.is_empty() => {}
             "rego" if rest == ["v1"] => continue,
             "future" if matches!(rest, [_, word] if KEYWORDS.contains(&word.as_str())) => continue,
             "rego" | "future" => {
@@ -215,10 +214,11 @@ fn imports(file: &Parsed, findings: &mut Findings) {
                 findings.error(&file.file, at, "refused_construct", message);
                 continue;
             }
-            _ => {
-                let message = format!("an import is of something below `input` or `data`, found `{}`", path.join("."));
-                findings.error(&file.file, at, "bad_import", message);
+            "data" if rest.is_empty() => {
+                findings.error(&file.file, at, "bad_import", "an import is of something below `data`");
+                continue;
             }
+            _ => {}
         }
         let alias = import.r#as.as_ref().map(|alias| alias.text().to_owned()).or_else(|| path.last().cloned());
         if alias.is_some_and(|alias| (alias == "input" || alias == "data") && known.get(&alias) != Some(&vec![alias])) {

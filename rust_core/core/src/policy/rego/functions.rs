@@ -82,7 +82,7 @@ fn charged(name: &str, args: &[Value], call: impl FnOnce() -> Result<Value, Stri
         meter::charge(size(&made))?;
         Ok(made)
     };
-    run().map_err(|why: String| anyhow::anyhow!(why))
+    run().map_err(|why: String| anyhow::anyhow!("`{name}`: {why}"))
 }
 
 /// How many bytes a built-in reads in about the time of one step.
