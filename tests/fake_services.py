@@ -135,6 +135,32 @@ class FakeOverrides:
         return b'{"overrides":[],"proposals":[]}'
 
 
+class FakeAuthzen:
+    """As FakeApprovals."""
+
+    def __init__(self, services: FakeServices) -> None:
+        self._services = services
+        self.asked: list[tuple[str, str, bytes, str | None]] = []
+        self.base: str | None = "https://pdp.example"
+
+    def evaluation(
+        self, client: Client, body: bytes, *, certificate: str | None, request_id: str | None
+    ) -> bytes:
+        self._services.fail()
+        self.asked.append(("evaluation", client.id, body, request_id))
+        return b'{"decision":true}'
+
+    def evaluations(
+        self, client: Client, body: bytes, *, certificate: str | None, request_id: str | None
+    ) -> bytes:
+        self._services.fail()
+        self.asked.append(("evaluations", client.id, body, request_id))
+        return b'{"evaluations":[]}'
+
+    def metadata(self) -> bytes | None:
+        return b'{"policy_decision_point":"%s"}' % self.base.encode() if self.base else None
+
+
 class FakeServices:
     """Answers at once; `fault` is raised instead, where set."""
 
@@ -156,6 +182,7 @@ class FakeServices:
         self.approvals: Any = FakeApprovals(self)
         self.overrides: Any = FakeOverrides(self)
         self.decisions: Any = FakeDecisions(self)
+        self.authzen: Any = FakeAuthzen(self)
 
     def authenticate(self, token: bytes, chain: bytes = b"") -> Client | None:
         self.chains.append(chain)

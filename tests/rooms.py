@@ -39,6 +39,8 @@ ROOMS: Mapping[str, set[str]] = {
         "route",
         "signals",
         "tasks",
+        # Descriptors of gRPC bodies alone.
+        "wire",
     },
     "wire": {"decide", "error", "limits", "model", "reason"},
     "record": {

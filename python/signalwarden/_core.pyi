@@ -21,12 +21,16 @@ __all__ = [
     "Replay",
     "StoredChange",
     "Ticket",
+    "Told",
     "__version__",
+    "format_cedar",
     "nearest_name",
     "parse_yaml",
+    "policy_parts",
     "publish_answer",
     "publish_to_json",
     "reasons",
+    "rehearse",
     "tree_root",
 ]
 
@@ -74,6 +78,9 @@ class Document:
 def parse_yaml(file: str, text: str) -> Document:
     """Reads YAML text. Never raises for bad text: see `Document.findings`."""
 
+def format_cedar(file: str, text: str) -> str:
+    """The text of a policy file as Cedar's formatter writes it. Raises ConfigurationError with the mistakes of the file."""
+
 def nearest_name(written: str, known: Sequence[str]) -> str | None:
     """The known name that was probably meant."""
 
@@ -89,6 +96,18 @@ def tree_root(hashes: bytes) -> bytes:
 
 def reasons() -> list[tuple[str, int, int, bool, str]]:
     """The closed table of reasons: code, HTTP status, gRPC status, live (False: reserved), sentence."""
+
+def policy_parts(configuration: Configuration) -> bytes:
+    """What each policy consists of, in the order of `Configuration.describe()`, as JSON: [{"actions": those that its scope can
+    match, "scoped": whether a request of them may be out of its scope, "conditions": [{"word": "when" or "unless", "line",
+    "column"}]}]."""
+
+def rehearse(
+    engine: Engine, request: bytes, *, now_us: int
+) -> tuple[bytes, bytes, list[StoredChange], bytes]:
+    """Decides offline, as `Engine.decide`: CheckResponse, record, the changes that would be kept before the answer leaves,
+    and what was reached of the policies in play as JSON: [{"id", "truths": how true each is up to its first condition, its
+    second and so on to the whole: "certain", "may", "never" or "failed"}]."""
 
 @final
 class Configuration:
@@ -231,6 +250,20 @@ class Proposal:
         """JSON object of the grant's claims, without issuer and audience."""
 
 @final
+class Told:
+    """The answer to whether a workload may do something."""
+
+    @property
+    def allowed(self) -> bool:
+        """Yes or no. A yes has a record that was accepted."""
+    @property
+    def reason(self) -> str:
+        """`allowed` or why not; beside a yes why it would be a no, were the route enforced."""
+    @property
+    def decision_id(self) -> str:
+        """Id of the decision."""
+
+@final
 class Answered:
     """An answer to a question."""
 
@@ -297,6 +330,10 @@ class Engine:
         {"principal", "type", "workflow"?, "actions", "resources", "sensitivity"?, "environment"?, "ttl_us"?,
         "certificate_sha256"?, "parent"?}. `certificate`: hex SHA-256 of the client's own. Raises BadInputError and
         CallRefusedError."""
+    def inquire(self, question: bytes, *, client: str, certificate: str | None, now_us: int) -> Told:
+        """Whether a workload may do something, for a client that was let in and may ask about it; the decision is recorded.
+        `question`: JSON {"subject": {"type", "id"}, "action": {"name", "properties"?}, "resource": {"type", "id"}, "path",
+        "request_id"?}. Raises BadInputError for another form."""
     def issue_task(self, proposal: Proposal, *, grant: bytes, now_us: int) -> StoredChange:
         """The change that begins a proposed task with its signed grant, of which the SHA-256 is kept. Hold a lock from here
         to `apply`. Raises CallRefusedError if what it stands on has ended."""

@@ -17,7 +17,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from signalwarden import admin_approvals, admin_decisions, admin_tasks
+from signalwarden import admin_approvals, admin_authzen, admin_decisions, admin_tasks
 from signalwarden.admin_answers import (
     DEFAULT_LISTED,
     MAX_BODY_BYTES,
@@ -95,8 +95,10 @@ CALLS: Final = (
     Call("PUT", "/v1/workflows/{id}", Right.WORKFLOWS, built=True),
     Call("POST", "/v1/approvals/{id}/approve", Right.APPROVE, built=True),
     Call("POST", "/v1/approvals/{id}/deny", Right.APPROVE, built=True),
-    Call("POST", "/access/v1/evaluation", Right.EVALUATE),
-    Call("POST", "/access/v1/evaluations", Right.EVALUATE),
+    Call("POST", "/access/v1/evaluation", Right.EVALUATE, built=True),
+    Call("POST", "/access/v1/evaluations", Right.EVALUATE, built=True),
+    *(Call("POST", path, Right.EVALUATE, built=True) for path in admin_authzen.SEARCHES),
+    Call("GET", admin_authzen.CONFIGURATION, None, built=True),
     Call("POST", "/v1/reload", Right.OPERATE, built=True),
     Call("GET", "/v1/publishers", Right.READ, built=True),
     Call("POST", "/v1/publishers/disable", Right.OPERATE, built=True),
@@ -120,6 +122,7 @@ def build(services: Services) -> FastAPI:
         **_publisher_endpoints(services),
         **_revocation_endpoints(services),
         **admin_approvals.endpoints(services),
+        **admin_authzen.endpoints(services),
         **admin_decisions.endpoints(services),
         **admin_tasks.endpoints(services),
     }
@@ -134,6 +137,7 @@ def build(services: Services) -> FastAPI:
     app.add_exception_handler(HTTPException, _on_http)
     app.add_exception_handler(RequestValidationError, _on_validation)
     app.add_middleware(_LastResort)
+    app.add_middleware(admin_authzen.RequestIds)
     return app
 
 

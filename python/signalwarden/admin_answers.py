@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Awaitable, Callable, Iterator, Mapping
 from contextlib import contextmanager
 from enum import Enum
 from typing import Any, Final, cast
@@ -28,6 +28,7 @@ __all__ = [
     "STILL_MAY",
     "AdminReason",
     "Refused",
+    "bounded",
     "bounded_body",
     "client_of",
     "fields",
@@ -95,6 +96,9 @@ class AdminReason(Enum):
     DECISION_UNKNOWN = ("decision_unknown", 404, "no record of this id is kept")
     TOO_MANY_STREAMS = ("too_many_streams", 429, "as many streams are open as are served")
     LOG_UNREADABLE = ("log_unreadable", 500, "the files of the log can't be read")
+    SUBJECT_REFUSED = ("subject_refused", 403, "the client may not ask about this subject")
+    NOT_OFFERED = ("not_offered", 501, "this server does not offer the call")
+    NOT_READY = ("not_ready", 503, "no configuration is loaded, or the server is stopping")
     LOG_UNAVAILABLE = ("log_unavailable", 503, "no record can be written, so nothing is decided")
     # Of one signal in a batch: the core's table, whose sentences stand there.
     UNKNOWN_SIGNAL = ("unknown_signal", 0, "no contract in the register has this name")
@@ -210,19 +214,25 @@ def json_answer(body: bytes, status: int = 200) -> Response:
     return Response(body, status_code=status, media_type="application/json")
 
 
-async def bounded_body(request: Request) -> bytes:
-    """The body, never more of it in memory than `MAX_BODY_BYTES`, whatever Content-Length says."""
-    too_large = Refused(
-        AdminReason.TOO_LARGE,
-        f"the body has more than {MAX_BODY_BYTES} bytes",
-        headers={"connection": "close"},
-    )
-    announced = request.headers.get("content-length", "")
-    if announced.isdecimal() and int(announced[:20]) > MAX_BODY_BYTES:
-        raise too_large
-    body = bytearray()
-    async for chunk in request.stream():
-        if len(body) + len(chunk) > MAX_BODY_BYTES:
+def bounded(most: int) -> Callable[[Request], Awaitable[bytes]]:
+    """Reads a body, never more of it in memory than `most` bytes, whatever Content-Length says."""
+
+    async def body_of(request: Request) -> bytes:
+        too_large = Refused(
+            AdminReason.TOO_LARGE, f"the body has more than {most} bytes", headers={"connection": "close"}
+        )
+        announced = request.headers.get("content-length", "")
+        if announced.isdecimal() and int(announced[:20]) > most:
             raise too_large
-        body += chunk
-    return bytes(body)
+        body = bytearray()
+        async for chunk in request.stream():
+            if len(body) + len(chunk) > most:
+                raise too_large
+            body += chunk
+        return bytes(body)
+
+    return body_of
+
+
+bounded_body: Final = bounded(MAX_BODY_BYTES)
+"""Of most calls."""

@@ -27,13 +27,13 @@ from signalwarden.desks import Desks
 from signalwarden.difference import view
 from signalwarden.door_tls import DoorTls
 from signalwarden.doors import HttpDoor
-from signalwarden.errors import SignalwardenError, StateError, sentence
+from signalwarden.errors import SignalwardenError, sentence
 from signalwarden.foreground import Foreground
 from signalwarden.front import Unreached
 from signalwarden.fronts import front_door
 from signalwarden.identity import AdminTokens, Identity, await_svid
 from signalwarden.in_force import InForce
-from signalwarden.intake import Intake
+from signalwarden.intake import Intake, read_back
 from signalwarden.keys import digest_key
 from signalwarden.metrics import Metrics
 from signalwarden.rates import Sampled
@@ -54,6 +54,7 @@ if TYPE_CHECKING:
     from prometheus_client.core import Metric
 
     from signalwarden.approvals import Approvals
+    from signalwarden.authzen import Authzen
     from signalwarden.front import Front
     from signalwarden.overrides import Overrides
     from signalwarden.publish_door import PublishDoor
@@ -71,9 +72,6 @@ SETTLE_TICKS: Final = 5
 GRACE_S: Final = 3.0
 """For checks in flight at a stop; a check takes microseconds, so this is for slow networks."""
 ADMIN_GRACE_S: Final = 5.0
-REPLAY_BATCH: Final = 1_000
-UNENFORCED: Final = "unenforced_route"
-"""Code of the warning that a route says `enforce: false`, at the place that names the route."""
 REFUSALS_A_SECOND: Final = 10
 """Change records of refused clients: more would let a stranger fill the log and deny everyone's requests. The rest
 are counted in the next one."""
@@ -163,7 +161,7 @@ class App:
         engine = _engine(settings, root, key)
         stack.callback(engine.release)
         intake = self._intake(engine, store, settings)
-        self._replay(store, engine)
+        read_back(engine, store, self._clock)
         time = TimeKeeper(engine, intake, clock=self._clock)
         # Before anything is decided: a mark that was cut must not be kept without what it would revive.
         set_back = time.keep()
@@ -227,7 +225,8 @@ class App:
                 issuer=f"spiffe://{settings.trust_domain}/signalwarden",
                 clock=self._clock,
             ),
-            clients=lambda: reloads.loaded.settings.clients,
+            settings=lambda: reloads.loaded.settings,
+            refused=self.refused,
             description=lambda: reloads.loaded.configuration.describe(),  # noqa: PLW0108  # of what is in force then
             clock=self._clock,
         )
@@ -319,23 +318,6 @@ class App:
 
     def _may_ask(self, spiffe_id: str) -> bool:
         return spiffe_id in self._up().loaded.settings.tls.check_clients
-
-    def _replay(self, store: Store, engine: _core.Engine) -> None:
-        """Takes in what the store has kept."""
-        batch: list[_core.StoredChange] = []
-        for change in store.read_all():
-            batch.append(change)
-            if len(batch) >= REPLAY_BATCH:
-                self._take_in(engine, batch)
-                batch = []
-        self._take_in(engine, batch)
-
-    def _take_in(self, engine: _core.Engine, batch: list[_core.StoredChange]) -> None:
-        try:
-            engine.apply(batch, now_us=self._clock())
-        except SignalwardenError as error:
-            # Half a state is no state: a lost revocation or signal could widen access.
-            raise StateError(f"the state holds a change that can't be read: {error}") from error
 
     def stop(self) -> None:
         """Stops in reverse: no new checks, no new signals, the log drained, the state closed. May be called twice.
@@ -467,6 +449,11 @@ class App:
         return self._up().desks.overrides
 
     @property
+    def authzen(self) -> Authzen:
+        """See Services."""
+        return self._up().desks.authzen
+
+    @property
     def decisions(self) -> Decisions:
         """See Services."""
         return self._up().decisions
@@ -560,7 +547,8 @@ class App:
             "last_reload_refused": running.reloads.refused,
             "overrides": running.desks.overrides.detail(),
             "warnings": len(running.loaded.warnings),
-            "unenforced": [f"{w.file}:{w.line}" for w in running.loaded.warnings if w.code == UNENFORCED],
+            "unenforced": running.loaded.unenforced,
+            "ungoverned": running.loaded.ungoverned,
         }
         return Readiness(ready, detail)
 
@@ -576,7 +564,7 @@ class App:
             **running.engine.counters(),
             **running.intake.counters(),
             **running.identity.numbers(),
-            **running.desks.overrides.numbers(),
+            **running.desks.numbers(),
             **counts,
             **running.feeds.numbers(),
             **self._desk().numbers(),

@@ -125,7 +125,7 @@ class Clients:
             return self._no(entry.id, "the token has expired")
         if until is not None and until <= self._clock():
             return self._no(entry.id, "the entry of the client has expired")
-        return Client(entry.id, frozenset(entry.may))
+        return Client(entry.id, frozenset(entry.may), entry.subjects)
 
     def _no(self, who: str | None, why: str) -> Client | None:
         self._refused(who, why)

@@ -189,6 +189,16 @@ class Loaded:
         described: dict[str, Any] = orjson.loads(self.configuration.describe())
         return described
 
+    @property
+    def unenforced(self) -> list[str]:
+        """Labels of routes with `enforce: false`: each has a warning at its place."""
+        return [f"{w.file}:{w.line}" for w in self.warnings if w.code == "unenforced_route"]
+
+    @property
+    def ungoverned(self) -> str | None:
+        """One sentence if policies see whole requests."""
+        return next((w.message for w in self.warnings if w.code == "ungoverned"), None)
+
 
 UNKNOWN_TRUST_DOMAIN = "unknown.invalid"
 """Stands in where `trust_domain` is itself a mistake, so that the other files are still checked."""

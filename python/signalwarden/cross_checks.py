@@ -76,6 +76,9 @@ def _clients(raw: Mapping[str, Any], now: datetime) -> Iterator[Slip]:
             yield Slip((*loc, "id"), "trust_domain_unknown", message)
         if token is not None and client.get("expires") is None:
             yield Slip((*loc, "expires"), "missing_key", "missing, a client with `token_sha256` needs it")
+        if list_of(client, "subjects") and "evaluate" not in list_of(client, "may"):
+            message = "who may be asked about says nothing without `evaluate` in `may`"
+            yield Slip((*loc, "subjects"), "bad_value", message)
         if token is not None and token in tokens:
             yield Slip((*loc, "token_sha256"), "duplicate", "another client has the same token")
         tokens.append(token)

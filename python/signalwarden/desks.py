@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from signalwarden.approvals import Approvals
+from signalwarden.authzen import Authzen
+from signalwarden.config import Right
 from signalwarden.overrides import Overrides
 from signalwarden.publishers import Publishers
 from signalwarden.refusals import Refusals
@@ -20,9 +22,10 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from signalwarden import _core
-    from signalwarden.config import ClientSettings
+    from signalwarden.config import Settings
     from signalwarden.decision_log import Recorder
     from signalwarden.intake import Intake
+    from signalwarden.services import Client
     from signalwarden.state import Store
 
 __all__ = ["Desks"]
@@ -35,6 +38,7 @@ class Desks:
     """One of each."""
 
     approvals: Approvals
+    authzen: Authzen
     overrides: Overrides
     publishers: Publishers
     revocations: Revocations
@@ -50,18 +54,26 @@ class Desks:
         recorder: Recorder,
         *,
         signer: Signer,
-        clients: Callable[[], tuple[ClientSettings, ...]],
+        settings: Callable[[], Settings],
+        refused: Callable[[Client, Right, str], None],
         description: Callable[[], bytes],
         clock: Callable[[], int],
     ) -> Desks:
-        """`clients` and `description`: of the directory in force."""
+        """`settings` and `description`: of the directory in force. `refused` writes down what a client may not do."""
         refusals = Refusals(recorder)
 
         def may_override(client: str) -> bool:
-            return any(entry.id == client and "override" in entry.may for entry in clients())
+            entries = settings().clients
+            return any(entry.id == client and "override" in entry.may for entry in entries)
 
         return cls(
             approvals=Approvals(engine, intake, recorder, refusals, clock=clock),
+            authzen=Authzen(
+                engine,
+                settings=lambda: settings().authzen,
+                refused=lambda client, why: refused(client, Right.EVALUATE, why),
+                clock=clock,
+            ),
             overrides=Overrides(
                 engine, intake, recorder, refusals, description=description, may=may_override, clock=clock
             ),
@@ -70,6 +82,10 @@ class Desks:
             sweep=Sweep(engine, store, intake, clock=clock),
             tasks=Tasks(engine, intake, recorder, refusals, signer=signer, clock=clock),
         )
+
+    def numbers(self) -> dict[str, float]:
+        """What is counted of them, by name."""
+        return {**self.overrides.numbers(), **self.authzen.numbers()}
 
     def tick(self) -> None:
         """Each second: what counts no more is let go of, and what has ended is said. Never raises."""

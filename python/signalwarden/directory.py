@@ -24,20 +24,36 @@ from signalwarden.errors import FindingLike, Problem, is_error, sorted_findings
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-__all__ = ["APPROVALS", "CORE_FILES", "FEEDS", "POLICIES", "SETTINGS_FILE", "Directory", "Glance"]
+__all__ = [
+    "APPROVALS",
+    "CORE_FILES",
+    "DESCRIPTORS",
+    "FEEDS",
+    "MAX_FILE_BYTES",
+    "POLICIES",
+    "SETTINGS_FILE",
+    "TESTS",
+    "Directory",
+    "Glance",
+]
 
 SETTINGS_FILE = "signalwarden.yaml"
 CORE_FILES = ("routes.yaml", "signals.yaml", "entities.cedarschema", "entities.json", "data.json")
 POLICIES = "policies"
 APPROVALS = "approvals"
 """Signatures of approvers over contracts: `approvals/SIGNAL.json`. The core does not read them."""
+DESCRIPTORS = ".pb"
+"""The ending of descriptor sets of protobuf, beside the settings: policies over whole requests read gRPC bodies by them."""
 FEEDS = "feeds"
 """Documents of feeds: data that comes and goes, no configuration. Never read here, part of no revision."""
 
-MAX_FILE_BYTES = 8 * 1024 * 1024
-"""As the core's own limit; a register of 10,000 signals is about 5 MB."""
-MAX_FILES = 20_000
-"""Twice the number of policies that the budgets speak of."""
+TESTS = "tests"
+"""Cases of `signalwarden test`. Never read here, part of no revision."""
+
+MAX_FILE_BYTES = 32 * 1024 * 1024
+"""As the core's own limit; a register of 10,000 signals is about 5 MB, 100,000 entities are about 15."""
+MAX_FILES = 110_000
+"""A hundred thousand policies, the most that the budgets speak of, each in a file of its own, and what is beside."""
 MAX_TOTAL_BYTES = 256 * 1024 * 1024
 """What a reload may hold in memory beside the configuration in force."""
 MAX_DEPTH = 16
@@ -146,6 +162,7 @@ class _Reader:
 
     def _names(self, top: list[str]) -> Iterator[str]:
         yield from (name for name in (SETTINGS_FILE, *CORE_FILES) if name in top)
+        yield from (name for name in top if name.endswith(DESCRIPTORS) and not name.startswith("."))
         if POLICIES in top:
             yield from self._walk(POLICIES, 0, frozenset())
         if APPROVALS in top:
@@ -189,18 +206,21 @@ class _Reader:
                 continue
             if (self.root / name).is_dir():
                 yield from self._walk(name, depth + 1, above | {real})
-            elif entry.endswith((".cedar", ".rego")):
+            elif entry.endswith((".cedar", ".rego")) or _is_links(entry):
                 yield name
             elif not entry.endswith(".md"):
-                self._warning(name, "ignored_file", "not read: a policy file ends in `.cedar` or `.rego`")
+                why = "not read: a policy file ends in `.cedar` or `.rego`, links are `links.yaml` or `NAME.links.yaml`"
+                self._warning(name, "ignored_file", why)
 
     def _stray(self, name: str) -> None:
         """A file that is not read, and that looks as if it was meant to be."""
-        if name in (SETTINGS_FILE, POLICIES, APPROVALS, FEEDS, *CORE_FILES) or name.startswith("."):
+        if name in (SETTINGS_FILE, POLICIES, APPROVALS, FEEDS, TESTS, *CORE_FILES) or name.startswith("."):
             return
-        if name.endswith((".cedar", ".rego")):
+        if name.endswith(DESCRIPTORS):
+            return
+        if name.endswith((".cedar", ".rego")) or _is_links(name):
             self._warning(name, "ignored_file", f"not read: policies are files below `{POLICIES}/`")
-        elif near := _core.nearest_name(name, [SETTINGS_FILE, *CORE_FILES, POLICIES, APPROVALS]):
+        elif near := _core.nearest_name(name, [SETTINGS_FILE, *CORE_FILES, POLICIES, APPROVALS, TESTS]):
             self._warning(name, "ignored_file", f"not read, did you mean `{near}`?")
 
     def _take(self, name: str) -> None:
@@ -231,6 +251,11 @@ class _Reader:
 
     def _warning(self, file: str, code: str, message: str) -> None:
         self.findings.append(Problem("warning", file, 0, 0, code, message))
+
+
+def _is_links(entry: str) -> bool:
+    """Whether a file is one of links of templates; the core asks the same of its name."""
+    return entry == "links.yaml" or entry.endswith(".links.yaml")
 
 
 def _stamp(path: Path) -> tuple[int, ...]:

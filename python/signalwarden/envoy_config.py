@@ -269,6 +269,18 @@ def _connection_manager(
     )
 
 
+def _with_request_body(known: Known, options: Options) -> BufferSettings:
+    # Here and not on the routes: a route's own `pack_as_bytes` is ignored, and without it Envoy replaces
+    # what is not UTF-8, so that what is decided about would not be what is forwarded.
+    if known.whole is None or known.body_routes:
+        return BufferSettings(max_request_bytes=options.max_body_bytes, pack_as_bytes=True)
+    # As OPA's Envoy plugin has it: a text in `body`, or bytes where it reads gRPC; of a long one the beginning, and
+    # `truncated_body` says so.
+    return BufferSettings(
+        max_request_bytes=options.max_body_bytes, allow_partial_message=True, pack_as_bytes=known.whole.grpc
+    )
+
+
 def _ext_authz(known: Known, options: Options) -> ExtAuthz:
     headers = sorted({*CHECK_HEADERS, *known.signal_headers, *known.identity_headers})
     return ExtAuthz(
@@ -284,17 +296,21 @@ def _ext_authz(known: Known, options: Options) -> ExtAuthz:
         status_on_error=HttpStatus(code=StatusCode.ServiceUnavailable),
         include_peer_certificate=True,
         include_tls_session=True,
+        # Policies over whole requests are sent every header, cookies and tokens included.
         allowed_headers=ListStringMatcher(
             patterns=[StringMatcher(exact=name, ignore_case=True) for name in headers]
-        ),
-        metadata_context_namespaces=sorted(
-            {*known.signal_namespaces, *({MCP_FILTER} if known.mcp and options.mcp_filter else ())}
-        ),
-        # Here and not on the routes: a route's own `pack_as_bytes` is ignored, and without it Envoy replaces
-        # what is not UTF-8, so that what is decided about would not be what is forwarded.
-        with_request_body=BufferSettings(max_request_bytes=options.max_body_bytes, pack_as_bytes=True)
-        if sends_bodies(known, options)
+        )
+        if known.whole is None
         else None,
+        metadata_context_namespaces=sorted(
+            {
+                *known.signal_namespaces,
+                *(known.whole.namespaces if known.whole else ()),
+                *({MCP_FILTER} if known.mcp and options.mcp_filter else ()),
+            }
+        ),
+        route_metadata_context_namespaces=list(known.whole.route_namespaces) if known.whole else [],
+        with_request_body=_with_request_body(known, options) if sends_bodies(known, options) else None,
         encode_raw_headers=options.raw_headers,
         validate_mutations=True,
         decoder_header_mutation_rules=HeaderMutationRules(disallow_system=True, disallow_is_error=True),

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from signalwarden.settings import Settings
     from signalwarden.values import Address
 
-__all__ = ["MCP_FILTER", "XFCC", "BodyRoute", "Kind", "Known", "Options", "read"]
+__all__ = ["MCP_FILTER", "XFCC", "BodyRoute", "Kind", "Known", "Options", "Whole", "read"]
 
 Kind = Literal["sidecar", "gateway"]
 
@@ -84,6 +84,18 @@ class BodyRoute:
 
 
 @dataclass(frozen=True, slots=True)
+class Whole:
+    """What policies over whole requests read beside what every check is sent: every header, and bodies of any route."""
+
+    namespaces: tuple[str, ...]
+    """Of Envoy's dynamic metadata."""
+    route_namespaces: tuple[str, ...]
+    """Of the metadata of Envoy's routes."""
+    grpc: bool
+    """Whether bodies of gRPC are read, for which Envoy must send bytes."""
+
+
+@dataclass(frozen=True, slots=True)
 class Known:
     """What Envoy has to know of a directory."""
 
@@ -93,6 +105,8 @@ class Known:
     signal_headers: tuple[str, ...]
     signal_namespaces: tuple[str, ...]
     body_routes: tuple[BodyRoute, ...]
+    whole: Whole | None = None
+    """Set if policies see whole requests (`input: opa_envoy`)."""
 
     @property
     def trust_domains(self) -> tuple[str, ...]:
@@ -122,7 +136,29 @@ def read(root: Path) -> Known:
         signal_headers=tuple(sorted({name.lower() for name in _named(sources, "header", "header")})),
         signal_namespaces=tuple(sorted(_named(sources, "envoy_metadata", "namespace"))),
         body_routes=_body_routes(_list(routes.get("routes")), _gated(root)),
+        whole=_whole(root, settings),
     )
+
+
+def _whole(root: Path, settings: Settings) -> Whole | None:
+    """Which metadata is read is known of policies that load, so with these the directory has to."""
+    rego = settings.policies.rego
+    if rego is None or rego.input != "opa_envoy":
+        return None
+    described = load(root, int(datetime.now(UTC).timestamp() * 1_000_000)).described()
+    paths = [read["path"] for read in described["reads_outside"]]
+    return Whole(
+        namespaces=_namespaces(paths, "metadataContext"),
+        route_namespaces=_namespaces(paths, "routeMetadataContext"),
+        grpc=rego.descriptors is not None,
+    )
+
+
+def _namespaces(paths: list[list[str | None]], context: str) -> tuple[str, ...]:
+    """Those that are named where policies read metadata."""
+    above = ["attributes", context, "filterMetadata"]
+    named = {path[3] for path in paths if path[:3] == above and len(path) > len(above)}
+    return tuple(sorted(name for name in named if name is not None))
 
 
 def _gated(root: Path) -> frozenset[str]:

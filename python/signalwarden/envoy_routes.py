@@ -65,7 +65,8 @@ def route_configuration(known: Known, options: Options, *, guarded: bool) -> Rou
         return _configuration([everything])
     with_body: list[Route] = []
     streams: list[Route] = []
-    if sends_bodies(known, options):
+    # Policies over whole requests read the body of any.
+    if sends_bodies(known, options) and known.whole is None:
         no_body = ExtAuthzPerRoute(check_settings=CheckSettings(disable_request_body_buffering=True))
         everything.typed_per_filter_config = {EXT_AUTHZ: ProtoAny.pack(no_body)}
         with_body = [_with_body(n, route, options) for n, route in enumerate(known.body_routes, start=1)]
@@ -83,7 +84,7 @@ def route_configuration(known: Known, options: Options, *, guarded: bool) -> Rou
 
 def sends_bodies(known: Known, options: Options) -> bool:
     """Whether the check is ever sent a body."""
-    return options.request_bodies and bool(known.body_routes)
+    return options.request_bodies and (bool(known.body_routes) or known.whole is not None)
 
 
 def _action(longest: timedelta) -> RouteAction:

@@ -8,10 +8,12 @@ from __future__ import annotations
 
 from typing import Final
 
-__all__ = ["EXCEPTION", "HELP", "help_of"]
+__all__ = ["EXCEPTION", "HELP", "OUTSIDE", "help_of"]
 
 EXCEPTION: Final = "declared_exception"
 """Not a finding: what the directory itself declares to be an exception, listed so that nobody overlooks it."""
+OUTSIDE: Final = "reads_outside"
+"""Not a finding either: where a policy reads the whole request (`input: opa_envoy`)."""
 
 _FILES: Final = {
     "directory_changing": "The directory was written to all the while it was read. Try again once it is still.",
@@ -62,6 +64,10 @@ _SETTINGS: Final = {
     "client_long_lived": "The token of a client lives long. Replace it more often, or let the client come by its SVID.",
     "needs_restart": "This setting takes effect only when the server starts. Restart it, or take the change back.",
     "unknown_redaction": "No route has this parameter or argument, so nothing would be hidden. Often it is misspelt.",
+    "bad_descriptors": "The file is no whole `FileDescriptorSet`. Make it with `protoc --include_imports "
+    "--descriptor_set_out`.",
+    "ungoverned": "Policies see the whole request, outside the register. `signalwarden check` lists what they read, "
+    "and `--draft` writes the register and the policy that would do without.",
     "unused": "The setting is for something that is not switched on, so it does nothing.",
     "trust_domain": "The name of a trust domain is lower case letters, digits, `.`, `-` and `_`.",
     "trust_domain_unknown": "A client of a trust domain that is neither ours nor federated could never be accepted.",
@@ -149,16 +155,20 @@ _ON_THE_REQUEST: Final = {
 }
 _POLICIES: Final = {
     "action_without_policy": "No policy is about this action, so every request to it is denied.",
+    "bad_annotation": "`@reason` and `@advice` are one line of words, for the record and for the caller.",
+    "bad_entity": 'A link fills a slot with an entity, written as Cedar writes it: `Type::"id"`.',
     "bad_gate": "`@require_approval` has one line of words, and stands at policies for calls that can wait for a yes.",
     "cedar": "Cedar's strict validator objects: often a signal is read without `has` before it.",
     "context_whole": "Policies read single attributes of `context`, so that it can be known which.",
     "duplicate_id": "Two policies have one id, and records could not tell them apart.",
     "entity": "An entity is not as `entities.cedarschema` says.",
+    "idle_advice": "Advice is told to callers that a forbid denies. This policy denies nobody.",
     "legacy_ended": "The end of a legacy principal has come, so its calls are denied. Remove it, or move its end on.",
     "legacy_permit": "A legacy principal calls coarse actions alone, so this permit promises what is never given.",
     "legacy_without_end": "Whoever has nothing but a long-lived secret is borne for a time. Say until when.",
     "principal_record": "What is said of a workload can't be read, so it would not stand against anybody.",
     "internal": "A fault of signalwarden itself. Please report it with the directory that shows it.",
+    "link_slot": "A link fills the slots that its template has, all of them and no others.",
     "never_matches": "This policy can never apply. Remove it, or mend its scope or condition.",
     "no_policies": "Without a policy everything is denied.",
     "observed_signal": "A signal with `influence: observe` decides nothing: only a policy that observes may read it.",
@@ -168,11 +178,13 @@ _POLICIES: Final = {
     "schema": "`entities.cedarschema` is not a schema of Cedar.",
     "schema_action": "Actions come from routes.yaml; the schema declares entity types alone.",
     "signals_whole": "Policies read single signals, so that it can be known which.",
-    "template": "Policy templates are not supported. Write the policy out.",
+    "slot_in_condition": "A slot stands for the principal or the resource of a scope, and nowhere else.",
     "ungoverned_read": "A policy reads a signal for an action that its contract does not name in `used_by`.",
     "unknown_annotation": "This annotation would do nothing. Often it is misspelt.",
     "unknown_function": "No policy here has this function: `unknown` in Cedar, or a misspelt one in Rego.",
     "unknown_mode": "The mode of a policy is `enforce`, or `observe` to try it without effect.",
+    "unknown_template": "A link names a template that no `.cedar` file has. Often the id is misspelt.",
+    "unlinked_template": "A template decides nothing until a link fills its slots. Link it, or remove it.",
     "unregistered_signal": "A policy reads a signal that the register does not have: nobody answers for it.",
 }
 _REGO: Final = {
@@ -203,6 +215,8 @@ HELP: Final = {
     **_REGO, **_FILES, **_YAML, **_VALUES, **_SETTINGS, **_ROUTES, **_REGISTER, **_ON_THE_REQUEST, **_POLICIES,
     EXCEPTION: "A signal whose loss does not deny: declared in its contract, with a justification. Nothing to mend; "
     "look now and then whether it is still wanted.",
+    OUTSIDE: "A policy reads the request outside the register, and nothing is promised of what it makes of it. A "
+    "contract, an argument of the route or the identity could say the same.",
 }  # fmt: skip
 
 

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from signalwarden.state import Store
 
-__all__ = ["Intake"]
+__all__ = ["Intake", "read_back"]
 
 MAX_WAITING: Final = 1_024
 """Batches that may wait at once; each has a caller that waits with it, and no door has so many."""
@@ -33,6 +33,8 @@ MAX_GROUP: Final = 64
 MAX_GROUP_BYTES: Final = 1024 * 1024
 """Their bodies together: half a dozen full calls. Whoever comes next waits for a fraction of a second, and the
 longest step that holds the interpreter, sorting, keeps a decision waiting for a few milliseconds at most."""
+REPLAY_BATCH: Final = 1_000
+"""Changes that are taken in at once when they are read back."""
 _PACED: Final = "poll:"
 """Origins that we ask ourselves, at our own pace: an answer that is cut in calls would hold itself up."""
 _MARK: Final = b'"observed_at"'
@@ -49,6 +51,25 @@ class Judging(Protocol):
 
     def apply(self, changes: Sequence[_core.StoredChange], *, now_us: int) -> None:
         """Takes in what was kept."""
+
+
+def read_back(engine: Judging, store: Store, clock: Callable[[], int]) -> None:
+    """Takes in what the store has kept. Raises StateError."""
+    batch: list[_core.StoredChange] = []
+    for change in store.read_all():
+        batch.append(change)
+        if len(batch) >= REPLAY_BATCH:
+            _take_in(engine, batch, clock())
+            batch = []
+    _take_in(engine, batch, clock())
+
+
+def _take_in(engine: Judging, batch: list[_core.StoredChange], now_us: int) -> None:
+    try:
+        engine.apply(batch, now_us=now_us)
+    except SignalwardenError as error:
+        # Half a state is no state: a lost revocation or signal could widen access.
+        raise StateError(f"the state holds a change that can't be read: {error}") from error
 
 
 class _Batch:

@@ -19,6 +19,12 @@ FAMILIES: Final = (
     ("decisions_", "decisions", "reason", "decisions by reason; `allowed` is the only allow"),
     ("signals_rejected_", "signals_rejected", "reason", "published signals that were refused, by reason"),
     ("transport_", "transport_refused", "event", "calls that never reached a decision; behind under load"),
+    (
+        "authzen_",
+        "authzen_evaluations",
+        "result",
+        "questions of other enforcement points; `refused`: about a workload that the client may not ask about",
+    ),
     ("reloads_", "reloads", "result", "reloads of the directory by result"),
     ("tokens_refused_", "tokens_refused", "reason", "tokens refused on first sight; `unseen` without a look"),
     ("feed_batches_", "feed_batches", "feed", "batches that a feed has carried to the core"),

@@ -1,10 +1,9 @@
-"""Decides one request without a server: what `signalwarden decide` does."""
+"""Decides requests without a server: what `signalwarden decide` and `signalwarden test` do."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, Final
 
 import orjson
 
@@ -12,10 +11,15 @@ from signalwarden import _core, config
 from signalwarden.decision_log import rfc3339
 from signalwarden.errors import BadInputError
 
-__all__ = ["Decision", "decide"]
+if TYPE_CHECKING:
+    from pathlib import Path
+
+__all__ = ["Decision", "Refused", "Scene", "decide", "origins"]
 
 # No publisher has this name: an unknown signal is refused by the core as such, whoever sends it.
-NOBODY = "spiffe://nobody.invalid/offline"
+NOBODY: Final = "spiffe://nobody.invalid/offline"
+# Of decisions about tasks and approvals, which go through the log: a scene has a few, and is read at once.
+LOG_RECORDS: Final = 256
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,11 +30,60 @@ class Decision:
     """The serialised CheckResponse."""
     record: dict[str, Any]
     """The decision record, influence of every signal included."""
+    line: bytes
+    """The same as the log would have it."""
+    changes: tuple[_core.StoredChange, ...]
+    """What would be kept before the answer leaves."""
+    reach: tuple[dict[str, Any], ...]
+    """Of each policy in play its id and its truths, as `_core.rehearse` tells them."""
 
     @property
     def outcome(self) -> str:
         """`allow` or `deny`."""
         return str(self.record["outcome"])
+
+
+@dataclass(frozen=True, slots=True)
+class Refused:
+    """A signal that was not taken in."""
+
+    reason: str
+    detail: str
+
+
+def origins(described: dict[str, Any]) -> dict[str, list[str]]:
+    """Where the values of each signal come from beforehand, by `Configuration.describe()`. One with several such
+    sources is told by all of them: they agree."""
+    return {
+        contract["name"]: [origin for source in contract["sources"] if (origin := _origin(source))]
+        for contract in described["signals"]
+    }
+
+
+class Scene:
+    """A running core without a server, which knows what it was told and nothing else."""
+
+    def __init__(self, configuration: _core.Configuration, known: dict[str, list[str]]) -> None:
+        self.engine = _core.Engine(influence="all", log_capacity=LOG_RECORDS)
+        self.engine.swap(configuration)
+        self._origins = known
+
+    def origins_of(self, name: str) -> list[str]:
+        """Who is heard about a signal; whoever sends one that is not registered, it is refused as such."""
+        return self._origins.get(name, [NOBODY])
+
+    def publish(self, signal: dict[str, Any], *, origin: str, now_us: int) -> Refused | None:
+        """Takes an entry of a body of POST /v1/signals in, as from this origin; says so if it was refused."""
+        admission = self.engine.admit(orjson.dumps({"signals": [signal]}), publisher=origin, now_us=now_us)
+        for _, reason, detail in admission.rejected:
+            return Refused(reason, detail)
+        self.engine.apply(admission.changes, now_us=now_us)
+        return None
+
+    def decide(self, request: bytes, *, now_us: int) -> Decision:
+        """Decides a serialised CheckRequest; what it would change is not applied."""
+        answer, record, changes, reach = _core.rehearse(self.engine, request, now_us=now_us)
+        return Decision(answer, orjson.loads(record), record, tuple(changes), tuple(orjson.loads(reach)))
 
 
 def decide(directory: Path, request: bytes, *, signals: bytes | None, now_us: int) -> Decision:
@@ -40,14 +93,10 @@ def decide(directory: Path, request: bytes, *, signals: bytes | None, now_us: in
     without `observed_at` as if observed at `now_us`. Raises BadInputError if one is refused.
     """
     loaded = config.load(directory, now_us)
-    engine = _core.Engine(influence="all")
-    engine.swap(loaded.configuration)
-    if signals is not None:
-        origins = _origins(loaded.configuration)
-        for index, signal in enumerate(_entries(signals)):
-            _publish(engine, index, {"observed_at": rfc3339(now_us), **signal}, origins, now_us)
-    answer, record = engine.decide(request, now_us=now_us)
-    return Decision(answer, orjson.loads(record))
+    scene = Scene(loaded.configuration, origins(loaded.described()))
+    for index, signal in enumerate(_entries(signals) if signals is not None else []):
+        _publish(scene, index, {"observed_at": rfc3339(now_us), **signal}, now_us)
+    return scene.decide(request, now_us=now_us)
 
 
 def _entries(body: bytes) -> list[dict[str, Any]]:
@@ -63,16 +112,6 @@ def _entries(body: bytes) -> list[dict[str, Any]]:
     return entries
 
 
-def _origins(configuration: _core.Configuration) -> dict[str, list[str]]:
-    """Where the values of each signal come from beforehand. One with several such sources is told by all of them:
-    they agree."""
-    described = orjson.loads(configuration.describe())
-    return {
-        contract["name"]: [origin for source in contract["sources"] if (origin := _origin(source))]
-        for contract in described["signals"]
-    }
-
-
 def _origin(source: dict[str, Any]) -> str | None:
     match source.get("kind"):
         case "push":
@@ -82,18 +121,13 @@ def _origin(source: dict[str, Any]) -> str | None:
     return None
 
 
-def _publish(
-    engine: _core.Engine, index: int, signal: dict[str, Any], origins: dict[str, list[str]], now_us: int
-) -> None:
+def _publish(scene: Scene, index: int, signal: dict[str, Any], now_us: int) -> None:
     name = signal.get("name")
-    registered = origins.get(name, [NOBODY]) if isinstance(name, str) else [NOBODY]
+    registered = scene.origins_of(name) if isinstance(name, str) else [NOBODY]
     if not registered:
         raise BadInputError(
             f"signals[{index}]: `{name}` has no source that is told beforehand, it comes with the request"
         )
     for origin in registered:
-        body = orjson.dumps({"signals": [signal]})
-        admission = engine.admit(body, publisher=origin, now_us=now_us)
-        for _, reason, detail in admission.rejected:
-            raise BadInputError(f"signals[{index}]: {detail} (`{reason}`)")
-        engine.apply(admission.changes, now_us=now_us)
+        if refused := scene.publish(signal, origin=origin, now_us=now_us):
+            raise BadInputError(f"signals[{index}]: {refused.detail} (`{refused.reason}`)")

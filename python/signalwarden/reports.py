@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Any, Final
 from urllib.parse import quote
@@ -13,7 +13,7 @@ from urllib.parse import quote
 from signalwarden import __version__
 from signalwarden.decision_log.tail import clean
 from signalwarden.errors import FindingLike, is_error
-from signalwarden.findings import EXCEPTION, help_of
+from signalwarden.findings import EXCEPTION, OUTSIDE, help_of
 
 __all__ = ["Report", "as_json", "github", "sarif"]
 
@@ -35,6 +35,8 @@ class Report:
     """Declared in the directory, one sentence each."""
     revision: str | None
     """None if it can't be loaded."""
+    outside: list[str] = field(default_factory=list)
+    """Where policies read whole requests, one sentence each."""
 
     @property
     def errors(self) -> int:
@@ -69,6 +71,7 @@ def as_json(report: Report) -> dict[str, Any]:
         "warnings": report.warnings,
         "findings": [{key: getattr(finding, key) for key in keys} for finding in report.findings],
         "exceptions": report.exceptions,
+        "reads_outside": report.outside,
     }
 
 
@@ -180,16 +183,18 @@ def _property(text: str) -> str:
 
 
 def _entries(report: Report) -> list[FindingLike]:
-    """Findings, then the declared exceptions as notes at their contracts."""
-    notes: list[FindingLike] = []
-    for text in report.exceptions:
-        placed = _PLACED.fullmatch(text)
-        if placed is None:
-            notes.append(_Note("signals.yaml", 0, 0, text))
-        else:
-            line, column = int(placed["line"]), int(placed["column"] or 1)
-            notes.append(_Note(placed["file"], line, column, placed["text"]))
-    return [*report.findings, *notes]
+    """Findings, then as notes the declared exceptions at their contracts, and what is read outside the register."""
+    exceptions = (_note(text, "signals.yaml", EXCEPTION) for text in report.exceptions)
+    outside = (_note(text, "policies", OUTSIDE) for text in report.outside)
+    return [*report.findings, *exceptions, *outside]
+
+
+def _note(text: str, file: str, code: str) -> _Note:
+    """A sentence at the place that it begins with; without one, at a file."""
+    placed = _PLACED.fullmatch(text)
+    if placed is None:
+        return _Note(file, 0, 0, text, code=code)
+    return _Note(placed["file"], int(placed["line"]), int(placed["column"] or 1), placed["text"], code=code)
 
 
 def _below_repository(directory: Path) -> PurePosixPath:

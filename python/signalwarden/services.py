@@ -14,6 +14,7 @@ from signalwarden.config import Right
 
 __all__ = [
     "AnswersQuestions",
+    "Authzen",
     "Client",
     "DecisionStream",
     "Decisions",
@@ -33,6 +34,8 @@ class Client:
     """Its SPIFFE ID; the publisher of what it publishes, the actor in change records."""
     may: frozenset[Right]
     """The rights written in the entry."""
+    subjects: tuple[str, ...] = ()
+    """Workloads that it may ask about beside itself, as the entry has them: SPIFFE IDs, or ones that end in `/*`."""
 
     def has(self, right: Right) -> bool:
         """True if it holds the right; `operate` includes everything under `read`."""
@@ -49,7 +52,8 @@ class Readiness:
     "bytes", "held_by", "sinks": {name: {…}}},
     "feeds": {name: {"running", "last_success", "last_error", "batches", "refused"}},
     "last_reload_refused": {"time", "findings": [...]} | null, "warnings": n,
-    "unenforced": [labels of routes with `enforce: false`]}`."""
+    "unenforced": [labels of routes with `enforce: false`],
+    "ungoverned": one sentence if policies see whole requests, else null}`."""
 
 
 class AnswersQuestions(Protocol):
@@ -162,6 +166,23 @@ class Tasks(Protocol):
         """The public keys of grants, as a JWK set."""
 
 
+class Authzen(Protocol):
+    """`authzen.Authzen`, as the admin API sees it. Raises BadInputError, CallRefusedError, RateLimitedError."""
+
+    def evaluation(
+        self, client: Client, body: bytes, *, certificate: str | None, request_id: str | None
+    ) -> bytes:
+        """Body of POST /access/v1/evaluation in, JSON `{"decision", "context"}` out, after its record was accepted."""
+
+    def evaluations(
+        self, client: Client, body: bytes, *, certificate: str | None, request_id: str | None
+    ) -> bytes:
+        """Body of POST /access/v1/evaluations in, JSON `{"evaluations": […]}` out."""
+
+    def metadata(self) -> bytes | None:
+        """JSON of GET /.well-known/authzen-configuration; None where the settings name no address."""
+
+
 class Services(Protocol):
     """The app as the admin API sees it. Every method may be called from any thread and blocks: call it from a
     plain `def` endpoint, which FastAPI runs in its thread pool."""
@@ -226,6 +247,10 @@ class Services(Protocol):
     @property
     def overrides(self) -> Overrides:
         """What two people have said in place of a signal."""
+
+    @property
+    def authzen(self) -> Authzen:
+        """Questions of other enforcement points."""
 
     @property
     def decisions(self) -> Decisions:

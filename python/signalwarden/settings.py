@@ -9,6 +9,7 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, ConfigDict, Field
 
+from signalwarden.authzen_settings import MAX_SUBJECTS, AuthzenSettings, SubjectPattern
 from signalwarden.identity_settings import BundleSettings, IdentitySettings
 from signalwarden.policy_settings import Policies
 from signalwarden.sink_settings import MAX_SINKS, SinkSettings
@@ -101,8 +102,7 @@ class Right(StrEnum):
     OPERATE = "operate"
 
 
-BUILT_RIGHTS = tuple(right for right in Right if right is not Right.EVALUATE)
-LATER_RIGHTS = tuple(right for right in Right if right not in BUILT_RIGHTS)
+BUILT_RIGHTS = tuple(Right)
 
 
 MAX_THREADS = 256
@@ -177,11 +177,14 @@ class ClientSettings(Strict):
 
     id: SpiffeId
     may: Annotated[
-        tuple[Annotated[Right, word(BUILT_RIGHTS, LATER_RIGHTS)], ...],
+        tuple[Annotated[Right, word(BUILT_RIGHTS)], ...],
         Field(min_length=1, json_schema_extra={"items": {"enum": [*BUILT_RIGHTS]}}),
     ]
     token_sha256: Digest | None = Field(default=None, description="hex of SHA-256 over the token's bytes")
     expires: Instant | None = Field(default=None, description="from this time on the token is refused")
+    subjects: Annotated[tuple[SubjectPattern, ...], Field(max_length=MAX_SUBJECTS)] = Field(
+        default=(), description="with `evaluate`: workloads that it may ask about beside itself"
+    )
 
 
 def _pace(seconds: float) -> float:
@@ -293,6 +296,7 @@ class Settings(Strict):
     tasks: TaskSettings = TaskSettings()
     approvals: ApprovalSettings = ApprovalSettings()
     overrides: OverrideSettings = OverrideSettings()
+    authzen: AuthzenSettings = AuthzenSettings()
     insecure: Insecure = False
 
     @staticmethod

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import re
 import secrets
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from importlib import resources
@@ -25,10 +25,11 @@ __all__ = [
     "Template",
     "create",
     "create_from",
+    "create_opa",
     "new_token",
 ]
 
-Template = Literal["starter", "agent-tools"]
+Template = Literal["starter", "agent-tools", "opa-envoy"]
 
 AGENT = "spiffe://prod.example/ns/agents/sa/refund-agent"
 PUBLISHER = "spiffe://prod.example/ns/signals/sa/publisher"
@@ -42,6 +43,8 @@ REVIEW_AFTER = timedelta(days=180)
 TOKEN_BYTES = 32
 # Where a template wants the digest of a client's token.
 _TOKEN = re.compile(r"\$\{(\w+)_token_sha256\}")
+_RESULT = re.compile(r"""^result(\["allowed"\]|\.allowed)\s*:?=""", re.MULTILINE)
+_PACKAGE = re.compile(r"^package\s+([A-Za-z_][A-Za-z0-9_.]*)\s*$", re.MULTILINE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,10 +82,72 @@ def create(
     return Starter(directory, made.tokens["publisher"], made.tokens["operator"], made.expires)
 
 
+def create_opa(directory: Path, sources: Sequence[Path], *, now: datetime) -> Made:
+    """Writes a directory around policies that were written for OPA's Envoy plugin: files, or folders of them. Without
+    any, around an example. Raises BadInputError."""
+    found: dict[str, bytes] = {}
+    for source in sources:
+        for name, path in _rego_files(source):
+            if name in found:
+                raise BadInputError(f"two files would be `{name}`: give a folder that holds both")
+            found[name] = _content(path)
+    if sources and not any(name.endswith(".rego") for name in found):
+        raise BadInputError("none of the paths holds a `.rego` file")
+    made = create_from(
+        "opa-envoy",
+        directory,
+        now=now,
+        values={"query": _query(found)},
+        but=frozenset({"policies/policy.rego"}) if sources else frozenset(),
+    )
+    for name, content in found.items():
+        target = directory / name
+        target.parent.mkdir(parents=True, exist_ok=True)
+        target.write_bytes(content)
+    return made
+
+
+def _rego_files(source: Path) -> Iterator[tuple[str, Path]]:
+    """Policies and their data, with the names that they get. Tests of policies stay where they are."""
+    if not source.is_dir():
+        yield (f"policies/{source.name}" if source.suffix == ".rego" else source.name), source
+        return
+    for path in sorted(source.rglob("*.rego")):
+        if not path.name.endswith("_test.rego"):
+            yield f"policies/{path.relative_to(source).as_posix()}", path
+    for path in (source / "data.json", *sorted(source.glob("*.pb"))):
+        if path.is_file():
+            yield path.name, path
+
+
+def _content(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise BadInputError(f"`{path}` can't be read: {error.strerror}") from None
+
+
+def _query(found: Mapping[str, bytes]) -> str:
+    """The rule `allow` of the package that the plugin asks, or of the only one that there is; or the rule `result`,
+    where that is what makes the answer."""
+    texts = [content.decode("utf-8", "replace") for name, content in found.items() if name.endswith(".rego")]
+    packages = {match[1] for text in texts for match in _PACKAGE.finditer(text)}
+    rule = "result" if any(_RESULT.search(text) for text in texts) else "allow"
+    known = [name for name in ("envoy.authz", "istio.authz") if name in packages]
+    package = known[0] if known else packages.pop() if len(packages) == 1 else "envoy.authz"
+    return f"data.{package}.{rule}"
+
+
 def create_from(
-    template: Template, directory: Path, *, now: datetime, values: Mapping[str, str] | None = None
+    template: Template,
+    directory: Path,
+    *,
+    now: datetime,
+    values: Mapping[str, str] | None = None,
+    but: frozenset[str] = frozenset(),
 ) -> Made:
-    """Writes a directory from a template. Refuses a directory that holds anything, so nothing is overwritten."""
+    """Writes a directory from a template, but for some of its files. Refuses a directory that holds anything, so
+    nothing is overwritten."""
     if directory.exists() and (not directory.is_dir() or any(directory.iterdir())):
         raise BadInputError(f"`{directory}` is not an empty directory: init would mix its files with yours")
     expires = (now + TOKEN_LIFE).astimezone(UTC).replace(microsecond=0)
@@ -98,6 +163,8 @@ def create_from(
         for client in _TOKEN.findall(text):
             if client not in tokens:
                 tokens[client], filled[f"{client}_token_sha256"] = new_token()
+        if name in but:
+            continue
         target = directory / name
         target.parent.mkdir(parents=True, exist_ok=True)
         target.write_text(_filled(text, filled), encoding="utf-8")

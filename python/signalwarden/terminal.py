@@ -13,6 +13,7 @@ from rich.console import Console
 from rich.progress import (
     BarColumn,
     DownloadColumn,
+    MofNCompleteColumn,
     Progress,
     TextColumn,
     TimeRemainingColumn,
@@ -22,10 +23,11 @@ from rich.table import Table
 from rich.text import Text
 
 from signalwarden.decision_log.tail import STATES, clean
-from signalwarden.errors import FindingLike, is_error, sentence
+from signalwarden.errors import ConfigurationError, FindingLike, SignalwardenError, is_error, sentence
 
 __all__ = [
-    "columns", "console", "count", "print_findings", "print_json", "reading_bar", "say", "signals_table",
+    "columns", "console", "count", "counting_bar", "one_sentence", "print_findings", "print_json", "reading_bar", "say",
+    "signals_table",
 ]  # fmt: skip
 
 
@@ -60,6 +62,19 @@ def reading_bar(total: int, *, what: str = "reading") -> Iterator[Callable[[int]
         yield lambda read: progress.advance(task, read)
 
 
+@contextlib.contextmanager
+def counting_bar(total: int, *, what: str) -> Iterator[Callable[[], None]]:
+    """A bar on standard error that is told of each thing that is done; nothing where nobody watches."""
+    watched = Console(stderr=True)
+    if not watched.is_terminal:
+        yield lambda: None
+        return
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=watched, transient=True) as progress:
+        task = progress.add_task(what, total=total)
+        yield lambda: progress.advance(task)
+
+
 def count(number: int, word: str) -> str:
     """`1 error`, `2 errors`."""
     return f"{number} {word}" if number == 1 else f"{number} {word}s"
@@ -67,6 +82,18 @@ def count(number: int, word: str) -> str:
 
 MAX_SHOWN_LINE: Final = 200
 """Longest line of a file that is shown below a finding, in characters."""
+
+
+def one_sentence(error: SignalwardenError) -> str:
+    """An error on one line; of a directory its first mistake, and how many more there are."""
+    if not isinstance(error, ConfigurationError):
+        return str(error)
+    errors = [finding for finding in error.findings if is_error(finding)]
+    first = sentence(errors[0]) if errors else "the directory can't be loaded"
+    more = (
+        f" (and {count(len(errors) - 1, 'more error')}: see `signalwarden check`)" if len(errors) > 1 else ""
+    )
+    return f"{first}{more}"
 
 
 def print_findings(out: Console, findings: Iterable[FindingLike], directory: Path) -> None:

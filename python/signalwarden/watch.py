@@ -41,14 +41,20 @@ STOP_S: Final = 10.0
 
 class Watch:
     """A thread that calls `changed` once for each change. `changed` says whether it is done with what it found:
-    False asks for another call, after another quiet time."""
+    False asks for another call, after another quiet time. `glance`: what there is to look at."""
 
     def __init__(
-        self, directory: Path, changed: Callable[[], bool], *, enabled: Callable[[], bool] = lambda: True
+        self,
+        directory: Path,
+        changed: Callable[[], bool],
+        *,
+        enabled: Callable[[], bool] = lambda: True,
+        glance: Callable[[Path], Glance] = Directory.glance,
     ) -> None:
         self._directory = directory
         self._changed = changed
         self._enabled = enabled
+        self._glance = glance
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="watch", daemon=True)
         self._pause = INTERVAL_S
@@ -84,7 +90,7 @@ class Watch:
 
     def _look(self) -> None:
         begun = time.monotonic()
-        found = Directory.glance(self._directory)
+        found = self._glance(self._directory)
         now = time.monotonic()
         self._pause = max(INTERVAL_S, SHARE * (now - begun))
         if found != self._seen:

@@ -13,7 +13,7 @@ if ! cargo fuzz --version >/dev/null 2>&1; then
     exit "${FUZZ_MISSING_STATUS:-0}"
 fi
 # No address sanitizer: nothing here is unsafe, and building it for every dependency takes three times as long.
-for target in wire_decode register ingest mcp certificate xfcc replay rego; do
+for target in wire_decode opa_envoy register ingest mcp certificate xfcc replay rego; do
     # What a run finds goes to a scratch corpus; the committed one only seeds it.
     mkdir -p "target/corpus/$target"
     cargo +nightly fuzz run --sanitizer none --fuzz-dir . "$target" "target/corpus/$target" "corpus/$target" -- \

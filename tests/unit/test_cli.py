@@ -411,7 +411,7 @@ def test_debug_shows_the_traceback(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     "verb",
-    ["", "init", "check", "diff", "serve", "demo", "decide", "signals", "signals publish", "signals list", "signals show",
+    ["", "init", "check", "fmt", "diff", "serve", "demo", "decide", "signals", "signals publish", "signals list", "signals show",
      "signals document", "signals values", "signals approve", "signals publisher", "signals publisher list",
      "signals publisher disable", "signals publisher enable", "signals streams", "signals resynchronise", "revoke",
      "revocations", "approvals", "approvals list", "approvals show", "approvals approve", "approvals deny",
@@ -595,4 +595,5 @@ def test_the_package_carries_its_templates(directory: Path) -> None:
     assert made == {
         "README.md", "entities.cedarschema", "entities.json", "policies/accounts.cedar", "policies/refunds.cedar",
         "routes.yaml", "samples/refund.json", "samples/signals.json", "signals.yaml", "signalwarden.yaml",
+        "tests/accounts.yaml", "tests/refunds.yaml",
     }  # fmt: skip

@@ -248,8 +248,8 @@ class Gathered:
         if not isinstance(name, str):
             return
         kind, source = str(principal.get("class")), str(principal.get("source"))
-        if source == "client":
-            return  # of the admin API: no caller
+        if source in ("client", "vouched"):
+            return  # of the admin API, or asked about there: no caller
         self.credentials[source, kind, principal.get("bound") is True] += count
         domain = str(principal.get("trust_domain"))
         self.domains.of(domain).add(outcome, count)

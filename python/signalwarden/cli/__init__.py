@@ -21,6 +21,7 @@ from signalwarden.cli import (
     diff,
     directory,
     envoy,
+    formatting,
     log,
     overrides,
     publishers,
@@ -31,15 +32,18 @@ from signalwarden.cli import (
     signals,
     streams,
     tasks,
+    testing,
 )
 from signalwarden.cli.options import ERROR, INTERRUPTED, TLS_VARIABLES
-from signalwarden.errors import ConfigurationError, SignalwardenError, is_error, sentence
-from signalwarden.terminal import count, say
+from signalwarden.errors import SignalwardenError
+from signalwarden.terminal import one_sentence, say
 
 __all__ = ["app", "main"]
 
 GROUPS: Final = (
     directory,
+    testing,
+    formatting,
     diff,
     server,
     signals,
@@ -135,17 +139,6 @@ for _group in GROUPS:
 # ---- errors ---------------------------------------------------------------------------------------------
 
 
-def _one_sentence(error: SignalwardenError) -> str:
-    if not isinstance(error, ConfigurationError):
-        return str(error)
-    errors = [finding for finding in error.findings if is_error(finding)]
-    first = sentence(errors[0]) if errors else "the directory can't be loaded"
-    more = (
-        f" (and {count(len(errors) - 1, 'more error')}: see `signalwarden check`)" if len(errors) > 1 else ""
-    )
-    return f"{first}{more}"
-
-
 def _run(arguments: list[str] | None = None) -> int:
     """Runs a command. What goes wrong becomes one sentence and an exit status, never a traceback unasked."""
     try:
@@ -158,7 +151,7 @@ def _run(arguments: list[str] | None = None) -> int:
         return 0
     except SignalwardenError as error:
         _traceback_if_asked()
-        say(_one_sentence(error))
+        say(one_sentence(error))
     except Exception as error:  # noqa: BLE001 - the last line before a user
         if callable(getattr(error, "format_message", None)):
             _usage(error)

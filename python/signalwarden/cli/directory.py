@@ -27,6 +27,7 @@ from signalwarden.terminal import console, count, print_findings, print_json, sa
 
 if TYPE_CHECKING:
     from signalwarden.reports import Report
+    from signalwarden.starter import Made
 
 __all__ = ["add"]
 
@@ -43,6 +44,7 @@ class Template(StrEnum):
 
     STARTER = "starter"
     AGENT_TOOLS = "agent-tools"
+    OPA_ENVOY = "opa-envoy"
 
 
 class Form(StrEnum):
@@ -66,46 +68,68 @@ def init(
         Path, typer.Argument(metavar="DIR", help="A directory that is empty or not there yet.")
     ],
     template: Annotated[
-        Template, typer.Option("--template", help="A refund agent and its signals, or an agent's MCP tools.")
-    ] = Template.STARTER,
+        Template | None,
+        typer.Option(
+            "--template",
+            help="A refund agent and its signals, an agent's MCP tools, or policies of OPA's Envoy plugin.",
+            show_default="starter",
+        ),
+    ] = None,
+    opa: Annotated[
+        list[Path] | None,
+        typer.Option(
+            "--opa",
+            metavar="PATH",
+            help="Policies of OPA's Envoy plugin, unchanged: a file or a folder; repeatable.",
+        ),
+    ] = None,
     as_json: JsonOption = False,
 ) -> None:
     """Make a directory that works: a refund agent, guarded by signals, or an agent's tools, guarded by tasks.
 
-    Prints the tokens of its clients, once: only their SHA-256 is kept.
+    With `--opa`, one around policies that were written for OPA's Envoy plugin. Prints the tokens of its clients,
+    once: only their SHA-256 is kept.
 
     Example: `signalwarden init refunds`
     """
     from signalwarden import starter
 
-    if template is not Template.STARTER:
-        _init_from(template, directory, as_json=as_json)
+    if opa and template not in (None, Template.OPA_ENVOY):
+        raise BadInputError(f"`--opa` and `--template {template}` contradict each other: give one of them")
+    if opa or template is Template.OPA_ENVOY:
+        made = starter.create_opa(directory, opa or [], now=datetime.now(UTC))
+        _say_made(made, as_json=as_json)
         return
-    made = starter.create(directory, now=datetime.now(UTC))
+
+    if template is Template.AGENT_TOOLS:
+        made = starter.create_from("agent-tools", directory, now=datetime.now(UTC))
+        _say_made(made, as_json=as_json)
+        return
+    started = starter.create(directory, now=datetime.now(UTC))
     if as_json:
         print_json({
-            "directory": str(made.directory), "publisher": starter.PUBLISHER, "publisher_token": made.publisher_token,
-            "operator": starter.OPERATOR, "operator_token": made.operator_token, "expires": made.expires,
+            "directory": str(started.directory), "expires": started.expires,
+            "publisher": starter.PUBLISHER, "publisher_token": started.publisher_token,
+            "operator": starter.OPERATOR, "operator_token": started.operator_token,
         })  # fmt: skip
         return
     out = console()
     out.print(
         f"Made {directory} for trust domain prod.example: start reading at {directory / 'README.md'}.\n"
     )
-    out.print(f"Tokens of the admin API, shown this once, good until {made.expires:%Y-%m-%d}:")
-    out.print(f"  publisher  {made.publisher_token}")
-    out.print(f"  operator   {made.operator_token}\n")
+    out.print(f"Tokens of the admin API, shown this once, good until {started.expires:%Y-%m-%d}:")
+    out.print(f"  publisher  {started.publisher_token}")
+    out.print(f"  operator   {started.operator_token}\n")
     where = "" if directory == HERE else f"cd {shlex.quote(str(directory))}\n  "
     out.print("Next:")
     out.print(f"  {where}signalwarden check")
+    out.print("  signalwarden test")
     out.print("  signalwarden decide --request samples/refund.json --signals samples/signals.json")
     out.print("  signalwarden serve")
 
 
-def _init_from(template: Template, directory: Path, *, as_json: bool) -> None:
-    from signalwarden import starter
-
-    made = starter.create_from(template.value, directory, now=datetime.now(UTC))
+def _say_made(made: Made, *, as_json: bool) -> None:
+    directory = made.directory
     if as_json:
         print_json({"directory": str(made.directory), "tokens": made.tokens, "expires": made.expires})
         return
@@ -128,11 +152,32 @@ def check(
             show_default="text",
         ),
     ] = None,
+    draft: Annotated[
+        Path | None,
+        typer.Option(
+            "--draft",
+            metavar="DIR",
+            help="Write the governed directory that policies over whole requests could become.",
+        ),
+    ] = None,
+    parity: Annotated[
+        bool,
+        typer.Option(
+            "--parity", help="Look for requests that Cedar and Rego of this directory judge differently."
+        ),
+    ] = False,
+    parity_cases: Annotated[
+        int, typer.Option("--parity-cases", metavar="N", min=1, max=1_000_000, help="So many requests.")
+    ] = 2_000,
+    parity_seed: Annotated[
+        int, typer.Option("--parity-seed", metavar="N", min=0, help="Others, or the same ones again.")
+    ] = 0,
     as_json: JsonOption = False,
 ) -> None:
     """Check a directory: every mistake of all its files in one pass.
 
-    Exit status 1 if there are errors, 0 if there are warnings alone.
+    Where policies see whole requests (`input: opa_envoy`) it lists what each reads outside the register. Exit status
+    1 if there are errors, 0 if there are warnings alone. With `--parity`, 1 if the languages disagree.
 
     Example: `signalwarden check --config refunds --format sarif > signalwarden.sarif`
     """
@@ -140,6 +185,14 @@ def check(
 
     if as_json and form not in (None, Form.JSON):
         raise BadInputError(f"`--json` and `--format {form}` contradict each other: give one of them")
+    if parity:
+        from signalwarden.cli.parity import check_parity
+
+        if not check_parity(
+            config, cases=parity_cases, seed=parity_seed, as_json=as_json or form is Form.JSON
+        ):
+            raise typer.Exit(FAILED)
+        return
     report = _checked(config)
     match Form.JSON if as_json else form:
         case Form.JSON:
@@ -154,15 +207,37 @@ def check(
             print_findings(out, report.findings, report.directory)
             for exception in report.exceptions:
                 out.print(f"declared exception: {clean(exception)}")
+            for read in report.outside:
+                out.print(f"outside the register: {clean(read)}")
             good = f"{config} can't be loaded" if report.errors else f"{config} is good"
             out.print(f"{good}: {count(report.errors, 'error')}, {count(report.warnings, 'warning')}")
     if report.errors:
         raise typer.Exit(FAILED)
+    if draft is not None:
+        _draft(config, draft)
+
+
+def _draft(config: Path, target: Path) -> None:
+    from signalwarden import config as configuration
+    from signalwarden import migration
+
+    loaded = configuration.load(config, now_us())
+    described = loaded.described()
+    rego = loaded.settings.policies.rego
+    if rego is None or not described["ungoverned"]:
+        raise BadInputError("there is nothing to draft: no policy of this directory sees whole requests")
+    files = configuration.Directory.read(config).files
+    made = migration.draft(files, described, rego.query, target, datetime.now(UTC).date())
+    say(
+        f"drafted {made.directory}: {count(len(made.signals), 'signal')}; look for `{migration.MARK}` in each file"
+    )
+    for read in made.left:
+        say(f"{read.file}:{read.line}:{read.column}: nothing governed stands for `{read.text}`")
 
 
 def _checked(directory: Path) -> Report:
     """What a load says. A directory that can't be read at all is an error of the call, not a finding."""
-    from signalwarden import body_needs, config
+    from signalwarden import body_needs, config, migration
     from signalwarden.reports import Report
 
     try:
@@ -173,7 +248,8 @@ def _checked(directory: Path) -> Report:
         return Report(directory, error.findings, [], None)
     described = loaded.described()
     findings = sorted_findings([*loaded.warnings, *body_needs.findings(described)])
-    return Report(directory, findings, described["exceptions"], loaded.configuration.revision)
+    outside = list(migration.listing(migration.reads(described)))
+    return Report(directory, findings, described["exceptions"], loaded.configuration.revision, outside)
 
 
 def decide(

@@ -346,6 +346,11 @@ def _token(name: str, old: Entry, new: Entry, told: set[str]) -> Said:
         yield WIDENS, f"another token of `{name}` may {named(more)}"
     if less := before - after - told:
         yield NARROWS, f"a token of `{name}` may no longer {named(less)}"
+    subjects = [set(entry.get("subjects") or ()) for entry in (old, new)]
+    if asks := subjects[1] - subjects[0]:
+        yield WIDENS, f"`{name}` may ask about {named(asks)}"
+    if asks := subjects[0] - subjects[1]:
+        yield NARROWS, f"`{name}` may no longer ask about {named(asks)}"
     was, now = old.get("expires"), new.get("expires")
     if was != now:
         later = str(now or "") > str(was or "")
@@ -360,6 +365,7 @@ def _rights(entries: Iterable[Entry]) -> set[str]:
 HARMLESS: Final = frozenset(
     {
         *("watch", "state", "keys", "listen.front", "listen.threads", "decision_log.path"),
+        "authzen.policy_decision_point",
         *("signals.max_rate", "signals.max_live", "decision_log.influence"),
         *("decision_log.rotate_bytes", "decision_log.keep_files"),
     }

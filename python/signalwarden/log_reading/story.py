@@ -25,7 +25,7 @@ from signalwarden.log_reading.telling import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping
 
 __all__ = ["Story", "decision"]
 
@@ -35,6 +35,7 @@ PROOFS: Final = {
     "jwt_svid": "a JWT-SVID that was validated here",
     "oauth": "an OAuth token that was validated here",
     "client": "a client of the admin API",
+    "vouched": "the word of the client that asks about it",
 }
 STATE_STYLES: Final = {"fresh": "green", "stale": "yellow", "missing": "yellow"}
 APPLIES: Final = {"certain": "applies", "may": "may apply", "never": "does not apply", "failed": "failed"}
@@ -132,13 +133,21 @@ def _asked(record: Mapping[str, Any]) -> Step:
     step, request = Step("asked"), map_of(record.get("request"))
     if map_of(record.get("principal")).get("kind") == "client":
         step.say(f"{text_of(request.get('method'))} {text_of(request.get('path'))}, by the admin API")
+    elif request.get("door"):
+        step.say(f"{text_of(request.get('path'))}, a question of {text_of(request.get('client'))}")
     elif not request.get("method"):
         step.say("a request that could not be read", "yellow")
     else:
         step.say(f"{request['method']} {text_of(request.get('host'))}{text_of(request.get('path'))}")
     if args := map_of(request.get("args")):
         step.say(f"with {pairs(args)}")
-    ids = [(word, request.get(key)) for word, key in (("trace", "trace_id"), ("Envoy's id", "envoy_id"))]
+    ids = [
+        (word, request.get(key))
+        for word, key in (
+            ("trace", "trace_id"),
+            ("id of the call", "envoy_id") if request.get("door") else ("Envoy's id", "envoy_id"),
+        )
+    ]
     if told := joined(*(f"{word} {value}" for word, value in ids if value)):
         step.say(told, "dim")
     return step
@@ -280,7 +289,8 @@ def _in_company(signal: Mapping[str, Any]) -> str | None:
 def _policies(record: Mapping[str, Any], beside: Beside) -> Step:
     step, policies = Step("policies"), map_of(record.get("policies"))
     determining = entries_of(policies.get("determining"))
-    if "engine" not in policies:
+    # Records of older versions name an engine only where it was asked.
+    if "engine" not in policies or policies.get("asked") is False:
         step.say("none was evaluated: the way ended before", "dim")
     elif not determining:
         step.say("none applies" if record.get("outcome") == "deny" else "none is named")
@@ -292,6 +302,8 @@ def _policies(record: Mapping[str, Any], beside: Beside) -> Step:
             f"{policy.get('effect')} {policy.get('id')} {applies}  {policy.get('file')}:{policy.get('line')}",
             style,
         )
+        for line in _said_of(policy):
+            step.say(line, "dim")
         if same and isinstance(policy.get("line"), int):
             for number, text in beside.policy(text_of(policy.get("file")), policy["line"]):
                 step.say(f"{number:>5} │ {text}", "dim")
@@ -309,6 +321,16 @@ def _policies(record: Mapping[str, Any], beside: Beside) -> Step:
     revision = f"revision {text_of(policies.get('revision')):.12}" if policies.get("revision") else ""
     step.say(joined(revision, "as the directory is now" if same else why_not), "dim")
     return step
+
+
+def _said_of(policy: Mapping[str, Any]) -> Iterator[str]:
+    """What a policy says of itself."""
+    if template := text_of(policy.get("template")):
+        yield f"a link of the template {template}"
+    if why := text_of(policy.get("why")):
+        yield f"why: {why}"
+    if advice := text_of(policy.get("advice")):
+        yield f"the caller was told: {advice}"
 
 
 def _kept_from_it(step: Step, record: Mapping[str, Any], beside: Beside) -> None:

@@ -63,6 +63,8 @@ def span_of(line: bytes) -> Span | None:
         record = orjson.loads(line)
         if record["kind"] != "decision" or _map(record.get("principal")).get("source") == "client":
             return None
+        if "door" in _map(record.get("request")):
+            return None
         return _span(record)
     except (orjson.JSONDecodeError, KeyError, TypeError, ValueError):
         return None

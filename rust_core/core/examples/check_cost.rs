@@ -1,9 +1,10 @@
 //! What one `Engine.check` costs: time a check, or a fixed number of checks for callgrind.
 //!
-//! `cargo run --release --example check_cost -- POLICIES LIVE_SIGNALS CHECKS [ROUNDS [RING_MIB]]` prints nanoseconds a
-//! check, the best and the median of the rounds. With `RING_MIB` records are accepted as a server's are, as lines in a ring of
-//! that size; without it as they stand in memory. The request is answered by a slice of 10 policies and 12 signals,
-//! however many policies there are; its record is accepted by the log.
+//! `cargo run --release --example check_cost -- POLICIES LIVE_SIGNALS CHECKS [ROUNDS [RING_MIB [ENTITIES]]]` prints
+//! nanoseconds a check, the best and the median of the rounds. With `RING_MIB` (not 0) records are accepted as a server's are,
+//! as lines in a ring of that size; without it as they stand in memory. The request is answered by a slice of 10 policies and
+//! 12 signals, however many policies there are; its record is accepted by the log. With `ENTITIES` there are so many workloads
+//! in teams within teams, and one more policy for each action that asks for the caller's attributes and groups.
 #![allow(
     clippy::unwrap_used,
     clippy::print_stdout,
@@ -40,12 +41,15 @@ const NOW: Timestamp = Timestamp::from_micros(1_790_000_000_000_000);
 fn main() {
     let args: Vec<usize> = std::env::args().skip(1).map(|a| a.parse().unwrap()).collect();
     let [policies, live, checks, rest @ ..] = args.as_slice() else {
-        eprintln!("usage: check_cost POLICIES LIVE_SIGNALS CHECKS [ROUNDS]");
+        eprintln!("usage: check_cost POLICIES LIVE_SIGNALS CHECKS [ROUNDS [RING_MIB [ENTITIES]]]");
         std::process::exit(2);
     };
     let rounds = rest.first().copied().unwrap_or(1);
     let rendering = Rendering { influence: InfluenceMode::None, digest_key: vec![0; 32] };
-    let words = rest.get(1).map(|mib| (0..mib * 1024 * 1024 / 8).map(|_| AtomicU64::new(0)).collect::<Vec<_>>());
+    let words = rest
+        .get(1)
+        .filter(|mib| **mib > 0)
+        .map(|mib| (0..mib * 1024 * 1024 / 8).map(|_| AtomicU64::new(0)).collect::<Vec<_>>());
     let room = Room {
         capacity: checks + 1,
         max_bytes: usize::MAX,
@@ -59,9 +63,12 @@ fn main() {
         seed: 7,
         max_live: signalwarden_core::limits::MAX_LIVE_SIGNALS,
     });
+    let entities = rest.get(2).copied().unwrap_or(0);
+    let files = files(*policies, entities);
     let loading = Instant::now();
-    let snapshot = snapshot(*policies);
-    println!("loaded {policies} policies in {} ms", loading.elapsed().as_millis());
+    let snapshot = Snapshot::load(&files, &CoreSettings::of("prod.example"), NOW).unwrap();
+    println!("loaded {policies} policies and {entities} entities in {} ms", loading.elapsed().as_millis());
+    drop(files);
     engine.swap(Arc::new(snapshot));
     publish(&engine, AGENT);
     for nth in 0..live / SIGNALS {
@@ -100,7 +107,7 @@ fn main() {
     );
 }
 
-fn snapshot(policies: usize) -> Snapshot {
+fn files(policies: usize, entities: usize) -> Vec<(String, Vec<u8>)> {
     let actions = policies.div_ceil(IN_SLICE).max(1);
     let (mut routes, mut text) = (String::from("routes:\n"), String::new());
     for action in 0..actions {
@@ -136,16 +143,43 @@ fn snapshot(policies: usize) -> Snapshot {
         );
     }
     routes.push_str("default: deny\n");
+    if entities > 0 {
+        for action in 0..actions {
+            let _ = writeln!(
+                text,
+                "forbid(principal in Team::\"blocked\", action == Action::\"act.n{action}\", resource) when {{ principal.owner == \"nobody\" }};"
+            );
+        }
+    }
     let file = |name: &str, text: String| (name.to_owned(), text.into_bytes());
     let files = [
         file("routes.yaml", routes),
         file("signals.yaml", signals),
-        file("entities.cedarschema", "entity Workload; entity Account;".to_owned()),
-        file("entities.json", "[]".to_owned()),
+        file(
+            "entities.cedarschema",
+            "entity Team in [Team]; entity Workload in [Team] = { owner: String }; entity Account;".to_owned(),
+        ),
+        file("entities.json", entities_json(entities)),
         file("policies/all.cedar", text),
     ];
-    let settings = CoreSettings::of("prod.example");
-    Snapshot::load(&files, &settings, NOW).unwrap()
+    files.into()
+}
+
+/// So many workloads, a hundred to a team, and a team of teams.
+fn entities_json(workloads: usize) -> String {
+    let entity = |kind: &str, id: &str, owner: &str, team: &str| {
+        format!(
+            r#"{{"uid": {{"type": "{kind}", "id": "{id}"}}, "attrs": {{{owner}}}, "parents": [{{"type": "Team", "id": "{team}"}}]}}"#
+        )
+    };
+    let mut all: Vec<String> = Vec::with_capacity(workloads + workloads / 100);
+    for nth in 0..workloads {
+        let id =
+            if nth == 0 { AGENT.to_owned() } else { format!("spiffe://prod.example/ns/other/sa/workload-{nth:06}") };
+        all.push(entity("Workload", &id, r#""owner": "team@prod.example""#, &format!("t{}", nth / 100)));
+    }
+    all.extend((0..workloads.div_ceil(100)).map(|team| entity("Team", &format!("t{team}"), "", "all")));
+    format!("[{}]", all.join(",\n"))
 }
 
 fn publish(engine: &Engine, subject: &str) {

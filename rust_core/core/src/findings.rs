@@ -51,7 +51,11 @@ impl fmt::Display for Finding {
 
 /// A collector of findings. Reading goes on after a mistake, so that all are found in one pass.
 #[derive(Clone, Debug, Default)]
-pub struct Findings(Vec<Finding>);
+pub struct Findings {
+    found: Vec<Finding>,
+    /// How many of them are errors: asked for each policy, of which there are very many.
+    errors: usize,
+}
 
 impl Findings {
     /// Adds an error.
@@ -65,33 +69,35 @@ impl Findings {
     }
 
     fn push(&mut self, severity: Severity, file: &str, place: Place, code: &'static str, message: String) {
-        self.0.push(Finding { severity, file: file.to_owned(), place, code, message });
+        self.errors += usize::from(severity == Severity::Error);
+        self.found.push(Finding { severity, file: file.to_owned(), place, code, message });
     }
 
     /// Leaves out the findings of one code in other files than this one, whose own mistakes they only follow from.
     pub fn drop_followers(&mut self, code: &str, file: &str) {
-        self.0.retain(|finding| finding.code != code || finding.file == file);
+        self.found.retain(|finding| finding.code != code || finding.file == file);
+        self.errors = self.found.iter().filter(|finding| finding.severity == Severity::Error).count();
     }
 
     /// True if any finding is an error.
-    pub fn has_errors(&self) -> bool {
-        self.0.iter().any(|finding| finding.severity == Severity::Error)
+    pub const fn has_errors(&self) -> bool {
+        self.errors > 0
     }
 
     /// How many errors there are so far.
-    pub fn errors(&self) -> usize {
-        self.0.iter().filter(|finding| finding.severity == Severity::Error).count()
+    pub const fn errors(&self) -> usize {
+        self.errors
     }
 
     /// All findings, by file, then place.
     pub fn into_sorted(mut self) -> Vec<Finding> {
-        self.0.sort_by(|a, b| (&a.file, a.place, a.severity).cmp(&(&b.file, b.place, b.severity)));
-        self.0
+        self.found.sort_by(|a, b| (&a.file, a.place, a.severity).cmp(&(&b.file, b.place, b.severity)));
+        self.found
     }
 
     /// The findings so far, in the order they were found.
     pub fn as_slice(&self) -> &[Finding] {
-        &self.0
+        &self.found
     }
 }
 

@@ -4,13 +4,13 @@
 use crate::{
     findings::{Findings, Place},
     model::{
-        Influence, SignalName, Tier,
+        ActionId, Influence, SignalName, Tier,
         names::{SubjectKind, WITHOUT_A_TASK},
     },
     policy::{ActionRule, PolicyEngine, SignalIndex},
     signals::Register,
 };
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 
 /// Warns of what could as well be left out, or was forgotten.
 pub(crate) fn warn(actions: &[ActionRule], register: &Register, engine: &dyn PolicyEngine, findings: &mut Findings) {
@@ -45,10 +45,10 @@ fn unread_signals(register: &Register, engine: &dyn PolicyEngine, findings: &mut
 /// A task and its workflow are known by a grant alone: where none is looked at, a signal about them is always missing.
 fn never_found(actions: &[ActionRule], register: &Register, findings: &mut Findings) {
     let about_tasks = |kind: SubjectKind| matches!(kind, SubjectKind::Task | SubjectKind::Workflow);
+    let rules: HashMap<&ActionId, &ActionRule> = actions.iter().map(|action| (&action.id, action)).collect();
     for contract in register.contracts().iter().filter(|contract| about_tasks(contract.subject)) {
         for used_by in &contract.used_by {
-            let rule = actions.iter().find(|action| action.id == *used_by);
-            let why = match rule.map(|rule| rule.tier) {
+            let why = match rules.get(used_by).map(|rule| rule.tier) {
                 Some(tier @ (Tier::Coarse | Tier::Runtime)) => {
                     format!("`{used_by}` is of tier `{}` and takes no grant", tier.as_str())
                 }

@@ -3,7 +3,7 @@
 //! No clock, no file, no network, no randomness, no Python: everything comes in as an argument
 //! (sans-io). Rooms depend one way:
 //! `limits, reason <- model <- {route, identity, signals, policy} <- decide <- record <- check`;
-//! `wire` is used by `check` alone. `tests/unit/test_architecture.py` asserts it.
+//! `wire` is used by `check`, and by `snapshot` for descriptors. `tests/unit/test_architecture.py` asserts it.
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing))]
 
 pub mod approvals;

@@ -14,8 +14,8 @@ pub const MAX_SPIFFE_ID_BYTES: usize = 2048;
 pub const MAX_TRUST_DOMAIN_BYTES: usize = 255;
 /// Longest owner of a principal: it stands in each of its records. A mail address has at most 254 bytes (RFC 5321).
 pub const MAX_OWNER_BYTES: usize = 254;
-/// Largest file of a configuration directory. A thousand policies take about a tenth of this.
-pub const MAX_FILE_BYTES: usize = 8 * 1024 * 1024;
+/// Largest file of a configuration directory. A hundred thousand entities, links or policies take about half of this.
+pub const MAX_FILE_BYTES: usize = 32 * 1024 * 1024;
 /// Deepest nesting of a YAML file. The formats of DESIGN section 5 need six.
 pub const MAX_YAML_DEPTH: usize = 32;
 /// Longest value of a signal, in bytes of its JSON. A signal is a fact, not a document.
@@ -39,6 +39,14 @@ pub const MAX_TIME_STEP_MICROS: i64 = 3_600_000_000;
 pub const MAX_MIXES: usize = 64;
 /// Longest words of a policy's demand for an approval: a sentence or two for whoever answers, kept with each question.
 pub const MAX_GATE_WORDS_BYTES: usize = 512;
+/// Longest `@reason` of a policy: a sentence and the number of a rule. It is in every record that the policy determines.
+pub const MAX_REASON_BYTES: usize = 256;
+/// Longest `@advice` of a policy: a sentence and an address to turn to, in the answer to whoever was denied.
+pub const MAX_ADVICE_BYTES: usize = 512;
+/// Most advice in one answer: of further policies that forbid the same call, the record names each.
+pub const MAX_ADVICES: usize = 4;
+/// Most links of templates in one file: as many as policies are budgeted for.
+pub const MAX_LINKS: usize = 100_000;
 /// Largest body of an answer. A denial is a sentence, not a page.
 pub const MAX_ANSWER_BODY_BYTES: usize = 16 * 1024;
 /// Most headers that one answer sets; Envoy answers 500 when a request passes 100 headers.
@@ -55,6 +63,15 @@ pub const MAX_MCP_NAME_BYTES: usize = 128;
 /// Longest list of the tools that a caller may use, as names: it goes into an answer's metadata, and from there into a
 /// header. Some hundred tools; further ones are not shown.
 pub const MAX_LISTED_TOOLS_BYTES: usize = 8 * 1024;
+/// Largest body that is parsed for policies over the whole request: an authorization reads what a call says, not what it
+/// uploads. OPA's Envoy plugin is shown 8 KiB in its own examples.
+pub const MAX_PARSED_BODY_BYTES: usize = 1024 * 1024;
+/// Deepest nesting of one: with what stands around it, as deep as Rego is given anything.
+pub const MAX_PARSED_BODY_DEPTH: usize = 60;
+/// Most pairs of one form or query that is parsed for them. Go's own bound, and so that of OPA's Envoy plugin.
+pub const MAX_FORM_PAIRS: usize = 10_000;
+/// Most parts of one multipart body that is parsed for them. Go's own bound for forms.
+pub const MAX_FORM_PARTS: usize = 1_000;
 /// Most routes of one file. The index compares them in pairs when it is built; a large gateway has some hundreds.
 pub const MAX_ROUTES: usize = 10_000;
 /// Most arguments that one route names in one of path, query and body. Policies read a handful.
@@ -190,3 +207,6 @@ pub const MAX_REGO_VALUE_DEPTH: usize = 128;
 /// Most values that an expression of Rego can come to by what it is made of, each counted as often as it stands in it (loops
 /// not counted, numbers in words of 64 bits). Policies come to some hundred; what doubles sixteen times does not.
 pub const MAX_REGO_GROWTH: u64 = 65_536;
+/// Most calls that differ and that one question of another enforcement point is decided for. Routes of one action differ in
+/// environment or system at most; a question that could mean more is none.
+pub const MAX_CALLS_OF_A_QUESTION: usize = 16;

@@ -15,6 +15,7 @@ use crate::{
     route::{ActionDecl, Redaction, Routes},
     signals::{Cells, Contract, Flow, Register, Store, derived::Derived, feeds::Feed, overriding::OverrideSettings},
     tasks::TaskSettings,
+    wire::Descriptors,
 };
 use serde::Deserialize;
 use serde_json::{Value as Json, json};
@@ -69,6 +70,12 @@ impl CoreSettings {
     }
 }
 
+/// Said aloud at every load and in readiness.
+const UNGOVERNED: &str = "`input: opa_envoy`: policies in Rego see the whole request, and the register promises nothing \
+    of what they make of it";
+/// The ending of files that describe messages of protobuf.
+const DESCRIPTORS: &str = ".pb";
+
 /// A configuration in force, or about to be.
 pub struct Snapshot {
     /// Hex SHA-256 over files and settings.
@@ -83,6 +90,8 @@ pub struct Snapshot {
     pub rules: Vec<SignalRule>,
     /// The policies.
     pub policies: Box<dyn PolicyEngine>,
+    /// By which policies over the whole request see bodies of gRPC (`input: opa_envoy`).
+    pub descriptors: Option<Descriptors>,
     /// What stands against a principal before any policy.
     pub principals: Principals,
     /// What the settings say of tasks.
@@ -167,9 +176,13 @@ impl Snapshot {
         let rules: Vec<SignalRule> =
             register.iter().flat_map(Register::contracts).map(|contract| signal_rule(contract)).collect();
         let engine = policy::load::load(&texts, &settings.policies, &actions, &rules, &mut findings);
+        let descriptors = descriptors(files, &settings.policies, &mut findings);
         if let (Some(register), Some(engine)) = (&register, &engine) {
             idle::warn(&actions, register, &**engine, &mut findings);
             principals::warn(&engine.records(), now, &mut findings);
+            if engine.wants_whole_request() {
+                findings.warning("signalwarden.yaml", Place::default(), "ungoverned", UNGOVERNED);
+            }
         }
         if !routes_are_whole {
             // A route with a mistake declares no action, and what uses the action is not to blame.
@@ -190,6 +203,7 @@ impl Snapshot {
                 register,
                 rules,
                 policies: engine,
+                descriptors,
                 principals: Principals::new(settings.require_record),
                 tasks: settings.tasks.clone(),
                 approvals: settings.approvals.clone(),
@@ -208,6 +222,20 @@ impl Snapshot {
     /// The declared exceptions to I2, one sentence each, for `check` to list.
     pub fn exceptions(&self) -> Vec<String> {
         self.register.contracts().iter().flat_map(|contract| exceptions_of(contract)).collect()
+    }
+
+    /// What each policy consists of, in the order of `describe`: for tests of policies.
+    pub fn makeups(&self) -> Json {
+        let makeups = self.policies.makeups().into_iter().map(|makeup| {
+            let conditions = makeup.conditions.iter().map(|condition| {
+                json!({"word": condition.word, "line": condition.place.line, "column": condition.place.column})
+            });
+            json!({
+                "actions": makeup.actions.iter().map(ActionId::as_str).collect::<Vec<_>>(),
+                "scoped": makeup.is_scoped, "conditions": conditions.collect::<Vec<_>>(),
+            })
+        });
+        makeups.collect()
     }
 
     /// The configuration for people and tools: contracts, routes, actions, policies.
@@ -245,9 +273,15 @@ impl Snapshot {
             "actions": self.routes.actions().iter().map(|action| json!({
                 "action": action.id.as_str(), "tier": action.tier.as_str(), "has_gates": self.policies.has_gates(&action.id),
             })).collect::<Vec<_>>(),
+            "ungoverned": self.policies.wants_whole_request(),
+            "reads_outside": self.policies.reads_outside().iter().map(|read| json!({
+                "file": &*read.file, "line": read.place.line, "column": read.place.column, "rule": &*read.rule,
+                "path": read.path.iter().map(|step| step.as_deref()).collect::<Vec<_>>(),
+            })).collect::<Vec<_>>(),
             "policies": self.policies.policies().iter().map(|policy| json!({
                 "id": &*policy.id, "file": &*policy.file, "line": policy.place.line, "text_sha256": policy.text_sha256,
                 "engine": policy.engine.as_str(), "effect": policy.effect.as_str(), "mode": policy.mode.as_str(),
+                "template": policy.template.as_deref(), "why": policy.note.as_deref(), "advice": policy.advice.as_deref(),
                 "signals": policy.mentions.iter()
                     .filter_map(|s| self.rules.get(usize::from(s.0)))
                     .map(|rule| rule.name.as_str()).collect::<Vec<_>>(),
@@ -256,9 +290,33 @@ impl Snapshot {
     }
 }
 
+/// Descriptor sets of protobuf, which are no text.
+fn is_descriptors(file: &str) -> bool {
+    file.ends_with(DESCRIPTORS)
+}
+
+fn descriptors(
+    files: &[(String, Vec<u8>)],
+    settings: &PolicySettings,
+    findings: &mut Findings,
+) -> Option<Descriptors> {
+    let wanted = settings.rego.as_ref().and_then(|rego| rego.descriptors.as_deref());
+    for (file, _) in files.iter().filter(|(file, _)| is_descriptors(file) && wanted != Some(file)) {
+        let message = "not read: `policies.rego.descriptors` does not name it";
+        findings.warning(file, Place::default(), "ignored_file", message);
+    }
+    let wanted = wanted?;
+    let Some((file, content)) = files.iter().find(|(file, _)| file == wanted && is_descriptors(file)) else {
+        let message = format!("`policies.rego.descriptors`: expected a file of the directory that ends in `{DESCRIPTORS}`, found `{wanted}`");
+        findings.error("signalwarden.yaml", Place::default(), "missing_file", message);
+        return None;
+    };
+    Descriptors::load(content).map_err(|why| findings.error(file, Place::default(), "bad_descriptors", why)).ok()
+}
+
 fn texts<'a>(files: &'a [(String, Vec<u8>)], findings: &mut Findings) -> Vec<(&'a str, &'a str)> {
     let mut texts = Vec::with_capacity(files.len());
-    for (name, content) in files {
+    for (name, content) in files.iter().filter(|(name, _)| !is_descriptors(name)) {
         if content.len() > limits::MAX_FILE_BYTES {
             findings.error(
                 name,

@@ -95,20 +95,52 @@ fn actions() -> Vec<ActionRule> {
     ACTIONS.iter().map(action).collect()
 }
 
+/// The same policy as a template and its link, where its scope names an entity: the entity goes into a slot.
+fn as_link(policy: &str, n: usize) -> Option<(String, String)> {
+    let (mut template, mut slots) = (policy.to_owned(), String::new());
+    for side in ["principal", "resource"] {
+        let scope = template.split(')').next()?.to_owned();
+        let (from, _) = scope.match_indices(side).find(|(at, _)| scope[..*at].ends_with(['(', ' ']))?;
+        let part = scope[from..].split(',').next()?;
+        if let Some((before, uid)) = part.split_once("== ").or_else(|| part.split_once("in ")) {
+            let operator = if part.contains("== ") { "== " } else { "in " };
+            template = template.replacen(part, &format!("{before}{operator}?{side}"), 1);
+            slots.push_str(&format!(", {side}: '{}'", uid.trim()));
+        }
+    }
+    let link = format!("  - {{id: policy{n}, template: t{n}{slots}}}\n");
+    (!slots.is_empty()).then(|| (format!("@id(\"t{n}\") {template}\n"), link))
+}
+
 #[test]
 fn slices_and_unsliced_cedar_agree_on_decision_and_determining_policies() {
-    let compared = Cell::new(0_u32);
+    let (compared, links_tried) = (Cell::new(0_u32), Cell::new(0_u32));
     let picks = (prop::sample::select(PRINCIPALS), prop::sample::select(RESOURCES), prop::sample::select(ACTIONS));
-    let strategy = (prop::collection::vec(policy(), 1..12), picks);
+    let linked = prop::collection::vec(any::<bool>(), 12);
+    let strategy = (prop::collection::vec(policy(), 1..12), linked, picks);
     let mut runner =
         TestRunner::new(ProptestConfig { cases: CASES, failure_persistence: None, ..ProptestConfig::default() });
-    let result = runner.run(&strategy, |(policies, (principal, (kind, id), action))| {
+    let result = runner.run(&strategy, |(policies, linked, (principal, (kind, id), action))| {
         // Ids on both sides, so that determining policies can be compared.
-        let text =
-            policies.iter().enumerate().map(|(n, p)| format!("@id(\"policy{n}\") {p}\n")).collect::<Vec<_>>().concat();
+        let (mut text, mut links) = (String::new(), String::from("links:\n"));
+        for (n, policy) in policies.iter().enumerate() {
+            match as_link(policy, n).filter(|_| linked[n]) {
+                Some((template, link)) => {
+                    text.push_str(&template);
+                    links.push_str(&link);
+                    links_tried.set(links_tried.get() + 1);
+                }
+                None => text.push_str(&format!("@id(\"policy{n}\") {policy}\n")),
+            }
+        }
+        let links: &[(&str, &str)] = if links.len() > 7 { &[("policies/links.yaml", &links)] } else { &[] };
         let mut findings = Findings::default();
-        let files =
-            CedarFiles { schema: Some(SCHEMA), entities: Some(ENTITIES), policies: &[("policies/p.cedar", &text)] };
+        let files = CedarFiles {
+            schema: Some(SCHEMA),
+            entities: Some(ENTITIES),
+            policies: &[("policies/p.cedar", &text)],
+            links,
+        };
         let Some(engine) = CedarEngine::load(files, &actions(), &[], &mut findings) else {
             // The strict validator refuses a scope that can't match (Vault within Account's folder and the like).
             return Ok(());
@@ -172,7 +204,11 @@ fn slices_and_unsliced_cedar_agree_on_decision_and_determining_policies() {
         compared.set(compared.get() + 1);
         Ok(())
     });
-    println!("slices: {} of {CASES} cases compared with unsliced Cedar", compared.get());
+    println!(
+        "slices: {} of {CASES} cases compared with unsliced Cedar, {} policies as links of templates",
+        compared.get(),
+        links_tried.get()
+    );
     result.unwrap();
     assert!(compared.get() > CASES / 2, "too few cases to prove anything: {}", compared.get());
 }

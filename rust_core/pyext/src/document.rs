@@ -1,8 +1,8 @@
-//! YAML for Python's own file: the same dialect, the same places.
+//! Texts for Python: YAML of its own file, in the same dialect, with the same places; Cedar, formatted.
 
-use crate::configuration::Finding;
+use crate::{configuration::Finding, errors};
 use pyo3::{prelude::*, types::PyBytes};
-use signalwarden_core::{document, findings, findings::Findings};
+use signalwarden_core::{document, error::Error, findings, findings::Findings, policy::cedar};
 use std::collections::HashMap;
 
 /// A YAML file as JSON, with the place of each value.
@@ -44,4 +44,11 @@ pub(crate) fn parse_yaml(file: &str, text: &str) -> Document {
 #[pyfunction]
 pub(crate) fn nearest_name(written: &str, known: Vec<String>) -> Option<String> {
     findings::nearest(written, known.iter().map(String::as_str)).map(str::to_owned)
+}
+
+/// The text of a policy file as Cedar's formatter writes it.
+#[pyfunction]
+pub(crate) fn format_cedar(py: Python<'_>, file: &str, text: &str) -> PyResult<String> {
+    let formatted = py.detach(|| cedar::format(file, text));
+    formatted.map_err(|findings| errors::to_python(py, Error::Configuration(findings)))
 }

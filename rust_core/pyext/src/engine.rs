@@ -7,7 +7,7 @@ use crate::{
     identity::Pending,
     outside::{Outside, now, random},
     ring,
-    tasks::{Answered, Held, Proposal},
+    tasks::{Answered, Held, Proposal, Told},
     words::{self, certificate, client_id, origin, refusal},
 };
 use pyo3::{
@@ -156,6 +156,23 @@ impl Engine {
             self.core.propose_task(&asked, &asking, self.outside.id_bits())
         });
         proposed.map(Proposal).map_err(|error| errors::to_python(py, error))
+    }
+
+    #[pyo3(signature = (question, *, client, certificate, now_us))]
+    fn inquire(
+        &self,
+        py: Python<'_>,
+        question: PyBackedBytes,
+        client: &str,
+        certificate: Option<&str>,
+        now_us: i64,
+    ) -> PyResult<Told> {
+        let told = py.detach(|| {
+            let client = client_id(client)?;
+            let ticks = || self.outside.ticks();
+            self.core.inquire(&question, &self.asking(&client, certificate, now_us, &ticks)?)
+        });
+        told.map(Told).map_err(|error| errors::to_python(py, error))
     }
 
     #[pyo3(signature = (proposal, *, grant, now_us))]

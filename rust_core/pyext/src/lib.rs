@@ -14,6 +14,7 @@ mod identity;
 mod leaves;
 mod outside;
 mod publish;
+mod rehearsal;
 mod replay;
 mod ring;
 mod tasks;
@@ -31,7 +32,7 @@ mod _core {
     #[pymodule_export]
     use crate::desk::{Asker, Ticket};
     #[pymodule_export]
-    use crate::document::{Document, nearest_name, parse_yaml};
+    use crate::document::{Document, format_cedar, nearest_name, parse_yaml};
     #[pymodule_export]
     use crate::engine::Engine;
     #[pymodule_export]
@@ -43,9 +44,11 @@ mod _core {
     #[pymodule_export]
     use crate::publish::{publish_answer, publish_to_json};
     #[pymodule_export]
+    use crate::rehearsal::{policy_parts, rehearse};
+    #[pymodule_export]
     use crate::replay::Replay;
     #[pymodule_export]
-    use crate::tasks::{Answered, Held, Proposal};
+    use crate::tasks::{Answered, Held, Proposal, Told};
     use pyo3::prelude::*;
 
     #[pymodule_init]

@@ -1,4 +1,4 @@
-//! Decisions that are held until what they change is kept, and tasks that wait for their grant.
+//! Decisions that are held until what they change is kept, tasks that wait for their grant, and answers to questions.
 
 use crate::changes::StoredChange;
 use pyo3::{prelude::*, types::PyBytes};
@@ -58,6 +58,28 @@ impl Proposal {
     #[getter]
     fn claims<'py>(&self, py: Python<'py>) -> Bound<'py, PyBytes> {
         PyBytes::new(py, self.0.claims().to_string().as_bytes())
+    }
+}
+
+/// The answer to whether a workload may do something; its record was accepted, or it is no.
+#[pyclass(frozen, module = "signalwarden._core")]
+pub(crate) struct Told(pub(crate) engine::Told);
+
+#[pymethods]
+impl Told {
+    #[getter]
+    fn allowed(&self) -> bool {
+        self.0.is_allowed()
+    }
+
+    #[getter]
+    fn reason(&self) -> &'static str {
+        self.0.reason.code()
+    }
+
+    #[getter]
+    fn decision_id(&self) -> String {
+        self.0.decision.to_string()
     }
 }
 

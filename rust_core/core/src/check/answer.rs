@@ -2,7 +2,8 @@
 
 use crate::{
     decide::{Denial, Permit},
-    policy::PolicyAnswer,
+    limits::MAX_ADVICES,
+    policy::{PolicyAnswer, PolicyInfo},
     reason::Reason,
     record::{self, DecisionId, Record},
     wire::{self, AllowAnswer, DenyAnswer, Note},
@@ -35,43 +36,57 @@ const RESERVED: &str = "x-signalwarden-";
 /// Under Envoy's own namespace of the filter.
 const METADATA_KEY: &str = "signalwarden";
 const PRINCIPAL: &str = "x-signalwarden-principal";
+/// Member of the problem document and of the metadata.
+const ADVICE: &str = "advice";
 /// Policies named in Envoy's metadata; the record names them all.
 const MAX_DETERMINING: usize = 8;
 /// When to come back with a call that waits for an approval, in seconds: a person takes longer, and a rule is at once.
 const RETRY_AFTER: &str = "5";
 
 pub(super) fn allow(permit: &Permit, record: &Record) -> Result<Vec<u8>, Denial> {
-    let principal = record.evidence.as_ref().map(|e| e.principal.as_str()).unwrap_or_default();
     let id = record.id.to_string();
     // What is let pass although it was denied goes as it came.
     if let Some(said) = record.said.as_ref().filter(|_| record.enforced) {
         return said_allow(permit, record, said);
     }
-    let usual = noted(record, &id, |note| {
-        let headers = [(DECISION_ID, &*id), (PRINCIPAL, principal)];
-        wire::encode_usual_allow(permit, &headers, REMOVED_BEFORE_UPSTREAM, note)
+    let usual = record.evidence.as_ref().and_then(|evidence| {
+        noted(record, &id, |note| {
+            let headers = [(DECISION_ID, &*id), (PRINCIPAL, evidence.principal.as_str())];
+            wire::encode_usual_allow(permit, &headers, REMOVED_BEFORE_UPSTREAM, note)
+        })
     });
     if let Some(answer) = usual {
         return Ok(answer);
     }
+    let (set_headers, remove_headers) = always(record);
     let answer = AllowAnswer {
-        set_headers: vec![(DECISION_ID.to_owned(), id), (PRINCIPAL.to_owned(), principal.to_owned())],
-        remove_headers: REMOVED_BEFORE_UPSTREAM.iter().map(ToString::to_string).collect(),
+        set_headers,
+        remove_headers,
         metadata: metadata(record),
         ..AllowAnswer::default()
     };
     wire::encode_allow(permit, &answer).map_err(|bad| Denial::new(Reason::EngineError, bad.detail))
 }
 
+/// What every allow sets and removes. Without a principal a client's own word for one is removed.
+fn always(record: &Record) -> (Vec<(String, String)>, Vec<String>) {
+    let mut set = vec![(DECISION_ID.to_owned(), record.id.to_string())];
+    let mut removed: Vec<String> = REMOVED_BEFORE_UPSTREAM.iter().map(ToString::to_string).collect();
+    match &record.evidence {
+        Some(evidence) => set.push((PRINCIPAL.to_owned(), evidence.principal.as_str().to_owned())),
+        None => removed.push(PRINCIPAL.to_owned()),
+    }
+    (set, removed)
+}
+
 /// An allow of which a policy says more than yes.
 fn said_allow(permit: &Permit, record: &Record, said: &PolicyAnswer) -> Result<Vec<u8>, Denial> {
     let refused = |detail| Denial::new(Reason::EngineError, detail);
     reserved(said).map_or(Ok(()), |name| Err(refused(format!("a policy may not set or remove `{name}`"))))?;
-    let principal = record.evidence.as_ref().map(|e| e.principal.as_str()).unwrap_or_default();
-    let ours = [(DECISION_ID.to_owned(), record.id.to_string()), (PRINCIPAL.to_owned(), principal.to_owned())];
+    let (set_headers, remove_headers) = always(record);
     let mut answer = AllowAnswer {
-        set_headers: ours.into(),
-        remove_headers: REMOVED_BEFORE_UPSTREAM.iter().map(ToString::to_string).collect(),
+        set_headers,
+        remove_headers,
         response_headers: said.response_headers.clone(),
         query_set: said.query_set.clone(),
         query_remove: said.query_remove.clone(),
@@ -92,9 +107,7 @@ fn said_allow(permit: &Permit, record: &Record, said: &PolicyAnswer) -> Result<V
 /// The header or key of ours that a policy would change, if it would.
 fn reserved(said: &PolicyAnswer) -> Option<&str> {
     let set = said.headers.iter().chain(&said.response_headers).map(|(name, _)| name);
-    let ours = |name: &&String| {
-        name.get(..RESERVED.len()).is_some_and(|start| start.eq_ignore_ascii_case(RESERVED))
-    };
+    let ours = |name: &&String| name.get(..RESERVED.len()).is_some_and(|start| start.eq_ignore_ascii_case(RESERVED));
     let header = set.chain(&said.remove_headers).find(ours).map(String::as_str);
     header.or_else(|| said.metadata.contains_key(METADATA_KEY).then_some(METADATA_KEY))
 }
@@ -125,7 +138,8 @@ pub(super) fn deny(record: &Record) -> Vec<u8> {
         return said_deny(record, said);
     }
     let asked = record.approval.as_ref().filter(|_| record.reason == Reason::ApprovalRequired);
-    if asked.is_none() {
+    let advice = advice(record);
+    if asked.is_none() && advice.is_empty() {
         let (id, reason) = (record.id.to_string(), record.reason);
         // In the order in which the tree of the general way has them.
         let (code, status, title) = (reason.code(), reason.http_status(), reason.sentence());
@@ -144,6 +158,9 @@ pub(super) fn deny(record: &Record) -> Vec<u8> {
         more.insert("approval_id".to_owned(), json!(note.question.id.as_str()));
         more.insert("expires_at".to_owned(), json!(note.question.expires_at.to_rfc3339()));
         more.insert("asks".to_owned(), json!(note.question.words.join("; ")));
+    }
+    if !advice.is_empty() {
+        more.insert(ADVICE.to_owned(), json!(advice));
     }
     answer_of(record.reason, record.id, metadata(record), more)
 }
@@ -208,17 +225,34 @@ fn challenge(reason: Reason) -> Option<&'static str> {
     }
 }
 
-/// The policies that made the reason what it is, by id.
+/// The policies that made the reason what it is.
+fn determining_policies(record: &Record) -> impl Iterator<Item = &PolicyInfo> {
+    record.snapshot.as_ref().zip(record.verdict.as_ref()).into_iter().flat_map(move |(snapshot, verdict)| {
+        let known = snapshot.policies.policies();
+        let in_play = verdict.in_play.iter().zip(&verdict.truths);
+        in_play
+            .filter_map(|(index, truth)| Some((known.get(*index as usize)?, truth)))
+            .filter(move |(policy, truth)| record::determines(record.reason, policy, truth))
+            .map(|(policy, _)| &**policy)
+    })
+}
+
+/// The same, by id.
 fn determining(record: &Record) -> Vec<&str> {
-    let (Some(snapshot), Some(verdict)) = (&record.snapshot, &record.verdict) else { return Vec::new() };
-    let known = snapshot.policies.policies();
-    let in_play = verdict.in_play.iter().zip(&verdict.truths);
-    in_play
-        .filter_map(|(index, truth)| Some((known.get(*index as usize)?, truth)))
-        .filter(|(policy, truth)| record::determines(record.reason, policy, truth))
-        .map(|(policy, _)| &*policy.id)
-        .take(MAX_DETERMINING)
-        .collect()
+    determining_policies(record).map(|policy| &*policy.id).take(MAX_DETERMINING).collect()
+}
+
+/// What the policies that deny tell a caller to do, each sentence once. It is text of the policies, no signal's value.
+fn advice(record: &Record) -> Vec<&str> {
+    let mut all: Vec<&str> = Vec::new();
+    if record.reason == Reason::PolicyDenied {
+        for advice in determining_policies(record).filter_map(|policy| policy.advice.as_deref()) {
+            if all.len() < MAX_ADVICES && !all.contains(&advice) {
+                all.push(advice);
+            }
+        }
+    }
+    all
 }
 
 /// For Envoy's access log: namespace `envoy.filters.http.ext_authz`, key `signalwarden`.
@@ -235,6 +269,10 @@ fn metadata(record: &Record) -> Map<String, Json> {
         }
         if let Some(tools) = &record.tools {
             fields.insert("tools".to_owned(), json!(tools));
+        }
+        let advice = advice(record);
+        if !advice.is_empty() {
+            fields.insert(ADVICE.to_owned(), json!(advice));
         }
     }
     Map::from_iter([(METADATA_KEY.to_owned(), fields)])
@@ -253,6 +291,47 @@ mod tests {
             record.reason = *reason;
             let general = answer_of(*reason, id, metadata(&record), Map::new());
             assert_eq!(deny(&record), general, "{}", reason.code());
+        }
+    }
+
+    fn said(headers: &[(&str, &str)]) -> Box<PolicyAnswer> {
+        let headers = headers.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
+        Box::new(PolicyAnswer { headers, ..PolicyAnswer::default() })
+    }
+
+    fn record(reason: Reason, said: Box<PolicyAnswer>) -> Box<Record> {
+        let id = DecisionId::new(Timestamp::from_micros(1_790_000_000_000_000), [7; 10]);
+        let mut record = blank(id, Timestamp::from_micros(0));
+        record.reason = reason;
+        record.said = Some(said);
+        record
+    }
+
+    #[test]
+    fn a_policy_touches_no_header_of_ours() {
+        let permit = Permit::for_tests();
+        for name in ["x-signalwarden-principal", "X-Signalwarden-Decision-Id", "x-signalwarden-new"] {
+            let record = record(Reason::Allowed, said(&[(name, "me")]));
+            assert_eq!(allow(&permit, &record).unwrap_err().reason, Reason::EngineError, "{name}");
+        }
+        let mut removes = said(&[]);
+        removes.remove_headers.push("x-signalwarden-principal".to_owned());
+        assert!(allow(&permit, &record(Reason::Allowed, removes)).is_err());
+        assert!(allow(&permit, &record(Reason::Allowed, said(&[("x-team", "payments")]))).is_ok());
+    }
+
+    #[test]
+    fn a_policy_answers_only_what_policies_deny() {
+        let mut says = said(&[("x-why", "closed")]);
+        (says.http_status, says.body) = (Some(451), Some("not today".to_owned()));
+        let has = |bytes: &[u8], text: &str| bytes.windows(text.len()).any(|part| part == text.as_bytes());
+        for reason in [Reason::NoPolicyPermits, Reason::PolicyDenied] {
+            let answer = deny(&record(reason, says.clone()));
+            assert!(has(&answer, "not today") && has(&answer, "x-why"), "{}", reason.code());
+        }
+        for reason in [Reason::SignalUnavailable, Reason::EngineError, Reason::GrantRequired] {
+            let answer = deny(&record(reason, says.clone()));
+            assert!(!has(&answer, "not today") && !has(&answer, "x-why"), "{}", reason.code());
         }
     }
 }

@@ -2,13 +2,17 @@
 //! evaluate, decide, record, encode (DESIGN section 3). The first failing step gives the reason.
 //!
 //! `grant.rs` looks at grants, `approval.rs` at approvals, `answer.rs` makes the bytes, `built_in.rs` decides about
-//! tasks and approvals themselves, which are asked for at another door.
+//! tasks and approvals themselves, which are asked for at another door, where `asked.rs` answers questions, too;
+//! `ungoverned.rs` is the compatibility mode.
 
 mod answer;
 mod approval;
+mod asked;
 mod built_in;
 mod grant;
+mod ungoverned;
 
+pub(crate) use asked::{VOUCHED, inquire, may_be_asked, query as query_asked, unanswered};
 pub(crate) use built_in::{BuiltIn, decide_built_in, may_ask, query as built_in_query};
 pub(crate) use grant::{
     Standing, WORKFLOW_APPROVED, WORKFLOW_ENDED, is_seen as is_grant_seen, seconds_until, wanted as is_grant_wanted,
@@ -203,6 +207,7 @@ pub(crate) fn check(ground: &Ground<'_>, bytes: &[u8]) -> Outcome {
     let started = (ground.ticks)();
     let (mut counting, mut keeping) = (None, Keeping::default());
     let outcome = look_until_settled(ground, bytes, &mut record, &mut counting, &mut keeping);
+    ungoverned::forget(&mut record);
     let decided = (ground.ticks)();
     record.spent.evaluate = decided.saturating_sub(started).saturating_sub(record.spent.decode);
     let answer = match outcome {
@@ -264,8 +269,14 @@ fn decide_on(
     record.route = Some(Arc::clone(&resolved.route));
     record.spent.route = stopwatch.lap();
     let established = snapshot.identity.establish(&request, ground.proofs, ground.validated, ground.now);
-    let evidence = record.evidence.insert(established.map_err(|why| Stop::of(why, &request))?);
-    *counting = Counting::of(ground, evidence, &request);
+    let nobody = established.as_ref().err().and_then(|why| ungoverned::nobody(snapshot, &resolved.route, why));
+    let evidence = if let Some(nobody) = &nobody {
+        nobody
+    } else {
+        let evidence = record.evidence.insert(established.map_err(|why| Stop::of(why, &request))?);
+        *counting = Counting::of(ground, evidence, &request);
+        &*evidence
+    };
     let known = snapshot.policies.record_of(&evidence.principal);
     snapshot.principals.admit(known, &resolved.route, ground.now)?;
     let admitted = grant::admit(ground, resolved, evidence, &request, &mut record.grant)?;
@@ -274,6 +285,7 @@ fn decide_on(
         (resolved.route.tier == Tier::Approval).then(|| Exact::of(ground, resolved, evidence, admitted, &request));
     let mut query = query(resolved, evidence, known, &request.method, ground.now);
     (query.grant, query.chain) = grant::views(&resolved.route, admitted, ground.now);
+    query.whole = ungoverned::whole(snapshot, &resolved.route.action, bytes)?;
     record.approval = exact.as_ref().and_then(|exact| exact.as_ref().ok()).and_then(Exact::note);
     query.approved_by =
         exact.as_ref().and_then(|exact| exact.as_ref().ok()).map(Exact::approved_by).unwrap_or_default();
@@ -494,6 +506,7 @@ fn blank(id: DecisionId, time: Timestamp) -> Box<Record> {
         approval: None,
         tools: None,
         client: None,
+        inquiry: None,
         facts: Vec::new(),
         verdict: None,
         said: None,

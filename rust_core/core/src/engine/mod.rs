@@ -1,18 +1,22 @@
 //! The running core: the configuration in force behind an atomic swap, live state, the ring, counters, and the
 //! high-water mark of time. `apply` and `swap` change it; beside them only what `check` does itself.
 //!
-//! `tasks.rs`, `approvals.rs` and `overrides.rs` hold what the admin door asks for, `log.rs` what the log does,
+//! `tasks.rs`, `approvals.rs`, `overrides.rs` and `asked.rs` hold what the admin door asks for, `log.rs` what the log does,
 //! `set_back.rs` what becomes of it when time runs back.
 
 mod approvals;
+mod asked;
 mod log;
+mod offline;
 mod overrides;
 mod set_back;
 mod tasks;
 mod time_mark;
 
 pub use approvals::Answered;
+pub use asked::Told;
 pub use log::Batch;
+pub use offline::Rehearsed;
 pub use tasks::{Asking, Proposal};
 
 use crate::{
@@ -25,7 +29,7 @@ use crate::{
     measures::Measures,
     model::{FeedKind, FeedName, Fingerprint, Origin, SignalName, SpiffeId, Timestamp},
     reason::Reason,
-    record::{self, DecisionId, Rendering, id::RANDOM_BYTES, ring::Ring},
+    record::{DecisionId, id::RANDOM_BYTES, ring::Ring},
     signals::{Admission, Listing, RefusalReason, Store, judge, judge_next},
     snapshot::{Running, Snapshot},
     tally::Tally,
@@ -199,23 +203,6 @@ impl Engine {
         if !released.enforced {
             self.counts.unenforced.fetch_add(1, Ordering::Relaxed);
         }
-    }
-
-    /// Decides offline, outside the log: record as JSON, and answer.
-    pub fn decide(
-        &self,
-        bytes: &[u8],
-        now: Timestamp,
-        random: [u8; RANDOM_BYTES],
-        ticks: &dyn Fn() -> u64,
-    ) -> (Vec<u8>, Vec<u8>) {
-        let id = DecisionId::new(now, random);
-        let outcome = self.checked(bytes, Some(&Validated::default()), now, id, ticks);
-        let (record, answer) = finished(outcome, id, now).into_parts();
-        let mut line = Vec::new();
-        let rendering = Rendering { influence: record::InfluenceMode::All, ..self.ring.rendering().clone() };
-        record::render(&record, &rendering, false, &mut line);
-        (line, answer)
     }
 
     fn checked(

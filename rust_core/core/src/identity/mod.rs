@@ -207,9 +207,35 @@ impl Identity {
         proof.principal.clone().ok_or_else(|| refused("the token proves no principal"))
     }
 
+    /// Whether a workload counts for which a client of ours vouches: its credential is not shown.
+    pub fn vouched(&self, subject: &SpiffeId, proofs: &Proofs) -> Result<(), IdentityRefused> {
+        self.may_belong(subject, proofs)?;
+        // INVARIANT: what can't be said to be issued later is revoked.
+        if proofs.is_revoked(&Credential::of_certificate(subject, None, None)) {
+            let detail =
+                "what was issued to the subject up to a time has been revoked, and a question shows no credential";
+            return Err(IdentityRefused { reason: Reason::IdentityInvalid, detail: detail.to_owned() });
+        }
+        Ok(())
+    }
+
     /// Trust domain, its bundle, and revocations: what holds for every kind of credential.
     fn may_ask(&self, evidence: &Evidence, proofs: &Proofs) -> Result<(), IdentityRefused> {
-        let domain = evidence.principal.trust_domain();
+        self.may_belong(&evidence.principal, proofs)?;
+        if evidence.class != CredentialClass::X509Svid {
+            return Ok(()); // a token's own revocations were looked at
+        }
+        let certificate = Credential::of_certificate(&evidence.principal, evidence.certificate, evidence.issued_at);
+        if proofs.is_revoked(&certificate) {
+            let detail = "the certificate has been revoked".to_owned();
+            return Err(IdentityRefused { reason: Reason::IdentityInvalid, detail });
+        }
+        Ok(())
+    }
+
+    /// Trust domain, and its bundle.
+    fn may_belong(&self, principal: &SpiffeId, proofs: &Proofs) -> Result<(), IdentityRefused> {
+        let domain = principal.trust_domain();
         let refused = |reason, detail| Err(IdentityRefused { reason, detail });
         if !accepts(&self.accepted, domain) {
             let detail = format!("the trust domain `{domain}` is neither ours nor federated");
@@ -220,13 +246,6 @@ impl Identity {
                 Reason::TrustDomainUnknown,
                 format!("there is no live bundle of the trust domain `{domain}`"),
             );
-        }
-        if evidence.class != CredentialClass::X509Svid {
-            return Ok(()); // a token's own revocations were looked at
-        }
-        let certificate = Credential::of_certificate(&evidence.principal, evidence.certificate, evidence.issued_at);
-        if proofs.is_revoked(&certificate) {
-            return refused(Reason::IdentityInvalid, "the certificate has been revoked".to_owned());
         }
         Ok(())
     }

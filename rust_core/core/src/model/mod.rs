@@ -3,6 +3,7 @@
 pub mod approval;
 pub mod fact;
 mod hex;
+pub mod inquiry;
 pub mod names;
 pub mod origin;
 pub mod overridden;
@@ -17,6 +18,7 @@ pub mod value;
 pub use approval::{Answer, ApprovalId, PolicyText, Question};
 pub use fact::{Assurance, Fact, Influence, State, WhenUnavailable};
 pub use hex::hex;
+pub use inquiry::Inquiry;
 pub use names::{ActionId, Environment, FeedName, ResourceId, Sensitivity, SignalName, Subject, Tier};
 pub use origin::{FeedKind, Origin};
 pub use overridden::{Overridden, StandIn};

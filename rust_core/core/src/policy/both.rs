@@ -1,7 +1,7 @@
 //! Two engines as one: their policies side by side, and each engine that is asked must permit.
 
 use super::{
-    EngineKind, EntityUnknown, Judged, Listed, Observing, PolicyAnswer, PolicyEngine, PolicyInfo, Query, Seen,
+    EngineKind, EntityUnknown, Judged, Listed, Makeup, Observing, OutsideRead, PolicyAnswer, PolicyEngine, PolicyInfo, Query, Seen,
     SignalIndex, Slice,
 };
 use crate::model::{ActionId, PrincipalRecord, SpiffeId, Value};
@@ -52,6 +52,18 @@ impl PolicyEngine for Both {
         self.first.wants_whole_request() || self.second.wants_whole_request()
     }
 
+    fn shows_whole(&self, action: &ActionId) -> bool {
+        self.asked(action).any(|engine| engine.shows_whole(action))
+    }
+
+    fn is_ungoverned_for(&self, action: &ActionId) -> bool {
+        self.is_asked(action) && self.asked(action).all(|engine| engine.is_ungoverned_for(action))
+    }
+
+    fn reads_outside(&self) -> Vec<OutsideRead> {
+        [self.first.reads_outside(), self.second.reads_outside()].concat()
+    }
+
     fn policies(&self) -> &[Arc<PolicyInfo>] {
         &self.infos
     }
@@ -85,6 +97,18 @@ impl PolicyEngine for Both {
             Some(policy) => self.second.literals(policy),
             None => self.first.literals(policy),
         }
+    }
+
+    fn makeups(&self) -> Vec<Makeup> {
+        let mut all = self.first.makeups();
+        all.extend(self.second.makeups());
+        all
+    }
+
+    /// Each engine's own: a policy is judged without the other's.
+    fn with_conditions(&self, query: &Query, show: &mut dyn FnMut(&dyn Slice)) {
+        self.first.with_conditions(query, show);
+        self.second.with_conditions(query, show);
     }
 
     fn slice_observing<'e>(&'e self, query: &Query) -> Option<Observing<'e>> {
@@ -140,4 +164,12 @@ impl Slice for Joined<'_> {
         let (slice, position) = self.at(position);
         slice.judge_one(position, seen)
     }
+
+    fn untold(&self, position: usize) -> Option<String> {
+        let (slice, position) = self.at(position);
+        slice.untold(position)
+    }
 }
+
+#[cfg(test)]
+mod tests;

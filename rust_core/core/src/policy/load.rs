@@ -3,7 +3,7 @@
 use super::{
     ActionRule, PolicyEngine, SignalRule,
     both::Both,
-    cedar::{CedarEngine, CedarFiles},
+    cedar::{CedarEngine, CedarFiles, is_links},
     rego::{RegoEngine, RegoFiles},
     settings::{PolicySettings, RegoInput},
 };
@@ -21,12 +21,17 @@ pub fn load(
     findings: &mut Findings,
 ) -> Option<Box<dyn PolicyEngine>> {
     let text = |name: &str| texts.iter().find(|(file, _)| *file == name).map(|(_, text)| *text);
-    let ending = |ending: &str| -> Vec<(&str, &str)> {
-        texts.iter().copied().filter(|(file, _)| file.starts_with("policies/") && file.ends_with(ending)).collect()
+    let below = |counts: &dyn Fn(&str) -> bool| -> Vec<(&str, &str)> {
+        texts.iter().copied().filter(|(file, _)| file.starts_with("policies/") && counts(file)).collect()
     };
-    let (cedar, rego) = (ending(".cedar"), ending(".rego"));
-    let files =
-        CedarFiles { schema: text("entities.cedarschema"), entities: text("entities.json"), policies: &cedar };
+    let ending = |ending: &'static str| below(&|file| file.ends_with(ending));
+    let (cedar, rego, links) = (ending(".cedar"), ending(".rego"), below(&is_links));
+    let files = CedarFiles {
+        schema: text("entities.cedarschema"),
+        entities: text("entities.json"),
+        policies: &cedar,
+        links: &links,
+    };
     // Entities are those of the directory, whichever engine its policies are for.
     let first = CedarEngine::load(files, actions, signals, findings);
     if rego.is_empty() {

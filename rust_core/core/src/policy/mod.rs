@@ -223,8 +223,10 @@ impl EngineKind {
 pub struct PolicyInfo {
     /// Which engine judges it.
     pub engine: EngineKind,
-    /// Its `@id`, else `file:line`.
+    /// Its `@id`, else `file:line`; of a link its own.
     pub id: Arc<str>,
+    /// The template that it is a link of.
+    pub template: Option<Arc<str>>,
     /// File, relative to the directory.
     pub file: Arc<str>,
     /// Where it starts.
@@ -294,6 +296,22 @@ pub trait PolicyEngine: Send + Sync {
         false
     }
 
+    /// Whether policies of this action see the request as a whole.
+    fn shows_whole(&self, action: &ActionId) -> bool {
+        self.wants_whole_request() && self.is_asked(action)
+    }
+
+    /// Whether nobody but policies over the whole request is asked for this action: then nothing that the register promises
+    /// holds, and no identity is needed.
+    fn is_ungoverned_for(&self, action: &ActionId) -> bool {
+        self.shows_whole(action)
+    }
+
+    /// What policies read of the request as a whole, each place once: all of it is outside the register.
+    fn reads_outside(&self) -> Vec<OutsideRead> {
+        Vec::new()
+    }
+
     /// Every policy, in a stable order.
     fn policies(&self) -> &[Arc<PolicyInfo>];
 
@@ -335,6 +353,53 @@ pub trait PolicyEngine: Send + Sync {
     fn slice_observing<'e>(&'e self, _query: &Query) -> Option<Observing<'e>> {
         None
     }
+
+    /// What each policy consists of, in the order of `policies`: for tests of policies, which count what they reach.
+    fn makeups(&self) -> Vec<Makeup> {
+        self.policies().iter().map(|_| Makeup::default()).collect()
+    }
+
+    /// Shows the policies in play, observing ones included, cut off behind each of their conditions in turn: a policy stands
+    /// in the slice once for each condition, the last time whole, and once if it has none or the engine knows none.
+    /// For tests of policies, never on the way of an answer.
+    fn with_conditions(&self, query: &Query, show: &mut dyn FnMut(&dyn Slice)) {
+        if let Ok(slice) = self.slice(query) {
+            show(&*slice);
+        }
+    }
+}
+
+/// What a policy consists of.
+#[derive(Clone, Debug, Default)]
+pub struct Makeup {
+    /// Actions that its scope can match; none where the engine can't tell.
+    pub actions: Vec<ActionId>,
+    /// Whether its scope asks for more than an action, so that a request of its actions may be out of it.
+    pub is_scoped: bool,
+    /// Its conditions in their order; none where the engine knows no parts.
+    pub conditions: Vec<ConditionInfo>,
+}
+
+/// One condition of a policy.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ConditionInfo {
+    /// The word that it begins with: `when` or `unless`.
+    pub word: &'static str,
+    /// Where what is behind the word begins.
+    pub place: Place,
+}
+
+/// A place where a policy reads the request outside the register.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct OutsideRead {
+    /// File of the policy.
+    pub file: Arc<str>,
+    /// Where the reference stands.
+    pub place: Place,
+    /// Package and rule, as in `envoy.authz.allow`.
+    pub rule: Arc<str>,
+    /// What is read, below `input`: `attributes`, `request`, `http`… `None` for a step that is not a text written out.
+    pub path: Vec<Option<Arc<str>>>,
 }
 
 /// A workload that the directory lists.
@@ -377,6 +442,13 @@ pub trait Slice {
 
     /// Judges one policy; only the signals that it mentions are looked at. `seen` is sorted.
     fn judge_one(&self, position: usize, seen: &[(SignalIndex, Seen)]) -> Judged;
+
+    /// What the policy at a position reads that a question without a request does not tell, such as
+    /// `context.request.path`: of the call its method, path and host, of who asks the credential. Whoever can't say so
+    /// is taken to read it.
+    fn untold(&self, _position: usize) -> Option<String> {
+        Some("what no question tells".to_owned())
+    }
 
     /// Signals that a policy in play mentions, sorted, each once.
     fn mentioned(&self) -> Vec<SignalIndex> {

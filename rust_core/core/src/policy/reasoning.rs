@@ -2,7 +2,8 @@
 //! (DESIGN section 6, step 5). Independent of the engine that judges one policy in one world.
 
 use super::{
-    Effect, EngineKind, Facts, Judged, PolicyInfo, Seen, SignalIndex, SignalRule, Slice, Standing, standing, withdrawn_is_absent,
+    Effect, EngineKind, Facts, Judged, PolicyInfo, Seen, SignalIndex, SignalRule, Slice, Standing, standing,
+    withdrawn_is_absent,
 };
 use crate::{
     limits::MAX_MIXES,
@@ -21,6 +22,18 @@ pub enum Truth {
     May,
     /// It fails in one.
     Failed(String),
+}
+
+impl Truth {
+    /// The word of records and of tests.
+    pub const fn as_str(&self) -> &'static str {
+        match self {
+            Self::Certain => "certain",
+            Self::May => "may",
+            Self::Never => "never",
+            Self::Failed(_) => "failed",
+        }
+    }
 }
 
 /// The outcome of evaluating the policies in play.
@@ -75,6 +88,11 @@ pub fn evaluate(slice: &dyn Slice, rules: &[SignalRule], facts: &Facts) -> Verdi
     let stands = after.reason == Reason::Allowed && after.gates == gates;
     let truths = if stands { truths } else { without };
     Verdict { reason: after.reason, in_play, truths, gates: after.gates, rechecked: true }
+}
+
+/// Truth of each policy in play, every word as it is: what a decision saw before words were withdrawn.
+pub fn truths(slice: &dyn Slice, rules: &[SignalRule], facts: &Facts) -> Vec<Truth> {
+    judge(slice, &worlds(rules, facts, &[], false), None)
 }
 
 /// What follows from truths. An allow is free, or waits for somebody's yes: the order is denied, gated, free.

@@ -7,7 +7,7 @@ use super::{
     ring::{Content, Entry},
 };
 use crate::{
-    model::{Fingerprint, SpiffeId, Timestamp, Value},
+    model::{ActionId, Fingerprint, Inquiry, SpiffeId, Timestamp, Value},
     reason::Reason,
 };
 use std::{
@@ -40,6 +40,7 @@ struct Likeness<'a> {
     reason: &'static str,
     detail: &'a str,
     principal: Option<&'a SpiffeId>,
+    client: Option<&'a SpiffeId>,
     asked: [&'a str; 3],
     route: Option<&'a str>,
     action: Option<&'a str>,
@@ -83,15 +84,19 @@ impl<'a> Likeness<'a> {
         let query = record.query.as_ref();
         let known = record.evidence.as_ref().map(|evidence| &evidence.principal);
         let resolved = record.resolved.as_ref();
+        let inquiry = record.inquiry.as_deref();
         let resource = resolved.map(|resolved| &resolved.resource).or(query.map(|query| &query.resource));
+        let resource = resource.or(inquiry.and_then(|inquiry| inquiry.resource.as_ref()));
+        let named = inquiry.and_then(|inquiry| inquiry.action.as_ref()).map(ActionId::as_str);
         let route = record.route.as_deref();
         Self {
             reason: record.reason.code(),
             detail: &record.detail,
-            principal: known.or(record.client.as_ref().map(|client| &client.id)),
+            principal: known.or(inquiry.and_then(Inquiry::workload)),
+            client: record.client.as_ref().map(|client| &client.id),
             asked: [&record.asked.method, &record.asked.host, &record.asked.path],
             route: route.map(|route| &*route.label),
-            action: route.map(|route| route.action.as_str()).or(query.map(|query| query.action.as_str())),
+            action: route.map(|route| route.action.as_str()).or(query.map(|query| query.action.as_str())).or(named),
             resource: resource.map(ToString::to_string),
             args: resolved.map(|resolved| &resolved.args),
             grant: record.grant.as_ref().map(|note| match note {

@@ -141,6 +141,8 @@ impl Page<'_> {
         request::write(pen, record, veil);
         if let Some(evidence) = &record.evidence {
             principal::write(pen, evidence, snapshot);
+        } else if let Some(inquiry) = &record.inquiry {
+            principal::write_vouched(pen, inquiry, snapshot);
         } else if let Some(client) = &record.client {
             principal::write_client(pen, client);
         }
@@ -232,8 +234,11 @@ impl Page<'_> {
             None => drop(pen.raw(r#","policies":{"revision":null"#)),
         }
         let judged = snapshot.zip(record.verdict.as_ref());
-        if let Some((snapshot, _)) = judged {
+        if let Some(snapshot) = snapshot {
             pen.word(r#","engine":"#, snapshot.policies.name());
+        }
+        if judged.is_none() {
+            pen.raw(r#","asked":false"#);
         }
         let each = || {
             judged.into_iter().flat_map(|(snapshot, verdict)| {
@@ -247,7 +252,9 @@ impl Page<'_> {
         for (info, truth) in each().filter(|(info, truth)| determines(record.reason, info, truth)) {
             pen.text(start, &info.id).word(r#","effect":"#, info.effect.as_str()).text(r#","file":"#, &info.file);
             pen.number(r#","line":"#, info.place.line.into());
-            pen.word(r#","applies":"#, if *truth == Truth::Certain { "certain" } else { "may" }).raw("}");
+            pen.word(r#","applies":"#, if *truth == Truth::Certain { "certain" } else { "may" });
+            pen.maybe_text(r#","template":"#, info.template.as_deref()).maybe_text(r#","why":"#, info.note.as_deref());
+            pen.maybe_text(r#","advice":"#, info.advice.as_deref()).raw("}");
             start = r#",{"id":"#;
         }
         pen.raw(r#"],"errors":["#);
@@ -319,12 +326,15 @@ pub fn render_bare(record: &Record, out: &mut Vec<u8>) {
         "detail": "the record could not be written whole",
         "request": {"method": record.asked.method, "host": record.asked.host, "path": veil.map_or_else(|| record.asked.path.clone(), |_| "{path}".to_owned())},
         "signals": [],
-        "policies": {"revision": record.snapshot.as_ref().map(|s| &*s.revision), "determining": [], "errors": []},
+        "policies": {"revision": record.snapshot.as_ref().map(|s| &*s.revision), "asked": record.verdict.is_some(), "determining": [], "errors": []},
         "grant": null, "approval": null, "chain": null,
         "timing_us": {"decode": 0.0, "evaluate": 0.0, "encode": 0.0, "total": 0.0},
     });
     if let Some(fields) = line.as_object_mut().filter(|_| !record.enforced) {
         fields.insert("enforced".to_owned(), Json::Bool(false));
+    }
+    if let (Some(policies), Some(snapshot)) = (line.get_mut("policies").and_then(Json::as_object_mut), &record.snapshot) {
+        policies.insert("engine".to_owned(), snapshot.policies.name().into());
     }
     out.extend_from_slice(line.to_string().as_bytes());
     out.push(b'\n');
@@ -334,6 +344,9 @@ fn effected(record: &Record) -> HashMap<SignalIndex, Effected> {
     let (Some(snapshot), Some(query), Some(verdict)) = (&record.snapshot, &record.query, &record.verdict) else {
         return HashMap::new();
     };
+    if snapshot.policies.is_ungoverned_for(&query.action) {
+        return HashMap::new(); // no signal can have any, and the request is forgotten
+    }
     let Ok(slice) = snapshot.policies.slice(query) else { return HashMap::new() };
     influence(&*slice, &snapshot.rules, &record.facts, verdict).into_iter().collect()
 }
@@ -370,13 +383,8 @@ fn observed_part(info: &PolicyInfo, truth: &Truth) -> ObservedPart {
         effect: info.effect.as_str(),
         file: Arc::clone(&info.file),
         line: info.place.line,
-        applies: match truth {
-            Truth::Certain => "certain",
-            Truth::May => "may",
-            Truth::Never => "never",
-            // Why is not said: an engine's error text may quote the values that it failed on.
-            Truth::Failed(_) => "failed",
-        },
+        // Why one failed is not said: an engine's error text may quote the values that it failed on.
+        applies: truth.as_str(),
     }
 }
 

@@ -6,6 +6,7 @@ pub mod id;
 pub(crate) mod json;
 mod pen;
 mod principal;
+mod reach;
 mod request;
 pub mod ring;
 pub mod seen;
@@ -15,12 +16,13 @@ mod veil;
 pub use id::DecisionId;
 pub(crate) use json::determines;
 pub use json::{InfluenceMode, Rendering, render, render_bare};
+pub(crate) use reach::reach;
 pub(crate) use veil::shown;
 
 use crate::{
     identity::Evidence,
     model::Fact,
-    model::{Fingerprint, Question, Request, SpiffeId, Timestamp},
+    model::{Fingerprint, Inquiry, Question, Request, SpiffeId, Timestamp},
     policy::{PolicyAnswer, Query, SignalIndex, reasoning::Verdict},
     reason::Reason,
     route::{FurtherNote, Resolved, Route},
@@ -66,6 +68,8 @@ pub struct Record {
     pub tools: Option<Vec<Box<str>>>,
     /// The client that asked, where it was no request of Envoy.
     pub client: Option<Client>,
+    /// What it asked about another workload, if it did.
+    pub inquiry: Option<Box<Inquiry>>,
     /// Each signal that a policy in play mentions, and those that the action observes.
     pub facts: Vec<(SignalIndex, Fact)>,
     /// What the policies said.
@@ -184,9 +188,24 @@ impl Record {
             + 3 * (asked.method.len() + asked.host.len() + asked.path.len())
             + asked.envoy_id.len()
             + self.detail.len()
+            + self.inquiry.as_ref().map_or(0, |inquiry| inquiry.weight())
             + 2 * args
             + facts
             + self.said.as_ref().map_or(0, |said| said.weight())
+            + self.query.iter().filter_map(|query| query.whole.as_deref()).map(weight_of_json).sum::<usize>()
+    }
+}
+
+fn weight_of_json(value: &serde_json::Value) -> usize {
+    use serde_json::Value as Json;
+    const NODE: usize = 32;
+    match value {
+        Json::String(text) => NODE + text.len(),
+        Json::Array(values) => NODE + values.iter().map(weight_of_json).sum::<usize>(),
+        Json::Object(fields) => {
+            NODE + fields.iter().map(|(name, value)| 2 * NODE + name.len() + weight_of_json(value)).sum::<usize>()
+        }
+        _ => NODE,
     }
 }
 

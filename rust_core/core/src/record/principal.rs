@@ -4,7 +4,7 @@
 use super::{Client, pen::Pen};
 use crate::{
     identity::Evidence,
-    model::{Environment, Fingerprint, PrincipalRecord, Proof, Timestamp},
+    model::{Environment, Fingerprint, Inquiry, PrincipalRecord, Proof, Timestamp},
     snapshot::Snapshot,
 };
 use serde::Serialize;
@@ -63,6 +63,20 @@ pub(super) fn write(pen: &mut Pen<'_>, evidence: &Evidence, snapshot: Option<&Sn
     if !evidence.proofs.is_empty() {
         pen.part(r#","tokens":"#, &evidence.proofs.iter().map(|proof| TokenPart::of(proof)).collect::<Vec<_>>());
     }
+    write_known(pen, known);
+}
+
+/// Appends the key and the object of a workload that was asked about: a client vouches for it.
+pub(super) fn write_vouched(pen: &mut Pen<'_>, inquiry: &Inquiry, snapshot: Option<&Snapshot>) {
+    let Some(subject) = inquiry.workload() else { return };
+    pen.text(r#","principal":{"id":"#, subject.as_str());
+    pen.raw(r#","source":"vouched","kind":"vouched""#).text(r#","trust_domain":"#, subject.trust_domain());
+    pen.raw(r#","bound":false,"class":"vouched""#);
+    write_known(pen, snapshot.and_then(|snapshot| snapshot.policies.record_of(subject)));
+}
+
+/// What the directory says of it, and the end.
+fn write_known(pen: &mut Pen<'_>, known: Option<&PrincipalRecord>) {
     pen.maybe_text(r#","owner":"#, known.and_then(|known| known.owner.as_deref()));
     let environment = known.and_then(|known| known.environment.as_ref());
     pen.maybe_text(r#","environment":"#, environment.map(Environment::as_str));

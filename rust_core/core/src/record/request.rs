@@ -13,8 +13,13 @@ pub(super) fn write(pen: &mut Pen<'_>, record: &Record, veil: Option<&Veil<'_>>)
     let asked = record.query.as_ref().and_then(|query| Some((query, query.built_in.as_ref()?)));
     let built_in = asked.map(|(_, built_in)| built_in);
     pen.text(r#","request":{"method":"#, &record.asked.method).text(r#","host":"#, &record.asked.host);
-    let shown = veil.filter(|_| built_in.is_none()).and_then(|veil| veil.path(&record.asked.path));
+    let is_call = built_in.is_none() && record.inquiry.is_none();
+    let shown = veil.filter(|_| is_call).and_then(|veil| veil.path(&record.asked.path));
     pen.text(r#","path":"#, shown.as_deref().unwrap_or(&record.asked.path));
+    if record.inquiry.is_some() {
+        pen.raw(r#","door":"authzen""#);
+        pen.maybe_text(r#","client":"#, record.client.as_ref().map(|client| client.id.as_str()));
+    }
     write_resolved(pen, record, veil, asked);
     if let Some(note) = record.further.as_deref() {
         write_further(pen, note);
@@ -39,6 +44,7 @@ fn write_resolved(
 ) {
     let (route, resolved) = (record.route.as_deref(), record.resolved.as_ref());
     let (query, built_in) = asked.unzip();
+    let inquiry = record.inquiry.as_deref();
     if let Some(resolved) = resolved {
         let mut start = r#","args":{"#;
         for (name, value) in &resolved.args {
@@ -60,9 +66,12 @@ fn write_resolved(
     if let Some(redacted) = redacted.filter(|names| !names.is_empty()) {
         pen.part(r#","redacted":"#, &redacted);
     }
-    let action = route.map(|route| &route.action).or(query.map(|query| &query.action));
+    let named = inquiry.and_then(|inquiry| inquiry.action.as_ref());
+    let action = route.map(|route| &route.action).or(query.map(|query| &query.action)).or(named);
     pen.maybe_text(r#","action":"#, action.map(ActionId::as_str));
-    if let Some(resource) = resolved.map(|resolved| &resolved.resource).or(query.map(|query| &query.resource)) {
+    let named = inquiry.and_then(|inquiry| inquiry.resource.as_ref());
+    if let Some(resource) = resolved.map(|resolved| &resolved.resource).or(query.map(|query| &query.resource)).or(named)
+    {
         let hidden = veil.and_then(|veil| veil.resource(resource));
         pen.text(r#","resource":"#, &hidden.unwrap_or_else(|| resource.to_string()));
     }

@@ -34,6 +34,8 @@ fn digested(key: &[u8], resource: &ResourceId) -> String {
 /// What is hidden of one record.
 pub(super) struct Veil<'a> {
     redaction: &'a Redaction,
+    /// Whether there is a path of a call.
+    has_path: bool,
     route: Option<&'a Route>,
     reason: Reason,
     key: &'a [u8],
@@ -48,10 +50,13 @@ impl<'a> Veil<'a> {
         if redaction.is_empty() {
             return None;
         }
-        let resource =
-            record.resolved.as_ref().map(|resolved| &resolved.resource).filter(|found| redaction.hides(found));
+        let inquiry = record.inquiry.as_deref();
+        let resource = record.resolved.as_ref().map(|resolved| &resolved.resource);
+        let resource = resource.or(inquiry.and_then(|inquiry| inquiry.resource.as_ref()));
+        let resource = resource.filter(|found| redaction.hides(found));
         Some(Self {
             redaction,
+            has_path: inquiry.is_none(),
             route: record.route.as_deref(),
             reason: record.reason,
             key,
@@ -64,6 +69,8 @@ impl<'a> Veil<'a> {
     pub(super) fn names<'t>(&self, asked_for: Option<impl IntoIterator<Item = &'t Arc<str>>>) -> Vec<Arc<str>> {
         match (self.route, asked_for) {
             (Some(route), _) => self.redaction.hidden_of(route),
+            (None, None) if !self.has_path && self.resource.is_none() => Vec::new(),
+            (None, None) if !self.has_path => vec!["resource".into()],
             (None, None) => vec!["path".into()],
             (None, Some(texts)) => {
                 let is_hidden = |text: &Arc<str>| matches!(self.resource_text(text), Cow::Owned(_));

@@ -7,6 +7,7 @@ use super::{
     read::Recorded,
 };
 use crate::{
+    check,
     decide::{self, Need},
     policy::{
         PolicyInfo, Slice,
@@ -41,6 +42,11 @@ impl<'a> Again<'a> {
         let Ok(slice) = snapshot.policies.slice(&case.query) else {
             return Ok(Self { ended: Ended::now(Reason::EntityUnknown), asked: None });
         };
+        if case.is_question
+            && let Err(denial) = check::may_be_asked(&*slice)
+        {
+            return Ok(Self { ended: Ended::now(denial.reason), asked: None });
+        }
         let gathered = facts::gather(replay, recorded, &case, &*slice, changes)?;
         let ended = conclude(replay, recorded, &case, &*slice, &gathered);
         Ok(Self { ended, asked: Some(Asking { case, gathered }) })

@@ -16,7 +16,7 @@ use crate::{
     policy::{BuiltInRequest, ChainView, GrantView, Query},
     reason::Reason,
     record::Client,
-    route::{AsRecorded, FurtherNote, Resolved, Route, Unrepeatable},
+    route::{AsRecorded, FurtherNote, Given, Resolved, Route, Unrepeatable},
     tasks::Touched,
 };
 use std::{collections::BTreeSet, sync::Arc};
@@ -29,6 +29,8 @@ pub(super) struct Case {
     /// The device that the directory says the principal runs on.
     pub(super) device: Option<Arc<str>>,
     pub(super) task: Option<TaskFacts>,
+    /// It was asked without a request.
+    pub(super) is_question: bool,
 }
 
 /// Why there is no such question.
@@ -64,22 +66,30 @@ pub(super) fn of(replay: &Replay, recorded: &Recorded<'_>) -> Result<Case, NoCas
         Reason::EngineError if !recorded.has_failed => {
             return unknowable("the engine itself failed, and not a policy");
         }
+        _ if recorded.saw_whole => return unknowable(UNSEEN),
         _ if !recorded.request.part.redacted.is_empty() => {
             return unknowable("the settings hid values of the call, and the record holds digests in their place");
         }
         _ => {}
     }
     match &recorded.caller {
+        _ if recorded.request.part.door.as_deref() == Some(AUTHZEN) => asked(replay, recorded),
         Some(caller) if caller.class.is_none() => built_in(replay, recorded, caller),
         _ => of_request(replay, recorded),
     }
 }
+
+/// What nobody can make again.
+const UNSEEN: &str = "policies see the request as a whole (`input: opa_envoy`), and no record holds it";
 
 fn of_request(replay: &Replay, recorded: &Recorded<'_>) -> Result<Case, NoCase> {
     let snapshot = &replay.running.snapshot;
     let resolved = resolved(replay, recorded)?;
     let Some(caller) = &recorded.caller else {
         return match recorded.reason {
+            Reason::IdentityMissing if snapshot.policies.is_ungoverned_for(&resolved.route.action) => {
+                unknowable(UNSEEN)
+            }
             Reason::IdentityMissing
             | Reason::IdentityInvalid
             | Reason::TrustDomainUnknown
@@ -100,6 +110,9 @@ fn of_request(replay: &Replay, recorded: &Recorded<'_>) -> Result<Case, NoCase> 
     if let Err(refused) = snapshot.principals.admit(known, &resolved.route, recorded.time) {
         return denied(&refused.into());
     }
+    if snapshot.policies.shows_whole(&resolved.route.action) {
+        return unknowable(UNSEEN);
+    }
     let task = grant(replay, recorded, &resolved)?;
     let mut query = check::query(&resolved, &evidence, known, &recorded.request.part.method, recorded.time);
     if let Some(task) = task.filter(|_| check::is_grant_seen(&resolved.route)) {
@@ -113,6 +126,7 @@ fn of_request(replay: &Replay, recorded: &Recorded<'_>) -> Result<Case, NoCase> 
         query,
         device: known.and_then(|known| known.device.clone()),
         task: task.map(|task| facts_of(task, recorded.time)),
+        is_question: false,
     })
 }
 
@@ -236,6 +250,49 @@ fn facts_of(task: &Task<'_>, now: Timestamp) -> TaskFacts {
     }
 }
 
+/// `request.door` of a question.
+const AUTHZEN: &str = "authzen";
+
+/// A question: no request was there, and a client vouched for the workload.
+fn asked(replay: &Replay, recorded: &Recorded<'_>) -> Result<Case, NoCase> {
+    let snapshot = &replay.running.snapshot;
+    let part = &recorded.request.part;
+    let action = part.action.as_deref().and_then(ActionId::parse);
+    let (Some(action), Some(resource)) = (action, &recorded.request.resource) else {
+        return Err(recorded.as_it_was("what can't be named stays unknown").into());
+    };
+    if recorded.reason == Reason::MalformedRequest && recorded.request.tier.is_none() {
+        return unknowable("the question could not be read, so the record does not hold it");
+    }
+    let given = Given { args: &part.args, left_out: Some(&part.args_left_out) };
+    let calls = snapshot.routes.asked(&action, resource, given).map_err(|why| match why {
+        Unrepeatable::Unresolved(unresolved) => NoCase::from(Ended::now(unresolved.reason)),
+        Unrepeatable::Unknown(why) => Unknowable(why).into(),
+    })?;
+    let Ok([resolved]) = <[Resolved; 1]>::try_from(calls) else {
+        return unknowable("the question stands for several calls, and the record is about one of them");
+    };
+    let Some(caller) = &recorded.caller else {
+        return Err(recorded.as_it_was("who is asked about is taken as recorded, and it was no workload").into());
+    };
+    if !snapshot.identity.accepts(caller.id.trust_domain()) {
+        return Err(Ended::now(Reason::TrustDomainUnknown).into());
+    }
+    if matches!(recorded.reason, Reason::IdentityInvalid | Reason::TrustDomainUnknown) {
+        return Err(recorded.as_it_was("whether a workload counts is taken as recorded").into());
+    }
+    let known = snapshot.policies.record_of(&caller.id);
+    if let Err(refused) = snapshot.principals.admit(known, &resolved.route, recorded.time) {
+        return denied(&refused.into());
+    }
+    if check::is_grant_wanted(&resolved.route) == Some(true) {
+        return Err(Ended::now(Reason::GrantRequired).into());
+    }
+    let query = check::query_asked(&resolved, &caller.id, known, recorded.time);
+    let device = known.and_then(|known| known.device.clone());
+    Ok(Case { route: Some(resolved.route), query, device, task: None, is_question: true })
+}
+
 /// A decision about a task or an approval: a client asked at another door.
 fn built_in(replay: &Replay, recorded: &Recorded<'_>, caller: &Caller<'_>) -> Result<Case, NoCase> {
     let snapshot = &replay.running.snapshot;
@@ -256,7 +313,13 @@ fn built_in(replay: &Replay, recorded: &Recorded<'_>, caller: &Caller<'_>) -> Re
         return denied(&denial);
     }
     let query = check::built_in_query(&client, action, ResourceId::clone(resource), request, recorded.time);
-    Ok(Case { route: None, query, device: known.and_then(|known| known.device.clone()), task: None })
+    Ok(Case {
+        route: None,
+        query,
+        device: known.and_then(|known| known.device.clone()),
+        task: None,
+        is_question: false,
+    })
 }
 
 fn asked_for(recorded: &Recorded<'_>) -> Option<BuiltInRequest> {

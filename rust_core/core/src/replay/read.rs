@@ -3,8 +3,10 @@
 
 use super::text::{Text, is_id};
 use crate::{
+    check::VOUCHED,
     limits,
     model::{Assurance, CredentialClass, Fingerprint, ResourceId, Sensitivity, SpiffeId, State, Tier, Timestamp},
+    policy::EngineKind,
     reason::Reason,
 };
 use serde::{Deserialize, de::IgnoredAny};
@@ -33,6 +35,8 @@ pub(super) struct Recorded<'l> {
     pub(super) revision: Option<Text<'l>>,
     /// Whether policies were asked.
     pub(super) was_evaluated: bool,
+    /// Whether they saw the request as a whole.
+    pub(super) saw_whole: bool,
     /// Whether a policy failed.
     pub(super) has_failed: bool,
     pub(super) grant: Option<Grant<'l>>,
@@ -50,7 +54,7 @@ pub(super) struct Asked<'l> {
 /// `principal`.
 pub(super) struct Caller<'l> {
     pub(super) id: SpiffeId,
-    /// `None`: a client of the admin API.
+    /// `None`: a client of the admin API, or a workload that one vouches for.
     pub(super) class: Option<CredentialClass>,
     pub(super) bound: bool,
     pub(super) issued_at: Option<Timestamp>,
@@ -160,6 +164,9 @@ pub(super) struct RequestPart<'l> {
     pub(super) host: Text<'l>,
     #[serde(borrow)]
     pub(super) path: Text<'l>,
+    /// By which door it came, if not by Envoy's.
+    #[serde(borrow)]
+    pub(super) door: Option<Text<'l>>,
     #[serde(default)]
     pub(super) args: Map<String, Json>,
     #[serde(default)]
@@ -273,6 +280,8 @@ struct PoliciesPart<'l> {
     revision: Option<Text<'l>>,
     #[serde(borrow)]
     engine: Option<Text<'l>>,
+    /// Records of older versions have an engine only where policies were asked.
+    asked: Option<bool>,
     errors: Vec<IgnoredAny>,
 }
 
@@ -311,6 +320,9 @@ struct ApprovalPart<'l> {
     #[serde(borrow)]
     approved_by: Vec<Text<'l>>,
 }
+
+/// The class of a client of the admin API.
+const CLIENT: &str = "client";
 
 /// The version of records that is read.
 const VERSION: u64 = 1;
@@ -378,6 +390,9 @@ impl<'l> Whole<'l> {
         if &*self.outcome != outcome {
             return Err(expected("outcome", &format!("`{outcome}` beside the reason `{}`", reason.code())));
         }
+        let policies = &self.policies;
+        let was_evaluated = policies.engine.is_some() && policies.asked != Some(false);
+        let of_whole = policies.engine.as_deref().is_some_and(|engine| engine.ends_with(EngineKind::OpaEnvoy.as_str()));
         let signals =
             self.signals.into_iter().enumerate().map(|(at, part)| part.typed(at)).collect::<Result<_, _>>()?;
         Ok(Recorded {
@@ -389,7 +404,8 @@ impl<'l> Whole<'l> {
             caller: self.principal.map(PrincipalPart::typed).transpose()?,
             signals,
             revision: self.policies.revision,
-            was_evaluated: self.policies.engine.is_some(),
+            was_evaluated,
+            saw_whole: was_evaluated && of_whole,
             has_failed: !self.policies.errors.is_empty(),
             grant: self.grant.map(|part| part.typed(self.chain)).transpose()?,
             approval: self.approval.map(|part| Approval { state: part.state, approved_by: part.approved_by }),
@@ -417,7 +433,7 @@ impl<'l> RequestPart<'l> {
 
 impl<'l> PrincipalPart<'l> {
     fn typed(self) -> Result<Caller<'l>, String> {
-        let class = if &*self.class == "client" {
+        let class = if [CLIENT, VOUCHED].contains(&&*self.class) {
             None
         } else {
             word("principal.class", Some(&self.class), CredentialClass::ALL)?

@@ -1,11 +1,12 @@
 //! The route table: from a request to the action, the resource and the arguments that it stands for.
 //!
 //! `load.rs` reads `routes.yaml`, `table.rs` finds the route, `paths.rs` and `hosts.rs` say what a path and a host
-//! mean, `mcp.rs` reads messages of MCP, `args.rs` and `body.rs` read what a route names, `actions.rs` sums up what all routes declare,
+//! mean, `asked.rs` says what a question stands for that is no request, `mcp.rs` reads messages of MCP, `args.rs` and `body.rs` read what a route names, `actions.rs` sums up what all routes declare,
 //! `recorded.rs` finds the route of a request that only its record knows, `veil.rs` says what no record may show.
 
 mod actions;
 mod args;
+mod asked;
 mod body;
 mod forms;
 mod hosts;
@@ -21,6 +22,7 @@ mod table;
 mod veil;
 
 pub use actions::{ActionDecl, ArgDecl};
+pub use asked::Given;
 pub use recorded::{AsRecorded, FurtherNote, Unrepeatable};
 pub use veil::Redaction;
 
@@ -30,7 +32,11 @@ use crate::{
     reason::Reason,
 };
 use sha2::{Digest, Sha256};
-use std::{collections::BTreeMap, fmt, sync::Arc};
+use std::{
+    collections::{BTreeMap, HashMap},
+    fmt,
+    sync::Arc,
+};
 
 /// All routes of a directory. What matches none is denied: there is no other default.
 #[derive(Debug)]
@@ -39,6 +45,7 @@ pub struct Routes {
     actions: Vec<ActionDecl>,
     table: table::Table,
     asks: recorded::Asks,
+    by_action: HashMap<ActionId, Vec<Arc<Route>>>,
 }
 
 /// One route.
@@ -122,7 +129,8 @@ impl Routes {
         let actions = actions::merge(file, &all, findings);
         let table = table::Table::new(file, &all, findings);
         let asks = recorded::Asks::of(&all);
-        Self { all, actions, table, asks }
+        let by_action = asked::by_action(&all);
+        Self { all, actions, table, asks, by_action }
     }
 
     /// Every route, in the order of the file.

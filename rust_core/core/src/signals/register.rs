@@ -354,8 +354,9 @@ impl<'a> Reader<'a, '_> {
     }
 
     fn action(&mut self, name: &str, place: Place) -> Option<ActionId> {
-        let found = self.actions.iter().find(|action| action.id.as_str() == name);
-        match found {
+        // They are sorted by name: a register may name thousands of actions thousands of times.
+        let sorted = self.actions.binary_search_by(|action| action.id.as_str().cmp(name));
+        match sorted.ok().and_then(|at| self.actions.get(at)) {
             Some(action) if action.tier == Tier::Coarse => {
                 let message = format!("`used_by`: `{name}` is of tier `coarse`, whose policies read no signal");
                 self.error(place, "coarse_action", message);

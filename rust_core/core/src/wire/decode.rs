@@ -41,16 +41,20 @@ const TIMESTAMP_SECONDS: std::ops::RangeInclusive<i64> = -62_135_596_800..=253_4
 /// Largest whole number that a double holds without doubt.
 const MAX_SAFE_INTEGER: f64 = 9_007_199_254_740_992.0;
 
-/// Reads one `CheckRequest`.
-pub fn decode(bytes: &[u8]) -> Result<Request, Malformed> {
+/// Bytes to the message, within bounds.
+pub(super) fn message(bytes: &[u8]) -> Result<messages::CheckRequest, Malformed> {
     if bytes.len() > MAX_CHECK_REQUEST_BYTES {
         return Err(refuse(format!("the request is larger than {MAX_CHECK_REQUEST_BYTES} bytes")));
     }
     if bytes.len() > SMALL_REQUEST_BYTES && count_headers(bytes).is_none_or(|count| count > MAX_HEADERS) {
         return Err(too_many_headers());
     }
-    let message =
-        messages::CheckRequest::decode(bytes).map_err(|_| refuse("the bytes are not a `CheckRequest`".to_owned()))?;
+    messages::CheckRequest::decode(bytes).map_err(|_| refuse("the bytes are not a `CheckRequest`".to_owned()))
+}
+
+/// Reads one `CheckRequest`.
+pub fn decode(bytes: &[u8]) -> Result<Request, Malformed> {
+    let message = message(bytes)?;
     let attributes = message.attributes.ok_or_else(|| refuse("`attributes` is missing".to_owned()))?;
     let request = attributes.request.ok_or_else(|| refuse("`attributes.request` is missing".to_owned()))?;
     let http = request.http.ok_or_else(|| refuse("`attributes.request.http` is missing".to_owned()))?;
@@ -85,7 +89,7 @@ pub fn decode(bytes: &[u8]) -> Result<Request, Malformed> {
     })
 }
 
-fn refuse(detail: String) -> Malformed {
+pub(super) fn refuse(detail: String) -> Malformed {
     Malformed { detail }
 }
 
@@ -195,7 +199,7 @@ fn metadata(metadata: Option<messages::Metadata>) -> Result<BTreeMap<String, Jso
     metadata.filter_metadata.into_iter().map(|(name, fields)| Ok((name, object(fields, MAX_DEPTH)?))).collect()
 }
 
-fn object(fields: prost_types::Struct, depth: usize) -> Result<Json, Malformed> {
+pub(super) fn object(fields: prost_types::Struct, depth: usize) -> Result<Json, Malformed> {
     let depth = deeper(depth)?;
     let fields = fields.fields.into_iter().map(|(name, value)| Ok((name, json(value, depth)?)));
     fields.collect::<Result<serde_json::Map<_, _>, _>>().map(Json::Object)

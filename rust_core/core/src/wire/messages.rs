@@ -69,6 +69,10 @@ pub(super) struct HttpRequest {
     pub host: String,
     #[prost(string, tag = "6")]
     pub scheme: String,
+    #[prost(string, tag = "7")]
+    pub query: String,
+    #[prost(string, tag = "8")]
+    pub fragment: String,
     #[prost(int64, tag = "9")]
     pub size: i64,
     #[prost(string, tag = "10")]
@@ -109,6 +113,8 @@ pub(super) struct HeaderValue {
 pub(super) struct Metadata {
     #[prost(btree_map = "string, message", tag = "1")]
     pub filter_metadata: BTreeMap<String, Struct>,
+    #[prost(btree_map = "string, message", tag = "2")]
+    pub typed_filter_metadata: BTreeMap<String, prost_types::Any>,
 }
 
 #[derive(Clone, PartialEq, Message)]
@@ -135,10 +141,19 @@ pub(super) enum AddressKind {
 
 #[derive(Clone, PartialEq, Message)]
 pub(super) struct SocketAddress {
+    /// An open enum: 0 is TCP, 1 UDP.
+    #[prost(int32, tag = "1")]
+    pub protocol: i32,
     #[prost(string, tag = "2")]
     pub address: String,
     #[prost(oneof = "Port", tags = "3, 4")]
     pub port: Option<Port>,
+    #[prost(string, tag = "5")]
+    pub resolver_name: String,
+    #[prost(bool, tag = "6")]
+    pub ipv4_compat: bool,
+    #[prost(string, tag = "7")]
+    pub network_namespace_filepath: String,
 }
 
 #[derive(Clone, PartialEq, prost::Oneof)]
@@ -153,6 +168,8 @@ pub(super) enum Port {
 pub(super) struct Pipe {
     #[prost(string, tag = "1")]
     pub path: String,
+    #[prost(uint32, tag = "2")]
+    pub mode: u32,
 }
 
 #[derive(Clone, PartialEq, Message)]

@@ -4,6 +4,7 @@
 mod decode;
 mod encode;
 mod messages;
+mod opa_envoy;
 mod publish;
 mod request_bytes;
 pub mod rules;
@@ -16,6 +17,7 @@ mod tests;
 
 pub use decode::{Malformed, decode};
 pub use encode::{AllowAnswer, BadAnswer, DenyAnswer, encode_allow, encode_deny};
+pub use opa_envoy::{Descriptors, whole_request};
 pub use publish::{publish_answer, publish_to_json};
 pub use request_bytes::encode_request;
 pub use usual::{Note, encode_usual_allow, encode_usual_deny};

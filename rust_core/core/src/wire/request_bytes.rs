@@ -36,6 +36,7 @@ pub fn encode_request(request: &Request) -> Vec<u8> {
         body: Vec::new(),
         raw_body: body,
         header_map,
+        ..messages::HttpRequest::default()
     };
     let time = request.time.map(|time| prost_types::Timestamp {
         seconds: time.as_micros().div_euclid(1_000_000),
@@ -87,10 +88,11 @@ fn address(text: &str) -> messages::AddressKind {
     }
     let socket = text.rsplit_once(':').and_then(|(host, port)| Some((host, port.parse::<u32>().ok()?)));
     let Some((host, port)) = socket else {
-        return messages::AddressKind::Pipe(messages::Pipe { path: text.to_owned() });
+        return messages::AddressKind::Pipe(messages::Pipe { path: text.to_owned(), mode: 0 });
     };
     let address = host.trim_start_matches('[').trim_end_matches(']').to_owned();
-    messages::AddressKind::Socket(messages::SocketAddress { address, port: Some(messages::Port::Number(port)) })
+    let port = Some(messages::Port::Number(port));
+    messages::AddressKind::Socket(messages::SocketAddress { address, port, ..messages::SocketAddress::default() })
 }
 
 fn metadata(namespaces: &BTreeMap<String, Json>) -> Option<messages::Metadata> {
@@ -101,7 +103,7 @@ fn metadata(namespaces: &BTreeMap<String, Json>) -> Option<messages::Metadata> {
             _ => None,
         })
         .collect();
-    (!filter_metadata.is_empty()).then_some(messages::Metadata { filter_metadata })
+    (!filter_metadata.is_empty()).then_some(messages::Metadata { filter_metadata, ..messages::Metadata::default() })
 }
 
 fn object(fields: &serde_json::Map<String, Json>) -> prost_types::Struct {

@@ -14,8 +14,8 @@ use proptest::prelude::*;
 use signalwarden_core::{
     findings::{Findings, Place},
     model::{
-        ActionId, Assurance, Fact, Influence, ResourceId, SignalName, SignalType, SpiffeId, State, Tier, Timestamp, Value,
-        WhenUnavailable,
+        ActionId, Assurance, Fact, Influence, ResourceId, SignalName, SignalType, SpiffeId, State, Tier, Timestamp,
+        Value, WhenUnavailable,
     },
     policy::{
         ActionRule, IdentityView, Query, RequestView, SignalIndex, SignalRule,
@@ -204,7 +204,8 @@ pub(crate) fn query() -> Query {
 /// Through the loader, with all its checks; `None` if it refuses the case.
 pub(crate) fn load(case: &Case) -> Option<CedarEngine> {
     let text = case.policies.join("\n");
-    let files = CedarFiles { schema: Some(SCHEMA), entities: Some("[]"), policies: &[("policies/p.cedar", &text)] };
+    let files =
+        CedarFiles { schema: Some(SCHEMA), entities: Some("[]"), policies: &[("policies/p.cedar", &text)], links: &[] };
     CedarEngine::load(files, &actions(), &case.rules, &mut Findings::default())
 }
 

@@ -7,11 +7,11 @@ use crate::{
     limits,
     policy::Mode,
 };
-use cedar_policy_core::ast::{Annotation, Policy};
+use cedar_policy_core::ast::{Annotation, Effect, Template};
 use std::sync::Arc;
 
 /// Annotations that mean something.
-const KNOWN: [&str; 5] = ["id", "description", "owner", "mode", "require_approval"];
+const KNOWN: [&str; 7] = ["id", "description", "owner", "mode", "require_approval", "reason", "advice"];
 
 /// What the annotations come to, beside the id.
 pub(super) struct Said {
@@ -19,6 +19,10 @@ pub(super) struct Said {
     pub(super) mode: Mode,
     /// Whether somebody has to say yes where it decides.
     pub(super) require_approval: Option<Demand>,
+    /// Why it is there, for the record.
+    pub(super) reason: Option<Arc<str>>,
+    /// What a caller whom it denies can do.
+    pub(super) advice: Option<Arc<str>>,
 }
 
 /// A demand for an approval.
@@ -31,7 +35,7 @@ pub(super) struct Demand {
 }
 
 /// Reads the annotations of a policy; mistakes become findings.
-pub(super) fn read(policy: &Policy, file: &str, lines: &Lines, place: Place, findings: &mut Findings) -> Said {
+pub(super) fn read(policy: &Template, file: &str, lines: &Lines, place: Place, findings: &mut Findings) -> Said {
     for (key, _) in policy.annotations() {
         let key: &str = key.as_ref();
         let meant = if KNOWN.contains(&key) { None } else { nearest(key, KNOWN) };
@@ -44,10 +48,22 @@ pub(super) fn read(policy: &Policy, file: &str, lines: &Lines, place: Place, fin
         let (_, annotation) = policy.annotations().find(|(key, _)| key.as_ref() == wanted)?;
         Some((annotation, annotation.loc.as_ref().map_or(place, |loc| lines.place(loc.start()))))
     };
-    Said {
-        mode: find("mode").map_or(Mode::Enforce, |(annotation, at)| mode(annotation, file, at, findings)),
-        require_approval: find("require_approval").and_then(|(annotation, at)| demand(annotation, file, at, findings)),
+    let require_approval = find("require_approval").and_then(|(annotation, at)| {
+        let words =
+            line(annotation, &REQUIRE_APPROVAL).map_err(|message| findings.error(file, at, "bad_gate", message));
+        words.ok().map(|words| Demand { words, place: at })
+    });
+    let mut words = |rule: &Rule| {
+        let (annotation, at) = find(rule.name)?;
+        line(annotation, rule).map_err(|message| findings.error(file, at, "bad_annotation", message)).ok()
+    };
+    let (reason, advice) = (words(&REASON), words(&ADVICE));
+    if advice.is_some() && (policy.effect() == Effect::Permit || require_approval.is_some()) {
+        let message = "the annotation `@advice`: this policy denies nobody, so nobody is told: write it to a forbid";
+        findings.warning(file, place, "idle_advice", message);
     }
+    let mode = find("mode").map_or(Mode::Enforce, |(annotation, at)| mode(annotation, file, at, findings));
+    Said { mode, require_approval, reason, advice }
 }
 
 /// What `@mode` says. A word that is not known is an error, and the policy is read as one that counts.
@@ -63,23 +79,37 @@ fn mode(annotation: &Annotation, file: &str, at: Place, findings: &mut Findings)
     Mode::Enforce
 }
 
-/// What `@require_approval` says: one line that tells whoever answers what is asked, and why.
-fn demand(annotation: &Annotation, file: &str, at: Place, findings: &mut Findings) -> Option<Demand> {
+/// What an annotation of one line may be.
+struct Rule {
+    name: &'static str,
+    most_bytes: usize,
+    /// What it is expected to say.
+    expected: &'static str,
+}
+
+/// Tells whoever answers what is asked, and why.
+const REQUIRE_APPROVAL: Rule = Rule {
+    name: "require_approval",
+    most_bytes: limits::MAX_GATE_WORDS_BYTES,
+    expected: "that says what is to be approved",
+};
+const REASON: Rule =
+    Rule { name: "reason", most_bytes: limits::MAX_REASON_BYTES, expected: "that says why the policy is there" };
+const ADVICE: Rule =
+    Rule { name: "advice", most_bytes: limits::MAX_ADVICE_BYTES, expected: "that says what a caller can do" };
+
+/// One line of bounded length, or what is wrong with it.
+fn line(annotation: &Annotation, rule: &Rule) -> Result<Arc<str>, String> {
     let words: &str = annotation.as_ref();
     let wrong = if words.trim().is_empty() {
         "found nothing".to_owned()
-    } else if words.len() > limits::MAX_GATE_WORDS_BYTES {
+    } else if words.len() > rule.most_bytes {
         format!("found {} bytes", words.len())
     } else if words.chars().any(char::is_control) {
         "found a character that is none of a line".to_owned()
     } else {
-        return Some(Demand { words: words.into(), place: at });
+        return Ok(words.into());
     };
-    let most = limits::MAX_GATE_WORDS_BYTES;
-    let message = format!(
-        "the annotation `@require_approval`: expected one line of at most {most} bytes that says what is to be \
-         approved, {wrong}"
-    );
-    findings.error(file, at, "bad_gate", message);
-    None
+    let Rule { name, most_bytes, expected } = rule;
+    Err(format!("the annotation `@{name}`: expected one line of at most {most_bytes} bytes {expected}, {wrong}"))
 }

@@ -140,6 +140,24 @@ impl<'e> CedarSlice<'e> {
         found
     }
 
+    /// The policies in play with their indices.
+    pub(super) fn whole(&self) -> impl Iterator<Item = (u32, &'e Compiled)> {
+        self.in_play.iter().copied().zip(self.policies.iter().copied())
+    }
+
+    /// The same question to other policies.
+    pub(super) fn of<'p>(self, policies: &'p [(u32, Compiled)]) -> CedarSlice<'p>
+    where
+        'e: 'p,
+    {
+        let asked: CedarSlice<'p> = self;
+        CedarSlice {
+            in_play: policies.iter().map(|(index, _)| *index).collect(),
+            policies: policies.iter().map(|(_, policy)| policy).collect(),
+            ..asked
+        }
+    }
+
     fn add(&mut self, found: Vec<u32>) {
         self.policies = found.iter().filter_map(|index| self.engine.compiled.get(*index as usize)).collect();
         self.in_play = found;
@@ -418,6 +436,10 @@ impl Slice for CedarSlice<'_> {
         if self.is_asked { &[EngineKind::Cedar] } else { &[] }
     }
 
+    fn untold(&self, position: usize) -> Option<String> {
+        self.policies.get(position)?.reads.untold().map(str::to_owned)
+    }
+
     fn judge_all(&self, seen: &[(SignalIndex, Seen)]) -> Vec<Judged> {
         // Made for the first policy that needs it: most directories have none.
         let evaluator = LazyCell::new(|| {
@@ -457,6 +479,7 @@ static NOBODY: std::sync::LazyLock<Arc<PolicyInfo>> = std::sync::LazyLock::new(|
     Arc::new(PolicyInfo {
         engine: EngineKind::Cedar,
         id: "".into(),
+        template: None,
         file: "".into(),
         place: crate::findings::Place::default(),
         effect: crate::policy::Effect::Forbid,

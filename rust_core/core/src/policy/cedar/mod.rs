@@ -4,27 +4,36 @@
 mod annotations;
 mod built_in;
 mod checks;
+mod conditions;
 mod entities;
 mod evaluate;
+mod format;
+mod links;
 mod quick;
 mod records;
 mod schema;
 mod slices;
+mod texts;
+mod validate;
 mod values;
 mod walk;
 
 #[cfg(test)]
 mod tests;
 
+pub use format::format;
+pub use links::is_links;
+
 use super::{
-    ActionRule, EntityUnknown, Listed, Mode, Observing, PolicyEngine, PolicyInfo, Query, SignalIndex, SignalRule, Slice,
+    ActionRule, EntityUnknown, Listed, Makeup, Mode, Observing, PolicyEngine, PolicyInfo, Query, SignalIndex,
+    SignalRule, Slice,
 };
 use crate::{
     findings::Findings,
     model::{ActionId, PrincipalRecord, SpiffeId, Value},
 };
-use cedar_policy_core::ast::{Effect, EntityType, EntityUID, Expr, ExprKind, Literal, SlotEnv};
-use slices::ActionSlice;
+use cedar_policy_core::ast::{ActionConstraint, Effect, EntityType, EntityUID, Expr, ExprKind, Literal, SlotEnv};
+use slices::{ActionSlice, Filings};
 use std::{
     collections::{HashMap, HashSet},
     sync::Arc,
@@ -39,6 +48,8 @@ pub struct CedarFiles<'a> {
     pub entities: Option<&'a str>,
     /// Path and text of each `policies/**/*.cedar`.
     pub policies: &'a [(&'a str, &'a str)],
+    /// Path and text of each `policies/**/links.yaml`.
+    pub links: &'a [(&'a str, &'a str)],
 }
 
 /// One policy, ready to be judged.
@@ -71,9 +82,24 @@ struct Reads {
     all_args: bool,
     args: Vec<String>,
     identity: bool,
+    /// Of the identity how it was proven: all but `trust_domain` and `legacy`.
+    credential: bool,
     grant: bool,
     chain: bool,
     approval: bool,
+}
+
+impl Reads {
+    /// The first part that a question without a request does not tell.
+    fn untold(&self) -> Option<&'static str> {
+        let parts = [
+            (self.method, "context.request.method"),
+            (self.path, "context.request.path"),
+            (self.host, "context.request.host"),
+            (self.credential, "how context.identity was proven"),
+        ];
+        parts.into_iter().find_map(|(is_read, part)| is_read.then_some(part))
+    }
 }
 
 /// The compiled policies of one directory.
@@ -82,6 +108,7 @@ pub struct CedarEngine {
     records: records::Records,
     compiled: Vec<Compiled>,
     infos: Vec<Arc<PolicyInfo>>,
+    scopes: Vec<conditions::Scope>,
     signal_names: Vec<smol_str::SmolStr>,
     slices: HashMap<ActionId, ActionSlice>,
     /// The same for observing policies: kept apart, so that no decision meets one.
@@ -91,6 +118,8 @@ pub struct CedarEngine {
     resource_types: HashMap<Arc<str>, EntityType>,
     workload: EntityType,
     no_slots: SlotEnv,
+    /// Whether the directory speaks Cedar, be it that no policy is left in its files.
+    has_files: bool,
 }
 
 impl CedarEngine {
@@ -101,29 +130,38 @@ impl CedarEngine {
         signals: &[SignalRule],
         findings: &mut Findings,
     ) -> Option<Self> {
-        let parsed = checks::parse(files.policies, findings);
+        let before = findings.errors();
+        let (texts, taken) = texts::parse(files.policies, findings);
+        let texts_are_whole = findings.errors() == before;
+        let parsed = links::policies(&texts, taken, files.links, findings);
+        if !texts_are_whole {
+            // The template may stand in a file that can't be read.
+            findings.drop_followers("unknown_template", "");
+        }
         let kinds: Vec<(Mode, bool)> =
-            parsed.iter().map(|policy| (policy.mode, checks::names_built_in(&policy.policy))).collect();
+            texts.iter().map(|text| (text.said.mode, checks::names_built_in(&text.template))).collect();
         let schemas = schema::load(files.schema, actions, signals, &kinds, findings);
         let actions: Vec<ActionRule> = actions.iter().cloned().chain(built_in::rules()).collect();
         let known = checks::Vocabulary::new(&actions, signals);
-        let checked = checks::check(&parsed, &known, findings);
+        let checked = checks::check(&texts, &known, findings);
+        let mut idle = checks::nobodys(&parsed, findings);
         let schemas = schemas?;
         let listing = entities::load(files.entities, &schemas.enforcing, findings);
         records::warn_of_permits(&parsed, &known, &listing.records, findings);
-        let idle = checks::validate(&parsed, &checked, &schemas, findings);
+        validate::validate((&texts, &parsed), &checked, &schemas, &known, &mut idle, findings);
         if findings.has_errors() {
             return None;
         }
         let readings: Vec<walk::Reading> = checked.into_iter().map(|checked| checked.reading).collect();
         let mut engine = Self::assemble(&parsed, &readings, listing, &actions, signals)?;
+        engine.has_files = !files.policies.is_empty();
         engine.note_reach(&parsed, &idle, &known);
         Some(engine)
     }
 
-    /// Compiles and files what was checked. `actions`: of routes, and built in.
+    /// Compiles and files what was checked. `readings`: of the texts. `actions`: of routes, and built in.
     fn assemble(
-        parsed: &[checks::Parsed],
+        parsed: &[texts::Parsed],
         readings: &[walk::Reading],
         listing: entities::Listing,
         actions: &[ActionRule],
@@ -134,13 +172,15 @@ impl CedarEngine {
             records: listing.records,
             compiled: Vec::with_capacity(parsed.len()),
             infos: Vec::with_capacity(parsed.len()),
+            scopes: Vec::with_capacity(parsed.len()),
             signal_names: signals.iter().map(|s| smol_str::SmolStr::new(s.name.as_str())).collect(),
-            slices: actions.iter().map(|a| (a.id.clone(), ActionSlice::default())).collect(),
+            slices: HashMap::new(),
             observing: HashMap::new(),
             action_uids: HashMap::new(),
             resource_types: HashMap::new(),
             workload: values::entity_type(values::WORKLOAD)?,
             no_slots: SlotEnv::new(),
+            has_files: !parsed.is_empty(),
         };
         let action_type = values::entity_type("Action")?;
         for action in actions {
@@ -150,47 +190,79 @@ impl CedarEngine {
             }
         }
         let known = checks::Vocabulary::new(actions, signals);
-        for (policy, reading) in parsed.iter().zip(readings) {
-            engine.add(policy, reading, &known);
+        let anywhere = conditions::Anywhere::of(&known.matched(&ActionConstraint::Any));
+        let (mut enforcing, mut observing) = (Filings::default(), Filings::default());
+        for policy in parsed {
+            let filings = match policy.text.said.mode {
+                Mode::Enforce => &mut enforcing,
+                Mode::Observe => &mut observing,
+            };
+            engine.add(policy, readings.get(policy.text.at)?, &known, &anywhere, filings);
         }
+        let ids = || actions.iter().map(|action| &action.id);
+        engine.slices = enforcing.finish(ids(), built_in::is_built_in);
+        engine.observing = observing.finish(ids(), built_in::is_built_in);
         Some(engine)
     }
 
-    fn add(&mut self, parsed: &checks::Parsed, reading: &walk::Reading, known: &checks::Vocabulary<'_>) {
+    fn add(
+        &mut self,
+        parsed: &texts::Parsed,
+        reading: &walk::Reading,
+        known: &checks::Vocabulary<'_>,
+        anywhere: &conditions::Anywhere,
+        filings: &mut Filings,
+    ) {
         let index = u32::try_from(self.compiled.len()).unwrap_or(u32::MAX);
         let compiled = checks::compile(parsed, reading, known);
         let policy = &parsed.policy;
         let (principal, resource) = (policy.principal_constraint(), policy.resource_constraint());
-        for action in known.matched(policy) {
-            let slice = match parsed.mode {
-                Mode::Enforce => self.slices.entry(action.id.clone()).or_default(),
-                Mode::Observe => self.observing.entry(action.id.clone()).or_default(),
-            };
-            slice.policies.entry(principal.as_inner()).entry(resource.as_inner()).push(index);
-            if reading.asks_principal {
-                slice.asks_principal.get_or_insert(index);
-            }
-            if reading.asks_resource {
-                slice.asks_resource.get_or_insert(index);
-            }
-            slice.mention(&compiled.info.mentions);
+        let scope = match policy.action_constraint() {
+            ActionConstraint::Any => anywhere.scope(policy),
+            named => conditions::Scope::of(policy, &known.matched(named)),
+        };
+        let entry = slices::Entry {
+            index,
+            principal: principal.as_inner(),
+            resource: resource.as_inner(),
+            asks_principal: reading.asks_principal,
+            asks_resource: reading.asks_resource,
+            mentions: &compiled.info.mentions,
+        };
+        match policy.action_constraint() {
+            ActionConstraint::Any => filings.file_anywhere(&entry),
+            named => filings.file(known.matched(named).iter().map(|action| &action.id), &entry),
         }
         self.infos.push(compiled.info.clone());
+        self.scopes.push(scope);
         self.compiled.push(compiled);
     }
 
     /// Which actions can be permitted at all, and of which an approval can be demanded: by a policy that is enforced, can
     /// apply, and fits their types.
-    fn note_reach(&mut self, parsed: &[checks::Parsed], idle: &HashSet<Arc<str>>, known: &checks::Vocabulary<'_>) {
-        for policy in parsed.iter().filter(|p| p.mode == Mode::Enforce && !idle.contains(&p.id)) {
+    fn note_reach(&mut self, parsed: &[texts::Parsed], idle: &HashSet<Arc<str>>, known: &checks::Vocabulary<'_>) {
+        // Of any action: what they come to is asked of each action once, not once for each of them.
+        let mut anywhere: HashSet<(Option<String>, bool, bool)> = HashSet::new();
+        for policy in parsed.iter().filter(|p| p.text.said.mode == Mode::Enforce && !idle.contains(&p.id)) {
             let permits = policy.policy.effect() == Effect::Permit;
+            let gates = policy.text.said.require_approval.is_some();
             let kind = checks::type_of(policy.policy.resource_constraint().as_inner());
-            for action in known.matched(&policy.policy) {
-                let fits = kind.as_ref().is_none_or(|kind| action.resource_types.contains(kind.as_str()));
-                if let Some(slice) = self.slices.get_mut(&action.id).filter(|_| fits) {
-                    slice.can_permit |= permits;
-                    slice.has_gates |= policy.require_approval.is_some();
-                }
+            match policy.policy.action_constraint() {
+                ActionConstraint::Any => drop(anywhere.insert((kind, permits, gates))),
+                named => self.reach(&known.matched(named), kind.as_deref(), permits, gates),
+            }
+        }
+        for (kind, permits, gates) in anywhere {
+            self.reach(&known.matched(&ActionConstraint::Any), kind.as_deref(), permits, gates);
+        }
+    }
+
+    fn reach(&mut self, actions: &[&ActionRule], kind: Option<&str>, permits: bool, gates: bool) {
+        for action in actions {
+            let fits = kind.is_none_or(|kind| action.resource_types.contains(kind));
+            if let Some(slice) = self.slices.get_mut(&action.id).filter(|_| fits) {
+                slice.can_permit |= permits;
+                slice.has_gates |= gates;
             }
         }
     }
@@ -212,9 +284,10 @@ impl PolicyEngine for CedarEngine {
         "cedar"
     }
 
-    /// A directory without a policy of Cedar leaves its actions to others; what is built in is Cedar's alone.
+    /// A directory without a file of Cedar leaves its actions to others; what is built in is Cedar's alone. The file
+    /// counts, not the policy: taking out the last policy, or the last link, must not open what it had closed.
     fn is_asked(&self, action: &ActionId) -> bool {
-        !self.infos.is_empty() || built_in::is_built_in(action)
+        self.has_files || built_in::is_built_in(action)
     }
 
     fn policies(&self) -> &[Arc<PolicyInfo>] {
@@ -257,6 +330,17 @@ impl PolicyEngine for CedarEngine {
             _ => None,
         };
         parts.filter_map(literal).collect()
+    }
+
+    fn makeups(&self) -> Vec<Makeup> {
+        self.compiled.iter().zip(&self.scopes).map(|(policy, scope)| conditions::makeup(policy, scope)).collect()
+    }
+
+    fn with_conditions(&self, query: &Query, show: &mut dyn FnMut(&dyn Slice)) {
+        let observing = evaluate::CedarSlice::observing(self, query).map(|(slice, _)| slice);
+        let Some(slice) = observing.or_else(|| evaluate::CedarSlice::new(self, query).ok()) else { return };
+        let cut = conditions::cut(slice.whole());
+        show(&slice.of(&cut));
     }
 
     fn slice_observing<'e>(&'e self, query: &Query) -> Option<Observing<'e>> {

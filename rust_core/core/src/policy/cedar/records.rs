@@ -1,12 +1,7 @@
 //! What `entities.json` says of each workload beside its roles: attributes that mean something to us before any policy
 //! reads them. One that can't be read is an error: a misspelt end must not be an end that never comes.
 
-use super::{
-    built_in,
-    checks::{Parsed, Vocabulary},
-    entities::FILE,
-    values,
-};
+use super::{built_in, checks::Vocabulary, entities::FILE, texts::Parsed, values};
 use crate::{
     findings::{Findings, Place},
     limits,
@@ -160,7 +155,7 @@ fn text_of(value: &PartialValue) -> Option<&str> {
 
 /// Permits that name a legacy principal, and an action that none such may call: they promise what is never given.
 pub(super) fn warn_of_permits(parsed: &[Parsed], known: &Vocabulary<'_>, records: &Records, findings: &mut Findings) {
-    for policy in parsed.iter().filter(|p| p.mode == Mode::Enforce && p.policy.effect() == Effect::Permit) {
+    for policy in parsed.iter().filter(|p| p.text.said.mode == Mode::Enforce && p.policy.effect() == Effect::Permit) {
         let constraint = policy.policy.principal_constraint();
         let PrincipalOrResourceConstraint::Eq(EntityReference::EUID(uid)) = constraint.as_inner() else { continue };
         let id: &str = uid.eid().as_ref();
@@ -170,7 +165,8 @@ pub(super) fn warn_of_permits(parsed: &[Parsed], known: &Vocabulary<'_>, records
         if !is_legacy || matches!(policy.policy.action_constraint(), ActionConstraint::Any) {
             continue;
         }
-        let calls = known.matched(&policy.policy).into_iter().filter(|action| !built_in::is_built_in(&action.id));
+        let calls = known.matched(policy.policy.action_constraint());
+        let calls = calls.iter().filter(|action| !built_in::is_built_in(&action.id));
         let beyond = calls.filter(|action| action.tier != Tier::Coarse);
         let mut beyond: Vec<String> = beyond.map(|action| format!("`{}`", action.id)).collect();
         beyond.sort_unstable();

@@ -10,7 +10,9 @@ use serde_json::Value as Json;
 use std::collections::{BTreeMap, BTreeSet};
 
 mod built_in_actions;
+mod links;
 mod quick;
+mod validate;
 
 const SCHEMA: &str = "entity Role; entity Workload in [Role] = { owner?: String, device?: String }; entity Account = { owner?: String };";
 
@@ -84,11 +86,12 @@ fn below_the_loader(policies: &[&str], signals: &[SignalRule]) -> CedarEngine {
     let mut findings = Findings::default();
     let texts: Vec<(String, &str)> = policies.iter().enumerate().map(|(n, p)| (format!("p{n}.cedar"), *p)).collect();
     let files: Vec<(&str, &str)> = texts.iter().map(|(n, p)| (n.as_str(), *p)).collect();
-    let parsed = checks::parse(&files, &mut findings);
-    let kinds: Vec<_> = parsed.iter().map(|p| (p.mode, checks::names_built_in(&p.policy))).collect();
+    let (texts, taken) = texts::parse(&files, &mut findings);
+    let parsed = links::policies(&texts, taken, &[], &mut findings);
+    let kinds: Vec<_> = texts.iter().map(|text| (text.said.mode, checks::names_built_in(&text.template))).collect();
     let schema = schema::load(Some(SCHEMA), &actions(), signals, &kinds, &mut findings).unwrap();
     assert!(!findings.has_errors(), "{:?}", findings.as_slice());
-    let readings: Vec<_> = parsed.iter().map(|p| walk::read(&p.policy)).collect();
+    let readings: Vec<_> = texts.iter().map(|text| walk::read(&text.template)).collect();
     let entities = entities::load(Some("[]"), &schema.enforcing, &mut findings);
     let actions: Vec<_> = actions().into_iter().chain(built_in::rules()).collect();
     CedarEngine::assemble(&parsed, &readings, entities, &actions, signals).unwrap()
@@ -168,7 +171,12 @@ fn replay(vectors: &str, at_least: usize) {
 
 fn findings_of(policy: &str, signals: &[SignalRule]) -> Vec<Finding> {
     let mut findings = Findings::default();
-    let files = CedarFiles { schema: Some(SCHEMA), entities: Some("[]"), policies: &[("policies/p.cedar", policy)] };
+    let files = CedarFiles {
+        schema: Some(SCHEMA),
+        entities: Some("[]"),
+        policies: &[("policies/p.cedar", policy)],
+        links: &[],
+    };
     let engine = CedarEngine::load(files, &actions(), signals, &mut findings);
     assert_eq!(engine.is_none(), findings.has_errors(), "{policy}");
     findings.into_sorted()
@@ -211,7 +219,17 @@ fn each_load_check_finds_its_mistake() {
         ("{t} when { unknown(\"x\") };", ""),
         ("permit(principal, action == Action::\"transfer.creat\", resource);", "unknown_action"),
         ("permit(principal, action == Action::\"task.begn\", resource);", "unknown_action"),
-        ("permit(principal == ?principal, action, resource);", "template"),
+        ("permit(principal == ?principal, action, resource);", "unlinked_template"),
+        ("permit(principal == ?principal, action == Action::\"transfer.creat\", resource);", "unknown_action"),
+        ("permit(principal == ?principal, action, resource) when { context.nothing };", "cedar"),
+        ("permit(principal, action, resource) when { resource == ?resource };", "syntax"),
+        ("@reason(\"dual control, rule 12\") {t};", ""),
+        ("@reason {t};", "bad_annotation"),
+        ("@reason(\"one\\ntwo\") {t};", "bad_annotation"),
+        ("@advice(\"ask the desk\") forbid(principal, action == Action::\"transfer.create\", resource);", ""),
+        ("@advice(\"\") forbid(principal, action == Action::\"transfer.create\", resource);", "bad_annotation"),
+        ("@advice(\"ask the desk\") {t};", "idle_advice"),
+        ("@advise(\"ask the desk\") {t};", "unknown_annotation"),
         (
             "permit(principal, action, resource) when { context.signals has device_trust && context.signals.device_trust > 1 };",
             "ungoverned_read",

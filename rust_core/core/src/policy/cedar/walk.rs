@@ -2,7 +2,7 @@
 //! whether it asks for attributes or parents of principal or resource, and what is refused outright.
 
 use cedar_policy_core::{
-    ast::{BinaryOp, Effect, Expr, ExprKind, Policy, PrincipalOrResourceConstraint, UnaryOp, Var},
+    ast::{BinaryOp, Effect, Expr, ExprKind, PrincipalOrResourceConstraint, Template, UnaryOp, Var},
     parser::Loc,
 };
 
@@ -30,6 +30,8 @@ pub(super) struct Reading {
     pub(super) request_fields: Vec<String>,
     /// Names under `context.request.args`; `*` for the whole of it.
     pub(super) args: Vec<String>,
+    /// Names under `context.identity`; `*` for the whole of it.
+    pub(super) identity_fields: Vec<String>,
     /// Other names after `context.`: `identity`, `grant`, `chain`, `approval`.
     pub(super) context_names: Vec<String>,
     pub(super) asks_principal: bool,
@@ -57,8 +59,8 @@ impl Polarity {
     }
 }
 
-/// Reads a whole policy: scope and conditions.
-pub(super) fn read(policy: &Policy) -> Reading {
+/// Reads a whole policy or template: scope and conditions.
+pub(super) fn read(policy: &Template) -> Reading {
     let mut walk = Walk { reading: Reading::default(), permit: policy.effect() == Effect::Permit };
     let groups = |constraint: &PrincipalOrResourceConstraint| {
         matches!(constraint, PrincipalOrResourceConstraint::In(_) | PrincipalOrResourceConstraint::IsIn(..))
@@ -111,7 +113,7 @@ impl Walk {
             ),
             ExprKind::Unknown(_) => self.misuse("unknown_function", "the function `unknown` is not for policies", at),
             ExprKind::Slot(_) => {
-                self.misuse("template", "policy templates are not supported: write the policy out", at);
+                self.misuse("slot_in_condition", "a slot may only stand in the scope of a template", at);
             }
             ExprKind::ExtensionFunctionApp { fn_name, args } => {
                 if fn_name.to_string() == "unknown" {
@@ -167,6 +169,7 @@ impl Walk {
                     at,
                 ),
                 "request" => self.reading.request_fields.push("*".to_owned()),
+                "identity" => self.identity("*"),
                 other => self.reading.context_names.push(other.to_owned()),
             }
             return;
@@ -175,6 +178,7 @@ impl Walk {
             Some("signals") => return self.mention(attr, at),
             Some("request") if attr == "args" => return self.reading.args.push("*".to_owned()),
             Some("request") => return self.reading.request_fields.push(attr.to_owned()),
+            Some("identity") => return self.identity(attr),
             _ => {}
         }
         if let Some(("request", "args")) = two_fields(base) {
@@ -182,6 +186,11 @@ impl Walk {
         }
         self.asks(base);
         self.expr(base, Polarity::Both);
+    }
+
+    fn identity(&mut self, field: &str) {
+        self.reading.identity_fields.push(field.to_owned());
+        self.reading.context_names.push("identity".to_owned());
     }
 
     fn has(&mut self, base: &Expr, attrs: &[smol_str::SmolStr], polarity: Polarity, at: Option<&Loc>) {
@@ -207,6 +216,7 @@ impl Walk {
                 return self.reading.args.push(attrs.get(1).map_or_else(String::new, ToString::to_string));
             }
             Some("request") => return self.reading.request_fields.push("*".to_owned()),
+            Some("identity") => return self.identity(first),
             _ => {}
         }
         if let Some(("request", "args")) = two_fields(base) {

@@ -13,6 +13,8 @@ mod functions;
 mod graph;
 mod growth;
 mod input;
+mod jwt;
+mod jwt_keys;
 mod meter;
 mod ours;
 mod parse;
@@ -24,7 +26,7 @@ mod walk;
 mod tests;
 
 use super::{
-    ActionRule, Effect, EngineKind, EntityUnknown, Mode, PolicyEngine, PolicyInfo, Query, SignalIndex, SignalRule, Slice,
+    ActionRule, Effect, EngineKind, EntityUnknown, Mode, OutsideRead, PolicyEngine, PolicyInfo, Query, SignalIndex, SignalRule, Slice,
     settings::{RegoInput, RegoSettings},
 };
 use crate::{
@@ -213,6 +215,17 @@ impl PolicyEngine for RegoEngine {
 
     fn wants_whole_request(&self) -> bool {
         self.kind == EngineKind::OpaEnvoy
+    }
+
+    fn reads_outside(&self) -> Vec<OutsideRead> {
+        let outside = self.reads.iter().filter(|_| self.kind == EngineKind::OpaEnvoy);
+        let read = |read: &Reads| OutsideRead {
+            file: Arc::clone(&read.file),
+            place: read.place,
+            rule: Arc::clone(&read.rule),
+            path: read.path.clone(),
+        };
+        outside.map(read).collect()
     }
 
     fn policies(&self) -> &[Arc<PolicyInfo>] {

@@ -17,7 +17,12 @@ fn load(
     signals: &[SignalRule],
 ) -> Result<CedarEngine, Vec<Finding>> {
     let mut findings = Findings::default();
-    let files = CedarFiles { schema: Some(schema), entities: Some("[]"), policies: &[("policies/p.cedar", policies)] };
+    let files = CedarFiles {
+        schema: Some(schema),
+        entities: Some("[]"),
+        policies: &[("policies/p.cedar", policies)],
+        links: &[],
+    };
     CedarEngine::load(files, actions, signals, &mut findings).ok_or_else(|| findings.into_sorted())
 }
 

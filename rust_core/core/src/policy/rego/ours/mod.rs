@@ -20,7 +20,7 @@ mod time_layout;
 
 pub(super) use adapted::{adapted, defined};
 
-use super::meter;
+use super::{jwt, meter};
 use regorus::Value;
 
 /// What a function gives: a value, `Value::Undefined`, or why the decision fails.
@@ -60,6 +60,20 @@ pub(super) const OURS: &[Ours] = &[
     ours("hex.decode", encoding::hex_decode),
     ours("indexof", strings::indexof),
     ours("indexof_n", strings::indexof_n),
+    ours("io.jwt.decode", |args, now| jwt::call("io.jwt.decode", args, now)),
+    ours("io.jwt.decode_verify", |args, now| jwt::call("io.jwt.decode_verify", args, now)),
+    ours("io.jwt.verify_eddsa", |args, now| jwt::call("io.jwt.verify_eddsa", args, now)),
+    ours("io.jwt.verify_es256", |args, now| jwt::call("io.jwt.verify_es256", args, now)),
+    ours("io.jwt.verify_es384", |args, now| jwt::call("io.jwt.verify_es384", args, now)),
+    ours("io.jwt.verify_hs256", |args, now| jwt::call("io.jwt.verify_hs256", args, now)),
+    ours("io.jwt.verify_hs384", |args, now| jwt::call("io.jwt.verify_hs384", args, now)),
+    ours("io.jwt.verify_hs512", |args, now| jwt::call("io.jwt.verify_hs512", args, now)),
+    ours("io.jwt.verify_ps256", |args, now| jwt::call("io.jwt.verify_ps256", args, now)),
+    ours("io.jwt.verify_ps384", |args, now| jwt::call("io.jwt.verify_ps384", args, now)),
+    ours("io.jwt.verify_ps512", |args, now| jwt::call("io.jwt.verify_ps512", args, now)),
+    ours("io.jwt.verify_rs256", |args, now| jwt::call("io.jwt.verify_rs256", args, now)),
+    ours("io.jwt.verify_rs384", |args, now| jwt::call("io.jwt.verify_rs384", args, now)),
+    ours("io.jwt.verify_rs512", |args, now| jwt::call("io.jwt.verify_rs512", args, now)),
     ours("json.is_valid", encoding::json_is_valid),
     ours("json.marshal", encoding::json_marshal),
     ours("lower", strings::lower),

@@ -1,0 +1,130 @@
+"""Calls of the admin API for other enforcement points: OpenID AuthZEN, Authorization API 1.0, its binding to HTTP."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Callable
+from typing import Annotated, Any, Final
+
+from cryptography import x509
+from cryptography.hazmat.primitives.serialization import Encoding
+from fastapi import Depends, Request, Response
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from signalwarden.admin_answers import AdminReason, Refused, bounded, client_of, json_answer, refusing
+from signalwarden.authzen_request import MAX_BODY_BYTES
+from signalwarden.doors import PEER_CHAIN
+from signalwarden.services import Services
+
+__all__ = ["CONFIGURATION", "PATHS", "SEARCHES", "RequestIds", "endpoints"]
+
+PATHS: Final = "/access/v1/"
+SEARCHES: Final = tuple(f"/access/v1/search/{what}" for what in ("subject", "resource", "action"))
+CONFIGURATION: Final = "/.well-known/authzen-configuration"
+CONFIGURATION_MAX_AGE_S: Final = 300
+"""How long others may hold the metadata: it changes when the address does."""
+
+REQUEST_ID: Final = b"x-request-id"
+_REQUEST_ID = re.compile(rb"[\x21-\x7e]{1,128}")
+"""Visible ASCII: a UUID has 36 letters, ids of traces up to 55."""
+_JSON = re.compile(r"application/json[ \t]*(;.*)?", re.IGNORECASE)
+
+Body = Annotated[bytes, Depends(bounded(MAX_BODY_BYTES))]
+
+
+def endpoints(services: Services) -> dict[tuple[str, str], Callable[..., Any]]:
+    """By method and path, as in `admin.CALLS`."""
+
+    def evaluation(request: Request, body: Body) -> Response:
+        given = _given(request)
+        with refusing():
+            return json_answer(services.authzen.evaluation(client_of(request), body, **given))
+
+    def evaluations(request: Request, body: Body) -> Response:
+        given = _given(request)
+        with refusing():
+            return json_answer(services.authzen.evaluations(client_of(request), body, **given))
+
+    def search(request: Request) -> Response:
+        _given(request)
+        raise Refused(
+            AdminReason.NOT_OFFERED,
+            "who may do what to what is not searched here: ask about each with /access/v1/evaluations",
+        )
+
+    def metadata() -> Response:
+        told = services.authzen.metadata()
+        if told is None:
+            raise Refused(
+                AdminReason.NOT_FOUND, "`authzen.policy_decision_point` of the settings names no address"
+            )
+        headers = {"cache-control": f"public, max-age={CONFIGURATION_MAX_AGE_S}"}
+        return Response(told, media_type="application/json", headers=headers)
+
+    return {
+        ("POST", "/access/v1/evaluation"): evaluation,
+        ("POST", "/access/v1/evaluations"): evaluations,
+        **{("POST", path): search for path in SEARCHES},
+        ("GET", CONFIGURATION): metadata,
+    }
+
+
+def _given(request: Request) -> dict[str, str | None]:
+    """What a call says beside its body. Whatever it is that can't be taken is a 400, as section 10.1 has it."""
+    if _JSON.fullmatch(request.headers.get("content-type", "")) is None:
+        raise Refused(AdminReason.MALFORMED, "expected `content-type: application/json`")
+    values = _request_ids(request.scope)
+    if values and _request_id(request.scope) is None:
+        raise Refused(
+            AdminReason.MALFORMED, "`x-request-id`: expected one, of at most 128 visible ascii characters"
+        )
+    return {
+        "certificate": _certificate(request),
+        "request_id": values[0].decode("ascii") if values else None,
+    }
+
+
+def _certificate(request: Request) -> str | None:
+    """Hex SHA-256 over the DER of the client's own certificate, which was verified when it was let in."""
+    chain: bytes = getattr(request.state, PEER_CHAIN, b"")
+    if not chain:
+        return None
+    leaf = x509.load_pem_x509_certificates(chain)[0]
+    return hashlib.sha256(leaf.public_bytes(Encoding.DER)).hexdigest()
+
+
+# ---- X-Request-ID ---------------------------------------------------------------------------------------
+
+
+def _request_ids(scope: Scope) -> list[bytes]:
+    return [value for name, value in scope["headers"] if name.lower() == REQUEST_ID]
+
+
+def _request_id(scope: Scope) -> bytes | None:
+    """The one id that can be sent back; None if there is none, or it can't."""
+    values = _request_ids(scope)
+    return values[0] if len(values) == 1 and _REQUEST_ID.fullmatch(values[0]) else None
+
+
+class RequestIds:
+    """Sends the caller's id of a call back with its answer, whatever that is: refusals as well."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        given = None
+        if scope["type"] == "http" and scope["path"].startswith(PATHS):
+            given = _request_id(scope)
+        if given is None:
+            await self._app(scope, receive, send)
+            return
+        echo = (REQUEST_ID, given)
+
+        async def with_id(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                message["headers"] = [*message["headers"], echo]
+            await send(message)
+
+        await self._app(scope, receive, with_id)

@@ -1,0 +1,67 @@
+//! Bodies of gRPC calls, by the descriptor set of the directory. Only the first message of a call that is not streamed by its
+//! client is read, and only one that is not compressed; of any other there is nothing to see.
+
+use super::body::{self, Parsed};
+use prost_reflect::{DescriptorPool, DynamicMessage, MessageDescriptor, SerializeOptions};
+use serde_json::Serializer;
+use std::fmt;
+
+/// Compressed or not, and the length: what stands before each message of gRPC.
+const FRAME_BYTES: usize = 5;
+
+/// The services that are known, and their messages.
+#[derive(Clone)]
+pub struct Descriptors(DescriptorPool);
+
+impl fmt::Debug for Descriptors {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Descriptors").field("services", &self.0.services().len()).finish()
+    }
+}
+
+impl Descriptors {
+    /// Reads a `FileDescriptorSet`, as `protoc --include_imports --descriptor_set_out` writes it. The error is one sentence.
+    pub fn load(bytes: &[u8]) -> Result<Self, String> {
+        DescriptorPool::decode(bytes).map(Self).map_err(|error| format!("no whole `FileDescriptorSet`: {error}"))
+    }
+
+    /// How many services it describes.
+    pub fn services(&self) -> usize {
+        self.0.services().len()
+    }
+
+    /// Parses the first message of a body. `path`: the service and the method.
+    pub(super) fn parse(&self, path: &[String], raw: &[u8]) -> Result<Parsed, String> {
+        let [service, method] = path else {
+            return Err("the path of a gRPC call is not a service and a method".to_owned());
+        };
+        let Some((frame, rest)) = raw.split_first_chunk::<FRAME_BYTES>() else {
+            return Err("the body of a gRPC call is shorter than the frame of a message".to_owned());
+        };
+        let [compressed, length @ ..] = *frame;
+        if compressed != 0 {
+            return Ok(Parsed::Nothing);
+        }
+        let length = usize::try_from(u32::from_be_bytes(length)).unwrap_or(usize::MAX);
+        let Some(message) = rest.get(..length) else { return Ok(Parsed::CutOff) };
+        match self.input_of(service, method) {
+            Some(kind) => to_json(kind, message).map(Parsed::Value),
+            None => Ok(Parsed::Nothing),
+        }
+    }
+
+    fn input_of(&self, service: &str, method: &str) -> Option<MessageDescriptor> {
+        let service = self.0.get_service_by_name(service)?;
+        let method = service.methods().find(|known| known.name() == method)?;
+        (!method.is_client_streaming()).then(|| method.input())
+    }
+}
+
+/// The JSON form of protobuf. It goes by a text, so that a 32-bit number has no more digits than it has there.
+fn to_json(kind: MessageDescriptor, bytes: &[u8]) -> Result<serde_json::Value, String> {
+    let no_message = || "the body of a gRPC call is no message of its method".to_owned();
+    let message = DynamicMessage::decode(kind, bytes).map_err(|_| no_message())?;
+    let mut text = Serializer::new(Vec::new());
+    message.serialize_with_options(&mut text, &SerializeOptions::new()).map_err(|_| no_message())?;
+    body::value(&text.into_inner())
+}

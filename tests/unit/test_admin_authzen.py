@@ -1,0 +1,150 @@
+"""AuthZEN's binding to HTTP, over a small fake of the app: headers, refusals, bounds, metadata."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from fastapi.testclient import TestClient
+
+from signalwarden.admin import AdminReason, build
+from signalwarden.admin_authzen import CONFIGURATION, SEARCHES
+from signalwarden.authzen_request import MAX_BODY_BYTES
+from signalwarden.config import Right
+from signalwarden.errors import BadInputError, CallRefusedError, RateLimitedError
+from tests.fake_services import SECRET, FakeServices
+
+EVALUATION, EVALUATIONS = "/access/v1/evaluation", "/access/v1/evaluations"
+JSON = {"content-type": "application/json"}
+POSTS = (EVALUATION, EVALUATIONS, *SEARCHES)
+
+
+@pytest.fixture
+def services() -> FakeServices:
+    return FakeServices()
+
+
+@pytest.fixture
+def http(services: FakeServices) -> Iterator[TestClient]:
+    with TestClient(build(services), headers={"authorization": f"Bearer {SECRET}"}) as client:
+        yield client
+
+
+def problem(answer: Any, reason: AdminReason) -> None:
+    assert answer.headers["content-type"] == "application/problem+json"
+    body = answer.json()
+    assert (body["reason"], answer.status_code, body["status"]) == (reason.code, reason.status, reason.status)
+    assert SECRET not in answer.text
+
+
+def test_a_question_goes_to_the_desk_with_its_client_and_id(http: TestClient, services: FakeServices) -> None:
+    for path, kind in ((EVALUATION, "evaluation"), (EVALUATIONS, "evaluations")):
+        answer = http.post(path, content=b"{}", headers={**JSON, "x-request-id": "bfe9eb29-ab87"})
+        assert (answer.status_code, answer.headers["content-type"]) == (200, "application/json")
+        assert services.authzen.asked.pop() == (kind, services.client, b"{}", "bfe9eb29-ab87")
+
+
+@pytest.mark.parametrize("path", POSTS)
+def test_the_id_of_a_call_comes_back_whatever_the_answer_is(
+    http: TestClient, services: FakeServices, path: str
+) -> None:
+    def echoed(**headers: str) -> str | None:
+        return http.post(
+            path, content=b"{}", headers={**JSON, "x-request-id": "id-1", **headers}
+        ).headers.get("x-request-id")
+
+    assert echoed() == "id-1"
+    assert echoed(authorization="") == "id-1"
+    assert echoed(authorization="Bearer unknown") == "id-1"
+    assert echoed(**{"content-type": "text/plain"}) == "id-1"
+    services.may = frozenset({Right.READ})
+    assert echoed() == "id-1"
+    services.may, services.fault = frozenset(Right), RuntimeError("the moon fell down")
+    assert echoed() == "id-1"
+    assert "x-request-id" not in http.post(path, content=b"{}", headers=JSON).headers
+    assert "x-request-id" not in http.get("/healthz", headers={"x-request-id": "id-1"}).headers
+
+
+@pytest.mark.parametrize("given", ["x" * 129, "two words", "tab\there", "caf\u00e9".encode(), "", b"nul\x00"])
+def test_an_id_that_can_not_be_sent_back_is_refused(http: TestClient, given: Any) -> None:
+    answer = http.post(EVALUATION, content=b"{}", headers=[*JSON.items(), ("x-request-id", given)])
+    problem(answer, AdminReason.MALFORMED)
+    assert "x-request-id" not in answer.headers
+
+
+def test_two_ids_are_none(http: TestClient) -> None:
+    answer = http.post(
+        EVALUATION, content=b"{}", headers=[*JSON.items(), ("x-request-id", "a"), ("x-request-id", "b")]
+    )
+    problem(answer, AdminReason.MALFORMED)
+
+
+@pytest.mark.parametrize(
+    "kind", ["text/plain", "", "application/jsonp", "application/json, text/plain", "application"]
+)
+@pytest.mark.parametrize("path", POSTS)
+def test_another_kind_of_content_is_refused(http: TestClient, path: str, kind: str) -> None:
+    problem(http.post(path, content=b"{}", headers={"content-type": kind}), AdminReason.MALFORMED)
+
+
+@pytest.mark.parametrize(
+    "kind", ["application/json; charset=utf-8", "Application/JSON", "application/json ;x=y"]
+)
+def test_json_may_say_more_of_itself(http: TestClient, kind: str) -> None:
+    assert http.post(EVALUATION, content=b"{}", headers={"content-type": kind}).status_code == 200
+
+
+@pytest.mark.parametrize("path", POSTS)
+def test_who_may_not_evaluate_is_refused_before_a_body_is_read(
+    http: TestClient, services: FakeServices, path: str
+) -> None:
+    problem(http.post(path, content=b"{}", headers={**JSON, "authorization": ""}), AdminReason.TOKEN_MISSING)
+    services.may = frozenset(Right) - {Right.EVALUATE}
+    large = {**JSON, "content-length": str(MAX_BODY_BYTES + 1)}
+    answer = http.post(path, content=b"x", headers=large)
+    problem(answer, AdminReason.RIGHT_MISSING)
+    assert 'scope="evaluate"' in answer.headers["www-authenticate"]
+    assert services.authzen.asked == []
+
+
+def test_a_larger_body_is_refused(http: TestClient, services: FakeServices) -> None:
+    answer = http.post(EVALUATION, content=b"x" * (MAX_BODY_BYTES + 1), headers=JSON)
+    problem(answer, AdminReason.TOO_LARGE)
+    assert http.post(EVALUATION, content=b"x" * MAX_BODY_BYTES, headers=JSON).status_code == 200
+    assert len(services.authzen.asked) == 1
+
+
+@pytest.mark.parametrize("path", SEARCHES)
+def test_a_search_is_not_offered_and_says_what_is(http: TestClient, path: str) -> None:
+    answer = http.post(path, content=b"{}", headers=JSON)
+    problem(answer, AdminReason.NOT_OFFERED)
+    assert EVALUATIONS in answer.json()["detail"]
+
+
+def test_what_the_desk_refuses_is_a_problem_document(http: TestClient, services: FakeServices) -> None:
+    def refused(fault: Exception) -> Any:
+        services.fault = fault
+        return http.post(EVALUATION, content=b"{}", headers=JSON)
+
+    problem(refused(BadInputError("`subject` is missing")), AdminReason.MALFORMED)
+    problem(refused(CallRefusedError("subject_refused", "no")), AdminReason.SUBJECT_REFUSED)
+    problem(refused(CallRefusedError("not_ready", "no")), AdminReason.NOT_READY)
+    unrecorded = refused(CallRefusedError("log_unavailable", "no"))
+    problem(unrecorded, AdminReason.LOG_UNAVAILABLE)
+    assert unrecorded.headers["retry-after"] == "1"
+    limited = refused(RateLimitedError("too fast", 7))
+    problem(limited, AdminReason.RATE_LIMITED)
+    assert limited.headers["retry-after"] == "7"
+
+
+def test_metadata_is_open_and_may_be_held_for_a_while(http: TestClient) -> None:
+    answer = http.get(CONFIGURATION, headers={"authorization": "", "host": "evil.example"})
+    assert (answer.status_code, answer.headers["content-type"]) == (200, "application/json")
+    assert answer.headers["cache-control"] == "public, max-age=300"
+    assert "evil.example" not in answer.text
+
+
+def test_there_is_no_metadata_without_an_address(http: TestClient, services: FakeServices) -> None:
+    services.authzen.base = None
+    problem(http.get(CONFIGURATION, headers={"host": "evil.example"}), AdminReason.NOT_FOUND)
