@@ -329,7 +329,8 @@ pub fn render_bare(record: &Record, out: &mut Vec<u8>) {
     if let Some(fields) = line.as_object_mut().filter(|_| !record.enforced) {
         fields.insert("enforced".to_owned(), Json::Bool(false));
     }
-    if let (Some(policies), Some(snapshot)) = (line.get_mut("policies").and_then(Json::as_object_mut), &record.snapshot) {
+    if let (Some(policies), Some(snapshot)) = (line.get_mut("policies").and_then(Json::as_object_mut), &record.snapshot)
+    {
         policies.insert("engine".to_owned(), snapshot.policies.name().into());
     }
     out.extend_from_slice(line.to_string().as_bytes());

@@ -102,7 +102,10 @@ struct Known {
 }
 
 enum Key {
-    Rsa { n: Vec<u8>, e: Vec<u8> },
+    Rsa {
+        n: Vec<u8>,
+        e: Vec<u8>,
+    },
     P256(Vec<u8>),
     P384(Vec<u8>),
     Ed25519(Vec<u8>),
@@ -274,7 +277,8 @@ fn tlv<'a>(input: &mut &'a [u8]) -> Option<Tlv<'a>> {
     let length = if *first < 0x80 {
         usize::from(*first)
     } else {
-        let (digits, after) = rest.split_at_checked(usize::from(first & 0x7f)).filter(|(d, _)| (1..=4).contains(&d.len()))?;
+        let (digits, after) =
+            rest.split_at_checked(usize::from(first & 0x7f)).filter(|(d, _)| (1..=4).contains(&d.len()))?;
         rest = after;
         digits.iter().try_fold(0_usize, |length, digit| length.checked_mul(256)?.checked_add(usize::from(*digit)))?
     };
