@@ -154,6 +154,7 @@ impl RegoEngine {
             require_approval: None,
             note: None,
             advice: None,
+            template: None,
             mentions: mentions.iter().copied().collect(),
             text_sha256: digest(&files),
         });
