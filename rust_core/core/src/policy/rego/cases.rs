@@ -259,6 +259,24 @@ mod tests {
     }
 
     #[test]
+    fn the_last_argument_of_a_function_of_ours_may_take_its_result() {
+        for (body, wanted) in [
+            (r#"net.cidr_contains("10.0.0.0/8", input.a, x)"#, "true"),
+            ("array.flatten([[1], 2], [x, _])", "1"),
+            ("crypto.sha256(\n\t\t\"abc\", y,\n\t); x := count(y)", "64"),
+            ("y := [z | strings.split_n(\"a,b\", \",\", 1, z)]; x := y[0][0]", "\"a\""),
+            ("not net.cidr_contains(\"10.0.0.0/8\", \"11.1.1.1\", true); x := 7", "7"),
+        ] {
+            let module = format!("package test\n\np := x if {{\n\t{body}\n}}\n");
+            let mut asked = case("data.test.p = x", &module, Some(&format!(r#"[{{"x": {wanted}}}]"#)));
+            asked.input = Some(r#"{"a": "10.1.1.1"}"#.to_owned());
+            assert_eq!(run(&asked), Standing::Passed, "{body}");
+        }
+        let nested = case("data.test.p = x", "package test\n\np if [crypto.sha256(\"a\", x)] == [true]\n", None);
+        assert!(matches!(run(&nested), Standing::Refused("wrong_arguments", _)));
+    }
+
+    #[test]
     fn sorted_answers_are_compared_without_their_order() {
         let module = "package test\n\np := [2, 1]\n";
         let mut unsorted = case("data.test.p = x", module, Some(r#"[{"x": [1, 2]}]"#));

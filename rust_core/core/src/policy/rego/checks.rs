@@ -2,7 +2,7 @@
 //! can't be found is refused.
 
 use super::{
-    builtins, functions, growth,
+    outputs, builtins, functions, growth,
     graph::{Graph, Index, literal_part},
     input::{PARTS, SIGNALS},
     parse::Parsed,
@@ -161,7 +161,9 @@ impl<'p> Rules<'p> {
             })
             .collect();
         // The last argument may take the result: of rules, and of the interpreter's own functions.
-        let may_take = !arities.is_empty() || functions::takes_result(&name);
+        let may_take = !arities.is_empty()
+            || functions::takes_result(&name)
+            || (call.turned.is_some() && outputs::is_turned(&name, call.args));
         let fits = |arity: usize| {
             call.args == usize::MAX || call.args == arity || (may_take && call.args == arity + 1)
         };
