@@ -1,8 +1,8 @@
 """`make bench-rego`: what one decision by the same policy in Rego costs here and in OPA, by turns in one run.
 
 Both decide the same questions by the same text, and their answers are compared before anything is timed. Ours is the
-whole `Engine.check`: bytes in, 12 signals gathered, the policy, a record, bytes out. OPA's is the conversion of the input and the
-evaluation of a prepared query, without a decision log: what its Envoy plugin does at least.
+whole `Engine.check`: bytes in, 12 signals gathered, the policy, a record, bytes out. OPA's is the conversion of the
+input and the evaluation of a prepared query, without a decision log: what its Envoy plugin does at least.
 """
 
 from __future__ import annotations
@@ -37,7 +37,12 @@ RUN_S: Final = 300.0
 
 def measure(checks: int = CHECKS, turns: int = TURNS) -> dict[str, Any]:
     """Every size, each by turns. In `wrong` goes what the two answer differently."""
-    found: dict[str, Any] = {"load_average": round(os.getloadavg()[0], 1), "checks": checks, "sizes": [], "wrong": []}
+    found: dict[str, Any] = {
+        "load_average": round(os.getloadavg()[0], 1),
+        "checks": checks,
+        "sizes": [],
+        "wrong": [],
+    }
     why = OPA.missing()
     if why:
         raise BenchError(f"there is nothing to compare with: {why}")
@@ -52,19 +57,26 @@ def measure(checks: int = CHECKS, turns: int = TURNS) -> dict[str, Any]:
             times: dict[str, list[int]] = {"signalwarden": [], "opa": []}
             answers: dict[str, list[bool]] = {}
             for _ in range(turns):
-                for name, command in (("signalwarden", [str(OURS), *ours]), ("opa", [str(OPA.binary), *theirs])):
+                for name, command in (
+                    ("signalwarden", [str(OURS), *ours]),
+                    ("opa", [str(OPA.binary), *theirs]),
+                ):
                     said = json.loads(_run(core, command))
                     answers[name] = said["answers"]
                     times[name].append(min(said["ns"]))
             if answers["signalwarden"] != answers["opa"]:
-                found["wrong"].append(f"{rules} rules: {answers['signalwarden']} here, {answers['opa']} by OPA")
+                found["wrong"].append(
+                    f"{rules} rules: {answers['signalwarden']} here, {answers['opa']} by OPA"
+                )
             found["sizes"].append(
                 {
                     "rules": rules,
                     "answers": answers["opa"],
                     "signalwarden_ns": int(median(times["signalwarden"])),
                     "opa_ns": int(median(times["opa"])),
-                    "ratio": round(median(a / b for a, b in zip(times["signalwarden"], times["opa"], strict=True)), 2),
+                    "ratio": round(
+                        median(a / b for a, b in zip(times["signalwarden"], times["opa"], strict=True)), 2
+                    ),
                 }
             )
     return found
@@ -72,7 +84,9 @@ def measure(checks: int = CHECKS, turns: int = TURNS) -> dict[str, Any]:
 
 def _run(core: int | None, command: list[str]) -> str:
     try:
-        ran = subprocess.run(stage.pinned(core, command), check=False, capture_output=True, text=True, timeout=RUN_S)
+        ran = subprocess.run(
+            stage.pinned(core, command), check=False, capture_output=True, text=True, timeout=RUN_S
+        )
     except (OSError, subprocess.TimeoutExpired) as error:
         raise BenchError(f"{Path(command[0]).name} did not run: {error}") from error
     if ran.returncode:

@@ -43,7 +43,7 @@ POLICIES = "policies"
 APPROVALS = "approvals"
 """Signatures of approvers over contracts: `approvals/SIGNAL.json`. The core does not read them."""
 DESCRIPTORS = ".pb"
-"""The ending of descriptor sets of protobuf, beside the settings: policies over whole requests read gRPC bodies by them."""
+"""The ending of descriptor sets of protobuf: by them policies over whole requests see bodies of gRPC."""
 FEEDS = "feeds"
 """Documents of feeds: data that comes and goes, no configuration. Never read here, part of no revision."""
 

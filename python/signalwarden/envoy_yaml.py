@@ -129,6 +129,25 @@ _COMMENTS: dict[str, str] = {
 }
 
 
+_OF_PARTS: dict[str, str] = {
+    "with_request_body": (
+        "Policies see whole requests: on every route the beginning of the body, as OPA's Envoy plugin has it."
+    ),
+    "allow_partial_message": (
+        "Policies learn of a part by `truncated_body`. A body without a length that has just the limit passes for a "
+        "whole one."
+    ),
+}
+
+
+def _comment(key: str, entry: Any) -> str | None:
+    """What a key is for; in other words where parts of bodies are sent, for policies over whole requests."""
+    parts = entry.get("allow_partial_message") if isinstance(entry, dict) else entry
+    if key in _OF_PARTS and parts is True:
+        return _OF_PARTS[key]
+    return _COMMENTS.get(key)
+
+
 def _spelled_out(value: Any, key: str = "") -> Any:
     """Adds the defaults of `_ALOUD`, wherever their message stands: known by its type, or by the key that holds it."""
     if isinstance(value, list):
@@ -146,9 +165,10 @@ def _yaml(value: Any, indent: int = 0, said: set[str] | None = None) -> list[str
     pad = "  " * indent
     lines: list[str] = []
     for key, entry in value.items():
-        if key in _COMMENTS and key not in said:
+        comment = _comment(key, entry)
+        if comment and key not in said:
             said.add(key)
-            lines += [f"{pad}# {line}" for line in _wrapped(_COMMENTS[key], COMMENT_COLUMNS - len(pad))]
+            lines += [f"{pad}# {line}" for line in _wrapped(comment, COMMENT_COLUMNS - len(pad))]
         name = json.dumps(key) if re.search(r"[^\w.-]", key) else key
         if isinstance(entry, dict) and entry:
             lines += [f"{pad}{name}:", *_yaml(entry, indent + 1, said)]

@@ -23,6 +23,8 @@ __all__ = ["MARK", "Drafted", "Read", "draft", "listing", "reads"]
 
 MARK: Final = "# TODO review"
 ACTION: Final = "request.send"
+TAB: Final = 4
+"""Columns that a tab takes where places in Rego are told."""
 REVIEW_AFTER: Final = timedelta(days=90)
 HTTP: Final = ("attributes", "request", "http")
 # What the route and the identity say already; no signal is needed for these.
@@ -198,7 +200,7 @@ def _rewritten(text: str, found: Iterable[Read], register: _Register) -> tuple[s
     for (line, column), read in sorted(places.items(), reverse=True):
         if not 1 <= line <= len(lines) or _IMPORT.match(lines[line - 1]):
             continue
-        new = _replaced(lines[line - 1], column - 1, read, register)
+        new = _replaced(lines[line - 1], _index(lines[line - 1], column), read, register)
         if new is None:
             left.append(read)
             notes.setdefault(line, []).insert(0, f"nothing governed stands for `{read.text}`")
@@ -211,6 +213,15 @@ def _rewritten(text: str, found: Iterable[Read], register: _Register) -> tuple[s
         elif number in notes:
             lines[number - 1] = f"{written}  {MARK}: {'; '.join(notes[number])}"
     return "\n".join(lines), sorted(left, key=lambda read: (read.line, read.column))
+
+
+def _index(line: str, column: int) -> int:
+    """Where a column is: a tab takes four."""
+    at, width = 0, 1
+    while at < len(line) and width < column:
+        width += TAB if line[at] == "\t" else 1
+        at += 1
+    return at
 
 
 def _replaced(line: str, start: int, read: Read, register: _Register) -> str | None:

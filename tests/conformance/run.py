@@ -88,7 +88,9 @@ def _before(baseline: Mapping[str, Mapping[str, object]]) -> dict[tuple[str, str
     return found
 
 
-def compare(standings: Iterable[Standing], baseline: Mapping[str, Mapping[str, object]]) -> tuple[list[str], list[str]]:
+def compare(
+    standings: Iterable[Standing], baseline: Mapping[str, Mapping[str, object]]
+) -> tuple[list[str], list[str]]:
     """What is wrong or worse than the baseline, and what is better."""
     worse, better = [], []
     before = _before(baseline)
@@ -117,14 +119,27 @@ def table(baseline: Mapping[str, Mapping[str, object]]) -> str:
         reasons = parts.get(standing, {})
         return sum(len(notes) for notes in reasons.values()) if isinstance(reasons, Mapping) else 0
 
-    rows = ["| folder | cases | passed | refused at load | denied where OPA answers | silently wrong |", "|---|---|---|---|---|---|"]
+    rows = [
+        "| folder | cases | passed | refused at load | denied where OPA answers | silently wrong |",
+        "|---|---|---|---|---|---|",
+    ]
     for title, chosen in [
-        *((f"**{version}, all**", [p for f, p in baseline.items() if f.startswith(f"{version}/")]) for version in ("v1", "v0")),
-        *((folder, [parts]) for folder, parts in sorted(baseline.items(), key=lambda row: (row[0][:2] != "v1", row[0]))),
+        *(
+            (f"**{version}, all**", [p for f, p in baseline.items() if f.startswith(f"{version}/")])
+            for version in ("v1", "v0")
+        ),
+        *(
+            (folder, [parts])
+            for folder, parts in sorted(baseline.items(), key=lambda row: (row[0][:2] != "v1", row[0]))
+        ),
     ]:
         cases = sum(int(str(parts["cases"])) for parts in chosen)
-        refused, differs, wrong = (sum(number(parts, s) for parts in chosen) for s in ("refused", "differs", "wrong"))
-        rows.append(f"| {title} | {cases} | {cases - refused - differs - wrong} | {refused} | {differs} | {wrong} |")
+        refused, differs, wrong = (
+            sum(number(parts, s) for parts in chosen) for s in ("refused", "differs", "wrong")
+        )
+        rows.append(
+            f"| {title} | {cases} | {cases - refused - differs - wrong} | {refused} | {differs} | {wrong} |"
+        )
     return "\n".join(rows)
 
 
@@ -143,7 +158,9 @@ def _reasons(baseline: Mapping[str, Mapping[str, object]]) -> str:
 
 def write(baseline: Mapping[str, Mapping[str, object]]) -> None:
     """The baseline, one folder a line, and the page."""
-    lines = [f"{json.dumps(folder)}: {json.dumps(parts, ensure_ascii=False)}" for folder, parts in baseline.items()]
+    lines = [
+        f"{json.dumps(folder)}: {json.dumps(parts, ensure_ascii=False)}" for folder, parts in baseline.items()
+    ]
     BASELINE.write_text("{\n" + ",\n".join(lines) + "\n}\n", encoding="utf-8")
     page = PAGE.read_text(encoding="utf-8")
     begin, end = (page.index(mark) for mark in MARK)
@@ -153,8 +170,12 @@ def write(baseline: Mapping[str, Mapping[str, object]]) -> None:
 
 def main(arguments: list[str] | None = None) -> int:
     """Prints what is worse and what is better."""
-    parser = argparse.ArgumentParser(description="how OPA's Rego conformance cases stand, against the baseline")
-    parser.add_argument("standings", type=Path, metavar="STANDINGS", help="what the example rego_cases printed")
+    parser = argparse.ArgumentParser(
+        description="how OPA's Rego conformance cases stand, against the baseline"
+    )
+    parser.add_argument(
+        "standings", type=Path, metavar="STANDINGS", help="what the example rego_cases printed"
+    )
     parser.add_argument("--write", action="store_true", help="makes them the baseline, and writes the page")
     options = parser.parse_args(arguments)
     standings = read(options.standings.read_text(encoding="utf-8").splitlines())
@@ -162,7 +183,10 @@ def main(arguments: list[str] | None = None) -> int:
     worse, better = compare(standings, baseline or baseline_of(standings))
     sums = Counter(case.standing for case in standings)
     print("\n".join([*worse, *better]), end="\n" if worse or better else "")
-    print(f"{len(standings)} cases: " + ", ".join(f"{sums[standing]} {standing}" for standing in reversed(ORDER)))
+    print(
+        f"{len(standings)} cases: "
+        + ", ".join(f"{sums[standing]} {standing}" for standing in reversed(ORDER))
+    )
     if worse:
         return WORSE
     if options.write:

@@ -134,6 +134,17 @@ def test_every_record_says_that_nothing_was_governed(make: Callable[[str], Path]
     assert found.record["policies"]["asked"] is False
 
 
+def test_an_error_of_a_policy_quotes_nothing_of_the_request(make: Callable[[str], Path]) -> None:
+    root = make(
+        "package envoy.authz\n\nallow if to_number(input.attributes.request.http.headers.cookie) > 1\n"
+    )
+    found = decided(root, principal="", headers={"cookie": "a-secret"})
+    assert found.reason == "engine_error"
+    (error,) = found.record["policies"]["errors"]
+    assert error["error"].startswith("policies/policy.rego:3:")
+    assert "a-secret" not in json.dumps(found.record)
+
+
 def test_a_replay_of_what_such_a_policy_decided_is_undecidable(make: Callable[[str], Path]) -> None:
     root = make("package envoy.authz\n\nallow := true\n")
     record = decided(root, principal="spiffe://prod.example/a").record
@@ -229,6 +240,7 @@ def test_envoy_sends_all_that_such_policies_read(make: Callable[[str], Path]) ->
     assert "allowed_headers" not in text
     assert "allow_partial_message: true" in text
     assert "pack_as_bytes" not in text
+    assert "413" not in text
     assert "- envoy.filters.http.jwt_authn" in text
     assert "disable_request_body_buffering" not in text
 

@@ -46,10 +46,19 @@ def test_the_same_standings_are_neither_worse_nor_better() -> None:
 
 
 @pytest.mark.parametrize(
-    ("was", "now"), [("passed", "refused"), ("passed", "differs"), ("refused", "differs"), ("passed", "wrong"), ("differs", "wrong")]
+    ("was", "now"),
+    [
+        ("passed", "refused"),
+        ("passed", "differs"),
+        ("refused", "differs"),
+        ("passed", "wrong"),
+        ("differs", "wrong"),
+    ],
 )
 def test_a_case_that_got_worse_is_told_by_name(was: str, now: str) -> None:
-    worse, better = compared([line(was, "a", code="syntax")], [line(now, "a", why="gives 1 where OPA gives 2")])
+    worse, better = compared(
+        [line(was, "a", code="syntax")], [line(now, "a", why="gives 1 where OPA gives 2")]
+    )
     assert len(worse) == 1
     assert worse[0].startswith("v1/x: a: ")
     assert not better
@@ -68,16 +77,23 @@ def test_a_case_that_got_better_is_no_failure() -> None:
 
 
 def test_cases_that_are_missing_or_new_are_told() -> None:
-    worse, _ = compared([line("passed", "a"), line("passed", "b")], [line("passed", "a"), line("passed", "c", folder="v1/y")])
+    worse, _ = compared(
+        [line("passed", "a"), line("passed", "b")], [line("passed", "a"), line("passed", "c", folder="v1/y")]
+    )
     assert worse == ["v1/x: 2 cases in the baseline, 1 here", "v1/y: 0 cases in the baseline, 1 here"]
 
 
 def test_cases_of_one_name_are_told_apart() -> None:
-    worse, _ = compared([line("passed"), line("refused", code="syntax")], [line("refused", code="syntax"), line("refused", code="syntax")])
+    worse, _ = compared(
+        [line("passed"), line("refused", code="syntax")],
+        [line("refused", code="syntax"), line("refused", code="syntax")],
+    )
     assert worse == ["v1/x: a: was passed, is refused: syntax"]
 
 
-def test_the_runner_ends_with_1_where_an_answer_was_changed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_runner_ends_with_1_where_an_answer_was_changed(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     standings = tmp_path / "standings.jsonl"
     standings.write_text(line("wrong", why="gives 1 where OPA gives 2") + "\n", encoding="utf-8")
     assert runner.main([str(standings), "--write"]) == 1
@@ -112,4 +128,6 @@ def test_without_go_the_cases_are_left_out_in_one_sentence(tmp_path: Path) -> No
         timeout=30,
     )
     assert ran.returncode == 3
-    assert ran.stdout == "the Rego conformance cases are left out: there is no Go toolchain here (go on PATH)\n"
+    assert (
+        ran.stdout == "the Rego conformance cases are left out: there is no Go toolchain here (go on PATH)\n"
+    )

@@ -295,11 +295,7 @@ fn is_descriptors(file: &str) -> bool {
     file.ends_with(DESCRIPTORS)
 }
 
-fn descriptors(
-    files: &[(String, Vec<u8>)],
-    settings: &PolicySettings,
-    findings: &mut Findings,
-) -> Option<Descriptors> {
+fn descriptors(files: &[(String, Vec<u8>)], settings: &PolicySettings, findings: &mut Findings) -> Option<Descriptors> {
     let wanted = settings.rego.as_ref().and_then(|rego| rego.descriptors.as_deref());
     for (file, _) in files.iter().filter(|(file, _)| is_descriptors(file) && wanted != Some(file)) {
         let message = "not read: `policies.rego.descriptors` does not name it";
@@ -307,7 +303,9 @@ fn descriptors(
     }
     let wanted = wanted?;
     let Some((file, content)) = files.iter().find(|(file, _)| file == wanted && is_descriptors(file)) else {
-        let message = format!("`policies.rego.descriptors`: expected a file of the directory that ends in `{DESCRIPTORS}`, found `{wanted}`");
+        let message = format!(
+            "`policies.rego.descriptors`: expected a file of the directory that ends in `{DESCRIPTORS}`, found `{wanted}`"
+        );
         findings.error("signalwarden.yaml", Place::default(), "missing_file", message);
         return None;
     };

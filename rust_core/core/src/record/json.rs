@@ -11,7 +11,7 @@ use crate::{
     decide::{self, Need},
     model::{Fact, State, Value, names::SubjectKind},
     policy::{
-        Effect, Observing, PolicyInfo, SignalIndex,
+        Effect, EngineKind, Observing, PolicyInfo, SignalIndex,
         influence::{Effected, influence},
         observe::would,
         reasoning::Truth,
@@ -261,7 +261,7 @@ impl Page<'_> {
         start = r#"{"id":"#;
         for (info, truth) in each() {
             if let (Truth::Failed(why), Some(snapshot)) = (truth, snapshot) {
-                pen.text(start, &info.id).text(r#","error":"#, self.shown_error(snapshot, info, why)).raw("}");
+                pen.text(start, &info.id).text(r#","error":"#, &self.shown_error(snapshot, info, why)).raw("}");
                 start = r#",{"id":"#;
             }
         }
@@ -273,17 +273,25 @@ impl Page<'_> {
     }
 
     /// An engine's error text may quote the values that it failed on.
-    fn shown_error<'t>(&self, snapshot: &Snapshot, info: &PolicyInfo, why: &'t str) -> &'t str {
+    fn shown_error<'t>(&self, snapshot: &Snapshot, info: &PolicyInfo, why: &'t str) -> Cow<'t, str> {
         let is_secret = |signal: &SignalIndex| {
             let contract = snapshot.register.contracts().get(usize::from(signal.0));
             contract.is_some_and(|contract| contract.log == LogSensitivity::Secret)
         };
         match &self.veil {
-            _ if info.mentions.iter().any(is_secret) => "withheld: the policy reads a secret signal",
-            Some(veil) if veil.hides_any() => WITHHELD,
-            _ => why,
+            _ if info.mentions.iter().any(is_secret) => "withheld: the policy reads a secret signal".into(),
+            _ if info.engine == EngineKind::OpaEnvoy => without_values(why).into(),
+            Some(veil) if veil.hides_any() => WITHHELD.into(),
+            _ => why.into(),
         }
     }
+}
+
+/// The place of an error in a policy that sees the whole request: what is said of it may quote a header or a token.
+fn without_values(why: &str) -> String {
+    let place = why.split_once(": ").map(|(place, _)| place).filter(|place| place.starts_with("policies/"));
+    let place = place.map_or_else(String::new, |place| format!("{place}: "));
+    format!("{place}withheld: the policy sees the request as a whole")
 }
 
 impl Watched {
@@ -333,7 +341,8 @@ pub fn render_bare(record: &Record, out: &mut Vec<u8>) {
     if let Some(fields) = line.as_object_mut().filter(|_| !record.enforced) {
         fields.insert("enforced".to_owned(), Json::Bool(false));
     }
-    if let (Some(policies), Some(snapshot)) = (line.get_mut("policies").and_then(Json::as_object_mut), &record.snapshot) {
+    if let (Some(policies), Some(snapshot)) = (line.get_mut("policies").and_then(Json::as_object_mut), &record.snapshot)
+    {
         policies.insert("engine".to_owned(), snapshot.policies.name().into());
     }
     out.extend_from_slice(line.to_string().as_bytes());

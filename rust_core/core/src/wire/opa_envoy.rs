@@ -89,10 +89,7 @@ fn texts(map: BTreeMap<String, String>) -> Json {
     Json::Object(map.into_iter().map(|(name, value)| (name, Json::String(value))).collect())
 }
 
-fn of_attributes(
-    attributes: messages::AttributeContext,
-    headers: BTreeMap<String, String>,
-) -> Result<Json, Malformed> {
+fn of_attributes(attributes: messages::AttributeContext, headers: BTreeMap<String, String>) -> Result<Json, Malformed> {
     let mut fields = Fields::default();
     for (name, peer) in [("source", attributes.source), ("destination", attributes.destination)] {
         if let Some(peer) = peer {
@@ -103,10 +100,8 @@ fn of_attributes(
         fields.put("request", of_request(request, headers)?);
     }
     fields.texts("contextExtensions", attributes.context_extensions);
-    let metadata = [
-        ("metadataContext", attributes.metadata_context),
-        ("routeMetadataContext", attributes.route_metadata_context),
-    ];
+    let metadata =
+        [("metadataContext", attributes.metadata_context), ("routeMetadataContext", attributes.route_metadata_context)];
     for (name, metadata) in metadata {
         if let Some(metadata) = metadata {
             fields.put(name, of_metadata(metadata)?);

@@ -237,11 +237,10 @@ fn an_allow_carries_all_that_was_asked_for() {
     assert_eq!(ok.query_parameters_to_set[0].key, "a%20b");
     assert_eq!(ok.query_parameters_to_set[0].value, "%7E%C3%BC");
     // Read back by the decoder's own way of reading metadata.
-    let context =
-        messages::Metadata {
-            filter_metadata: BTreeMap::from([("ns".to_owned(), response.dynamic_metadata.unwrap())]),
-            ..messages::Metadata::default()
-        };
+    let context = messages::Metadata {
+        filter_metadata: BTreeMap::from([("ns".to_owned(), response.dynamic_metadata.unwrap())]),
+        ..messages::Metadata::default()
+    };
     let mut request = message(&everyday());
     request.attributes.as_mut().unwrap().metadata_context = Some(context);
     assert_eq!(decode(&request.encode_to_vec()).unwrap().metadata["ns"], metadata);

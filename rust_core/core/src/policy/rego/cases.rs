@@ -162,7 +162,13 @@ fn asking(case: &Case) -> String {
     let first = wanted.as_ref().and_then(|wanted| wanted.as_array().ok()).and_then(|wanted| wanted.iter().next());
     let names: Vec<String> = first
         .and_then(|first| first.as_object().ok())
-        .map(|first| first.iter_sorted().filter_map(|(name, _)| name.as_string().ok()).map(|name| format!("\"{name}\": {name}")).collect())
+        .map(|first| {
+            first
+                .iter_sorted()
+                .filter_map(|(name, _)| name.as_string().ok())
+                .map(|name| format!("\"{name}\": {name}"))
+                .collect()
+        })
         .unwrap_or_default();
     format!("package conformance_case\n\nanswers contains {{{}}} if {{\n\t{}\n}}\n", names.join(", "), case.query)
 }
@@ -173,11 +179,17 @@ fn load(case: &Case, query: &str, beside: Option<&str>) -> Result<RegoEngine, (&
         named.iter().zip(&case.modules).map(|(name, text)| (name.as_str(), text.as_str())).collect();
     policies.extend(beside.map(|text| ("policies/asking.rego", text)));
     // Any input at all: in the governed form most of what the cases read would be refused.
-    let settings = RegoSettings { query: query.to_owned(), input: RegoInput::OpaEnvoy, ungoverned: true, ..RegoSettings::default() };
+    let settings = RegoSettings {
+        query: query.to_owned(),
+        input: RegoInput::OpaEnvoy,
+        ungoverned: true,
+        ..RegoSettings::default()
+    };
     let mut findings = Findings::default();
     let files = RegoFiles { policies: &policies, data: case.data.as_deref(), settings: &settings };
     let loaded = RegoEngine::load(files, &[], &[], &mut findings);
-    let refusal = findings.into_sorted().into_iter().find(|finding| finding.severity == crate::findings::Severity::Error);
+    let refusal =
+        findings.into_sorted().into_iter().find(|finding| finding.severity == crate::findings::Severity::Error);
     match (loaded, refusal) {
         (Some(engine), None) => Ok(engine),
         (_, Some(finding)) => Err((finding.code, finding.message)),
@@ -244,6 +256,24 @@ mod tests {
         let failing = "package test\n\np := to_number(\"x\")\n";
         assert!(matches!(run(&case("data.test.p = x", failing, Some("[]"))), Standing::Denied(_)));
         assert_eq!(run(&case("data.test.p = x", failing, None)), Standing::Passed);
+    }
+
+    #[test]
+    fn the_last_argument_of_a_function_of_ours_may_take_its_result() {
+        for (body, wanted) in [
+            (r#"net.cidr_contains("10.0.0.0/8", input.a, x)"#, "true"),
+            ("array.flatten([[1], 2], [x, _])", "1"),
+            ("crypto.sha256(\n\t\t\"abc\", y,\n\t); x := count(y)", "64"),
+            ("y := [z | strings.split_n(\"a,b\", \",\", 1, z)]; x := y[0][0]", "\"a\""),
+            ("not net.cidr_contains(\"10.0.0.0/8\", \"11.1.1.1\", true); x := 7", "7"),
+        ] {
+            let module = format!("package test\n\np := x if {{\n\t{body}\n}}\n");
+            let mut asked = case("data.test.p = x", &module, Some(&format!(r#"[{{"x": {wanted}}}]"#)));
+            asked.input = Some(r#"{"a": "10.1.1.1"}"#.to_owned());
+            assert_eq!(run(&asked), Standing::Passed, "{body}");
+        }
+        let nested = case("data.test.p = x", "package test\n\np if [crypto.sha256(\"a\", x)] == [true]\n", None);
+        assert!(matches!(run(&nested), Standing::Refused("wrong_arguments", _)));
     }
 
     #[test]

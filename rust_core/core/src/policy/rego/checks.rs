@@ -2,7 +2,7 @@
 //! can't be found is refused.
 
 use super::{
-    builtins, functions, growth,
+    outputs, builtins, functions, growth,
     graph::{Graph, Index, literal_part},
     input::{PARTS, SIGNALS},
     parse::Parsed,
@@ -161,7 +161,9 @@ impl<'p> Rules<'p> {
             })
             .collect();
         // The last argument may take the result: of rules, and of the interpreter's own functions.
-        let may_take = !arities.is_empty() || functions::takes_result(&name);
+        let may_take = !arities.is_empty()
+            || functions::takes_result(&name)
+            || (call.turned.is_some() && outputs::is_turned(&name, call.args));
         let fits = |arity: usize| {
             call.args == usize::MAX || call.args == arity || (may_take && call.args == arity + 1)
         };
@@ -201,9 +203,8 @@ fn imports(file: &Parsed, findings: &mut Findings) {
             continue;
         };
         let (root, rest) = path.split_first().map_or(("", &[] as &[String]), |(root, rest)| (root.as_str(), rest));
+        // That it begins with `input`, `data`, `rego` or `future` is what the parser wants.
         match root {
-            "input" => {}
-            "data" if !rest.is_empty() => {}
             "rego" if rest == ["v1"] => continue,
             "future" if matches!(rest, [_, word] if KEYWORDS.contains(&word.as_str())) => continue,
             "rego" | "future" => {
@@ -215,10 +216,11 @@ fn imports(file: &Parsed, findings: &mut Findings) {
                 findings.error(&file.file, at, "refused_construct", message);
                 continue;
             }
-            _ => {
-                let message = format!("an import is of something below `input` or `data`, found `{}`", path.join("."));
-                findings.error(&file.file, at, "bad_import", message);
+            "data" if rest.is_empty() => {
+                findings.error(&file.file, at, "bad_import", "an import is of something below `data`");
+                continue;
             }
+            _ => {}
         }
         let alias = import.r#as.as_ref().map(|alias| alias.text().to_owned()).or_else(|| path.last().cloned());
         if alias.is_some_and(|alias| (alias == "input" || alias == "data") && known.get(&alias) != Some(&vec![alias])) {

@@ -37,8 +37,11 @@ pub(super) fn register(engine: &mut Engine) -> Result<(), String> {
             Box::new(move |args: Vec<Value>| {
                 charged(name, &args, || {
                     bounded(name, &args)?;
-                    function(&dummy.0, dummy.1.get(..args.len()).unwrap_or_default(), &args, true)
+                    let adapted = ours::adapted(name, &args)?;
+                    let args = adapted.as_deref().unwrap_or(&args);
+                    function(&dummy.0, dummy.1.get(..args.len()).unwrap_or_default(), args, true)
                         .map_err(|error| plain(&error.to_string()).to_owned())
+                        .and_then(|given| ours::defined(name, given))
                 })
             })
         };
@@ -79,7 +82,7 @@ fn charged(name: &str, args: &[Value], call: impl FnOnce() -> Result<Value, Stri
         meter::charge(size(&made))?;
         Ok(made)
     };
-    run().map_err(|why: String| anyhow::anyhow!(why))
+    run().map_err(|why: String| anyhow::anyhow!("`{name}`: {why}"))
 }
 
 /// How many bytes a built-in reads in about the time of one step.

@@ -23,7 +23,8 @@ enum Term {
     One,
     Sum(Vec<Term>),
     Most(Vec<Term>),
-    Local(String),
+    /// A variable, or a rule of the package with this path: the larger of those that there are.
+    Named(String, Vec<String>),
     Document(Vec<String>),
     Call(Vec<String>, Box<Term>),
 }
@@ -102,6 +103,8 @@ struct Parts<'p> {
     /// In the order of the text.
     bindings: Vec<(String, Term)>,
     values: Vec<Term>,
+    /// What is compared, and thrown away.
+    compared: Vec<Term>,
 }
 
 impl<'p> Parts<'p> {
@@ -112,6 +115,7 @@ impl<'p> Parts<'p> {
             parameters: Vec::new(),
             bindings: Vec::new(),
             values: Vec::new(),
+            compared: Vec::new(),
         };
         match rule {
             Rule::Default { value, .. } => {
@@ -164,7 +168,9 @@ impl<'p> Parts<'p> {
                 break;
             }
         }
-        self.values.iter().map(|term| evaluate(term, &locals, known)).max().unwrap_or(1)
+        let largest = |terms: &[Term]| terms.iter().map(|term| evaluate(term, &locals, known)).max().unwrap_or(1);
+        let compared = largest(&self.compared);
+        if compared > MAX_REGO_GROWTH { compared } else { largest(&self.values) }
     }
 
     fn query(&mut self, query: &Query) {
@@ -176,7 +182,10 @@ impl<'p> Parts<'p> {
                         self.bind(pattern, collection);
                     }
                 }
-                Literal::Expr { expr, .. } | Literal::NotExpr { expr, .. } => drop(self.term(expr)),
+                Literal::Expr { expr, .. } | Literal::NotExpr { expr, .. } => {
+                    let term = self.term(expr);
+                    self.compared.push(term);
+                }
                 Literal::Every { key, value, domain, query, .. } => {
                     for name in key.iter().chain([value]) {
                         let term = self.term(domain);
@@ -242,11 +251,13 @@ impl<'p> Parts<'p> {
             }
             Expr::ArithExpr { lhs, rhs, .. } => Term::Most(self.terms([lhs, rhs])),
             Expr::BoolExpr { lhs, rhs, .. } => {
-                self.terms([lhs, rhs]);
+                let compared = self.terms([lhs, rhs]);
+                self.compared.extend(compared);
                 Term::One
             }
             Expr::Membership { key, value, collection, .. } => {
-                self.terms(key.iter().chain([value, collection]));
+                let compared = self.terms(key.iter().chain([value, collection]));
+                self.compared.extend(compared);
                 Term::One
             }
             Expr::AssignExpr { op, lhs, rhs, .. } => {
@@ -340,9 +351,8 @@ impl<'p> Parts<'p> {
                 Term::One
             };
         }
-        // A variable, or a rule of the package: whichever is larger.
         let own = self.package.iter().cloned().chain([name.to_owned()]).chain(below()).collect();
-        Term::Most(vec![Term::Local(name.to_owned()), Term::Document(own)])
+        Term::Named(name.to_owned(), own)
     }
 }
 
@@ -352,7 +362,11 @@ fn evaluate(term: &Term, locals: &HashMap<&str, u64>, known: &Known<'_>) -> u64 
         Term::One => 1,
         Term::Sum(terms) => sum(terms),
         Term::Most(terms) => terms.iter().map(|term| evaluate(term, locals, known)).max().unwrap_or(1),
-        Term::Local(name) => locals.get(name.as_str()).copied().unwrap_or(1),
+        Term::Named(name, path) => {
+            let local = locals.get(name.as_str()).copied();
+            let rule = is_defined(path, known).then(|| known.document(path));
+            local.max(rule).unwrap_or(1)
+        }
         Term::Document(path) if is_defined(path, known) => known.document(path),
         Term::Document(_) => 1,
         Term::Call(path, arguments) => known.call(path, evaluate(arguments, locals, known)),

@@ -166,7 +166,8 @@ impl Constraints {
     #[expect(clippy::cast_precision_loss, reason = "a token's times are seconds; OPA compares them so, too")]
     fn read(value: &Value, now_ns: i64) -> Result<Self, String> {
         let empty = String::new;
-        let mut read = Self { keys: None, secret: empty(), alg: empty(), iss: empty(), aud: empty(), time: now_ns as f64 };
+        let mut read =
+            Self { keys: None, secret: empty(), alg: empty(), iss: empty(), aud: empty(), time: now_ns as f64 };
         let fields = value.as_object().map_err(|_| "the constraints are not an object".to_owned())?;
         for (name, value) in fields.iter() {
             let name = text(name, "name of a constraint")?;

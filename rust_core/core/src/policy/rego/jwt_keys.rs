@@ -8,7 +8,7 @@ use base64::{
     Engine as _, alphabet,
     engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig, general_purpose::STANDARD},
 };
-use ring::{hmac, signature};
+use ring::{hmac, signature as scheme};
 use serde_json::{Map, Value as Json};
 
 /// Base64 of RFC 7518.
@@ -102,7 +102,10 @@ struct Known {
 }
 
 enum Key {
-    Rsa { n: Vec<u8>, e: Vec<u8> },
+    Rsa {
+        n: Vec<u8>,
+        e: Vec<u8>,
+    },
     P256(Vec<u8>),
     P384(Vec<u8>),
     Ed25519(Vec<u8>),
@@ -158,32 +161,31 @@ impl Keys {
 
 impl Key {
     fn verify(&self, alg: Alg, message: &[u8], signature: &[u8]) -> Result<bool, String> {
-        use signature as s;
         meter::work(STEPS_PER_SIGNATURE)?;
-        let by = |algorithm: &'static dyn s::VerificationAlgorithm, key: &[u8]| {
-            s::UnparsedPublicKey::new(algorithm, key).verify(message, signature).is_ok()
+        let by = |algorithm: &'static dyn scheme::VerificationAlgorithm, key: &[u8]| {
+            scheme::UnparsedPublicKey::new(algorithm, key).verify(message, signature).is_ok()
         };
         Ok(match (alg, self) {
             (Alg::Hs(_), Self::Secret(secret)) => alg.verify_secret(secret, message, signature),
             (Alg::Rs(bits), Self::Rsa { n, e }) => {
                 let how = match bits {
-                    Bits::B256 => &s::RSA_PKCS1_2048_8192_SHA256,
-                    Bits::B384 => &s::RSA_PKCS1_2048_8192_SHA384,
-                    Bits::B512 => &s::RSA_PKCS1_2048_8192_SHA512,
+                    Bits::B256 => &scheme::RSA_PKCS1_2048_8192_SHA256,
+                    Bits::B384 => &scheme::RSA_PKCS1_2048_8192_SHA384,
+                    Bits::B512 => &scheme::RSA_PKCS1_2048_8192_SHA512,
                 };
                 by_rsa(how, n, e, message, signature)?
             }
             (Alg::Ps(bits), Self::Rsa { n, e }) => {
                 let how = match bits {
-                    Bits::B256 => &s::RSA_PSS_2048_8192_SHA256,
-                    Bits::B384 => &s::RSA_PSS_2048_8192_SHA384,
-                    Bits::B512 => &s::RSA_PSS_2048_8192_SHA512,
+                    Bits::B256 => &scheme::RSA_PSS_2048_8192_SHA256,
+                    Bits::B384 => &scheme::RSA_PSS_2048_8192_SHA384,
+                    Bits::B512 => &scheme::RSA_PSS_2048_8192_SHA512,
                 };
                 by_rsa(how, n, e, message, signature)?
             }
-            (Alg::Es(Bits::B256), Self::P256(point)) => by(&s::ECDSA_P256_SHA256_FIXED, point),
-            (Alg::Es(Bits::B384), Self::P384(point)) => by(&s::ECDSA_P384_SHA384_FIXED, point),
-            (Alg::EdDsa, Self::Ed25519(point)) => by(&s::ED25519, point),
+            (Alg::Es(Bits::B256), Self::P256(point)) => by(&scheme::ECDSA_P256_SHA256_FIXED, point),
+            (Alg::Es(Bits::B384), Self::P384(point)) => by(&scheme::ECDSA_P384_SHA384_FIXED, point),
+            (Alg::EdDsa, Self::Ed25519(point)) => by(&scheme::ED25519, point),
             (Alg::Es(_), Self::P256(_) | Self::P384(_)) => {
                 return Err("the key is on another curve than the algorithm, which is not verified here".to_owned());
             }
@@ -194,7 +196,7 @@ impl Key {
 }
 
 fn by_rsa(
-    how: &'static signature::RsaParameters,
+    how: &'static scheme::RsaParameters,
     n: &[u8],
     e: &[u8],
     message: &[u8],
@@ -205,7 +207,7 @@ fn by_rsa(
         let (least, most) = (RSA_BITS.start(), RSA_BITS.end());
         return Err(format!("the RSA key has {bits} bits, and {least} to {most} are taken"));
     }
-    Ok(signature::RsaPublicKeyComponents { n, e }.verify(how, message, signature).is_ok())
+    Ok(scheme::RsaPublicKeyComponents { n, e }.verify(how, message, signature).is_ok())
 }
 
 fn of_jwk(fields: &Map<String, Json>) -> Result<Known, String> {
@@ -275,7 +277,8 @@ fn tlv<'a>(input: &mut &'a [u8]) -> Option<Tlv<'a>> {
     let length = if *first < 0x80 {
         usize::from(*first)
     } else {
-        let (digits, after) = rest.split_at_checked(usize::from(first & 0x7f)).filter(|(d, _)| (1..=4).contains(&d.len()))?;
+        let (digits, after) =
+            rest.split_at_checked(usize::from(first & 0x7f)).filter(|(d, _)| (1..=4).contains(&d.len()))?;
         rest = after;
         digits.iter().try_fold(0_usize, |length, digit| length.checked_mul(256)?.checked_add(usize::from(*digit)))?
     };

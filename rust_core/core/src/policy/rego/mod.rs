@@ -17,6 +17,7 @@ mod jwt;
 mod jwt_keys;
 mod meter;
 mod ours;
+mod outputs;
 mod parse;
 mod prepare;
 mod result;
@@ -138,7 +139,9 @@ impl RegoEngine {
         if findings.errors() != before {
             return None;
         }
-        let (prepared, query) = prepare::engine(files.policies, data, &path, entry.is_rule, findings)?;
+        let turned = outputs::texts(files.policies, &readings);
+        let texts: Vec<(&str, &str)> = turned.iter().map(|(file, text)| (*file, &**text)).collect();
+        let (prepared, query) = prepare::engine(&texts, data, &path, entry.is_rule, findings)?;
         let first = readings.get(entry.first)?;
         let kind = match settings.input {
             RegoInput::Governed => EngineKind::Rego,
@@ -154,6 +157,7 @@ impl RegoEngine {
             require_approval: None,
             note: None,
             advice: None,
+            template: None,
             mentions: mentions.iter().copied().collect(),
             text_sha256: digest(&files),
         });

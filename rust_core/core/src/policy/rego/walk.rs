@@ -1,5 +1,6 @@
 //! What the rules of a file read and call, from their syntax trees.
 
+use super::outputs::{self, Turned};
 use super::parse::{self, Parsed, literal, place, static_path};
 use crate::{findings::Place, model::Value as Ours};
 use regorus::unstable::{AssignOp, Expr, Literal, LiteralStmt, Query, Ref, Rule, RuleBody, RuleHead};
@@ -32,6 +33,8 @@ pub(super) struct Call {
     pub(super) path: Vec<String>,
     pub(super) args: usize,
     pub(super) place: Place,
+    /// As an equation, if it is a statement by itself.
+    pub(super) turned: Option<Turned>,
 }
 
 /// What defines a name.
@@ -172,6 +175,8 @@ struct Walk<'p> {
     /// …or only used.
     used: Vec<(String, Place)>,
     nesting: usize,
+    /// Of the call that is a statement, until it is read.
+    turned: Option<Turned>,
     /// How many loops there are so far.
     loops: usize,
 }
@@ -198,7 +203,7 @@ impl<'p> Walk<'p> {
             depth: 0,
             literals: Vec::new(),
         };
-        Self { names, scopes: Vec::new(), reading, bound: HashSet::new(), used: Vec::new(), nesting: 0, loops: 0 }
+        Self { names, scopes: Vec::new(), reading, bound: HashSet::new(), used: Vec::new(), nesting: 0, turned: None, loops: 0 }
     }
 
     fn rule(mut self, rule: &Rule) -> Reading {
@@ -294,7 +299,10 @@ impl<'p> Walk<'p> {
                 self.loops += 1;
                 key.iter().chain([value, collection]).for_each(|part| self.expr(part, false));
             }
-            Literal::Expr { expr, .. } | Literal::NotExpr { expr, .. } => self.expr(expr, false),
+            Literal::Expr { expr, .. } | Literal::NotExpr { expr, .. } => {
+                self.turned = outputs::turned(expr);
+                self.expr(expr, false);
+            }
             Literal::Every { key, value, domain, query, .. } => {
                 self.loops += 1;
                 self.expr(domain, false);
@@ -325,7 +333,7 @@ impl<'p> Walk<'p> {
             return self.expr(expr, false);
         }
         if let Some(path) = static_path(expr) {
-            self.reading.calls.push(Call { path, args: usize::MAX, place: place(span) });
+            self.reading.calls.push(Call { path, args: usize::MAX, place: place(span), turned: None });
         }
     }
 
@@ -386,6 +394,7 @@ impl<'p> Walk<'p> {
 
     fn call(&mut self, function: &Ref<Expr>, params: &[Ref<Expr>]) {
         let at = place(function.span());
+        let turned = self.turned.take();
         // `walk` gives one part after the other.
         self.loops += 1;
         match static_path(function) {
@@ -397,7 +406,7 @@ impl<'p> Walk<'p> {
                 if let Some(target) = alias {
                     path.splice(0..1, target);
                 }
-                self.reading.calls.push(Call { path, args: params.len(), place: at });
+                self.reading.calls.push(Call { path, args: params.len(), place: at, turned });
             }
             None => {
                 let message = "a function is called by its name, written out".to_owned();

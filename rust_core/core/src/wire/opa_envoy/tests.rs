@@ -17,10 +17,11 @@ fn cases(section: &str) -> Vec<Json> {
 /// The input of a request that a case describes.
 fn input(case: &Json, headers: &Json, descriptors: Option<&Descriptors>) -> Result<Json, Malformed> {
     let text = |key: &str| case[key].as_str().unwrap_or_default();
-    let entries = headers.as_object().unwrap().iter().map(|(key, value)| HeadersEntry {
-        key: key.clone(),
-        value: value.as_str().unwrap().to_owned(),
-    });
+    let entries = headers
+        .as_object()
+        .unwrap()
+        .iter()
+        .map(|(key, value)| HeadersEntry { key: key.clone(), value: value.as_str().unwrap().to_owned() });
     let http = HttpRequest {
         path: text("path").to_owned(),
         headers: entries.collect(),
@@ -43,8 +44,11 @@ fn compare(case: &Json, input: Result<Json, Malformed>) {
         return;
     }
     let input = input.unwrap_or_else(|why| panic!("{said}: {why}"));
-    for (key, wanted) in [("parsed_body", &case["parsed"]), ("parsed_path", &case["parsed_path"]), ("parsed_query", &case["parsed_query"])]
-    {
+    for (key, wanted) in [
+        ("parsed_body", &case["parsed"]),
+        ("parsed_path", &case["parsed_path"]),
+        ("parsed_query", &case["parsed_query"]),
+    ] {
         if key == "parsed_body" || !wanted.is_null() {
             assert_eq!(&input[key], wanted, "{said}: {key}");
         }
@@ -118,10 +122,13 @@ fn descriptor_set() -> Vec<u8> {
         vec![
             message("Metadata", texts("SeverityText", "SeverityNumber")),
             message("Data", texts("Body", "Name")),
-            message("Example", vec![
-                field("Metadata", 1, Type::Message, Some(".Example.Test.GRPC.Metadata")),
-                field("Data", 2, Type::Message, Some(".Example.Test.GRPC.Data")),
-            ]),
+            message(
+                "Example",
+                vec![
+                    field("Metadata", 1, Type::Message, Some(".Example.Test.GRPC.Metadata")),
+                    field("Data", 2, Type::Message, Some(".Example.Test.GRPC.Data")),
+                ],
+            ),
         ],
         "ProtoServiceIExampleApplication",
         vec![method("RegisterExample", ".Example.Test.GRPC.Example", false)],
@@ -218,7 +225,8 @@ fn attributes_have_the_names_of_protobufs_json_and_leave_defaults_out() {
 
 #[test]
 fn headers_are_there_in_whichever_form_they_came() {
-    let header = |key: &str, raw: &[u8]| HeaderValue { key: key.to_owned(), value: String::new(), raw_value: raw.to_vec() };
+    let header =
+        |key: &str, raw: &[u8]| HeaderValue { key: key.to_owned(), value: String::new(), raw_value: raw.to_vec() };
     let headers = vec![header("X-A", b"1"), header("x-a", b"2"), header("content-type", b"application/json")];
     let header_map = Some(HeaderMap { headers });
     let http = HttpRequest { header_map, body: b"[]".to_vec(), ..HttpRequest::default() };
@@ -237,7 +245,11 @@ fn what_is_too_much_is_refused_and_says_so() {
     let cases = [
         (headers("application/json"), "[".repeat(200), "no JSON"),
         (headers("application/json"), format!("{}{}", "[".repeat(61), "]".repeat(61)), "deeper than"),
-        (headers("application/json"), format!("\"{}\"", "a".repeat(crate::limits::MAX_PARSED_BODY_BYTES)), "longer than"),
+        (
+            headers("application/json"),
+            format!("\"{}\"", "a".repeat(crate::limits::MAX_PARSED_BODY_BYTES)),
+            "longer than",
+        ),
         (headers(form), "a&".repeat(crate::limits::MAX_FORM_PAIRS + 1), "more than"),
         (
             headers("multipart/form-data; boundary=b"),

@@ -40,7 +40,7 @@ pub(super) fn object_subset(args: &[Value], _: i64) -> Answer {
         (Value::Object(_), Value::Object(_)) | (Value::Set(_), Value::Set(_)) | (Value::Array(_), Value::Array(_)) => {
             Ok(Value::Bool(is_part(whole, part)))
         }
-        (Value::Array(whole), Value::Set(part)) => array_has(whole.as_slice(), part.iter().collect()),
+        (Value::Array(whole), Value::Set(part)) => array_has(whole.as_slice(), &part.iter().collect::<Vec<_>>()),
         _ => Err(format!(
             "operands must be of the same kind, or an array and a set, but got {} and {}",
             kind(whole),
@@ -64,9 +64,10 @@ fn is_part(whole: &Value, part: &Value) -> bool {
 
 /// OPA counts a member of the set as often as it stands in the array, so that repeated ones make up for missing ones. That
 /// answer would be wrong, and another would not be OPA's.
-fn array_has(whole: &[Value], part: Vec<&Value>) -> Answer {
+fn array_has(whole: &[Value], part: &[&Value]) -> Answer {
     let found: Vec<&Value> = whole.iter().filter(|item| part.contains(item)).collect();
-    let repeated = found.iter().enumerate().any(|(nth, item)| found.iter().skip(nth.saturating_add(1)).any(|other| other == item));
+    let repeated =
+        found.iter().enumerate().any(|(nth, item)| found.iter().skip(nth.saturating_add(1)).any(|other| other == item));
     if repeated && found.len() >= part.len() {
         return Err("operand 1 holds a member of the set more than once".to_owned());
     }

@@ -4,6 +4,7 @@
 //! An error is always an error of the decision: where OPA would give a text of its own about a wrong argument, or a
 //! result that can't be held here, the decision is denied rather than made of something else.
 
+mod adapted;
 mod collections;
 mod crypto;
 mod encoding;
@@ -17,6 +18,8 @@ mod strings;
 mod time;
 mod time_layout;
 
+pub(super) use adapted::{adapted, defined};
+
 use super::{jwt, meter};
 use regorus::Value;
 
@@ -28,97 +31,95 @@ pub(super) type Answer = Result<Value, String>;
 pub(super) struct Ours {
     /// As policies call it.
     pub(super) name: &'static str,
-    /// How many arguments it takes, without the one that may take the result.
-    pub(super) arity: u8,
     /// Its arguments, none of them undefined, and the decision's `now` in nanoseconds.
     pub(super) run: fn(&[Value], i64) -> Answer,
 }
 
-const fn ours(name: &'static str, arity: u8, run: fn(&[Value], i64) -> Answer) -> Ours {
-    Ours { name, arity, run }
+const fn ours(name: &'static str, run: fn(&[Value], i64) -> Answer) -> Ours {
+    Ours { name, run }
 }
 
 /// All of them.
 pub(super) const OURS: &[Ours] = &[
-    ours("array.concat", 2, collections::array_concat),
-    ours("array.flatten", 1, collections::array_flatten),
-    ours("base64.decode", 1, encoding::base64_decode),
-    ours("base64.is_valid", 1, encoding::base64_is_valid),
-    ours("base64url.decode", 1, encoding::base64url_decode),
-    ours("bits.lsh", 2, numbers::bits_lsh),
-    ours("bits.rsh", 2, numbers::bits_rsh),
-    ours("concat", 2, strings::concat),
-    ours("count", 1, collections::count),
-    ours("crypto.hmac.equal", 2, crypto::hmac_equal),
-    ours("crypto.hmac.sha256", 2, crypto::hmac_sha256),
-    ours("crypto.hmac.sha512", 2, crypto::hmac_sha512),
-    ours("crypto.sha256", 1, crypto::sha256),
-    ours("format_int", 2, numbers::format_int),
-    ours("glob.match", 3, globs::glob_match),
-    ours("glob.quote_meta", 1, globs::quote_meta),
-    ours("hex.decode", 1, encoding::hex_decode),
-    ours("indexof", 2, strings::indexof),
-    ours("indexof_n", 2, strings::indexof_n),
-    ours("io.jwt.decode", 1, |args, now| jwt::call("io.jwt.decode", args, now)),
-    ours("io.jwt.decode_verify", 2, |args, now| jwt::call("io.jwt.decode_verify", args, now)),
-    ours("io.jwt.verify_eddsa", 2, |args, now| jwt::call("io.jwt.verify_eddsa", args, now)),
-    ours("io.jwt.verify_es256", 2, |args, now| jwt::call("io.jwt.verify_es256", args, now)),
-    ours("io.jwt.verify_es384", 2, |args, now| jwt::call("io.jwt.verify_es384", args, now)),
-    ours("io.jwt.verify_hs256", 2, |args, now| jwt::call("io.jwt.verify_hs256", args, now)),
-    ours("io.jwt.verify_hs384", 2, |args, now| jwt::call("io.jwt.verify_hs384", args, now)),
-    ours("io.jwt.verify_hs512", 2, |args, now| jwt::call("io.jwt.verify_hs512", args, now)),
-    ours("io.jwt.verify_ps256", 2, |args, now| jwt::call("io.jwt.verify_ps256", args, now)),
-    ours("io.jwt.verify_ps384", 2, |args, now| jwt::call("io.jwt.verify_ps384", args, now)),
-    ours("io.jwt.verify_ps512", 2, |args, now| jwt::call("io.jwt.verify_ps512", args, now)),
-    ours("io.jwt.verify_rs256", 2, |args, now| jwt::call("io.jwt.verify_rs256", args, now)),
-    ours("io.jwt.verify_rs384", 2, |args, now| jwt::call("io.jwt.verify_rs384", args, now)),
-    ours("io.jwt.verify_rs512", 2, |args, now| jwt::call("io.jwt.verify_rs512", args, now)),
-    ours("json.is_valid", 1, encoding::json_is_valid),
-    ours("json.marshal", 1, encoding::json_marshal),
-    ours("lower", 1, strings::lower),
-    ours("net.cidr_contains", 2, net::contains),
-    ours("net.cidr_contains_matches", 2, net::contains_matches),
-    ours("net.cidr_expand", 1, net::expand),
-    ours("net.cidr_intersects", 2, net::intersects),
-    ours("net.cidr_is_valid", 1, net::is_valid),
-    ours("numbers.range", 2, numbers::range),
-    ours("numbers.range_step", 3, numbers::range_step),
-    ours("object.subset", 2, collections::object_subset),
-    ours("object.union_n", 1, collections::object_union_n),
-    ours("product", 1, numbers::product),
-    ours("regex.find_all_string_submatch_n", 3, regexes::find_all_submatches),
-    ours("regex.find_n", 3, regexes::find),
-    ours("regex.is_valid", 1, regexes::is_valid),
-    ours("regex.match", 2, regexes::is_match),
-    ours("regex.replace", 3, regexes::replace),
-    ours("regex.split", 2, regexes::split),
-    ours("regex.template_match", 4, regexes::template_match),
-    ours("replace", 3, strings::replace),
-    ours("split", 2, strings::split),
-    ours("sprintf", 2, format::sprintf),
-    ours("strings.count", 2, strings::count),
-    ours("strings.replace_n", 2, strings::replace_n),
-    ours("strings.split_n", 3, strings::split_n),
-    ours("substring", 3, strings::substring),
-    ours("time.add_date", 4, time::add_date),
-    ours("time.clock", 1, time::clock),
-    ours("time.date", 1, time::date),
-    ours("time.diff", 2, time::diff),
-    ours("time.format", 1, time::format),
-    ours("time.now_ns", 0, time::now_ns),
-    ours("time.parse_duration_ns", 1, time::parse_duration),
-    ours("time.parse_ns", 2, time::parse),
-    ours("time.parse_rfc3339_ns", 1, time::parse_rfc3339),
-    ours("time.weekday", 1, time::weekday),
-    ours("to_number", 1, numbers::to_number),
-    ours("trace", 1, trace),
-    ours("units.parse", 1, numbers::units_parse),
-    ours("units.parse_bytes", 1, numbers::units_parse_bytes),
-    ours("upper", 1, strings::upper),
-    ours("urlquery.decode", 1, encoding::urlquery_decode),
-    ours("urlquery.decode_object", 1, encoding::urlquery_decode_object),
-    ours("urlquery.encode", 1, encoding::urlquery_encode),
-    ours("urlquery.encode_object", 1, encoding::urlquery_encode_object),
+    ours("array.concat", collections::array_concat),
+    ours("array.flatten", collections::array_flatten),
+    ours("base64.decode", encoding::base64_decode),
+    ours("base64.is_valid", encoding::base64_is_valid),
+    ours("base64url.decode", encoding::base64url_decode),
+    ours("bits.lsh", numbers::bits_lsh),
+    ours("bits.rsh", numbers::bits_rsh),
+    ours("concat", strings::concat),
+    ours("count", collections::count),
+    ours("crypto.hmac.equal", crypto::hmac_equal),
+    ours("crypto.hmac.sha256", crypto::hmac_sha256),
+    ours("crypto.hmac.sha512", crypto::hmac_sha512),
+    ours("crypto.sha256", crypto::sha256),
+    ours("format_int", numbers::format_int),
+    ours("glob.match", globs::glob_match),
+    ours("glob.quote_meta", globs::quote_meta),
+    ours("hex.decode", encoding::hex_decode),
+    ours("indexof", strings::indexof),
+    ours("indexof_n", strings::indexof_n),
+    ours("io.jwt.decode", |args, now| jwt::call("io.jwt.decode", args, now)),
+    ours("io.jwt.decode_verify", |args, now| jwt::call("io.jwt.decode_verify", args, now)),
+    ours("io.jwt.verify_eddsa", |args, now| jwt::call("io.jwt.verify_eddsa", args, now)),
+    ours("io.jwt.verify_es256", |args, now| jwt::call("io.jwt.verify_es256", args, now)),
+    ours("io.jwt.verify_es384", |args, now| jwt::call("io.jwt.verify_es384", args, now)),
+    ours("io.jwt.verify_hs256", |args, now| jwt::call("io.jwt.verify_hs256", args, now)),
+    ours("io.jwt.verify_hs384", |args, now| jwt::call("io.jwt.verify_hs384", args, now)),
+    ours("io.jwt.verify_hs512", |args, now| jwt::call("io.jwt.verify_hs512", args, now)),
+    ours("io.jwt.verify_ps256", |args, now| jwt::call("io.jwt.verify_ps256", args, now)),
+    ours("io.jwt.verify_ps384", |args, now| jwt::call("io.jwt.verify_ps384", args, now)),
+    ours("io.jwt.verify_ps512", |args, now| jwt::call("io.jwt.verify_ps512", args, now)),
+    ours("io.jwt.verify_rs256", |args, now| jwt::call("io.jwt.verify_rs256", args, now)),
+    ours("io.jwt.verify_rs384", |args, now| jwt::call("io.jwt.verify_rs384", args, now)),
+    ours("io.jwt.verify_rs512", |args, now| jwt::call("io.jwt.verify_rs512", args, now)),
+    ours("json.is_valid", encoding::json_is_valid),
+    ours("json.marshal", encoding::json_marshal),
+    ours("lower", strings::lower),
+    ours("net.cidr_contains", net::contains),
+    ours("net.cidr_contains_matches", net::contains_matches),
+    ours("net.cidr_expand", net::expand),
+    ours("net.cidr_intersects", net::intersects),
+    ours("net.cidr_is_valid", net::is_valid),
+    ours("numbers.range", numbers::range),
+    ours("numbers.range_step", numbers::range_step),
+    ours("object.subset", collections::object_subset),
+    ours("object.union_n", collections::object_union_n),
+    ours("product", numbers::product),
+    ours("regex.find_all_string_submatch_n", regexes::find_all_submatches),
+    ours("regex.find_n", regexes::find),
+    ours("regex.is_valid", regexes::is_valid),
+    ours("regex.match", regexes::is_match),
+    ours("regex.replace", regexes::replace),
+    ours("regex.split", regexes::split),
+    ours("regex.template_match", regexes::template_match),
+    ours("replace", strings::replace),
+    ours("split", strings::split),
+    ours("sprintf", format::sprintf),
+    ours("strings.count", strings::count),
+    ours("strings.replace_n", strings::replace_n),
+    ours("strings.split_n", strings::split_n),
+    ours("substring", strings::substring),
+    ours("time.add_date", time::add_date),
+    ours("time.clock", time::clock),
+    ours("time.date", time::date),
+    ours("time.diff", time::diff),
+    ours("time.format", time::format),
+    ours("time.now_ns", time::now_ns),
+    ours("time.parse_duration_ns", time::parse_duration),
+    ours("time.parse_ns", time::parse),
+    ours("time.parse_rfc3339_ns", time::parse_rfc3339),
+    ours("time.weekday", time::weekday),
+    ours("to_number", numbers::to_number),
+    ours("trace", trace),
+    ours("units.parse", numbers::units_parse),
+    ours("units.parse_bytes", numbers::units_parse_bytes),
+    ours("upper", strings::upper),
+    ours("urlquery.decode", encoding::urlquery_decode),
+    ours("urlquery.decode_object", encoding::urlquery_decode_object),
+    ours("urlquery.encode", encoding::urlquery_encode),
+    ours("urlquery.encode_object", encoding::urlquery_encode_object),
 ];
 
 /// OPA's writes a note for whoever explains a query, and is always true. Here nobody reads it.
@@ -165,7 +166,9 @@ fn integer(args: &[Value], at: usize) -> Result<i64, String> {
         Value::Number(number) if number.is_integer() => {
             number.as_i64().ok_or_else(|| format!("operand {} is too large", at.saturating_add(1)))
         }
-        Value::Number(_) => Err(format!("operand {} must be integer number but got floating-point number", at.saturating_add(1))),
+        Value::Number(_) => {
+            Err(format!("operand {} must be integer number but got floating-point number", at.saturating_add(1)))
+        }
         other => Err(wrong(at, "number", other)),
     }
 }
@@ -195,6 +198,7 @@ fn member_text(at: usize, member: &Value) -> Result<&str, String> {
 }
 
 /// A text that is about to be built: the evaluation's memory is asked first.
+#[expect(clippy::unnecessary_wraps, reason = "the last step of functions that can fail before")]
 fn built(text: String) -> Answer {
     Ok(Value::String(text.into()))
 }

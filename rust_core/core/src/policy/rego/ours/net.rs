@@ -127,7 +127,11 @@ fn named(at: usize, operand: &Value) -> Result<Vec<(&str, Value)>, String> {
         }
         Value::Set(items) => items.iter().map(|item| Ok((written_of(at, item)?, item.clone()))).collect(),
         Value::Object(fields) => fields.iter().map(|(key, item)| Ok((written_of(at, item)?, key.clone()))).collect(),
-        other => Err(format!("operand {} must be string, array, set or object but got {}", at.saturating_add(1), kind(other))),
+        other => Err(format!(
+            "operand {} must be string, array, set or object but got {}",
+            at.saturating_add(1),
+            kind(other)
+        )),
     }
 }
 

@@ -203,7 +203,7 @@ pub(super) fn template_match(args: &[Value], _: i64) -> Answer {
             if depth == 0 {
                 // Each stands alone, so that none can close the group around it.
                 go(&piece)?;
-                made.push_str(&format!("({})", regexes_go::translated(&piece)?));
+                made.extend(["(", &regexes_go::translated(&piece)?, ")"]);
                 piece.clear();
                 continue;
             }

@@ -9,14 +9,26 @@ const MAX_REPEAT: u32 = 1_000;
 
 /// Scripts that may be named in `\p{…}`; all categories of one or two letters may.
 const SCRIPTS: &[&str] = &[
-    "Arabic", "Armenian", "Bengali", "Cyrillic", "Devanagari", "Georgian", "Greek", "Han", "Hangul", "Hebrew", "Hiragana",
-    "Katakana", "Latin", "Thai",
+    "Arabic",
+    "Armenian",
+    "Bengali",
+    "Cyrillic",
+    "Devanagari",
+    "Georgian",
+    "Greek",
+    "Han",
+    "Hangul",
+    "Hebrew",
+    "Hiragana",
+    "Katakana",
+    "Latin",
+    "Thai",
 ];
 
 /// Categories, as both know them.
 const CATEGORIES: &[&str] = &[
-    "C", "Cc", "Cf", "Co", "L", "Ll", "Lm", "Lo", "Lt", "Lu", "M", "Mc", "Me", "Mn", "N", "Nd", "Nl", "No", "P", "Pc", "Pd",
-    "Pe", "Pf", "Pi", "Po", "Ps", "S", "Sc", "Sk", "Sm", "So", "Z", "Zl", "Zp", "Zs",
+    "C", "Cc", "Cf", "Co", "L", "Ll", "Lm", "Lo", "Lt", "Lu", "M", "Mc", "Me", "Mn", "N", "Nd", "Nl", "No", "P", "Pc",
+    "Pd", "Pe", "Pf", "Pi", "Po", "Ps", "S", "Sc", "Sk", "Sm", "So", "Z", "Zl", "Zp", "Zs",
 ];
 
 const DIGIT: &str = "0-9";
@@ -119,7 +131,9 @@ impl Reader<'_> {
         if !closed || least.is_empty() || !digits(least) || !most.is_none_or(digits) {
             return Ok(None);
         }
-        let bound = |text: &str| text.parse().ok().filter(|bound: &u32| *bound <= MAX_REPEAT && (text == "0" || !text.starts_with('0')));
+        let bound = |text: &str| {
+            text.parse().ok().filter(|bound: &u32| *bound <= MAX_REPEAT && (text == "0" || !text.starts_with('0')))
+        };
         let least = bound(least).ok_or("invalid repeat count")?;
         let written = match most {
             None => format!("{{{least}}}"),
@@ -143,37 +157,31 @@ impl Reader<'_> {
         }
         self.made.push('?');
         let unknown = "invalid or unsupported Perl syntax";
-        match self.letters.peek() {
-            Some('P' | '<') => {
-                if self.letters.next_if_eq(&'P').is_some() {
-                    self.made.push('P');
-                }
-                if self.letters.next_if_eq(&'<').is_none() {
-                    return Err(unknown.to_owned());
-                }
-                self.made.push('<');
-                while let Some(letter) = self.letters.next() {
-                    self.made.push(letter);
-                    match letter {
-                        '>' => return Ok(()),
-                        '_' | '0'..='9' | 'a'..='z' | 'A'..='Z' => {}
-                        _ => return Err("invalid named capture".to_owned()),
-                    }
-                }
-                Err("invalid named capture".to_owned())
+        if matches!(self.letters.peek(), Some('P' | '<')) {
+            if self.letters.next_if_eq(&'P').is_some() {
+                self.made.push('P');
             }
-            _ => {
-                for letter in self.letters.by_ref() {
-                    self.made.push(letter);
-                    match letter {
-                        ':' | ')' => return Ok(()),
-                        'i' | 'm' | 's' | 'U' | '-' => {}
-                        _ => return Err(unknown.to_owned()),
-                    }
+            self.letters.next_if_eq(&'<').ok_or(unknown)?;
+            self.made.push('<');
+            for letter in self.letters.by_ref() {
+                self.made.push(letter);
+                match letter {
+                    '>' => return Ok(()),
+                    '_' | '0'..='9' | 'a'..='z' | 'A'..='Z' => {}
+                    _ => break,
                 }
-                Err(unknown.to_owned())
+            }
+            return Err("invalid named capture".to_owned());
+        }
+        for letter in self.letters.by_ref() {
+            self.made.push(letter);
+            match letter {
+                ':' | ')' => return Ok(()),
+                'i' | 'm' | 's' | 'U' | '-' => {}
+                _ => break,
             }
         }
+        Err(unknown.to_owned())
     }
 
     /// What follows a backslash, outside a class or in one.
@@ -214,8 +222,7 @@ impl Reader<'_> {
     fn code_point(&mut self) -> Result<String, String> {
         let wrong = "invalid escape sequence: `\\x`";
         let digits: String = if self.letters.next_if_eq(&'{').is_some() {
-            let digits = self.letters.by_ref().take_while(|letter| *letter != '}').collect();
-            digits
+            self.letters.by_ref().take_while(|letter| *letter != '}').collect()
         } else {
             self.letters.by_ref().take(2).collect()
         };
@@ -229,14 +236,15 @@ impl Reader<'_> {
     /// `\pN`, `\p{Greek}`, `\p{^Greek}`, after the `p`.
     fn property(&mut self, letter: char) -> Result<String, String> {
         let name: String = if self.letters.next_if_eq(&'{').is_some() {
-            let name = self.letters.by_ref().take_while(|letter| *letter != '}').collect();
-            name
+            self.letters.by_ref().take_while(|letter| *letter != '}').collect()
         } else {
             self.letters.by_ref().take(1).collect()
         };
         let (negated, name) = name.strip_prefix('^').map_or((false, name.as_str()), |name| (true, name));
         if !CATEGORIES.contains(&name) && !SCRIPTS.contains(&name) {
-            return Err(format!("`\\p{{{name}}}` is not taken: a category of one or two letters, or one of the usual scripts"));
+            return Err(format!(
+                "`\\p{{{name}}}` is not taken: a category of one or two letters, or one of the usual scripts"
+            ));
         }
         let letter = if negated == (letter == 'P') { 'p' } else { 'P' };
         Ok(format!("\\{letter}{{{name}}}"))
@@ -313,8 +321,8 @@ impl Reader<'_> {
         let known = name.strip_prefix(':').and_then(|name| name.strip_suffix(':'));
         let known = known.map(|name| name.strip_prefix('^').unwrap_or(name));
         let ascii = [
-            "alnum", "alpha", "ascii", "blank", "cntrl", "digit", "graph", "lower", "print", "punct", "space", "upper", "word",
-            "xdigit",
+            "alnum", "alpha", "ascii", "blank", "cntrl", "digit", "graph", "lower", "print", "punct", "space", "upper",
+            "word", "xdigit",
         ];
         if !known.is_some_and(|name| ascii.contains(&name)) {
             return Err("a class within a class is not taken".to_owned());

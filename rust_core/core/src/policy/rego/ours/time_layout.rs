@@ -6,7 +6,18 @@ use chrono_tz::Tz;
 use std::fmt::Write as _;
 
 const MONTHS: [&str; 12] = [
-    "January", "February", "March", "April", "May", "June", "July", "August", "September", "October", "November", "December",
+    "January",
+    "February",
+    "March",
+    "April",
+    "May",
+    "June",
+    "July",
+    "August",
+    "September",
+    "October",
+    "November",
+    "December",
 ];
 const DAYS: [&str; 7] = ["Sunday", "Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday"];
 
@@ -146,7 +157,7 @@ pub(super) fn written(moment: &DateTime<Tz>, layout: &str) -> Result<String, Str
     let mut into = String::new();
     let month = MONTHS.get(moment.month0() as usize).copied().unwrap_or_default();
     let day = DAYS.get(moment.weekday().num_days_from_sunday() as usize).copied().unwrap_or_default();
-    let hour12 = if moment.hour() % 12 == 0 { 12 } else { moment.hour() % 12 };
+    let hour12 = if moment.hour().is_multiple_of(12) { 12 } else { moment.hour() % 12 };
     let number = |into: &mut String, number: u32, two: bool| {
         let _ = if two { write!(into, "{number:02}") } else { write!(into, "{number}") };
     };
@@ -249,7 +260,8 @@ pub(super) fn read(layout: &str, written: &str) -> Answer {
     let all = pieces(layout)?;
     for (nth, piece) in all.iter().enumerate() {
         let after = all.get(nth.saturating_add(1));
-        read.piece(*piece, after).ok_or_else(|| format!("parsing time \"{written}\" as \"{layout}\": cannot parse \"{}\"", read.rest))?;
+        read.piece(*piece, after)
+            .ok_or_else(|| format!("parsing time \"{written}\" as \"{layout}\": cannot parse \"{}\"", read.rest))?;
     }
     if !read.rest.is_empty() {
         return Err(format!("parsing time \"{written}\": extra text: \"{}\"", read.rest));

@@ -187,5 +187,5 @@ fn what_is_defined_in_ways_that_exclude_each_other_is_refused() {
     assert_eq!(ours.err().unwrap()[0].code, "reserved_package");
     let two = ["package authz\nimport data.a.x\nallow := x", "package authz\nimport data.b.x\nother := x"];
     assert_eq!(load_with(&two, None, &settings()).err().unwrap()[0].code, "import_clash");
-    is_refused("import lib.x\nallow := true", "bad_import", 2);
+    is_refused("import lib.x\nallow := true", "syntax", 2);
 }
