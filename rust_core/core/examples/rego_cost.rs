@@ -100,8 +100,13 @@ fn files(rules: usize, folder: &Path) {
 
 fn time(rules: usize, checks: usize, rounds: usize) {
     let rendering = Rendering { influence: InfluenceMode::None, digest_key: vec![0; 32] };
-    let room =
-        Room { capacity: checks + ASKED.len() + 1, max_bytes: usize::MAX, region: None, syncing: None, patience: Duration::ZERO };
+    let room = Room {
+        capacity: checks + ASKED.len() + 1,
+        max_bytes: usize::MAX,
+        region: None,
+        syncing: None,
+        patience: Duration::ZERO,
+    };
     let engine = Engine::new(Options {
         ring: Ring::open(room, rendering).unwrap(),
         fold_denials: false,
@@ -125,7 +130,10 @@ fn time(rules: usize, checks: usize, rounds: usize) {
             let (record, drained) = engine.drain(1);
             engine.settle(drained);
             let record = String::from_utf8_lossy(&record).into_owned();
-            assert!(record.contains("\"reason\":\"allowed\"") || record.contains("\"reason\":\"no_policy_permits\""), "{record}");
+            assert!(
+                record.contains("\"reason\":\"allowed\"") || record.contains("\"reason\":\"no_policy_permits\""),
+                "{record}"
+            );
             record.contains("\"outcome\":\"allow\"")
         })
         .collect();

@@ -92,9 +92,7 @@ fn said_allow(permit: &Permit, record: &Record, said: &PolicyAnswer) -> Result<V
 /// The header or key of ours that a policy would change, if it would.
 fn reserved(said: &PolicyAnswer) -> Option<&str> {
     let set = said.headers.iter().chain(&said.response_headers).map(|(name, _)| name);
-    let ours = |name: &&String| {
-        name.get(..RESERVED.len()).is_some_and(|start| start.eq_ignore_ascii_case(RESERVED))
-    };
+    let ours = |name: &&String| name.get(..RESERVED.len()).is_some_and(|start| start.eq_ignore_ascii_case(RESERVED));
     let header = set.chain(&said.remove_headers).find(ours).map(String::as_str);
     header.or_else(|| said.metadata.contains_key(METADATA_KEY).then_some(METADATA_KEY))
 }

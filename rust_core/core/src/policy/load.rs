@@ -25,8 +25,7 @@ pub fn load(
         texts.iter().copied().filter(|(file, _)| file.starts_with("policies/") && file.ends_with(ending)).collect()
     };
     let (cedar, rego) = (ending(".cedar"), ending(".rego"));
-    let files =
-        CedarFiles { schema: text("entities.cedarschema"), entities: text("entities.json"), policies: &cedar };
+    let files = CedarFiles { schema: text("entities.cedarschema"), entities: text("entities.json"), policies: &cedar };
     // Entities are those of the directory, whichever engine its policies are for.
     let first = CedarEngine::load(files, actions, signals, findings);
     if rego.is_empty() {

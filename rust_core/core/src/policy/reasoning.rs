@@ -2,7 +2,8 @@
 //! (DESIGN section 6, step 5). Independent of the engine that judges one policy in one world.
 
 use super::{
-    Effect, EngineKind, Facts, Judged, PolicyInfo, Seen, SignalIndex, SignalRule, Slice, Standing, standing, withdrawn_is_absent,
+    Effect, EngineKind, Facts, Judged, PolicyInfo, Seen, SignalIndex, SignalRule, Slice, Standing, standing,
+    withdrawn_is_absent,
 };
 use crate::{
     limits::MAX_MIXES,

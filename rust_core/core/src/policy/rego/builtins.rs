@@ -33,24 +33,29 @@ const SUPPORTED: &[(&str, u8)] = &[
 /// `print` takes any number of arguments.
 const PRINT: &str = "print";
 
-const OPERATOR: &str = "it is the name of an operator inside OPA: write the operator itself (`==`, `!=`, `<`, `+`, `&`, …)";
+const OPERATOR: &str =
+    "it is the name of an operator inside OPA: write the operator itself (`==`, `!=`, `<`, `+`, `&`, …)";
 const INTERNAL: &str = "it is internal to OPA's compiler: write the construct that it stands for (`in`, `print`, …)";
-const DEPRECATED: &str = "OPA deprecated it and has no such function in version 1 of Rego: write what its documentation names instead";
+const DEPRECATED: &str =
+    "OPA deprecated it and has no such function in version 1 of Rego: write what its documentation names instead";
 const JWT: &str = "it is not built: let Envoy's jwt_authn filter verify the token and read what it forwards, or use the \
                    identity source `jwt_svid` or `oauth` of this server and read `input.identity`";
 const SIGNING: &str = "a policy holds no signing key: issue tokens and signatures outside, where the key is kept";
 const X509: &str = "it is not built: this server verifies certificates itself; read `input.identity`, or publish what is \
                     needed of a certificate as a signal";
 const WEAK: &str = "this hash can be forged: use `crypto.sha256` or `crypto.hmac.sha256`";
-const GRAPHQL: &str = "it is not built: let the route name the arguments that count (`args:`), and read `input.request.args`";
+const GRAPHQL: &str =
+    "it is not built: let the route name the arguments that count (`args:`), and read `input.request.args`";
 const NETWORK: &str = "a decision asks no other service, so that it is the same when it is replayed: publish the answer as a \
                        signal, and read `input.signals`";
 const RANDOM: &str = "a decision draws no randomness, so that it is the same when it is replayed: publish the value as a \
                       signal, or take it from the request";
-const YAML: &str = "two readers of YAML can read two things: write the data as JSON, and use `json.unmarshal` or `json.marshal`";
+const YAML: &str =
+    "two readers of YAML can read two things: write the data as JSON, and use `json.unmarshal` or `json.marshal`";
 const SCHEMA: &str = "validators of JSON Schema differ from version to version: check the fields that count by rules";
 const METADATA: &str = "annotations are for tools, not for decisions: write the value into a rule or into `data.json`";
-const URI: &str = "readers of addresses differ: let the route name the host, path and query arguments, and read `input.request`";
+const URI: &str =
+    "readers of addresses differ: let the route name the host, path and query arguments, and read `input.request`";
 
 /// Functions that OPA has and policies here may not call.
 #[rustfmt::skip]

@@ -2,8 +2,9 @@
 //! can't be found is refused.
 
 use super::{
-    builtins, functions, growth,
+    builtins, functions,
     graph::{Graph, Index, literal_part},
+    growth,
     input::{PARTS, SIGNALS},
     parse::Parsed,
     walk::{self, Call, Kind, Read, Reading},
@@ -53,7 +54,8 @@ impl<'p> Rules<'p> {
 
     /// The components of the entry point that the settings name, below `data`.
     pub(super) fn components(query: &str, findings: &mut Findings) -> Option<Vec<String>> {
-        let path: Option<Vec<String>> = query.strip_prefix("data.").map(|rest| rest.split('.').map(str::to_owned).collect());
+        let path: Option<Vec<String>> =
+            query.strip_prefix("data.").map(|rest| rest.split('.').map(str::to_owned).collect());
         let is_word = |word: &String| {
             !word.starts_with(|first: char| first.is_ascii_digit())
                 && !word.is_empty()
@@ -71,9 +73,11 @@ impl<'p> Rules<'p> {
     pub(super) fn entry(&self, path: &[String], findings: &mut Findings) -> Option<Entry> {
         let named = |at: &usize| self.at(*at).is_some_and(|rule| !matches!(rule.kind, Kind::Function(_)));
         let exact: Vec<usize> = self.index.exactly(path).iter().copied().filter(named).collect();
-        let below = self.index.touched(path).into_iter().filter(|at| {
-            named(at) && self.at(*at).is_some_and(|rule| rule.path.starts_with(path))
-        });
+        let below = self
+            .index
+            .touched(path)
+            .into_iter()
+            .filter(|at| named(at) && self.at(*at).is_some_and(|rule| rule.path.starts_with(path)));
         let rules: Vec<usize> = if exact.is_empty() { below.collect() } else { exact.clone() };
         let Some(first) = rules.iter().copied().min() else {
             let known: Vec<String> = self.index.paths().map(dotted).collect();
@@ -104,9 +108,11 @@ impl<'p> Rules<'p> {
                 if known.keys().any(|function| function.split('.').next() == Some(name)) {
                     continue;
                 }
-                let own = self.index.paths().filter_map(|path| path.strip_prefix(*package)).filter_map(|rest| rest.first());
+                let own =
+                    self.index.paths().filter_map(|path| path.strip_prefix(*package)).filter_map(|rest| rest.first());
                 let meant = did_you_mean(name, own.map(String::as_str).chain(["input", "data"]));
-                let message = format!("`{name}` is neither a rule nor an import nor a variable that is given a value{meant}");
+                let message =
+                    format!("`{name}` is neither a rule nor an import nor a variable that is given a value{meant}");
                 findings.error(&reading.file, *place, "unsafe_name", message);
             }
         }
@@ -162,9 +168,7 @@ impl<'p> Rules<'p> {
             .collect();
         // The last argument may take the result: of rules, and of the interpreter's own functions.
         let may_take = !arities.is_empty() || functions::takes_result(&name);
-        let fits = |arity: usize| {
-            call.args == usize::MAX || call.args == arity || (may_take && call.args == arity + 1)
-        };
+        let fits = |arity: usize| call.args == usize::MAX || call.args == arity || (may_take && call.args == arity + 1);
         let arity = match (arities.iter().find(|arity| **arity != usize::MAX), known.get(name.as_str())) {
             (Some(arity), _) => Some(*arity),
             (None, _) if !arities.is_empty() => None,
@@ -188,6 +192,9 @@ impl<'p> Rules<'p> {
     }
 }
 
+/// Words that once needed an import, and may have one.
+const KEYWORDS: [&str; 4] = ["contains", "every", "if", "in"];
+
 /// Imports of what is not there would be undefined for ever.
 fn imports(file: &Parsed, findings: &mut Findings) {
     let known = walk::imports(file);
@@ -197,13 +204,25 @@ fn imports(file: &Parsed, findings: &mut Findings) {
             findings.error(&file.file, at, "bad_import", "an import is a path of names");
             continue;
         };
-        // That it begins with `input`, `data`, `rego` or `future` is what the parser wants.
-        if path.first().is_some_and(|root| root == "rego" || root == "future") {
-            continue;
-        }
-        if path.len() == 1 && path.first().is_some_and(|root| root == "data") {
-            findings.error(&file.file, at, "bad_import", "an import is of something below `data`");
-            continue;
+        let (root, rest) = path.split_first().map_or(("", &[] as &[String]), |(root, rest)| (root.as_str(), rest));
+        match root {
+            "input" => {}
+            "data" if !rest.is_empty() => {}
+            "rego" if rest == ["v1"] => continue,
+            "future" if matches!(rest, [_, word] if KEYWORDS.contains(&word.as_str())) => continue,
+            "rego" | "future" => {
+                let message = format!(
+                    "`import {}` is refused: version 1 of Rego has the words {} without an import, and no others are taken",
+                    path.join("."),
+                    KEYWORDS.map(|word| format!("`{word}`")).join(", ")
+                );
+                findings.error(&file.file, at, "refused_construct", message);
+                continue;
+            }
+            _ => {
+                let message = format!("an import is of something below `input` or `data`, found `{}`", path.join("."));
+                findings.error(&file.file, at, "bad_import", message);
+            }
         }
         let alias = import.r#as.as_ref().map(|alias| alias.text().to_owned()).or_else(|| path.last().cloned());
         if alias.is_some_and(|alias| (alias == "input" || alias == "data") && known.get(&alias) != Some(&vec![alias])) {
@@ -225,7 +244,12 @@ impl Governed<'_> {
     }
 
     /// Checks every rule, and gives the signals that those which are reached mention.
-    pub(super) fn check(&self, rules: &Rules<'_>, reached: &BTreeSet<usize>, findings: &mut Findings) -> BTreeSet<SignalIndex> {
+    pub(super) fn check(
+        &self,
+        rules: &Rules<'_>,
+        reached: &BTreeSet<usize>,
+        findings: &mut Findings,
+    ) -> BTreeSet<SignalIndex> {
         let mut mentions = BTreeSet::new();
         for (at, reading) in rules.readings.iter().enumerate() {
             let is_reached = reached.contains(&at);
@@ -272,7 +296,8 @@ impl Governed<'_> {
             return None;
         }
         let Some(name) = name else {
-            let message = "`input.signals` is used whole, or with a name that is not written out: use `input.signals.NAME`";
+            let message =
+                "`input.signals` is used whole, or with a name that is not written out: use `input.signals.NAME`";
             refuse("input_whole", message.to_owned());
             return None;
         };
@@ -309,7 +334,8 @@ impl Governed<'_> {
             }
         };
         if rule.influence == Influence::Observe {
-            let message = format!("the signal `{}` may only be observed, so no Rego policy reads it: {contract}", rule.name);
+            let message =
+                format!("the signal `{}` may only be observed, so no Rego policy reads it: {contract}", rule.name);
             return refuse("observed_signal", message);
         }
         for action in &self.actions {
@@ -362,6 +388,7 @@ impl Rules<'_> {
         for reading in self.readings {
             if told.insert(&reading.path) {
                 self.one_kind(reading, findings);
+                self.mixed(reading, findings);
             }
             if in_data(&reading.path, data) {
                 let message = format!("`{}` is defined here and in data.json", dotted(&reading.path));
@@ -383,6 +410,22 @@ impl Rules<'_> {
                     findings.error(&file.file, at, "import_clash", message);
                 }
             }
+        }
+    }
+
+    /// Asked for one part of a document, the interpreter finds the rules of exactly that part or those of the whole.
+    fn mixed(&self, reading: &Reading, findings: &mut Findings) {
+        let indexed = (0..reading.path.len()).filter_map(|length| reading.path.get(..length)).find_map(|prefix| {
+            self.index.exactly(prefix).iter().filter_map(|at| self.at(*at)).find(|rule| rule.is_indexed)
+        });
+        if let Some(rule) = indexed {
+            let message = format!(
+                "`{}` is a part of what the rule at {}:{} makes by an index: write that index out there, or make this one by it",
+                dotted(&reading.path),
+                rule.file,
+                rule.place.line
+            );
+            findings.error(&reading.file, reading.place, "refused_construct", message);
         }
     }
 

@@ -208,8 +208,15 @@ impl<'p> Walk<'p> {
         self.reading.is_part = self.reading.is_indexed || matches!(rule, Rule::Spec { head: RuleHead::Set { .. }, .. });
         self.reading.path = self.names.package.iter().cloned().chain(head_path(head)).collect();
         match rule {
-            Rule::Default { value, args, .. } => {
+            Rule::Default { value, args, refr, .. } => {
                 self.reading.kind = Kind::Default;
+                if !args.is_empty() && !matches!(refr.as_ref(), Expr::Var { .. }) {
+                    let at = self.reading.place;
+                    self.refuse(
+                        at,
+                        "the default of a function whose name has a dot is not right here: put it into a package",
+                    );
+                }
                 self.declared(|declared| args.iter().for_each(|arg| pattern(arg, declared)));
                 self.expr(value, false);
                 let r = &self.reading;
@@ -366,10 +373,21 @@ impl<'p> Walk<'p> {
                 self.expr(lhs, true);
                 self.expr(rhs, true);
             }
-            Expr::Membership { key, value, collection, .. } => {
+            Expr::Membership { span, key, value, collection, .. } => {
+                if key.is_some() {
+                    self.refuse(
+                        place(span),
+                        "`k, v in xs` is not right for every kind of `xs` here: write `xs[k] == v`",
+                    );
+                }
                 key.iter().chain([value, collection]).for_each(|part| self.expr(part, false));
             }
         }
+    }
+
+    /// What the interpreter answers otherwise than OPA.
+    fn refuse(&mut self, at: Place, message: &str) {
+        self.reading.misuses.push((at, "refused_construct", message.to_owned()));
     }
 
     fn call(&mut self, function: &Ref<Expr>, params: &[Ref<Expr>]) {
@@ -377,6 +395,9 @@ impl<'p> Walk<'p> {
         // `walk` gives one part after the other.
         self.loops += 1;
         match static_path(function) {
+            Some(path) if path == ["walk"] && params.len() != 2 => {
+                self.refuse(at, "`walk` is right only with both its arguments here: write `walk(x, [path, value])`");
+            }
             Some(mut path) => {
                 let alias = path.first().and_then(|first| self.names.imports.get(first)).cloned();
                 if let Some(target) = alias {

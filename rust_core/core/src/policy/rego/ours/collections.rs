@@ -66,7 +66,8 @@ fn is_part(whole: &Value, part: &Value) -> bool {
 /// answer would be wrong, and another would not be OPA's.
 fn array_has(whole: &[Value], part: Vec<&Value>) -> Answer {
     let found: Vec<&Value> = whole.iter().filter(|item| part.contains(item)).collect();
-    let repeated = found.iter().enumerate().any(|(nth, item)| found.iter().skip(nth.saturating_add(1)).any(|other| other == item));
+    let repeated =
+        found.iter().enumerate().any(|(nth, item)| found.iter().skip(nth.saturating_add(1)).any(|other| other == item));
     if repeated && found.len() >= part.len() {
         return Err("operand 1 holds a member of the set more than once".to_owned());
     }

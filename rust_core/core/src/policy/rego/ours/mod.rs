@@ -4,6 +4,7 @@
 //! An error is always an error of the decision: where OPA would give a text of its own about a wrong argument, or a
 //! result that can't be held here, the decision is denied rather than made of something else.
 
+mod adapted;
 mod collections;
 mod crypto;
 mod encoding;
@@ -16,6 +17,8 @@ mod regexes_go;
 mod strings;
 mod time;
 mod time_layout;
+
+pub(super) use adapted::{adapted, defined};
 
 use super::meter;
 use regorus::Value;
@@ -59,6 +62,7 @@ pub(super) const OURS: &[Ours] = &[
     ours("hex.decode", 1, encoding::hex_decode),
     ours("indexof", 2, strings::indexof),
     ours("indexof_n", 2, strings::indexof_n),
+    ours("json.is_valid", 1, encoding::json_is_valid),
     ours("json.marshal", 1, encoding::json_marshal),
     ours("lower", 1, strings::lower),
     ours("net.cidr_contains", 2, net::contains),
@@ -150,7 +154,9 @@ fn integer(args: &[Value], at: usize) -> Result<i64, String> {
         Value::Number(number) if number.is_integer() => {
             number.as_i64().ok_or_else(|| format!("operand {} is too large", at.saturating_add(1)))
         }
-        Value::Number(_) => Err(format!("operand {} must be integer number but got floating-point number", at.saturating_add(1))),
+        Value::Number(_) => {
+            Err(format!("operand {} must be integer number but got floating-point number", at.saturating_add(1)))
+        }
         other => Err(wrong(at, "number", other)),
     }
 }

@@ -109,26 +109,29 @@ pub(super) fn expand(args: &[Value], _: i64) -> Answer {
     Ok(Value::from((network.first..=network.last()).map(written).collect::<BTreeSet<_>>()))
 }
 
+/// The network or address of an element: itself, or the first of a list.
+fn written_of(at: usize, item: &Value) -> Result<&str, String> {
+    let first = if let Value::Array(parts) = item { parts.as_slice().first() } else { Some(item) };
+    match first {
+        Some(Value::String(written)) => Ok(written),
+        _ => Err(format!("operand {}: element must be string or non-empty array", at.saturating_add(1))),
+    }
+}
+
 /// Networks or addresses and what each is called: itself, its place or its key.
 fn named(at: usize, operand: &Value) -> Result<Vec<(&str, Value)>, String> {
-    fn cidr(at: usize, item: &Value) -> Result<&str, String> {
-        let first = match item {
-            Value::Array(parts) => parts.as_slice().first(),
-            other => Some(other),
-        };
-        match first {
-            Some(Value::String(written)) => Ok(written),
-            _ => Err(format!("operand {}: element must be string or non-empty array", at.saturating_add(1))),
-        }
-    }
     match operand {
         Value::String(written) => Ok(vec![(written, operand.clone())]),
         Value::Array(items) => {
-            items.iter().enumerate().map(|(nth, item)| Ok((cidr(at, item)?, Value::from(nth as u64)))).collect()
+            items.iter().enumerate().map(|(nth, item)| Ok((written_of(at, item)?, Value::from(nth as u64)))).collect()
         }
-        Value::Set(items) => items.iter().map(|item| Ok((cidr(at, item)?, item.clone()))).collect(),
-        Value::Object(fields) => fields.iter().map(|(key, item)| Ok((cidr(at, item)?, key.clone()))).collect(),
-        other => Err(format!("operand {} must be string, array, set or object but got {}", at.saturating_add(1), kind(other))),
+        Value::Set(items) => items.iter().map(|item| Ok((written_of(at, item)?, item.clone()))).collect(),
+        Value::Object(fields) => fields.iter().map(|(key, item)| Ok((written_of(at, item)?, key.clone()))).collect(),
+        other => Err(format!(
+            "operand {} must be string, array, set or object but got {}",
+            at.saturating_add(1),
+            kind(other)
+        )),
     }
 }
 

@@ -137,7 +137,10 @@ fn amount(args: &[Value]) -> Result<(String, String), String> {
     if digits.is_empty() {
         return Err("no amount provided".to_owned());
     }
-    if unit.starts_with(['e', 'E']) && unit.get(1..2).is_some_and(|next| next.starts_with(['+', '-', '0', '1', '2', '3', '4', '5', '6', '7', '8', '9']))
+    if unit.starts_with(['e', 'E'])
+        && unit
+            .get(1..2)
+            .is_some_and(|next| next.starts_with(['+', '-', '0', '1', '2', '3', '4', '5', '6', '7', '8', '9']))
     {
         return Err("an amount with an exponent is not taken".to_owned());
     }

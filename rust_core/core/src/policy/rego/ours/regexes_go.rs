@@ -9,14 +9,26 @@ const MAX_REPEAT: u32 = 1_000;
 
 /// Scripts that may be named in `\p{…}`; all categories of one or two letters may.
 const SCRIPTS: &[&str] = &[
-    "Arabic", "Armenian", "Bengali", "Cyrillic", "Devanagari", "Georgian", "Greek", "Han", "Hangul", "Hebrew", "Hiragana",
-    "Katakana", "Latin", "Thai",
+    "Arabic",
+    "Armenian",
+    "Bengali",
+    "Cyrillic",
+    "Devanagari",
+    "Georgian",
+    "Greek",
+    "Han",
+    "Hangul",
+    "Hebrew",
+    "Hiragana",
+    "Katakana",
+    "Latin",
+    "Thai",
 ];
 
 /// Categories, as both know them.
 const CATEGORIES: &[&str] = &[
-    "C", "Cc", "Cf", "Co", "L", "Ll", "Lm", "Lo", "Lt", "Lu", "M", "Mc", "Me", "Mn", "N", "Nd", "Nl", "No", "P", "Pc", "Pd",
-    "Pe", "Pf", "Pi", "Po", "Ps", "S", "Sc", "Sk", "Sm", "So", "Z", "Zl", "Zp", "Zs",
+    "C", "Cc", "Cf", "Co", "L", "Ll", "Lm", "Lo", "Lt", "Lu", "M", "Mc", "Me", "Mn", "N", "Nd", "Nl", "No", "P", "Pc",
+    "Pd", "Pe", "Pf", "Pi", "Po", "Ps", "S", "Sc", "Sk", "Sm", "So", "Z", "Zl", "Zp", "Zs",
 ];
 
 const DIGIT: &str = "0-9";
@@ -119,7 +131,9 @@ impl Reader<'_> {
         if !closed || least.is_empty() || !digits(least) || !most.is_none_or(digits) {
             return Ok(None);
         }
-        let bound = |text: &str| text.parse().ok().filter(|bound: &u32| *bound <= MAX_REPEAT && (text == "0" || !text.starts_with('0')));
+        let bound = |text: &str| {
+            text.parse().ok().filter(|bound: &u32| *bound <= MAX_REPEAT && (text == "0" || !text.starts_with('0')))
+        };
         let least = bound(least).ok_or("invalid repeat count")?;
         let written = match most {
             None => format!("{{{least}}}"),
@@ -236,7 +250,9 @@ impl Reader<'_> {
         };
         let (negated, name) = name.strip_prefix('^').map_or((false, name.as_str()), |name| (true, name));
         if !CATEGORIES.contains(&name) && !SCRIPTS.contains(&name) {
-            return Err(format!("`\\p{{{name}}}` is not taken: a category of one or two letters, or one of the usual scripts"));
+            return Err(format!(
+                "`\\p{{{name}}}` is not taken: a category of one or two letters, or one of the usual scripts"
+            ));
         }
         let letter = if negated == (letter == 'P') { 'p' } else { 'P' };
         Ok(format!("\\{letter}{{{name}}}"))
@@ -313,8 +329,8 @@ impl Reader<'_> {
         let known = name.strip_prefix(':').and_then(|name| name.strip_suffix(':'));
         let known = known.map(|name| name.strip_prefix('^').unwrap_or(name));
         let ascii = [
-            "alnum", "alpha", "ascii", "blank", "cntrl", "digit", "graph", "lower", "print", "punct", "space", "upper", "word",
-            "xdigit",
+            "alnum", "alpha", "ascii", "blank", "cntrl", "digit", "graph", "lower", "print", "punct", "space", "upper",
+            "word", "xdigit",
         ];
         if !known.is_some_and(|name| ascii.contains(&name)) {
             return Err("a class within a class is not taken".to_owned());

@@ -13,9 +13,10 @@ pub(super) fn concat(args: &[Value], _: i64) -> Answer {
 
 /// The characters' positions at which `wanted` stands in a text; overlapping ones, too.
 fn positions<'t>(whole: &'t str, wanted: &'t str) -> impl Iterator<Item = usize> + 't {
-    whole.char_indices().enumerate().filter_map(move |(nth, (at, _))| {
-        whole.get(at..).is_some_and(|rest| rest.starts_with(wanted)).then_some(nth)
-    })
+    whole
+        .char_indices()
+        .enumerate()
+        .filter_map(move |(nth, (at, _))| whole.get(at..).is_some_and(|rest| rest.starts_with(wanted)).then_some(nth))
 }
 
 fn searched(args: &[Value]) -> Result<(&str, &str), String> {
@@ -64,6 +65,10 @@ pub(super) fn upper(args: &[Value], _: i64) -> Answer {
 
 pub(super) fn replace(args: &[Value], _: i64) -> Answer {
     let (whole, old, new) = (text(args, 0)?, text(args, 1)?, text(args, 2)?);
+    // OPA puts it between the bytes of a letter, too, which are no text any more.
+    if old.is_empty() && !whole.is_ascii() {
+        return Err("nothing can be replaced within a text of other letters than ASCII's".to_owned());
+    }
     let times = if old.is_empty() { whole.chars().count().saturating_add(1) } else { whole.matches(old).count() };
     meter::charge(whole.len().saturating_add(times.saturating_mul(new.len())))?;
     built(whole.replace(old, new))

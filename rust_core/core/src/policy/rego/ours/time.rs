@@ -16,7 +16,9 @@ fn utc(nanoseconds: i64) -> DateTime<Tz> {
 
 fn nanoseconds(value: &Value) -> Result<i64, String> {
     match value {
-        Value::Number(number) => number.as_i64().filter(|_| number.is_integer()).ok_or_else(|| "timestamp too big".to_owned()),
+        Value::Number(number) => {
+            number.as_i64().filter(|_| number.is_integer()).ok_or_else(|| "timestamp too big".to_owned())
+        }
         other => Err(super::wrong(0, "either number (ns) or [number (ns), string (tz)]", other)),
     }
 }
@@ -30,7 +32,8 @@ fn moment(args: &[Value], at: usize) -> Result<(DateTime<Tz>, Option<String>), S
     let parts = parts.as_slice();
     let moment = utc(nanoseconds(operand(parts, 0)?)?);
     let zone = if parts.len() > 1 { text(parts, 1)? } else { "" };
-    let layout = if parts.len() > 2 { Some(text(parts, 2)?.to_owned()).filter(|layout| !layout.is_empty()) } else { None };
+    let layout =
+        if parts.len() > 2 { Some(text(parts, 2)?.to_owned()).filter(|layout| !layout.is_empty()) } else { None };
     let moment = match zone {
         "" | "UTC" => moment,
         "Local" => return Err("the zone `Local` is that of a machine: name one, such as `Europe/Berlin`".to_owned()),

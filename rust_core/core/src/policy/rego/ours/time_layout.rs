@@ -6,7 +6,18 @@ use chrono_tz::Tz;
 use std::fmt::Write as _;
 
 const MONTHS: [&str; 12] = [
-    "January", "February", "March", "April", "May", "June", "July", "August", "September", "October", "November", "December",
+    "January",
+    "February",
+    "March",
+    "April",
+    "May",
+    "June",
+    "July",
+    "August",
+    "September",
+    "October",
+    "November",
+    "December",
 ];
 const DAYS: [&str; 7] = ["Sunday", "Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday"];
 
@@ -249,7 +260,8 @@ pub(super) fn read(layout: &str, written: &str) -> Answer {
     let all = pieces(layout)?;
     for (nth, piece) in all.iter().enumerate() {
         let after = all.get(nth.saturating_add(1));
-        read.piece(*piece, after).ok_or_else(|| format!("parsing time \"{written}\" as \"{layout}\": cannot parse \"{}\"", read.rest))?;
+        read.piece(*piece, after)
+            .ok_or_else(|| format!("parsing time \"{written}\" as \"{layout}\": cannot parse \"{}\"", read.rest))?;
     }
     if !read.rest.is_empty() {
         return Err(format!("parsing time \"{written}\": extra text: \"{}\"", read.rest));
