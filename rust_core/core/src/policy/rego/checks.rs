@@ -99,7 +99,7 @@ impl<'p> Rules<'p> {
         let known = functions::known();
         for (reading, package) in self.readings.iter().zip(&self.packages) {
             for (place, code, message) in &reading.misuses {
-                findings.error(&reading.file, *place, *code, message.as_str());
+                findings.error(&reading.file, *place, code, message.as_str());
             }
             for call in &reading.calls {
                 self.call(reading, package, call, &known, findings);
@@ -174,12 +174,11 @@ impl<'p> Rules<'p> {
             (None, _) if !arities.is_empty() => None,
             (None, Some(arity)) => arity.map(usize::from),
             (None, None) => {
-                let (code, message) = match builtins::refused(&name) {
-                    Some(why) => ("refused_builtin", format!("the built-in `{name}` is refused: {why}")),
-                    None => {
-                        let meant = did_you_mean(&name, known.keys().copied());
-                        ("unknown_function", format!("there is no function `{name}`{meant}"))
-                    }
+                let (code, message) = if let Some(why) = builtins::refused(&name) {
+                    ("refused_builtin", format!("the built-in `{name}` is refused: {why}"))
+                } else {
+                    let meant = did_you_mean(&name, known.keys().copied());
+                    ("unknown_function", format!("there is no function `{name}`{meant}"))
                 };
                 findings.error(&reading.file, call.place, code, message);
                 return;

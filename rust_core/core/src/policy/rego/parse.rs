@@ -130,9 +130,7 @@ pub(super) fn static_path(expr: &Expr) -> Option<Vec<String>> {
 /// The text of a literal text.
 pub(super) fn literal(expr: &Expr) -> Option<String> {
     match expr {
-        Expr::String { value, .. } | Expr::RawString { value, .. } => {
-            value.as_string().ok().map(|text| text.to_string())
-        }
+        Expr::String { value, .. } | Expr::RawString { value, .. } => value.as_string().ok().map(ToString::to_string),
         _ => None,
     }
 }
