@@ -69,16 +69,12 @@ fn load_with(texts: &[&str], data: Option<&str>, settings: &RegoSettings) -> Res
     let engine =
         RegoEngine::load(RegoFiles { policies: &policies, data, settings }, &actions(), &signals(), &mut findings);
     let findings = findings.into_sorted();
-    match engine {
-        Some(engine) => {
-            assert!(findings.is_empty(), "{findings:?}");
-            Ok(engine)
-        }
-        None => {
-            assert!(!findings.is_empty(), "refused without a word");
-            Err(findings)
-        }
-    }
+    let Some(engine) = engine else {
+        assert!(!findings.is_empty(), "refused without a word");
+        return Err(findings);
+    };
+    assert!(findings.is_empty(), "{findings:?}");
+    Ok(engine)
 }
 
 /// A file of the package `authz`, after its first line.
@@ -330,7 +326,9 @@ fn threads_share_one_engine_and_give_the_same_answer() {
                 })
             })
             .collect();
-        threads.into_iter().for_each(|thread| thread.join().unwrap());
+        for thread in threads {
+            thread.join().unwrap();
+        }
     });
 }
 
