@@ -15,10 +15,7 @@ pub(super) const PARTS: &[(&str, &[&str])] = &[
     ("request", &["method", "path", "host", "args"]),
     ("action", &[]),
     ("resource", &["type", "id"]),
-    (
-        "identity",
-        &["id", "kind", "trust_domain", "bound", "age_seconds", "actor", "interactive", "legacy"],
-    ),
+    ("identity", &["id", "kind", "trust_domain", "bound", "age_seconds", "actor", "interactive", "legacy"]),
     ("grant", &["task", "type", "workflow", "expires_in_seconds"]),
     ("chain", &["depth", "root", "systems", "sensitivity"]),
     ("approval", &["approved_by"]),
@@ -143,7 +140,9 @@ pub(super) fn document(json: &Json) -> Option<Value> {
             Json::Bool(truth) => Value::from(*truth),
             Json::Number(number) => Value::from_numeric_string(&number.to_string()).ok()?,
             Json::String(words) => text(words),
-            Json::Array(items) => Value::from(items.iter().map(|item| of(item, depth + 1)).collect::<Option<Vec<_>>>()?),
+            Json::Array(items) => {
+                Value::from(items.iter().map(|item| of(item, depth + 1)).collect::<Option<Vec<_>>>()?)
+            }
             Json::Object(members) => {
                 let member = |(name, value): (&String, &Json)| Some((text(name), of(value, depth + 1)?));
                 Value::from(members.iter().map(member).collect::<Option<Fields>>()?)

@@ -217,7 +217,10 @@ impl<'p> Walk<'p> {
                 self.reading.kind = Kind::Default;
                 if !args.is_empty() && !matches!(refr.as_ref(), Expr::Var { .. }) {
                     let at = self.reading.place;
-                    self.refuse(at, "the default of a function whose name has a dot is not right here: put it into a package");
+                    self.refuse(
+                        at,
+                        "the default of a function whose name has a dot is not right here: put it into a package",
+                    );
                 }
                 self.declared(|declared| args.iter().for_each(|arg| pattern(arg, declared)));
                 self.expr(value, false);
@@ -264,11 +267,15 @@ impl<'p> Walk<'p> {
     /// The head's own expressions are evaluated where a body has succeeded: its variables are known there.
     fn bodies(&mut self, heads: &[&Ref<Expr>], bodies: &[RuleBody]) {
         if bodies.is_empty() {
-            heads.iter().for_each(|head| self.expr(head, false));
+            for head in heads {
+                self.expr(head, false);
+            }
         }
         for body in bodies {
             self.query(&body.query, |walk| {
-                heads.iter().for_each(|head| walk.expr(head, false));
+                for head in heads {
+                    walk.expr(head, false);
+                }
                 if let Some(assign) = &body.assign {
                     walk.expr(&assign.value, false);
                 }
@@ -297,7 +304,9 @@ impl<'p> Walk<'p> {
             Literal::SomeVars { .. } => {}
             Literal::SomeIn { key, value, collection, .. } => {
                 self.loops += 1;
-                key.iter().chain([value, collection]).for_each(|part| self.expr(part, false));
+                for part in key.iter().chain([value, collection]) {
+                    self.expr(part, false);
+                }
             }
             Literal::Expr { expr, .. } | Literal::NotExpr { expr, .. } => {
                 self.turned = outputs::turned(expr);
@@ -320,7 +329,9 @@ impl<'p> Walk<'p> {
             {
                 self.reading.overrides.push(place(&with.span));
             }
-            links.iter().for_each(|link| self.index(link));
+            for link in &links {
+                self.index(link);
+            }
             self.stand_in(&with.r#as);
         }
     }
@@ -380,9 +391,14 @@ impl<'p> Walk<'p> {
             }
             Expr::Membership { span, key, value, collection, .. } => {
                 if key.is_some() {
-                    self.refuse(place(span), "`k, v in xs` is not right for every kind of `xs` here: write `xs[k] == v`");
+                    self.refuse(
+                        place(span),
+                        "`k, v in xs` is not right for every kind of `xs` here: write `xs[k] == v`",
+                    );
                 }
-                key.iter().chain([value, collection]).for_each(|part| self.expr(part, false));
+                for part in key.iter().chain([value, collection]) {
+                    self.expr(part, false);
+                }
             }
         }
     }
@@ -443,7 +459,9 @@ impl<'p> Walk<'p> {
 
     fn chain(&mut self, expr: &Ref<Expr>, gives: bool) {
         let (root, links) = unwind(expr);
-        links.iter().for_each(|link| self.index(link));
+        for link in &links {
+            self.index(link);
+        }
         let Expr::Var { span, .. } = root else {
             // The root is no reference: a literal, a call, a comprehension.
             return self.part(expr);
