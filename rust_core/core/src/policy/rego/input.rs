@@ -3,7 +3,7 @@
 
 use crate::{
     limits::MAX_DEPTH,
-    model::Value as Ours,
+    model,
     policy::{Query, Seen, SignalIndex},
 };
 use regorus::Value;
@@ -105,15 +105,15 @@ fn identity(query: &Query) -> Fields {
 }
 
 /// One of our values. What Rego has no type for is a text.
-fn ours(value: &Ours) -> Value {
+fn ours(value: &model::Value) -> Value {
     match value {
-        Ours::Bool(truth) => Value::from(*truth),
-        Ours::Long(number) => Value::from(*number),
-        Ours::String(words) => text(words),
-        Ours::Set(members) => set(members.iter().map(AsRef::as_ref)),
-        Ours::Decimal(decimal) => text(&decimal.to_string()),
-        Ours::Datetime(at) => text(&at.to_rfc3339()),
-        Ours::Ip(address) => text(&address.to_string()),
+        model::Value::Bool(truth) => Value::from(*truth),
+        model::Value::Long(number) => Value::from(*number),
+        model::Value::String(words) => text(words),
+        model::Value::Set(members) => set(members.iter().map(AsRef::as_ref)),
+        model::Value::Decimal(decimal) => text(&decimal.to_string()),
+        model::Value::Datetime(at) => text(&at.to_rfc3339()),
+        model::Value::Ip(address) => text(&address.to_string()),
     }
 }
 

@@ -2,7 +2,7 @@
 
 use super::outputs::{self, Turned};
 use super::parse::{self, Parsed, literal, place, static_path};
-use crate::{findings::Place, model::Value as Ours};
+use crate::{findings::Place, model};
 use regorus::unstable::{AssignOp, Expr, Literal, LiteralStmt, Query, Ref, Rule, RuleBody, RuleHead};
 use std::{
     collections::{BTreeMap, BTreeSet, HashSet},
@@ -72,7 +72,7 @@ pub(super) struct Reading {
     /// How deep the interpreter goes in it, by its own statements.
     pub(super) depth: usize,
     /// Literal texts and numbers.
-    pub(super) literals: Vec<Ours>,
+    pub(super) literals: Vec<model::Value>,
 }
 
 /// What a file can name.
@@ -359,10 +359,10 @@ impl<'p> Walk<'p> {
     fn inner(&mut self, expr: &Ref<Expr>, gives: bool) {
         match expr.as_ref() {
             Expr::String { value, .. } | Expr::RawString { value, .. } => {
-                let literal = value.as_string().ok().map(|text| Ours::String(Arc::from(&**text)));
+                let literal = value.as_string().ok().map(|text| model::Value::String(Arc::from(&**text)));
                 self.reading.literals.extend(literal);
             }
-            Expr::Number { value, .. } => self.reading.literals.extend(value.as_i64().ok().map(Ours::Long)),
+            Expr::Number { value, .. } => self.reading.literals.extend(value.as_i64().ok().map(model::Value::Long)),
             Expr::Bool { .. } | Expr::Null { .. } => {}
             Expr::Var { .. } | Expr::RefDot { .. } | Expr::RefBrack { .. } => self.chain(expr, gives),
             Expr::Array { items, .. } | Expr::Set { items, .. } => items.iter().for_each(|item| self.expr(item, gives)),
