@@ -118,7 +118,7 @@ status_code := 422 if input.truncated_body else := 402
 
 body := sprintf("not %v", [http.path])
 
-query_parameters_to_set := {"checked": "yes"}
+query_parameters_to_set := {"checked": ["no", "yes"]}
 
 result["allowed"] := allow
 
@@ -253,7 +253,7 @@ def test_answers_of_a_policy_reach_client_and_upstream(guard: Callable[[str], Gu
     assert allowed.status_code == 200
     assert allowed.headers["x-seen"] == "POST"
     upstream = allowed.json()
-    assert upstream["path"] == "/order?currency=EUR&checked=yes"
+    assert upstream["path"] == "/order?checked=yes&currency=EUR"
     seen = dict(upstream["headers"])
     assert seen["x-validated-by"] == "checkpoint"
     assert not {"x-secret", "x-signalwarden-principal"} & seen.keys()

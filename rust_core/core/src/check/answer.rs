@@ -88,7 +88,7 @@ fn said_allow(permit: &Permit, record: &Record, said: &PolicyAnswer) -> Result<V
         set_headers,
         remove_headers,
         response_headers: said.response_headers.clone(),
-        query_set: said.query_set.clone(),
+        query_set: last_of_each(&said.query_set),
         query_remove: said.query_remove.clone(),
         metadata: metadata(record),
         ..AllowAnswer::default()
@@ -102,6 +102,12 @@ fn said_allow(permit: &Permit, record: &Record, said: &PolicyAnswer) -> Result<V
     answer.remove_headers.extend(said.remove_headers.iter().cloned());
     answer.metadata.extend(said.metadata.clone());
     wire::encode_allow(permit, &answer).map_err(|bad| refused(bad.detail))
+}
+
+/// Of several values for one query parameter Envoy takes the last.
+fn last_of_each(pairs: &[(String, String)]) -> Vec<(String, String)> {
+    let is_last = |at: usize, key: &str| !pairs.iter().skip(at + 1).any(|(other, _)| other == key);
+    pairs.iter().enumerate().filter(|(at, (key, _))| is_last(*at, key)).map(|(_, pair)| pair.clone()).collect()
 }
 
 /// The header or key of ours that a policy would change, if it would.
