@@ -122,7 +122,7 @@ def test_nothing_but_names_and_arguments_changes_an_answer(
     claims: tuple[dict[str, Any], ...],
     unknown: tuple[dict[str, Any], ...],
 ) -> None:
-    plain = {
+    plain: dict[str, Any] = {
         "subject": {"type": "workload", "id": AGENT},
         "action": {"name": "transfer.create", "properties": {} if amount is None else {"amount": amount}},
         "resource": {"type": "Account", "id": "42"},
