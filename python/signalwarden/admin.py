@@ -62,7 +62,6 @@ class Call:
     path: str
     right: Right | None
     """None: open to all who reach the address. `operate` includes everything under `read` (`Client.has`)."""
-    built: bool = False
     or_right: Right | None = None
     """Opens the call as well."""
 
@@ -72,43 +71,43 @@ SSF_PUSH: Final = "/v1/ssf/push"
 
 # DESIGN section 9. To add a call: a row here, and its function in `_endpoints`.
 CALLS: Final = (
-    Call("POST", "/v1/signals", Right.PUBLISH, built=True),
-    Call("POST", SSF_PUSH, Right.PUBLISH, built=True),
-    Call("GET", "/v1/signals", Right.READ, built=True),
-    Call("GET", "/v1/register", Right.READ, built=True),
-    Call("GET", "/v1/ssf", Right.READ, built=True),
-    Call("GET", "/v1/decisions", Right.READ, built=True),
-    Call("GET", "/v1/decisions/stream", Right.READ, built=True),  # before the next one, which would take it
-    Call("GET", "/v1/decisions/{id}", Right.READ, built=True),
-    Call("GET", "/v1/tasks", Right.READ, or_right=Right.TASKS, built=True),
-    Call("GET", "/v1/tasks/{id}", Right.READ, or_right=Right.TASKS, built=True),
-    Call("GET", "/v1/workflows", Right.READ, or_right=Right.WORKFLOWS, built=True),
-    Call("GET", "/v1/approvals", Right.READ, or_right=Right.APPROVE, built=True),
-    Call("GET", "/v1/approvals/{id}", Right.READ, or_right=Right.APPROVE, built=True),
-    Call("GET", "/v1/overrides", Right.READ, built=True),
-    Call("GET", "/metrics", Right.READ, built=True),
-    Call("POST", "/v1/tasks", Right.TASKS, built=True),
-    Call("POST", "/v1/tasks/{id}/delegate", Right.TASKS, built=True),
-    Call("POST", "/v1/tasks/{id}/complete", Right.TASKS, built=True),
-    Call("POST", "/v1/tasks/{id}/revoke", Right.TASKS, or_right=Right.OPERATE, built=True),
-    Call("POST", "/v1/signals/{name}/override", Right.OVERRIDE, built=True),
-    Call("PUT", "/v1/workflows/{id}", Right.WORKFLOWS, built=True),
-    Call("POST", "/v1/approvals/{id}/approve", Right.APPROVE, built=True),
-    Call("POST", "/v1/approvals/{id}/deny", Right.APPROVE, built=True),
-    Call("POST", "/access/v1/evaluation", Right.EVALUATE, built=True),
-    Call("POST", "/access/v1/evaluations", Right.EVALUATE, built=True),
-    *(Call("POST", path, Right.EVALUATE, built=True) for path in admin_authzen.SEARCHES),
-    Call("GET", admin_authzen.CONFIGURATION, None, built=True),
-    Call("POST", "/v1/reload", Right.OPERATE, built=True),
-    Call("GET", "/v1/publishers", Right.READ, built=True),
-    Call("POST", "/v1/publishers/disable", Right.OPERATE, built=True),
-    Call("POST", "/v1/publishers/enable", Right.OPERATE, built=True),
-    Call("POST", "/v1/ssf/resynchronise", Right.OPERATE, built=True),
-    Call("POST", "/v1/revocations", Right.OPERATE, built=True),
-    Call("GET", "/v1/revocations", Right.READ, built=True),
-    Call("GET", "/healthz", None, built=True),
-    Call("GET", "/readyz", None, built=True),
-    Call("GET", "/.well-known/jwks.json", None, built=True),
+    Call("POST", "/v1/signals", Right.PUBLISH),
+    Call("POST", SSF_PUSH, Right.PUBLISH),
+    Call("GET", "/v1/signals", Right.READ),
+    Call("GET", "/v1/register", Right.READ),
+    Call("GET", "/v1/ssf", Right.READ),
+    Call("GET", "/v1/decisions", Right.READ),
+    Call("GET", "/v1/decisions/stream", Right.READ),  # before the next one, which would take it
+    Call("GET", "/v1/decisions/{id}", Right.READ),
+    Call("GET", "/v1/tasks", Right.READ, or_right=Right.TASKS),
+    Call("GET", "/v1/tasks/{id}", Right.READ, or_right=Right.TASKS),
+    Call("GET", "/v1/workflows", Right.READ, or_right=Right.WORKFLOWS),
+    Call("GET", "/v1/approvals", Right.READ, or_right=Right.APPROVE),
+    Call("GET", "/v1/approvals/{id}", Right.READ, or_right=Right.APPROVE),
+    Call("GET", "/v1/overrides", Right.READ),
+    Call("GET", "/metrics", Right.READ),
+    Call("POST", "/v1/tasks", Right.TASKS),
+    Call("POST", "/v1/tasks/{id}/delegate", Right.TASKS),
+    Call("POST", "/v1/tasks/{id}/complete", Right.TASKS),
+    Call("POST", "/v1/tasks/{id}/revoke", Right.TASKS, or_right=Right.OPERATE),
+    Call("POST", "/v1/signals/{name}/override", Right.OVERRIDE),
+    Call("PUT", "/v1/workflows/{id}", Right.WORKFLOWS),
+    Call("POST", "/v1/approvals/{id}/approve", Right.APPROVE),
+    Call("POST", "/v1/approvals/{id}/deny", Right.APPROVE),
+    Call("POST", "/access/v1/evaluation", Right.EVALUATE),
+    Call("POST", "/access/v1/evaluations", Right.EVALUATE),
+    *(Call("POST", path, Right.EVALUATE) for path in admin_authzen.SEARCHES),
+    Call("GET", admin_authzen.CONFIGURATION, None),
+    Call("POST", "/v1/reload", Right.OPERATE),
+    Call("GET", "/v1/publishers", Right.READ),
+    Call("POST", "/v1/publishers/disable", Right.OPERATE),
+    Call("POST", "/v1/publishers/enable", Right.OPERATE),
+    Call("POST", "/v1/ssf/resynchronise", Right.OPERATE),
+    Call("POST", "/v1/revocations", Right.OPERATE),
+    Call("GET", "/v1/revocations", Right.READ),
+    Call("GET", "/healthz", None),
+    Call("GET", "/readyz", None),
+    Call("GET", "/.well-known/jwks.json", None),
 )
 
 
@@ -127,11 +126,10 @@ def build(services: Services) -> FastAPI:
         **admin_tasks.endpoints(services),
     }
     for call in CALLS:
-        endpoint = endpoints.get((call.method, call.path), _not_built)
-        guards = [Depends(_guard(services, call))] if call.built and call.right else []
+        guards = [Depends(_guard(services, call))] if call.right else []
         app.add_api_route(
-            call.path, endpoint, methods=[call.method], dependencies=guards, response_model=None,
-            include_in_schema=False,
+            call.path, endpoints[call.method, call.path], methods=[call.method], dependencies=guards,
+            response_model=None, include_in_schema=False,
         )  # fmt: skip
     app.add_exception_handler(Refused, _on_refused)
     app.add_exception_handler(HTTPException, _on_http)
@@ -285,10 +283,6 @@ def _switched(body: bytes) -> tuple[str, str | None]:
     if not good or not all(isinstance(value, str) for value in document.values()):
         raise Refused(AdminReason.MALFORMED, 'expected {"id": "…"} and, for one signal alone, "signal": "…"')
     return document["id"], document.get("signal")
-
-
-def _not_built() -> Response:
-    raise Refused(AdminReason.NOT_BUILT)
 
 
 def _finding(finding: FindingLike) -> dict[str, Any]:

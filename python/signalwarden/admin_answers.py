@@ -64,7 +64,6 @@ class AdminReason(Enum):
     MALFORMED = ("malformed", 400, "the request can't be read")
     TOO_LARGE = ("too_large", 413, "the body is too large")
     NOT_FOUND = ("not_found", 404, "there is no such call")
-    NOT_BUILT = ("not_built", 404, "this call is not built yet")
     METHOD_NOT_ALLOWED = ("method_not_allowed", 405, "the call takes another method")
     CONFIGURATION_REFUSED = (
         "configuration_refused",

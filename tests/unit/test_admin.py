@@ -110,10 +110,9 @@ def test_every_right_opens_some_call() -> None:
 
 # ---- rights ---------------------------------------------------------------------------------------------
 
-BUILT = [row for row in CALLS if row.built]
 PUSH = next(row for row in CALLS if row.path == SSF_PUSH)
 """Answers as RFC 8935 says, see below."""
-GUARDED = [row for row in BUILT if row.right and row is not PUSH]
+GUARDED = [row for row in CALLS if row.right and row is not PUSH]
 ARGUMENTS: dict[str, dict[str, Any]] = {
     "/v1/ssf/resynchronise": {"content": b'{"feed":"idp"}'},
     **{
@@ -237,7 +236,7 @@ def test_the_scheme_is_read_in_any_case(http: TestClient, scheme: str) -> None:
     assert http.get("/metrics", headers={"authorization": f"{scheme} {SECRET}"}).status_code == 200
 
 
-@pytest.mark.parametrize("row", [row for row in BUILT if row.right is None], ids=row_id)
+@pytest.mark.parametrize("row", [row for row in CALLS if row.right is None], ids=row_id)
 def test_health_and_readiness_need_no_token(http: TestClient, row: Call) -> None:
     assert call(http, row, headers={"authorization": ""}).status_code == 200
 
@@ -480,11 +479,6 @@ def test_another_method_is_a_problem_document_that_names_the_right_one(
     answer = http.request(method, path)
     problem(answer, AdminReason.METHOD_NOT_ALLOWED)
     assert set(answer.headers["allow"].split(", ")) <= {"GET", "POST"}
-
-
-@pytest.mark.parametrize("row", [row for row in CALLS if not row.built], ids=row_id)
-def test_a_call_that_is_not_built_yet_says_so(http: TestClient, row: Call) -> None:
-    problem(call(http, row), AdminReason.NOT_BUILT)
 
 
 def test_a_fault_of_ours_is_answered_and_said_without_the_token(

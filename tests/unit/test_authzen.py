@@ -148,7 +148,7 @@ def test_a_missing_signal_denies() -> None:
 
 
 def test_what_is_claimed_of_a_missing_signal_opens_nothing() -> None:
-    claims = {"device_trust": 5, "signals": {"device_trust": 5}}
+    claims: dict[str, Any] = {"device_trust": 5, "signals": {"device_trust": 5}}
     asked = about("transfer.create", **claims)
     asked = {**asked, "context": claims, "subject": {**asked["subject"], "properties": claims}}
     assert Desk().one(asked)["context"]["reason"] == "signal_unavailable"

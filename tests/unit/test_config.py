@@ -127,42 +127,6 @@ state: "redis://x"
     }
 
 
-def asks_about(subjects: str, may: str = "evaluate") -> str:
-    return with_line(
-        f'clients: [{{id: "spiffe://prod.example/x", may: [{may}], subjects: {subjects}, {WITH_TOKEN}}}]'
-    )
-
-
-def test_a_client_names_whom_it_may_ask_about() -> None:
-    text = asks_about('["spiffe://prod.example/a", "spiffe://prod.example/ns/*"]')
-    settings, findings = read_settings(text, now=NOW)
-    assert settings is not None, findings
-    assert settings.clients[0].subjects == ("spiffe://prod.example/a", "spiffe://prod.example/ns/*")
-
-
-@pytest.mark.parametrize(
-    "subjects",
-    [
-        '["*"]',
-        '["spiffe://*"]',
-        '["spiffe://*/a"]',
-        '["spiffe://prod.example/*/a"]',
-        '["spiffe://prod.example/a*"]',
-        '["alice"]',
-        '["spiffe://prod.example/"]',
-        '["spiffe://prod.example/a/**"]',
-    ],
-)
-def test_a_pattern_of_subjects_is_a_spiffe_id_or_all_below_one(subjects: str) -> None:
-    finding = only(asks_about(subjects))
-    assert (finding.code, finding.line) == ("bad_value", 2)
-    assert "ends in `/*`" in finding.message
-
-
-def test_subjects_say_nothing_to_a_client_that_may_not_evaluate() -> None:
-    assert only(asks_about('["spiffe://prod.example/a"]', may="read")).code == "bad_value"
-
-
 @pytest.mark.parametrize("line", ["insecure: true"])
 def test_what_is_not_built_yet_is_an_error_that_says_so(line: str) -> None:
     finding = only(with_line(line))

@@ -416,7 +416,7 @@ OTHER_CASES: list[tuple[str, Edit, Edit, str, Direction, str]] = [
      "client", NARROWS, "a token of `spiffe://prod.example/ops` may no longer `read`"),
     ("another token", WITH_CLIENT, put("settings", "clients", 0, "token_sha256", value="1" * 64), "client", MAY_WIDEN,
      "has another token"),
-    ("whom it asks about", WITH_CLIENT, put("settings", "clients", 0, "subjects", value=["spiffe://prod.example/a/*"]),
+    ("whom it asks about", put("settings", "clients", value=[{**CLIENT, "may": ["evaluate"]}]), put("settings", "clients", 0, "subjects", value=["spiffe://prod.example/a/*"]),
      "client", WIDENS, "may ask about `spiffe://prod.example/a/*`"),
     ("a longer token", WITH_CLIENT, put("settings", "clients", 0, "expires", value="2099-01-01T00:00:00Z"), "client",
      WIDENS, "a token of `spiffe://prod.example/ops` ends later"),

@@ -1,4 +1,4 @@
-//! Answers to questions: may this workload do that? Another enforcement point asks at the admin door (OpenID AuthZEN), and
+//! Answers to questions: may this workload do that? Another enforcement point asks at the admin door (`AuthZEN`), and
 //! vouches for the workload. The verbs are those of a request's way; what a question can't tell may not widen.
 
 use super::{Ground, PANICKED, blank, grant, wanted};

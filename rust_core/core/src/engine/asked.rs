@@ -30,12 +30,11 @@ impl Engine {
         let decision = DecisionId::new(now, asking.random);
         let client = asking.as_client();
         let running = self.running.load_full().filter(|_| !self.closed.load(Ordering::Acquire));
-        let (record, permit, panicked) = match &running {
-            Some(running) => check::inquire(&self.ground(running, None, now, decision, asking.ticks), inquiry, client),
-            None => {
-                let why = "no configuration is loaded, or the server is stopping";
-                (check::unanswered(inquiry, client, why, decision, now), None, false)
-            }
+        let (record, permit, panicked) = if let Some(running) = &running {
+            check::inquire(&self.ground(running, None, now, decision, asking.ticks), inquiry, client)
+        } else {
+            let why = "no configuration is loaded, or the server is stopping";
+            (check::unanswered(inquiry, client, why, decision, now), None, false)
         };
         if panicked {
             self.counts.panics.fetch_add(1, Ordering::Relaxed);

@@ -1,4 +1,4 @@
-//! A question that is no request: another enforcement point asks whether a workload may do something (OpenID AuthZEN,
+//! A question that is no request: another enforcement point asks whether a workload may do something (`AuthZEN`,
 //! Authorization API 1.0). It holds what may count, and nothing else of what was sent (I1).
 
 use super::{
