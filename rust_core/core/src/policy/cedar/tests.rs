@@ -10,8 +10,8 @@ use serde_json::Value as Json;
 use std::collections::{BTreeMap, BTreeSet};
 
 mod built_in_actions;
-mod links;
 mod quick;
+mod templates;
 mod validate;
 
 const SCHEMA: &str = "entity Role; entity Workload in [Role] = { owner?: String, device?: String }; entity Account = { owner?: String };";
