@@ -75,7 +75,7 @@ def test_a_denial_tells_its_way_from_the_request_to_the_answer(run: Commands, re
         "signalwarden signals show posture",
     ):
         assert expected in told.out, expected
-    assert "   21 │" not in told.out
+    assert "   22 │" not in told.out
 
 
 @pytest.mark.parametrize(

@@ -220,8 +220,6 @@ fn each_load_check_finds_its_mistake() {
         ("permit(principal, action == Action::\"transfer.creat\", resource);", "unknown_action"),
         ("permit(principal, action == Action::\"task.begn\", resource);", "unknown_action"),
         ("permit(principal == ?principal, action, resource);", "unlinked_template"),
-        ("permit(principal == ?principal, action == Action::\"transfer.creat\", resource);", "unknown_action"),
-        ("permit(principal == ?principal, action, resource) when { context.nothing };", "cedar"),
         ("permit(principal, action, resource) when { resource == ?resource };", "syntax"),
         ("@reason(\"dual control, rule 12\") {t};", ""),
         ("@reason {t};", "bad_annotation"),
