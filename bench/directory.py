@@ -112,15 +112,13 @@ def make(
     plain: bool = False,
     threads: int | None = None,
     check: str = LOOPBACK,
-    most_actions: int | None = None,
 ) -> Made:
-    """Writes the directory. Ports are the system's to choose. `threads`: of the native front door. `most_actions`: the
-    policies that are not in play belong to so many actions at most, instead of ten to each. `plain`: where
-    Envoy has no peer, since nobody speaks TLS to it, the principal is that of XFCC."""
+    """Writes the directory. Ports are the system's to choose. `threads`: of the native front door. `plain`:
+    where Envoy has no peer, since nobody speaks TLS to it, the principal is that of XFCC."""
     if policies < IN_PLAY or policies % IN_PLAY:
         raise ValueError(f"policies come in tens: {policies} is not a multiple of {IN_PLAY}")
     token, digest = starter.new_token()
-    others = [f"other.a{number:05d}" for number in range(_actions(policies, most_actions))]
+    others = [f"other.a{number:05d}" for number in range(policies // IN_PLAY - 1)]
     files = {
         "signalwarden.yaml": settings_yaml(
             digest, influence, front, plain=plain, threads=threads, check=check
@@ -306,11 +304,6 @@ def _other_files(policies: list[str]) -> dict[str, str]:
         f"policies/others{f'-{n}' if n else ''}.cedar": "\n".join(policies[at : at + A_FILE]) or "// none\n"
         for n, at in enumerate(starts)
     }
-
-
-def _actions(policies: int, most: int | None) -> int:
-    usual = policies // IN_PLAY - 1
-    return usual if most is None else min(usual, most)
 
 
 def _other_policies(others: list[str], count: int) -> list[str]:

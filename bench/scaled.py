@@ -21,8 +21,6 @@ __all__ = ["of_live", "of_policies", "of_principals", "of_signals", "of_threads"
 
 START_S: Final = 600.0
 """A hundred thousand policies are parsed and checked before the doors open."""
-MOST_ACTIONS: Final = 100
-"""Cedar's validator looks at each policy once for each action, so loading takes the product of both."""
 BATCH: Final = 1_000
 """Values in one publication."""
 FAST: Final = "signals: {max_rate: 1000000}\n"
@@ -31,10 +29,8 @@ FAST: Final = "signals: {max_rate: 1000000}\n"
 
 @contextlib.contextmanager
 def of_policies(folder: Path, core: int | None, front: str, number: int) -> Iterator[Server]:
-    """The usual directory with so many policies, ten of them in play, the others over MOST_ACTIONS."""
-    made = directory.make(
-        folder / "directory", policies=number, influence="none", front=front, most_actions=MOST_ACTIONS
-    )
+    """The usual directory with so many policies, ten of them in play, the others ten to an action."""
+    made = directory.make(folder / "directory", policies=number, influence="none", front=front)
     with _served(made, core) as server:
         stage.publish(server, directory.signals_body())
         yield server

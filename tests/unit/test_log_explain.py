@@ -68,14 +68,14 @@ def test_a_denial_tells_its_way_from_the_request_to_the_answer(run: Commands, re
         "posture: missing, authoritative  DECISIVE",
         "team-detection@prod.example answers for it",
         "forbid compromised-workloads-refund-nothing may apply  policies/refunds.cedar:14",
-        '   20 │ when { context.signals has posture && context.signals.posture == "compromised" };',
+        '   21 │ { context.signals has posture && context.signals.posture == "compromised" };',
         "deny, signal_unavailable, HTTP 403",
         "`posture` is missing: what it would say decides",
         RUNBOOK["signal_unavailable"],
         "signalwarden signals show posture",
     ):
         assert expected in told.out, expected
-    assert "   21 │" not in told.out
+    assert "   22 │" not in told.out
 
 
 @pytest.mark.parametrize(

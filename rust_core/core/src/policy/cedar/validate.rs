@@ -89,6 +89,8 @@ struct Matched {
     all: Vec<usize>,
     /// Those that are not alike to one before.
     distinct: Vec<usize>,
+    /// Whether there is an action at all.
+    has_actions: bool,
 }
 
 /// A schema, ready to be held against.
@@ -218,7 +220,7 @@ impl<'s> Held<'s> {
         let all = each(&of_actions);
         let mut seen = HashSet::new();
         of_actions.retain(|requests| seen.insert(requests.form));
-        Matched { all, distinct: each(&of_actions) }
+        Matched { all, distinct: each(&of_actions), has_actions: !actions.is_empty() }
     }
 
     /// What is wrong with the condition, and whether it is false for every request.
@@ -275,7 +277,7 @@ impl<'s> Held<'s> {
         resource: &PrincipalOrResourceConstraint,
         matched: &Matched,
     ) -> bool {
-        let requests = matched.distinct.iter().filter_map(|at| self.requests.get(*at));
+        let requests = matched.distinct.iter().filter(|_| matched.has_actions).filter_map(|at| self.requests.get(*at));
         requests
             .filter_map(types_of)
             .any(|(first, second, _)| self.fits(principal, first) && self.fits(resource, second))
