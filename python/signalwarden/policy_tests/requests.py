@@ -136,6 +136,8 @@ def _change(document: dict[str, Any], draft: RequestDraft) -> None:
         else:
             headers[name] = told
     source = document["attributes"].setdefault("source", {"address": _address(ADDRESS)})
+    if not isinstance(source, dict):
+        raise BadInputError("`request`: `attributes.source` is not what a CheckRequest has there")
     if draft.address is not None:
         source["address"] = _address(draft.address)
     if draft.principal is not None:
