@@ -49,6 +49,18 @@ def say(text: str) -> None:
     typer.echo(f"signalwarden: {text}", err=True)
 
 
+def one_sentence(error: SignalwardenError) -> str:
+    """An error on one line; of a directory its first mistake, and how many more there are."""
+    if not isinstance(error, ConfigurationError):
+        return str(error)
+    errors = [finding for finding in error.findings if is_error(finding)]
+    first = sentence(errors[0]) if errors else "the directory can't be loaded"
+    more = (
+        f" (and {count(len(errors) - 1, 'more error')}: see `signalwarden check`)" if len(errors) > 1 else ""
+    )
+    return f"{first}{more}"
+
+
 @contextlib.contextmanager
 def reading_bar(total: int, *, what: str = "reading") -> Iterator[Callable[[int], None]]:
     """A bar on standard error that is told of bytes as they are read; nothing where nobody watches."""
@@ -82,18 +94,6 @@ def count(number: int, word: str) -> str:
 
 MAX_SHOWN_LINE: Final = 200
 """Longest line of a file that is shown below a finding, in characters."""
-
-
-def one_sentence(error: SignalwardenError) -> str:
-    """An error on one line; of a directory its first mistake, and how many more there are."""
-    if not isinstance(error, ConfigurationError):
-        return str(error)
-    errors = [finding for finding in error.findings if is_error(finding)]
-    first = sentence(errors[0]) if errors else "the directory can't be loaded"
-    more = (
-        f" (and {count(len(errors) - 1, 'more error')}: see `signalwarden check`)" if len(errors) > 1 else ""
-    )
-    return f"{first}{more}"
 
 
 def print_findings(out: Console, findings: Iterable[FindingLike], directory: Path) -> None:

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from signalwarden import config
 from signalwarden.decision_log import now_us
-from signalwarden.policy_tests import running, suite
+from signalwarden.policy_tests import reading, running, suite
 from signalwarden.policy_tests.reading import Vocabulary
 from signalwarden.policy_tests.stage import Stage
 from tests.casebooks import AGENT, CASES, OTHER, REQUEST, made
@@ -101,6 +101,37 @@ def test_a_case_that_expects_what_is_decided_passes(
     del other["reason"]
     (third,) = results(stage, root, {**case, "expect": other})
     assert [one.what for one in third.mismatches] == ["outcome"]
+
+
+WORDS = sorted(
+    {*reading.CASE, *reading.REQUEST, *reading.SIGNAL, *reading.TASK, *reading.EXPECT, "score", "posture"}
+)
+scalars = st.one_of(
+    st.none(),
+    st.booleans(),
+    st.integers(-10, 1_000),
+    st.sampled_from(
+        ["", "x", "5m", "allow", "allowed", "score", "stale", AGENT, "2026-11-24T10:00:00Z", "/home"]
+    ),
+)
+junk = st.recursive(
+    scalars,
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from(WORDS), inner, max_size=4),
+)
+
+
+@settings(max_examples=EXAMPLES, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(more=st.dictionaries(st.sampled_from(reading.CASE[1:]), junk, max_size=3), request=junk)
+def test_whatever_stands_in_a_file_is_a_case_or_a_mistake_with_its_place(
+    stage: Stage, root: Path, more: dict[str, Any], request: Any
+) -> None:
+    deny = {"outcome": "deny"}
+    whole = {"name": "a", "request": REQUEST, "expect": deny, **more}
+    made(root, [whole, {"name": "b", "request": {**REQUEST, "attributes": request}, "expect": deny}])
+    read = suite.read_suite(root, Vocabulary.of(stage.described))
+    assert all(one.line >= 1 and one.message for one in read.findings)
+    results = running.run(stage, read.cases).all
+    assert {result.status for result in results} <= {"passed", "failed", "error"}
 
 
 @settings(max_examples=EXAMPLES, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])

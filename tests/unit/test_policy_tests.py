@@ -12,6 +12,9 @@ from signalwarden import starter
 from tests import casebooks
 from tests.casebooks import AGENT, CASES, OTHER, REQUEST, SENDER, made, ran
 
+EXAMPLES = sorted(
+    path.parent for path in (Path(__file__).parents[2] / "docs/examples").glob("*/signalwarden.yaml")
+)
 GOOD = {"score": 4, "posture": "ok"}
 ALLOWED = {"outcome": "allow"}
 
@@ -37,6 +40,14 @@ def test_the_cases_of_each_template_pass_and_leave_nothing_uncovered(
     assert {name: lines for name, lines in run.told.items() if lines} == {}
     assert run.coverage.gaps() == []
     assert run.coverage.percent == 100.0
+    assert all(run.coverage.routes.values())
+
+
+@pytest.mark.parametrize("example", EXAMPLES, ids=lambda path: path.name)
+def test_the_cases_of_each_example_pass_and_leave_nothing_uncovered(example: Path) -> None:
+    run = ran(example)
+    assert {name: lines for name, lines in run.told.items() if lines} == {}
+    assert run.coverage.gaps() == []
     assert all(run.coverage.routes.values())
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from pydantic_core import PydanticCustomError
 
@@ -14,6 +14,11 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Mapping, Sequence
 
 __all__ = ["Node"]
+
+
+FIRST_YEAR: Final = 2000
+LAST_YEAR: Final = 2100
+"""Far from where a clock begins or ends, so that every age and expiry beside it is a time as well."""
 
 
 class Node:
@@ -153,6 +158,9 @@ class Node:
             moment = instant(self.value)
         except PydanticCustomError as error:
             self.wrong("bad_value", error.message())
+            return None
+        if not FIRST_YEAR <= moment.year <= LAST_YEAR:
+            self.wrong("bad_value", f"expected a time of {FIRST_YEAR} to {LAST_YEAR}, found `{self.value}`")
             return None
         return round(moment.timestamp() * 1_000_000)
 

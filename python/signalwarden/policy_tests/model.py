@@ -101,6 +101,8 @@ class RequestDraft:
     """None takes one away."""
     body: str | None = None
     principal: str | Absent | None = None
+    address: str | None = None
+    """Of the connection."""
 
     def under(self, over: RequestDraft | None) -> RequestDraft:
         """With what another says in place of what this one says. Another file is another request as a whole."""
@@ -116,6 +118,7 @@ class RequestDraft:
             {**self.headers, **over.headers},
             self.body if over.body is None else over.body,
             self.principal if over.principal is None else over.principal,
+            self.address if over.address is None else over.address,
         )
 
 

@@ -35,7 +35,9 @@ GIVEN_STATES: Final = ("missing", "stale", "unverified")
 SENSITIVITIES: Final = ("low", "medium", "high")
 ENDINGS: Final = ("completed", "revoked")
 
-REQUEST: Final = ("file", "attributes", "method", "scheme", "host", "path", "headers", "body", "principal")
+REQUEST: Final = (
+    *("file", "attributes", "method", "scheme", "host", "path", "headers", "body", "principal", "address"),
+)
 SIGNAL: Final = ("name", "subject", "value", "age", "state", "by")
 TASK: Final = (
     *("type", "actions", "resources", "principal", "client", "workflow", "sensitivity", "environment"),
@@ -174,6 +176,7 @@ class _Reader:
             _headers(fields["headers"]) if "headers" in fields else {},
             _body(fields["body"]) if "body" in fields else None,
             _principal(fields["principal"]) if "principal" in fields else None,
+            fields["address"].text() if "address" in fields else None,
         )
 
     # ------------------------------------------------------------ signals

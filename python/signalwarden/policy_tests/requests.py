@@ -22,8 +22,9 @@ __all__ = ["document_of", "principal_of", "to_bytes", "with_header"]
 
 MAX_REQUEST_BYTES: Final = 8 * 1024 * 1024
 """As `decide --request` takes."""
-ADDRESS: Final = {"socketAddress": {"address": "10.1.2.3", "portValue": 41234}}
+ADDRESS: Final = "10.1.2.3"
 """Of the caller, where nothing is said of it."""
+PORT: Final = 41234
 PSEUDO: Final = {"method": ":method", "scheme": ":scheme", "host": ":authority", "path": ":path"}
 USUAL: Final = {"method": "GET", "scheme": "https"}
 WHOLE_BODY: Final = "x-envoy-auth-partial-body"
@@ -97,7 +98,7 @@ def _usual(draft: RequestDraft) -> dict[str, Any]:
         "headers": {PSEUDO[key]: value for key, value in fields.items()},
         "size": "0",
     }
-    return {"attributes": {"source": {"address": ADDRESS}, "request": {"http": http}}}
+    return {"attributes": {"source": {"address": _address(ADDRESS)}, "request": {"http": http}}}
 
 
 def _http(document: dict[str, Any]) -> dict[str, Any]:
@@ -134,8 +135,16 @@ def _change(document: dict[str, Any], draft: RequestDraft) -> None:
             headers.pop(name, None)
         else:
             headers[name] = told
+    source = document["attributes"].setdefault("source", {"address": _address(ADDRESS)})
+    if not isinstance(source, dict):
+        raise BadInputError("`request`: `attributes.source` is not what a CheckRequest has there")
+    if draft.address is not None:
+        source["address"] = _address(draft.address)
     if draft.principal is not None:
-        source = document["attributes"].setdefault("source", {"address": ADDRESS})
         source.pop("principal", None)
         if not isinstance(draft.principal, Absent):
             source["principal"] = draft.principal
+
+
+def _address(text: str) -> dict[str, Any]:
+    return {"socketAddress": {"address": text, "portValue": PORT}}
