@@ -22,7 +22,8 @@ class RegoSettings(Strict):
     """How Rego is asked."""
 
     query: Annotated[
-        Query, Field(description="the rule that is asked; its answer is a boolean, or an object with `allowed`")
+        Query,
+        Field(description="the rule that is asked; its answer is a boolean, or an object with `allowed`"),
     ] = "data.authz.allow"
     actions: Annotated[
         tuple[ActionName, ...] | None,
@@ -30,15 +31,22 @@ class RegoSettings(Strict):
     ] = None
     input: Annotated[
         Literal["governed", "opa_envoy"],
-        Field(description="what policies see: the governed projection, or the whole request as OPA's Envoy plugin has it"),
+        Field(
+            description="what policies see: the governed projection, or the whole request as OPA's Envoy plugin has it"
+        ),
     ] = "governed"
     ungoverned: Annotated[
         bool,
-        Field(description="says aloud that `input: opa_envoy` suspends what the register promises; it asks for this"),
+        Field(
+            description="says aloud that `input: opa_envoy` suspends what the register promises; it asks for this"
+        ),
     ] = False
     descriptors: Annotated[
         str | None,
-        Field(max_length=255, description="a `FileDescriptorSet` in the directory, by which gRPC bodies are read"),
+        Field(
+            max_length=255,
+            description="a `FileDescriptorSet` in the directory, by which gRPC bodies are read",
+        ),
     ] = None
 
     @model_validator(mode="after")

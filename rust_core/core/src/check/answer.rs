@@ -59,12 +59,7 @@ pub(super) fn allow(permit: &Permit, record: &Record) -> Result<Vec<u8>, Denial>
         return Ok(answer);
     }
     let (set_headers, remove_headers) = always(record);
-    let answer = AllowAnswer {
-        set_headers,
-        remove_headers,
-        metadata: metadata(record),
-        ..AllowAnswer::default()
-    };
+    let answer = AllowAnswer { set_headers, remove_headers, metadata: metadata(record), ..AllowAnswer::default() };
     wire::encode_allow(permit, &answer).map_err(|bad| Denial::new(Reason::EngineError, bad.detail))
 }
 

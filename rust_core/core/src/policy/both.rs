@@ -1,8 +1,8 @@
 //! Two engines as one: their policies side by side, and each engine that is asked must permit.
 
 use super::{
-    EngineKind, EntityUnknown, Judged, Listed, Makeup, Observing, OutsideRead, PolicyAnswer, PolicyEngine, PolicyInfo, Query, Seen,
-    SignalIndex, Slice,
+    EngineKind, EntityUnknown, Judged, Listed, Makeup, Observing, OutsideRead, PolicyAnswer, PolicyEngine, PolicyInfo,
+    Query, Seen, SignalIndex, Slice,
 };
 use crate::model::{ActionId, PrincipalRecord, SpiffeId, Value};
 use std::sync::Arc;

@@ -171,9 +171,7 @@ impl<'p> Rules<'p> {
         let may_take = !arities.is_empty()
             || functions::takes_result(&name)
             || (call.turned.is_some() && outputs::is_turned(&name, call.args));
-        let fits = |arity: usize| {
-            call.args == usize::MAX || call.args == arity || (may_take && call.args == arity + 1)
-        };
+        let fits = |arity: usize| call.args == usize::MAX || call.args == arity || (may_take && call.args == arity + 1);
         let arity = match (arities.iter().find(|arity| **arity != usize::MAX), known.get(name.as_str())) {
             (Some(arity), _) => Some(*arity),
             (None, _) if !arities.is_empty() => None,

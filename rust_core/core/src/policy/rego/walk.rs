@@ -203,7 +203,16 @@ impl<'p> Walk<'p> {
             depth: 0,
             literals: Vec::new(),
         };
-        Self { names, scopes: Vec::new(), reading, bound: HashSet::new(), used: Vec::new(), nesting: 0, turned: None, loops: 0 }
+        Self {
+            names,
+            scopes: Vec::new(),
+            reading,
+            bound: HashSet::new(),
+            used: Vec::new(),
+            nesting: 0,
+            turned: None,
+            loops: 0,
+        }
     }
 
     fn rule(mut self, rule: &Rule) -> Reading {
