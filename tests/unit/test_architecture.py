@@ -34,7 +34,7 @@ Edges = dict[str, set[str]]
 CRATES = {
     r"prost\w*": f"{CORE}/wire/",
     r"cedar_policy\w*": f"{CORE}/policy/cedar/",
-    r"regorus": f"{CORE}/policy/rego.rs",
+    r"regorus": f"{CORE}/policy/rego/",
     r"pyo3\w*": "rust_core/pyext/",
     "rustix": "rust_core/mapped/",
     "signalwarden_mapped": "rust_core/pyext/src/ring.rs",

@@ -32,7 +32,11 @@ const CASES: u32 = 1_500;
 #[derive(Clone, Debug)]
 enum Condition {
     /// A signal of the vocabulary, one of its values, and one of two ways to compare them. False where it is absent.
-    Test { signal: usize, value: usize, way: bool },
+    Test {
+        signal: usize,
+        value: usize,
+        way: bool,
+    },
     Has(usize),
     SmallAmount,
     And(Box<Condition>, Box<Condition>),
@@ -155,7 +159,12 @@ struct Case {
 
 fn case() -> impl Strategy<Value = Case> {
     let some = |count| prop::collection::vec(condition(), count);
-    (signals(), some(1..3), some(0..3)).prop_map(|((rules, facts), permits, forbids)| Case { rules, facts, permits, forbids })
+    (signals(), some(1..3), some(0..3)).prop_map(|((rules, facts), permits, forbids)| Case {
+        rules,
+        facts,
+        permits,
+        forbids,
+    })
 }
 
 impl Case {
@@ -341,7 +350,13 @@ fn the_same_conditions_in_cedar_and_in_rego_come_to_the_same_where_everything_is
         let mut counts = compared.get();
         counts[usize::from(by_rego == Reason::Allowed)] += 1;
         compared.set(counts);
-        prop_assert_eq!(by_cedar == Reason::Allowed, by_rego == Reason::Allowed, "{:?} {}", cedar.policies, case.text());
+        prop_assert_eq!(
+            by_cedar == Reason::Allowed,
+            by_rego == Reason::Allowed,
+            "{:?} {}",
+            cedar.policies,
+            case.text()
+        );
         Ok(())
     });
     let [denied, allowed] = compared.get();
@@ -370,12 +385,8 @@ fn an_evaluation_is_the_same_again_and_in_another_thread() {
 /// An unknown of a type without end is open, so no allow rests on it.
 #[test]
 fn a_signal_that_could_be_anything_denies_where_the_entry_point_reads_it() {
-    let case = Case {
-        rules: vec![],
-        facts: vec![],
-        permits: vec![Test { signal: 3, value: 2, way: true }],
-        forbids: vec![],
-    };
+    let case =
+        Case { rules: vec![], facts: vec![], permits: vec![Test { signal: 3, value: 2, way: true }], forbids: vec![] };
     let mut runner = runner();
     let (rules, mut facts) = signals().new_tree(&mut runner).unwrap().current();
     let mut case = Case { rules, ..case };

@@ -138,7 +138,11 @@ fn rule_and_fact(at: usize) -> impl Strategy<Value = (SignalRule, Fact)> {
 }
 
 pub(crate) fn case() -> impl Strategy<Value = Case> {
-    (signals(), prop::collection::vec(policy(), 1..5)).prop_map(|((rules, facts), policies)| Case { rules, facts, policies })
+    (signals(), prop::collection::vec(policy(), 1..5)).prop_map(|((rules, facts), policies)| Case {
+        rules,
+        facts,
+        policies,
+    })
 }
 
 /// The rules of a register, and what is known of each signal.

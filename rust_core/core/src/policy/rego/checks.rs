@@ -2,9 +2,11 @@
 //! can't be found is refused.
 
 use super::{
-    outputs, builtins, functions, growth,
+    builtins, functions,
     graph::{Graph, Index, literal_part},
+    growth,
     input::{PARTS, SIGNALS},
+    outputs,
     parse::Parsed,
     walk::{self, Call, Kind, Read, Reading},
 };
@@ -53,7 +55,8 @@ impl<'p> Rules<'p> {
 
     /// The components of the entry point that the settings name, below `data`.
     pub(super) fn components(query: &str, findings: &mut Findings) -> Option<Vec<String>> {
-        let path: Option<Vec<String>> = query.strip_prefix("data.").map(|rest| rest.split('.').map(str::to_owned).collect());
+        let path: Option<Vec<String>> =
+            query.strip_prefix("data.").map(|rest| rest.split('.').map(str::to_owned).collect());
         let is_word = |word: &String| {
             !word.starts_with(|first: char| first.is_ascii_digit())
                 && !word.is_empty()
@@ -71,9 +74,11 @@ impl<'p> Rules<'p> {
     pub(super) fn entry(&self, path: &[String], findings: &mut Findings) -> Option<Entry> {
         let named = |at: &usize| self.at(*at).is_some_and(|rule| !matches!(rule.kind, Kind::Function(_)));
         let exact: Vec<usize> = self.index.exactly(path).iter().copied().filter(named).collect();
-        let below = self.index.touched(path).into_iter().filter(|at| {
-            named(at) && self.at(*at).is_some_and(|rule| rule.path.starts_with(path))
-        });
+        let below = self
+            .index
+            .touched(path)
+            .into_iter()
+            .filter(|at| named(at) && self.at(*at).is_some_and(|rule| rule.path.starts_with(path)));
         let rules: Vec<usize> = if exact.is_empty() { below.collect() } else { exact.clone() };
         let Some(first) = rules.iter().copied().min() else {
             let known: Vec<String> = self.index.paths().map(dotted).collect();
@@ -95,7 +100,7 @@ impl<'p> Rules<'p> {
         let known = functions::known();
         for (reading, package) in self.readings.iter().zip(&self.packages) {
             for (place, code, message) in &reading.misuses {
-                findings.error(&reading.file, *place, *code, message.as_str());
+                findings.error(&reading.file, *place, code, message.as_str());
             }
             for call in &reading.calls {
                 self.call(reading, package, call, &known, findings);
@@ -104,9 +109,11 @@ impl<'p> Rules<'p> {
                 if known.keys().any(|function| function.split('.').next() == Some(name)) {
                     continue;
                 }
-                let own = self.index.paths().filter_map(|path| path.strip_prefix(*package)).filter_map(|rest| rest.first());
+                let own =
+                    self.index.paths().filter_map(|path| path.strip_prefix(*package)).filter_map(|rest| rest.first());
                 let meant = did_you_mean(name, own.map(String::as_str).chain(["input", "data"]));
-                let message = format!("`{name}` is neither a rule nor an import nor a variable that is given a value{meant}");
+                let message =
+                    format!("`{name}` is neither a rule nor an import nor a variable that is given a value{meant}");
                 findings.error(&reading.file, *place, "unsafe_name", message);
             }
         }
@@ -164,20 +171,17 @@ impl<'p> Rules<'p> {
         let may_take = !arities.is_empty()
             || functions::takes_result(&name)
             || (call.turned.is_some() && outputs::is_turned(&name, call.args));
-        let fits = |arity: usize| {
-            call.args == usize::MAX || call.args == arity || (may_take && call.args == arity + 1)
-        };
+        let fits = |arity: usize| call.args == usize::MAX || call.args == arity || (may_take && call.args == arity + 1);
         let arity = match (arities.iter().find(|arity| **arity != usize::MAX), known.get(name.as_str())) {
             (Some(arity), _) => Some(*arity),
             (None, _) if !arities.is_empty() => None,
             (None, Some(arity)) => arity.map(usize::from),
             (None, None) => {
-                let (code, message) = match builtins::refused(&name) {
-                    Some(why) => ("refused_builtin", format!("the built-in `{name}` is refused: {why}")),
-                    None => {
-                        let meant = did_you_mean(&name, known.keys().copied());
-                        ("unknown_function", format!("there is no function `{name}`{meant}"))
-                    }
+                let (code, message) = if let Some(why) = builtins::refused(&name) {
+                    ("refused_builtin", format!("the built-in `{name}` is refused: {why}"))
+                } else {
+                    let meant = did_you_mean(&name, known.keys().copied());
+                    ("unknown_function", format!("there is no function `{name}`{meant}"))
                 };
                 findings.error(&reading.file, call.place, code, message);
                 return;
@@ -242,7 +246,12 @@ impl Governed<'_> {
     }
 
     /// Checks every rule, and gives the signals that those which are reached mention.
-    pub(super) fn check(&self, rules: &Rules<'_>, reached: &BTreeSet<usize>, findings: &mut Findings) -> BTreeSet<SignalIndex> {
+    pub(super) fn check(
+        &self,
+        rules: &Rules<'_>,
+        reached: &BTreeSet<usize>,
+        findings: &mut Findings,
+    ) -> BTreeSet<SignalIndex> {
         let mut mentions = BTreeSet::new();
         for (at, reading) in rules.readings.iter().enumerate() {
             let is_reached = reached.contains(&at);
@@ -289,7 +298,8 @@ impl Governed<'_> {
             return None;
         }
         let Some(name) = name else {
-            let message = "`input.signals` is used whole, or with a name that is not written out: use `input.signals.NAME`";
+            let message =
+                "`input.signals` is used whole, or with a name that is not written out: use `input.signals.NAME`";
             refuse("input_whole", message.to_owned());
             return None;
         };
@@ -326,7 +336,8 @@ impl Governed<'_> {
             }
         };
         if rule.influence == Influence::Observe {
-            let message = format!("the signal `{}` may only be observed, so no Rego policy reads it: {contract}", rule.name);
+            let message =
+                format!("the signal `{}` may only be observed, so no Rego policy reads it: {contract}", rule.name);
             return refuse("observed_signal", message);
         }
         for action in &self.actions {

@@ -29,7 +29,8 @@ pub(super) fn takes_result(name: &str) -> bool {
 pub(super) fn register(engine: &mut Engine) -> Result<(), String> {
     for (name, arity) in known() {
         let (Some(arity), false) = (arity, name == WALK) else { continue };
-        let function: Box<dyn regorus::Extension> = if let Some(ours) = ours::OURS.iter().find(|ours| ours.name == name) {
+        let function: Box<dyn regorus::Extension> = if let Some(ours) = ours::OURS.iter().find(|ours| ours.name == name)
+        {
             Box::new(move |args: Vec<Value>| charged(name, &args, || (ours.run)(&args, meter::now_ns())))
         } else {
             let dummy = dummy(name, arity)?;
@@ -67,8 +68,18 @@ pub(super) fn plain(text: &str) -> &str {
 
 /// Built-ins that look at no more than the outer layer of what they are given.
 const SHALLOW: &[&str] = &[
-    "array.slice", "count", "is_array", "is_boolean", "is_null", "is_number", "is_object", "is_set", "is_string",
-    "object.get", "object.keys", "type_name",
+    "array.slice",
+    "count",
+    "is_array",
+    "is_boolean",
+    "is_null",
+    "is_number",
+    "is_object",
+    "is_set",
+    "is_string",
+    "object.get",
+    "object.keys",
+    "type_name",
 ];
 
 fn charged(name: &str, args: &[Value], call: impl FnOnce() -> Result<Value, String>) -> anyhow::Result<Value> {
@@ -92,10 +103,9 @@ const BYTES_READ_PER_STEP: usize = 512;
 /// than the memory that it takes: one that is larger than all that an evaluation may make is refused.
 fn whole_size(value: &Value) -> Result<usize, String> {
     fn add(value: &Value, depth: usize, left: &mut usize) -> Result<(), String> {
-        *left = left
-            .checked_sub(size(value).max(1))
-            .filter(|_| depth < MAX_REGO_VALUE_DEPTH)
-            .ok_or_else(|| format!("a value is larger than {MAX_REGO_BYTES} bytes, or nested deeper than {MAX_REGO_VALUE_DEPTH}"))?;
+        *left = left.checked_sub(size(value).max(1)).filter(|_| depth < MAX_REGO_VALUE_DEPTH).ok_or_else(|| {
+            format!("a value is larger than {MAX_REGO_BYTES} bytes, or nested deeper than {MAX_REGO_VALUE_DEPTH}")
+        })?;
         match value {
             Value::Array(items) => items.iter().try_for_each(|item| add(item, depth + 1, left)),
             Value::Set(items) => items.iter_sorted().try_for_each(|item| add(item, depth + 1, left)),
@@ -154,7 +164,11 @@ fn entries(from: Option<f64>, to: Option<f64>, step: Option<f64>) -> usize {
     }
 }
 
-#[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a bound: more than fits is the most that fits")]
+#[expect(
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    reason = "a bound: more than fits is the most that fits"
+)]
 fn bytes(size: f64) -> usize {
     size.max(0.0) as usize
 }

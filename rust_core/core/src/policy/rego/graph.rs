@@ -130,20 +130,19 @@ impl Graph {
             while let Some((at, done)) = path.last_mut() {
                 let (at, turn) = (*at, *done);
                 *done += 1;
-                match self.next(at).get(turn) {
-                    Some(next) => match marks.get(*next) {
-                        Some(Mark::Open) => return Err((*next, at)),
-                        Some(Mark::New) => {
-                            mark(&mut marks, *next, Mark::Open);
-                            path.push((*next, 0));
-                        }
-                        _ => {}
-                    },
-                    None => {
-                        mark(&mut marks, at, Mark::Done);
-                        order.push(at);
-                        path.pop();
+                let Some(next) = self.next(at).get(turn) else {
+                    mark(&mut marks, at, Mark::Done);
+                    order.push(at);
+                    path.pop();
+                    continue;
+                };
+                match marks.get(*next) {
+                    Some(Mark::Open) => return Err((*next, at)),
+                    Some(Mark::New) => {
+                        mark(&mut marks, *next, Mark::Open);
+                        path.push((*next, 0));
                     }
+                    _ => {}
                 }
             }
         }

@@ -127,7 +127,9 @@ impl<'p> Parts<'p> {
                     RuleHead::Set { key, .. } => (key.as_ref(), None),
                     RuleHead::Compr { assign, .. } => (None, assign.as_ref()),
                     RuleHead::Func { args, assign, .. } => {
-                        args.iter().for_each(|arg| variables(arg, &mut parts.parameters));
+                        for arg in args {
+                            variables(arg, &mut parts.parameters);
+                        }
                         (None, assign.as_ref())
                     }
                 };
@@ -274,13 +276,12 @@ impl<'p> Parts<'p> {
             return self.bind(lhs, rhs);
         }
         // `=` gives a value to the side that has none yet.
-        if is_name(rhs) && !is_name(lhs) && !self.is_bound(rhs) {
-            self.bind(rhs, lhs);
-        } else if is_name(lhs) && !is_name(rhs) && self.is_bound(lhs) {
-            self.bind(rhs, lhs);
-        } else {
-            self.bind(lhs, rhs);
-        }
+        let is_given = match (is_name(lhs), is_name(rhs)) {
+            (false, true) => !self.is_bound(rhs),
+            (true, false) => self.is_bound(lhs),
+            _ => false,
+        };
+        if is_given { self.bind(rhs, lhs) } else { self.bind(lhs, rhs) }
     }
 
     fn call(&mut self, function: &Ref<Expr>, params: &[Ref<Expr>]) -> Term {
@@ -359,7 +360,6 @@ impl<'p> Parts<'p> {
 fn evaluate(term: &Term, locals: &HashMap<&str, u64>, known: &Known<'_>) -> u64 {
     let sum = |terms: &[Term]| terms.iter().map(|term| evaluate(term, locals, known)).fold(0, u64::saturating_add);
     match term {
-        Term::One => 1,
         Term::Sum(terms) => sum(terms),
         Term::Most(terms) => terms.iter().map(|term| evaluate(term, locals, known)).max().unwrap_or(1),
         Term::Named(name, path) => {
@@ -368,7 +368,7 @@ fn evaluate(term: &Term, locals: &HashMap<&str, u64>, known: &Known<'_>) -> u64 
             local.max(rule).unwrap_or(1)
         }
         Term::Document(path) if is_defined(path, known) => known.document(path),
-        Term::Document(_) => 1,
+        Term::One | Term::Document(_) => 1,
         Term::Call(path, arguments) => known.call(path, evaluate(arguments, locals, known)),
     }
 }

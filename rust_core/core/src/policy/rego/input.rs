@@ -3,7 +3,7 @@
 
 use crate::{
     limits::MAX_DEPTH,
-    model::Value as Ours,
+    model,
     policy::{Query, Seen, SignalIndex},
 };
 use regorus::Value;
@@ -15,10 +15,7 @@ pub(super) const PARTS: &[(&str, &[&str])] = &[
     ("request", &["method", "path", "host", "args"]),
     ("action", &[]),
     ("resource", &["type", "id"]),
-    (
-        "identity",
-        &["id", "kind", "trust_domain", "bound", "age_seconds", "actor", "interactive", "legacy"],
-    ),
+    ("identity", &["id", "kind", "trust_domain", "bound", "age_seconds", "actor", "interactive", "legacy"]),
     ("grant", &["task", "type", "workflow", "expires_in_seconds"]),
     ("chain", &["depth", "root", "systems", "sensitivity"]),
     ("approval", &["approved_by"]),
@@ -108,15 +105,15 @@ fn identity(query: &Query) -> Fields {
 }
 
 /// One of our values. What Rego has no type for is a text.
-fn ours(value: &Ours) -> Value {
+fn ours(value: &model::Value) -> Value {
     match value {
-        Ours::Bool(truth) => Value::from(*truth),
-        Ours::Long(number) => Value::from(*number),
-        Ours::String(words) => text(words),
-        Ours::Set(members) => set(members.iter().map(AsRef::as_ref)),
-        Ours::Decimal(decimal) => text(&decimal.to_string()),
-        Ours::Datetime(at) => text(&at.to_rfc3339()),
-        Ours::Ip(address) => text(&address.to_string()),
+        model::Value::Bool(truth) => Value::from(*truth),
+        model::Value::Long(number) => Value::from(*number),
+        model::Value::String(words) => text(words),
+        model::Value::Set(members) => set(members.iter().map(AsRef::as_ref)),
+        model::Value::Decimal(decimal) => text(&decimal.to_string()),
+        model::Value::Datetime(at) => text(&at.to_rfc3339()),
+        model::Value::Ip(address) => text(&address.to_string()),
     }
 }
 
@@ -143,7 +140,9 @@ pub(super) fn document(json: &Json) -> Option<Value> {
             Json::Bool(truth) => Value::from(*truth),
             Json::Number(number) => Value::from_numeric_string(&number.to_string()).ok()?,
             Json::String(words) => text(words),
-            Json::Array(items) => Value::from(items.iter().map(|item| of(item, depth + 1)).collect::<Option<Vec<_>>>()?),
+            Json::Array(items) => {
+                Value::from(items.iter().map(|item| of(item, depth + 1)).collect::<Option<Vec<_>>>()?)
+            }
             Json::Object(members) => {
                 let member = |(name, value): (&String, &Json)| Some((text(name), of(value, depth + 1)?));
                 Value::from(members.iter().map(member).collect::<Option<Fields>>()?)

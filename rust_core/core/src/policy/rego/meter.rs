@@ -5,12 +5,7 @@
 
 use crate::limits::{MAX_REGO_BYTES, MAX_REGO_STEPS, REGO_STEPS_BETWEEN_LOOKS};
 use regorus::utils::limits::{ExecutionTimerConfig, TimeSource, set_time_source};
-use std::{
-    cell::Cell,
-    num::NonZeroU32,
-    sync::LazyLock,
-    time::Duration,
-};
+use std::{cell::Cell, num::NonZeroU32, sync::LazyLock, time::Duration};
 
 /// What the evaluation that runs in this thread has spent.
 #[derive(Clone, Copy, Default)]

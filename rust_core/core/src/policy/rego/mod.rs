@@ -27,7 +27,8 @@ mod walk;
 mod tests;
 
 use super::{
-    ActionRule, Effect, EngineKind, EntityUnknown, Mode, OutsideRead, PolicyEngine, PolicyInfo, Query, SignalIndex, SignalRule, Slice,
+    ActionRule, Effect, EngineKind, EntityUnknown, Mode, OutsideRead, PolicyEngine, PolicyInfo, Query, SignalIndex,
+    SignalRule, Slice,
     settings::{RegoInput, RegoSettings},
 };
 use crate::{

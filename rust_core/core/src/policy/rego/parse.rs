@@ -45,8 +45,9 @@ pub(super) fn parse(files: &[(&str, &str)], findings: &mut Findings) -> Vec<Pars
             continue;
         }
         // The parser is written to return errors, not to panic; a file that makes it panic is one that can't be read.
-        let parsed = catch_unwind(|| module(file, text))
-            .unwrap_or_else(|_| Err((Place::default(), "the parser fails on this file; this is a bug of ours".to_owned())));
+        let parsed = catch_unwind(|| module(file, text)).unwrap_or_else(|_| {
+            Err((Place::default(), "the parser fails on this file; this is a bug of ours".to_owned()))
+        });
         let module = match parsed {
             Ok(module) => module,
             Err((place, message)) => {
@@ -129,7 +130,7 @@ pub(super) fn static_path(expr: &Expr) -> Option<Vec<String>> {
 /// The text of a literal text.
 pub(super) fn literal(expr: &Expr) -> Option<String> {
     match expr {
-        Expr::String { value, .. } | Expr::RawString { value, .. } => value.as_string().ok().map(|text| text.to_string()),
+        Expr::String { value, .. } | Expr::RawString { value, .. } => value.as_string().ok().map(ToString::to_string),
         _ => None,
     }
 }

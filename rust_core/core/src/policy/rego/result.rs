@@ -179,9 +179,7 @@ fn measure(value: &Value, depth: usize, left: &mut usize) -> Result<(), String> 
         Value::String(text) => text.len(),
         _ => size_of::<Value>(),
     };
-    *left = left
-        .checked_sub(own)
-        .ok_or_else(|| format!("the result is larger than {MAX_REGO_RESULT_BYTES} bytes"))?;
+    *left = left.checked_sub(own).ok_or_else(|| format!("the result is larger than {MAX_REGO_RESULT_BYTES} bytes"))?;
     match value {
         Value::Array(items) => items.iter().try_for_each(|item| measure(item, depth + 1, left)),
         Value::Set(items) => items.iter_sorted().try_for_each(|item| measure(item, depth + 1, left)),

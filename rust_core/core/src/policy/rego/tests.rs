@@ -66,18 +66,15 @@ fn load_with(texts: &[&str], data: Option<&str>, settings: &RegoSettings) -> Res
     let names: Vec<String> = (0..texts.len()).map(|n| format!("policies/p{n}.rego")).collect();
     let policies: Vec<(&str, &str)> = names.iter().map(String::as_str).zip(texts.iter().copied()).collect();
     let mut findings = Findings::default();
-    let engine = RegoEngine::load(RegoFiles { policies: &policies, data, settings }, &actions(), &signals(), &mut findings);
+    let engine =
+        RegoEngine::load(RegoFiles { policies: &policies, data, settings }, &actions(), &signals(), &mut findings);
     let findings = findings.into_sorted();
-    match engine {
-        Some(engine) => {
-            assert!(findings.is_empty(), "{findings:?}");
-            Ok(engine)
-        }
-        None => {
-            assert!(!findings.is_empty(), "refused without a word");
-            Err(findings)
-        }
-    }
+    let Some(engine) = engine else {
+        assert!(!findings.is_empty(), "refused without a word");
+        return Err(findings);
+    };
+    assert!(findings.is_empty(), "{findings:?}");
+    Ok(engine)
 }
 
 /// A file of the package `authz`, after its first line.
@@ -164,7 +161,10 @@ fn an_entry_point_is_one_permit_of_each_of_its_actions() {
     let engine = load("default allow := false\nallow if input.signals.risk < 50").unwrap();
     let [info] = engine.policies() else { panic!("one") };
     assert_eq!((&*info.id, &*info.file, info.place.line), ("data.authz.allow", "policies/p0.rego", 2));
-    assert_eq!((info.engine, info.effect, info.mentions.clone()), (EngineKind::Rego, Effect::Permit, vec![index("risk")]));
+    assert_eq!(
+        (info.engine, info.effect, info.mentions.clone()),
+        (EngineKind::Rego, Effect::Permit, vec![index("risk")])
+    );
     assert!(engine.is_asked(&ActionId::parse("pay").unwrap()));
     let read = Query { action: ActionId::parse("read").unwrap(), ..query() };
     let slice = engine.slice(&read).unwrap();
@@ -264,7 +264,8 @@ fn a_result_of_a_wrong_shape_fails() {
 
 #[test]
 fn an_allow_that_says_other_things_in_another_world_is_open() {
-    let text = r#"allow := {"allowed": true, "headers": {"x-risk": format_int(object.get(input.signals, "risk", 0), 10)}}"#;
+    let text =
+        r#"allow := {"allowed": true, "headers": {"x-risk": format_int(object.get(input.signals, "risk", 0), 10)}}"#;
     is_refused(text, "input_whole", 2);
     let text = r#"default risk := 0
         risk := input.signals.risk
@@ -325,7 +326,9 @@ fn threads_share_one_engine_and_give_the_same_answer() {
                 })
             })
             .collect();
-        threads.into_iter().for_each(|thread| thread.join().unwrap());
+        for thread in threads {
+            thread.join().unwrap();
+        }
     });
 }
 
@@ -363,7 +366,8 @@ fn a_whole_request_is_the_input_of_policies_that_are_not_governed() {
 fn what_the_entry_point_reads_is_listed_with_its_places() {
     let text = "allow if {\n input.request.args.amount < 5\n other\n}\nother if input.signals.risk < 5\nthird if input.request.path == \"\"";
     let engine = load(text).unwrap();
-    let said: Vec<String> = engine.reads().iter().map(|read| format!("{} {} {:?}", read.place.line, read.rule, read.path)).collect();
+    let said: Vec<String> =
+        engine.reads().iter().map(|read| format!("{} {} {:?}", read.place.line, read.rule, read.path)).collect();
     let expected = [
         r#"3 authz.allow [Some("request"), Some("args"), Some("amount")]"#,
         r#"6 authz.other [Some("signals"), Some("risk")]"#,

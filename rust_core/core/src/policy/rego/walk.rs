@@ -2,7 +2,7 @@
 
 use super::outputs::{self, Turned};
 use super::parse::{self, Parsed, literal, place, static_path};
-use crate::{findings::Place, model::Value as Ours};
+use crate::{findings::Place, model};
 use regorus::unstable::{AssignOp, Expr, Literal, LiteralStmt, Query, Ref, Rule, RuleBody, RuleHead};
 use std::{
     collections::{BTreeMap, BTreeSet, HashSet},
@@ -72,7 +72,7 @@ pub(super) struct Reading {
     /// How deep the interpreter goes in it, by its own statements.
     pub(super) depth: usize,
     /// Literal texts and numbers.
-    pub(super) literals: Vec<Ours>,
+    pub(super) literals: Vec<model::Value>,
 }
 
 /// What a file can name.
@@ -203,7 +203,16 @@ impl<'p> Walk<'p> {
             depth: 0,
             literals: Vec::new(),
         };
-        Self { names, scopes: Vec::new(), reading, bound: HashSet::new(), used: Vec::new(), nesting: 0, turned: None, loops: 0 }
+        Self {
+            names,
+            scopes: Vec::new(),
+            reading,
+            bound: HashSet::new(),
+            used: Vec::new(),
+            nesting: 0,
+            turned: None,
+            loops: 0,
+        }
     }
 
     fn rule(mut self, rule: &Rule) -> Reading {
@@ -217,7 +226,10 @@ impl<'p> Walk<'p> {
                 self.reading.kind = Kind::Default;
                 if !args.is_empty() && !matches!(refr.as_ref(), Expr::Var { .. }) {
                     let at = self.reading.place;
-                    self.refuse(at, "the default of a function whose name has a dot is not right here: put it into a package");
+                    self.refuse(
+                        at,
+                        "the default of a function whose name has a dot is not right here: put it into a package",
+                    );
                 }
                 self.declared(|declared| args.iter().for_each(|arg| pattern(arg, declared)));
                 self.expr(value, false);
@@ -264,11 +276,15 @@ impl<'p> Walk<'p> {
     /// The head's own expressions are evaluated where a body has succeeded: its variables are known there.
     fn bodies(&mut self, heads: &[&Ref<Expr>], bodies: &[RuleBody]) {
         if bodies.is_empty() {
-            heads.iter().for_each(|head| self.expr(head, false));
+            for head in heads {
+                self.expr(head, false);
+            }
         }
         for body in bodies {
             self.query(&body.query, |walk| {
-                heads.iter().for_each(|head| walk.expr(head, false));
+                for head in heads {
+                    walk.expr(head, false);
+                }
                 if let Some(assign) = &body.assign {
                     walk.expr(&assign.value, false);
                 }
@@ -297,7 +313,9 @@ impl<'p> Walk<'p> {
             Literal::SomeVars { .. } => {}
             Literal::SomeIn { key, value, collection, .. } => {
                 self.loops += 1;
-                key.iter().chain([value, collection]).for_each(|part| self.expr(part, false));
+                for part in key.iter().chain([value, collection]) {
+                    self.expr(part, false);
+                }
             }
             Literal::Expr { expr, .. } | Literal::NotExpr { expr, .. } => {
                 self.turned = outputs::turned(expr);
@@ -320,7 +338,9 @@ impl<'p> Walk<'p> {
             {
                 self.reading.overrides.push(place(&with.span));
             }
-            links.iter().for_each(|link| self.index(link));
+            for link in &links {
+                self.index(link);
+            }
             self.stand_in(&with.r#as);
         }
     }
@@ -348,10 +368,10 @@ impl<'p> Walk<'p> {
     fn inner(&mut self, expr: &Ref<Expr>, gives: bool) {
         match expr.as_ref() {
             Expr::String { value, .. } | Expr::RawString { value, .. } => {
-                let literal = value.as_string().ok().map(|text| Ours::String(Arc::from(&**text)));
+                let literal = value.as_string().ok().map(|text| model::Value::String(Arc::from(&**text)));
                 self.reading.literals.extend(literal);
             }
-            Expr::Number { value, .. } => self.reading.literals.extend(value.as_i64().ok().map(Ours::Long)),
+            Expr::Number { value, .. } => self.reading.literals.extend(value.as_i64().ok().map(model::Value::Long)),
             Expr::Bool { .. } | Expr::Null { .. } => {}
             Expr::Var { .. } | Expr::RefDot { .. } | Expr::RefBrack { .. } => self.chain(expr, gives),
             Expr::Array { items, .. } | Expr::Set { items, .. } => items.iter().for_each(|item| self.expr(item, gives)),
@@ -380,9 +400,14 @@ impl<'p> Walk<'p> {
             }
             Expr::Membership { span, key, value, collection, .. } => {
                 if key.is_some() {
-                    self.refuse(place(span), "`k, v in xs` is not right for every kind of `xs` here: write `xs[k] == v`");
+                    self.refuse(
+                        place(span),
+                        "`k, v in xs` is not right for every kind of `xs` here: write `xs[k] == v`",
+                    );
                 }
-                key.iter().chain([value, collection]).for_each(|part| self.expr(part, false));
+                for part in key.iter().chain([value, collection]) {
+                    self.expr(part, false);
+                }
             }
         }
     }
@@ -443,7 +468,9 @@ impl<'p> Walk<'p> {
 
     fn chain(&mut self, expr: &Ref<Expr>, gives: bool) {
         let (root, links) = unwind(expr);
-        links.iter().for_each(|link| self.index(link));
+        for link in &links {
+            self.index(link);
+        }
         let Expr::Var { span, .. } = root else {
             // The root is no reference: a literal, a call, a comprehension.
             return self.part(expr);

@@ -22,7 +22,10 @@ fn a_policy_that_loops_for_long_is_denied() {
         "allow if {\n some x in numbers.range(1, 1000)\n some y in numbers.range(1, 1000)\n some z in numbers.range(1, 1000)\n x + y + z == 0\n}",
         "steps",
     );
-    fails_in_bound("allow if count([x | some x in numbers.range(1, 400); some y in numbers.range(1, 400); x == y]) == 1", "steps");
+    fails_in_bound(
+        "allow if count([x | some x in numbers.range(1, 400); some y in numbers.range(1, 400); x == y]) == 1",
+        "steps",
+    );
     fails_in_bound("allow if every x in numbers.range(1, 200000) { x > 0 }", "steps");
 }
 
@@ -38,7 +41,10 @@ fn a_policy_that_makes_too_much_is_denied() {
     fails_in_bound(&often("concat(\"\", [X | some n in ns; n > 0])"), "bytes");
     fails_in_bound(&often("sprintf(\"%v\", [[X | some n in ns; n > 0]])"), "bytes");
     fails_in_bound(&often("replace(concat(\"\", [\"a\" | some n in ns; n > 0]), \"a\", X)"), "bytes");
-    fails_in_bound("allow if { xs := numbers.range(1, 400000); ys := array.concat(xs, xs); zs := array.concat(ys, ys); count(zs) == 1 }", "bytes");
+    fails_in_bound(
+        "allow if { xs := numbers.range(1, 400000); ys := array.concat(xs, xs); zs := array.concat(ys, ys); count(zs) == 1 }",
+        "bytes",
+    );
     fails_in_bound("allow if bits.lsh(1, 4000000000) == 1", "bits.lsh");
 }
 
@@ -49,7 +55,10 @@ fn a_value_that_doubles_again_and_again_is_refused() {
     for text in [
         format!("allow if {{\n x0 := 1\n{}\n x40 == x40\n}}", chain(40, &pairs)),
         format!("allow if {{\n x40 == x40\n x0 = [1]\n{}\n}}", chain(40, &|n| format!(" x{} = [x{n}, x{n}]", n + 1))),
-        format!("allow if {{\n x0 := \"ab\"\n{}\n x40 != 1\n}}", chain(40, &|n| format!(" x{} := concat(x{n}, [x{n}])", n + 1))),
+        format!(
+            "allow if {{\n x0 := \"ab\"\n{}\n x40 != 1\n}}",
+            chain(40, &|n| format!(" x{} := concat(x{n}, [x{n}])", n + 1))
+        ),
         format!("allow if {{\n x0 := 3\n{}\n x40 > 0\n}}", chain(40, &|n| format!(" x{} := x{n} * x{n}", n + 1))),
         format!("allow if r40\nr0 := 1\n{}", chain(40, &|n| format!("r{} := {{\"a\": r{n}, \"b\": r{n}}}", n + 1))),
         format!("allow if f40(1)\nf0(x) := x\n{}", chain(40, &|n| format!("f{}(x) := [f{n}(x), f{n}(x)]", n + 1))),
@@ -60,10 +69,13 @@ fn a_value_that_doubles_again_and_again_is_refused() {
     }
     for fine in [
         format!("allow if {{\n x0 := 1\n{}\n x10 == x10\n}}", chain(10, &pairs)),
-        "allow if { x := input.request; y := {\"a\": x, \"b\": x}; [p, q] = [y, y]; p == q; {\"a\": z} = y; z == x }".to_owned(),
+        "allow if { x := input.request; y := {\"a\": x, \"b\": x}; [p, q] = [y, y]; p == q; {\"a\": z} = y; z == x }"
+            .to_owned(),
         "allow if { [a, b] := f([1, 2]); a == b }\nf(x) := [y, y] if { [y, _] = x }".to_owned(),
-        format!("allow if {{ {}  true }}", chain(100, &|n| format!("input.request.args.amount != {n} + {n} * 7;"))
-            .replace("!= 10 + 10 * 7", "!= 11")),
+        format!(
+            "allow if {{ {}  true }}",
+            chain(100, &|n| format!("input.request.args.amount != {n} + {n} * 7;")).replace("!= 10 + 10 * 7", "!= 11")
+        ),
     ] {
         assert!(matches!(judge(&fine), Judged::True | Judged::False), "{fine}");
     }
@@ -111,13 +123,17 @@ fn what_is_deep_enough_to_be_allowed_fits_a_small_stack() {
 
 #[test]
 fn a_huge_result_is_denied() {
-    assert!(failure("allow := {\"allowed\": true, \"dynamic_metadata\": {\"x\": numbers.range(1, 10000)}}").contains("larger than"));
+    assert!(
+        failure("allow := {\"allowed\": true, \"dynamic_metadata\": {\"x\": numbers.range(1, 10000)}}")
+            .contains("larger than")
+    );
     assert!(failure("allow := {\"allowed\": false, \"body\": concat(\"\", [x | some y in numbers.range(1, 100); x := sprintf(\"%01000d\", [y])])}").contains("larger than"));
 }
 
 #[test]
 fn others_are_unaffected_by_a_bomb() {
-    let bomb = load("allow if {\n some x in numbers.range(1, 1000)\n some y in numbers.range(1, 1000)\n x + y == 0\n}").unwrap();
+    let bomb = load("allow if {\n some x in numbers.range(1, 1000)\n some y in numbers.range(1, 1000)\n x + y == 0\n}")
+        .unwrap();
     let other = load("allow if input.request.args.amount < 50").unwrap();
     for _ in 0..3 {
         assert!(matches!(judged(&bomb, &[]), Judged::Failed(_)));

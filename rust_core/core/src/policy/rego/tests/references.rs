@@ -83,7 +83,9 @@ fn an_import_of_all_signals_gives_no_more_than_input_does() {
 #[test]
 fn a_variable_or_alias_may_not_be_called_as_a_document_is() {
     is_refused("allow if f(1)\nf(input) if input.signals.risk < 5", "shadowed_document", 3);
-    assert!(refused("allow if {\n some data in [1]\n data == 1\n}").iter().any(|(code, ..)| *code == "shadowed_document"));
+    assert!(
+        refused("allow if {\n some data in [1]\n data == 1\n}").iter().any(|(code, ..)| *code == "shadowed_document")
+    );
     assert!(refused("import data.lib.input\nallow := true").iter().any(|(code, ..)| *code == "shadowed_document"));
 }
 
@@ -91,13 +93,19 @@ fn a_variable_or_alias_may_not_be_called_as_a_document_is() {
 fn an_override_of_input_is_refused_where_it_is_reached() {
     is_refused("allow if {\n other with input as {}\n}\nother := true", "input_overridden", 3);
     is_refused("allow if {\n other with input.signals.risk as 1\n}\nother := true", "input_overridden", 3);
-    is_refused("import input.signals as s\nallow if {\n other with s.risk as 1\n}\nother := true", "input_overridden", 4);
+    is_refused(
+        "import input.signals as s\nallow if {\n other with s.risk as 1\n}\nother := true",
+        "input_overridden",
+        4,
+    );
     assert!(load("allow := true\ntest_it if { allow with input as {} }").is_ok());
 }
 
 #[test]
 fn a_name_that_the_input_does_not_have_is_refused() {
-    assert!(is_refused("allow if input.reqest.method == \"GET\"", "unknown_input", 2).contains("did you mean `request`?"));
+    assert!(
+        is_refused("allow if input.reqest.method == \"GET\"", "unknown_input", 2).contains("did you mean `request`?")
+    );
     assert!(is_refused("allow if input.request.verb == \"GET\"", "unknown_input", 2).contains("input.request.verb"));
     assert!(is_refused("allow if input.request.args.amont < 5", "unknown_input", 2).contains("did you mean `amount`?"));
     is_refused("allow if input.attributes.request.http.method == \"GET\"", "unknown_input", 2);
@@ -122,7 +130,11 @@ fn recursion_is_refused() {
 
 #[test]
 fn a_refused_built_in_is_named_with_its_alternative() {
-    let message = is_refused("allow if http.send({\"method\": \"GET\", \"url\": \"x\"}).status_code == 200", "refused_builtin", 2);
+    let message = is_refused(
+        "allow if http.send({\"method\": \"GET\", \"url\": \"x\"}).status_code == 200",
+        "refused_builtin",
+        2,
+    );
     assert!(message.contains("`http.send`") && message.contains("signal"), "{message}");
     is_refused("allow if rand.intn(\"x\", 2) == 1", "refused_builtin", 2);
     is_refused("allow if uuid.rfc4122(\"x\") == \"\"", "refused_builtin", 2);
