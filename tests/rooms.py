@@ -26,6 +26,7 @@ ROOMS: Mapping[str, set[str]] = {
     "approvals": {"change", "error", "limits", "locks", "model", "refusal"},
     "idle": {"findings", "model", "policy", "signals"},
     "decide": {"approvals", "model", "policy", "reason", "route", "tasks"},
+    "wire": {"decide", "error", "limits", "model", "reason"},
     "snapshot": {
         "approvals",
         "error",
@@ -42,7 +43,6 @@ ROOMS: Mapping[str, set[str]] = {
         # Descriptors of gRPC bodies alone.
         "wire",
     },
-    "wire": {"decide", "error", "limits", "model", "reason"},
     "record": {
         "decide",
         "identity",

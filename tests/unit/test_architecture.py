@@ -297,9 +297,11 @@ def test_identity_and_policy_do_not_know_each_other() -> None:
     assert "identity" not in ROOMS["policy"]
 
 
-def test_only_check_uses_the_wire(core: dict[str, str]) -> None:
+def test_only_check_uses_the_wire_and_snapshot_for_descriptors(core: dict[str, str]) -> None:
     users = {room for room, named in room_edges(core).items() if "wire" in named}
-    assert users == {"check"}
+    assert users == {"check", "snapshot"}
+    of_snapshot = [line for line in core[f"{CORE}/snapshot.rs"].splitlines() if "wire::" in line]
+    assert [line.strip() for line in of_snapshot] == ["wire::Descriptors,"]
     planted = room_edges({f"{CORE}/record/mod.rs": "pub use crate::wire::rules;"})
     assert planted == {"record": {"wire"}}
 

@@ -11,7 +11,9 @@ fuzz_target!(|bytes: &[u8]| {
     for (request, descriptors) in [(bytes, None), (second, descriptors.as_ref())] {
         let Ok(input) = wire::whole_request(request, descriptors) else { continue };
         assert_eq!(wire::whole_request(request, descriptors).as_ref(), Ok(&input));
-        assert!(input["attributes"].is_object() && input["parsed_path"].is_array() && input["parsed_query"].is_object());
+        assert!(
+            input["attributes"].is_object() && input["parsed_path"].is_array() && input["parsed_query"].is_object()
+        );
         assert!(!input["truncated_body"].as_bool().unwrap_or(false) || input["parsed_body"].is_null());
     }
 });

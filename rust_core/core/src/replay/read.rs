@@ -23,6 +23,7 @@ pub(super) enum Line<'l> {
 }
 
 /// A decision as its record has it.
+#[expect(clippy::struct_excessive_bools, reason = "one for each thing that may be so, independent of the others")]
 pub(super) struct Recorded<'l> {
     pub(super) id: Text<'l>,
     /// The decision's own now.

@@ -124,7 +124,7 @@ fn decode(token: &str) -> Result<Value, String> {
         if header.cty == NESTED {
             // What jwt.io makes of it is quoted.
             let nested = String::from_utf8(payload).map_err(|_| "the inner token is no text".to_owned())?;
-            inner = nested.trim_matches(['"', '\'']).to_owned();
+            nested.trim_matches(['"', '\'']).clone_into(&mut inner);
             continue;
         }
         let payload = object(&payload, "payload")?;
@@ -215,9 +215,8 @@ impl Constraints {
     fn take(&self, payload: &Map<String, Json>) -> Result<bool, String> {
         if !self.iss.is_empty() {
             match payload.get("iss") {
-                None => return Ok(false),
                 Some(Json::String(issuer)) if *issuer == self.iss => {}
-                Some(Json::String(_)) => return Ok(false),
+                None | Some(Json::String(_)) => return Ok(false),
                 Some(_) => return Err("`iss` of the token is not a text".to_owned()),
             }
         }
