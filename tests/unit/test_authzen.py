@@ -338,3 +338,19 @@ def test_a_question_is_decided_again_from_its_record_and_explained() -> None:
     explained = json.loads(same.explain(lines.splitlines()[0]))
     assert (explained["same"], explained["influence"]) == (True, {"device_trust": "decisive"})
     assert explained["thresholds"][0]["flips_at"] == 2
+
+
+def test_what_the_settings_hide_is_hidden_of_questions_as_well() -> None:
+    hiding = json.loads(asking.CORE_SETTINGS)
+    hiding["redact"] = {"path_parameters": ["account"], "args": ["amount"]}
+    desk = Desk()
+    desk.engine.swap(asking.load(FILES, settings=json.dumps(hiding).encode()))
+    desk.one(about("transfer.create", "DE-4711", amount=31337))
+    desk.one(about("nowhere", "DE-4711"))
+    records = desk.records()
+    assert "4711" not in json.dumps(records)
+    assert "31337" not in json.dumps(records)
+    known, unknown = (record["request"] for record in records)
+    assert (known["path"], known["redacted"]) == ("/access/v1/evaluation", ["account", "amount"])
+    assert unknown["redacted"] == ["resource"]
+    assert known["resource"] == unknown["resource"]
