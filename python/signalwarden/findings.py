@@ -183,6 +183,8 @@ _POLICIES: Final = {
     "unknown_annotation": "This annotation would do nothing. Often it is misspelt.",
     "unknown_function": "No policy here has this function: `unknown` in Cedar, or a misspelt one in Rego.",
     "unknown_mode": "The mode of a policy is `enforce`, or `observe` to try it without effect.",
+    "unformatted": "`fmt` leaves a file alone that it could not lay out without losing something. Move the comment, or "
+    "report it.",
     "unknown_template": "A link names a template that no `.cedar` file has. Often the id is misspelt.",
     "unlinked_template": "A template decides nothing until a link fills its slots. Link it, or remove it.",
     "unregistered_signal": "A policy reads a signal that the register does not have: nobody answers for it.",
