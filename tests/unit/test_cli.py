@@ -417,7 +417,7 @@ def test_debug_shows_the_traceback(tmp_path: Path) -> None:
      "revocations", "approvals", "approvals list", "approvals show", "approvals approve", "approvals deny",
      "approvals watch", "signals override", "signals overrides", "log", "log tail", "log explain", "log stats",
      "log replay", "log simulate", "log brittleness",
-     "envoy", "envoy config"],
+     "envoy", "envoy config", "test"],
 )  # fmt: skip
 def test_every_verb_explains_itself(run: Run, verb: str) -> None:
     ran = run(*verb.split(), "--help")
