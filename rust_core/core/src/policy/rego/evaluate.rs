@@ -139,6 +139,13 @@ impl Slice for RegoSlice<'_> {
         if self.is_asked { std::slice::from_ref(&self.engine.kind) } else { &[] }
     }
 
+    fn untold(&self, _position: usize) -> Option<String> {
+        match self.engine.kind {
+            EngineKind::OpaEnvoy => Some("the whole request".to_owned()),
+            _ => self.engine.untold(),
+        }
+    }
+
     fn answer(&self) -> Option<PolicyAnswer> {
         self.first.get().cloned().flatten()
     }
