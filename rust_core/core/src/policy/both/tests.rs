@@ -29,6 +29,7 @@ impl Told {
                 effect: *effect,
                 mode: Mode::Enforce,
                 require_approval: None,
+                template: None,
                 note: None,
                 advice: None,
                 mentions: Vec::new(),

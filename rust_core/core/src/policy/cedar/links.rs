@@ -15,6 +15,8 @@ use std::{
 
 /// What a file of links is called; with a dot before it, it may have a name of its own.
 const NAME: &str = "links.yaml";
+/// A slot as a link fills it: where, and with what, if that is an entity.
+type Written = Option<(Place, Option<EntityUID>)>;
 
 /// Whether a file below `policies/` is one of links.
 pub fn is_links(file: &str) -> bool {
@@ -133,16 +135,13 @@ impl Reader<'_> {
     /// `Type::"id"`.
     fn entity(&self, key: &'static str, node: &Node, findings: &mut Findings) -> Option<EntityUID> {
         let text = node.text(&self.file, key, findings)?;
-        match EntityUID::from_str(text) {
+        if let Ok(uid) = EntityUID::from_str(text) {
             // Without the place in its own text, which is none in the file.
-            Ok(uid) => Some(EntityUID::from_components(uid.entity_type().clone(), uid.eid().clone(), None)),
-            Err(_) => {
-                let message =
-                    format!("`{key}`: expected an entity such as `Account::\"42\"`, found {}", node.describe());
-                findings.error(&self.file, node.place, "bad_entity", message);
-                None
-            }
+            return Some(EntityUID::from_components(uid.entity_type().clone(), uid.eid().clone(), None));
         }
+        let message = format!("`{key}`: expected an entity such as `Account::\"42\"`, found {}", node.describe());
+        findings.error(&self.file, node.place, "bad_entity", message);
+        None
     }
 
     /// A link fills the slots that its template has, all of them and no others.
@@ -150,7 +149,7 @@ impl Reader<'_> {
         &self,
         text: &Text,
         place: Place,
-        given: &[(&'static str, SlotId, Option<(Place, Option<EntityUID>)>)],
+        given: &[(&'static str, SlotId, Written)],
         findings: &mut Findings,
     ) {
         for (key, slot, written) in given {

@@ -125,7 +125,7 @@ pub(super) fn pairs(text: &str) -> Result<Pairs, String> {
 
 /// Undoes percent escapes; with `form`, `+` is a space. Bytes that are no text become U+FFFD. `None`: a bad escape.
 pub(super) fn unescaped(text: &str, form: bool) -> Option<Cow<'_, str>> {
-    if text.bytes().all(|byte| byte != b'%' && (byte != b'+' || !form)) {
+    if !text.bytes().any(|byte| byte == b'%' || (byte == b'+' && form)) {
         return Some(Cow::Borrowed(text));
     }
     let mut out = Vec::with_capacity(text.len());
