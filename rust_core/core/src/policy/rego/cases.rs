@@ -277,6 +277,25 @@ mod tests {
     }
 
     #[test]
+    fn what_the_interpreter_answers_otherwise_than_opa_is_refused() {
+        for module in [
+            "package test\n\np if 1, 1 in {1}\n",
+            "package test\n\np := [v | [_, v] := walk(input)]\n",
+            "package test\n\np := 1\n\ndefault f.g(_) := 1\n",
+            "package test\n\np[x] := 1 if x := \"a\"\n\np.b := 2 if false\n",
+            "package test\n\nimport future.keywords.not\n\np := 1\n",
+            "package test\n\nimport future.keywords\n\np := 1\n",
+        ] {
+            let standing = run(&case("data.test.p = x", module, Some("[]")));
+            assert!(matches!(standing, Standing::Refused("refused_construct", _)), "{module}: {standing:?}");
+        }
+        for import in ["future.keywords.in", "rego.v1"] {
+            let module = format!("package test\n\nimport {import}\n\np if 1 in {{1}}\n");
+            assert_eq!(run(&case("data.test.p = x", &module, Some(r#"[{"x": true}]"#))), Standing::Passed, "{import}");
+        }
+    }
+
+    #[test]
     fn sorted_answers_are_compared_without_their_order() {
         let module = "package test\n\np := [2, 1]\n";
         let mut unsorted = case("data.test.p = x", module, Some(r#"[{"x": [1, 2]}]"#));
