@@ -190,7 +190,7 @@ _REGO: Final = {
     "package_clash": "A package has the name of a rule. Give one of them another.",
     "recursion": "A rule depends on itself, so that it has no value.",
     "refused_builtin": "This function is not for decisions; the message says what takes its place.",
-    "refused_construct": "What is written so can't be run here as OPA would run it. The message says how else.",
+    "refused_construct": "The interpreter reads this otherwise than OPA. The message says what to write instead.",
     "reserved_package": "The package `signalwarden` is ours. Give yours another name.",
     "rule_clash": "One name is defined in ways that exclude each other.",
     "shadowed_document": "`input` and `data` are documents. Call the variable or alias something else.",
