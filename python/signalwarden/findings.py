@@ -200,6 +200,7 @@ _REGO: Final = {
     "input_overridden": "A policy that is asked sees the decision's input and no other.",
     "input_whole": "Policies read single parts of `input` and single signals, so that it can be known which.",
     "no_entry_point": "No rule has the name of the entry point, so that nothing would ever be permitted.",
+    "no_rego": "The settings speak of Rego, and there is no policy in it.",
     "package_clash": "A package has the name of a rule. Give one of them another.",
     "recursion": "A rule depends on itself, so that it has no value.",
     "refused_builtin": "This function is not for decisions; the message says what takes its place.",
