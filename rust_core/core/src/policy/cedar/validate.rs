@@ -213,8 +213,8 @@ impl<'s> Held<'s> {
         let mut of_actions: Vec<&Requests> =
             actions.iter().filter_map(|action| self.by_action.get(action.id.as_str())).collect();
         if actions.is_empty() {
-            // `action in []`: false everywhere, and Cedar says what it thinks of it anywhere.
-            of_actions.extend(self.by_action.values().next());
+            // `action in []`: Cedar refuses it, and says what else is wrong for each action.
+            of_actions.extend(self.by_action.values());
         }
         let each = |of: &[&Requests]| of.iter().flat_map(|requests| &requests.each).copied().collect();
         let all = each(&of_actions);
