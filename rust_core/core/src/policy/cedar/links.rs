@@ -63,6 +63,9 @@ pub(super) fn policies(
     all
 }
 
+/// A key of a link, its slot, and what it says, if it is there and good.
+type Given = (&'static str, SlotId, Option<(Place, Option<EntityUID>)>);
+
 /// One file of links.
 struct Reader<'a> {
     file: Arc<str>,
@@ -133,26 +136,17 @@ impl Reader<'_> {
     /// `Type::"id"`.
     fn entity(&self, key: &'static str, node: &Node, findings: &mut Findings) -> Option<EntityUID> {
         let text = node.text(&self.file, key, findings)?;
-        match EntityUID::from_str(text) {
+        if let Ok(uid) = EntityUID::from_str(text) {
             // Without the place in its own text, which is none in the file.
-            Ok(uid) => Some(EntityUID::from_components(uid.entity_type().clone(), uid.eid().clone(), None)),
-            Err(_) => {
-                let message =
-                    format!("`{key}`: expected an entity such as `Account::\"42\"`, found {}", node.describe());
-                findings.error(&self.file, node.place, "bad_entity", message);
-                None
-            }
+            return Some(EntityUID::from_components(uid.entity_type().clone(), uid.eid().clone(), None));
         }
+        let message = format!("`{key}`: expected an entity such as `Account::\"42\"`, found {}", node.describe());
+        findings.error(&self.file, node.place, "bad_entity", message);
+        None
     }
 
     /// A link fills the slots that its template has, all of them and no others.
-    fn check_slots(
-        &self,
-        text: &Text,
-        place: Place,
-        given: &[(&'static str, SlotId, Option<(Place, Option<EntityUID>)>)],
-        findings: &mut Findings,
-    ) {
+    fn check_slots(&self, text: &Text, place: Place, given: &[Given], findings: &mut Findings) {
         for (key, slot, written) in given {
             let is_asked = text.template.slots().any(|known| known.id == *slot);
             let (at, message) = match written {
