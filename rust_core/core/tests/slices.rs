@@ -24,6 +24,7 @@ use signalwarden_core::{
 use std::{
     cell::Cell,
     collections::{BTreeMap, BTreeSet},
+    fmt::Write as _,
 };
 
 const CASES: u32 = 3_000;
@@ -105,7 +106,7 @@ fn as_link(policy: &str, n: usize) -> Option<(String, String)> {
         if let Some((before, uid)) = part.split_once("== ").or_else(|| part.split_once("in ")) {
             let operator = if part.contains("== ") { "== " } else { "in " };
             template = template.replacen(part, &format!("{before}{operator}?{side}"), 1);
-            slots = format!("{slots}, {side}: '{}'", uid.trim());
+            let _ = write!(slots, ", {side}: '{}'", uid.trim());
         }
     }
     let link = format!("  - {{id: policy{n}, template: t{n}{slots}}}\n");
@@ -130,7 +131,7 @@ fn slices_and_unsliced_cedar_agree_on_decision_and_determining_policies() {
                     links.push_str(&link);
                     links_tried.set(links_tried.get() + 1);
                 }
-                None => text = format!("{text}@id(\"policy{n}\") {policy}\n"),
+                None => drop(writeln!(text, "@id(\"policy{n}\") {policy}")),
             }
         }
         let links: &[(&str, &str)] = if links.len() > 7 { &[("policies/links.yaml", &links)] } else { &[] };

@@ -15,8 +15,6 @@ use std::{
 
 /// What a file of links is called; with a dot before it, it may have a name of its own.
 const NAME: &str = "links.yaml";
-/// A slot as a link fills it: where, and with what, if that is an entity.
-type Written = Option<(Place, Option<EntityUID>)>;
 
 /// Whether a file below `policies/` is one of links.
 pub fn is_links(file: &str) -> bool {
@@ -64,6 +62,9 @@ pub(super) fn policies(
     }
     all
 }
+
+/// A key of a link, its slot, and what it says, if it is there and good.
+type Given = (&'static str, SlotId, Option<(Place, Option<EntityUID>)>);
 
 /// One file of links.
 struct Reader<'a> {
@@ -145,13 +146,7 @@ impl Reader<'_> {
     }
 
     /// A link fills the slots that its template has, all of them and no others.
-    fn check_slots(
-        &self,
-        text: &Text,
-        place: Place,
-        given: &[(&'static str, SlotId, Written)],
-        findings: &mut Findings,
-    ) {
+    fn check_slots(&self, text: &Text, place: Place, given: &[Given], findings: &mut Findings) {
         for (key, slot, written) in given {
             let is_asked = text.template.slots().any(|known| known.id == *slot);
             let (at, message) = match written {

@@ -110,7 +110,6 @@ impl<'s> Held<'s> {
         let mut by_action: HashMap<&'s str, Requests> = HashMap::new();
         for (at, request) in requests.iter().enumerate() {
             if let RequestEnv::DeclaredAction { action, .. } = request {
-                let action: &'s EntityUID = action;
                 by_action.entry(action.eid().as_ref()).or_default().each.push(at);
             }
         }
