@@ -516,9 +516,27 @@ def test_what_looks_like_a_slip_is_said(minimal_directory: Path) -> None:
     ]
 
 
-def test_rego_is_not_built_yet(minimal_directory: Path) -> None:
-    (minimal_directory / "policies/a.rego").write_text("package x")
-    assert codes(Directory.read(minimal_directory)) == [("policies/a.rego", "not_built")]
+def test_settings_of_rego_ask_for_a_policy_in_rego(minimal_directory: Path) -> None:
+    settings = minimal_directory / "signalwarden.yaml"
+    settings.write_text(settings.read_text() + "policies: {rego: {query: data.authz.allow}}\n")
+    with pytest.raises(ConfigurationError) as caught:
+        load(minimal_directory, NOW_US)
+    assert [finding.code for finding in caught.value.findings] == ["no_rego"]
+
+
+@pytest.mark.parametrize(
+    ("rego", "expected"),
+    [
+        ("{input: opa_envoy}", "expected `ungoverned: true` beside it"),
+        ("{ungoverned: true}", "`ungoverned: true` belongs to `input: opa_envoy`"),
+        ("{descriptors: a.pb}", "`descriptors` belongs to `input: opa_envoy`"),
+        ("{query: allow}", "query"),
+    ],
+)
+def test_rego_is_asked_only_as_it_is_said_aloud(rego: str, expected: str) -> None:
+    settings, findings = read_settings(f"trust_domain: prod.example\npolicies: {{rego: {rego}}}\n", now=NOW)
+    assert settings is None
+    assert any(expected in str(finding.message) for finding in findings), findings
 
 
 @pytest.mark.parametrize("kind", ["missing", "file"])
