@@ -90,6 +90,8 @@ pub struct Snapshot {
     pub rules: Vec<SignalRule>,
     /// The policies.
     pub policies: Box<dyn PolicyEngine>,
+    /// The word of their engines, for a record that is written when nothing else can be asked.
+    pub engine: &'static str,
     /// By which policies over the whole request see bodies of gRPC (`input: opa_envoy`).
     pub descriptors: Option<Descriptors>,
     /// What stands against a principal before any policy.
@@ -202,6 +204,7 @@ impl Snapshot {
                 observed: observed(&actions, &rules, &*engine),
                 register,
                 rules,
+                engine: engine.name(),
                 policies: engine,
                 descriptors,
                 principals: Principals::new(settings.require_record),

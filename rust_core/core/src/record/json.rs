@@ -343,7 +343,7 @@ pub fn render_bare(record: &Record, out: &mut Vec<u8>) {
     }
     if let (Some(policies), Some(snapshot)) = (line.get_mut("policies").and_then(Json::as_object_mut), &record.snapshot)
     {
-        policies.insert("engine".to_owned(), snapshot.policies.name().into());
+        policies.insert("engine".to_owned(), snapshot.engine.into());
     }
     out.extend_from_slice(line.to_string().as_bytes());
     out.push(b'\n');

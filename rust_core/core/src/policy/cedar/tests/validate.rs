@@ -160,7 +160,9 @@ fn check(text: &str, validate: Validate) -> (Found, BTreeSet<Arc<str>>) {
     let checked = checks::check(&texts, &known, &mut findings);
     let before = findings.as_slice().len();
     let idle = validate(&texts, &parsed, &checked, &schemas, &known, &mut findings);
-    let found = findings.as_slice()[before..].iter().map(|f| (f.place.line, f.code, f.message.clone())).collect();
+    // Of names that are equally near Cedar suggests any.
+    let said = |message: &str| message.split("; did you mean").next().unwrap_or_default().to_owned();
+    let found = findings.as_slice()[before..].iter().map(|f| (f.place.line, f.code, said(&f.message))).collect();
     (found, idle)
 }
 
