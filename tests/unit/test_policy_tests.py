@@ -31,7 +31,8 @@ def told(tmp_path: Path, *cases: dict[str, Any]) -> list[str]:
 # ---- the templates ----------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("template", get_args(starter.Template))
+# What is made around policies of somebody else (`opa-envoy`) has no cases: what they should say only their author knows.
+@pytest.mark.parametrize("template", [name for name in get_args(starter.Template) if name != "opa-envoy"])
 def test_the_cases_of_each_template_pass_and_leave_nothing_uncovered(
     template: starter.Template, tmp_path: Path
 ) -> None:

@@ -113,7 +113,8 @@ class Coverage:
             if part := self.signals.get(str(signal.get("name"))):
                 part.in_play += 1
                 part.seen["lost" if signal.get("state") in LOST else "fresh"] += 1
-        if "engine" not in map_of(record.get("policies")):
+        policies = map_of(record.get("policies"))
+        if not policies.get("asked", "engine" in policies):
             return
         action = str(request.get("action"))
         told = self._told(record, action) if reach is None else reach
