@@ -1,6 +1,7 @@
 //! The native front door: a gRPC server for `Authorization/Check` and health, on hyper. It knows nothing of policies:
 //! whoever decides is handed in.
 
+mod batch;
 mod body;
 mod call;
 mod connection;

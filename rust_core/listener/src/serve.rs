@@ -1,6 +1,7 @@
 //! The door itself: where it listens, whom it lets in, how it opens and closes.
 
 use crate::{
+    batch::Together,
     call,
     connection::{Chain, Connection, Stranger, Strangers},
     frames,
@@ -13,7 +14,7 @@ use crate::{
 };
 use bytes::Bytes;
 use hyper::{server::conn::http2, service::service_fn};
-use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper_util::rt::{TokioIo, TokioTimer};
 use rustls::ServerConfig;
 use std::{
     convert::Infallible,
@@ -351,8 +352,8 @@ async fn speak<D: Deciding, T: AsyncRead + AsyncWrite + Unpin + Send + 'static>(
     let _ended = speaking.await;
 }
 
-fn builder() -> http2::Builder<TokioExecutor> {
-    let mut builder = http2::Builder::new(TokioExecutor::new());
+fn builder() -> http2::Builder<Together> {
+    let mut builder = http2::Builder::new(Together::default());
     builder
         .timer(TokioTimer::new())
         .auto_date_header(false)
