@@ -317,7 +317,7 @@ fn descriptors(files: &[(String, Vec<u8>)], settings: &PolicySettings, findings:
 
 fn texts<'a>(files: &'a [(String, Vec<u8>)], findings: &mut Findings) -> Vec<(&'a str, &'a str)> {
     let mut texts = Vec::with_capacity(files.len());
-    for (name, content) in files.iter().filter(|(name, _)| !is_descriptors(name)) {
+    for (name, content) in files {
         if content.len() > limits::MAX_FILE_BYTES {
             findings.error(
                 name,
@@ -326,6 +326,9 @@ fn texts<'a>(files: &'a [(String, Vec<u8>)], findings: &mut Findings) -> Vec<(&'
                 format!("larger than {} bytes", limits::MAX_FILE_BYTES),
             );
             continue;
+        }
+        if is_descriptors(name) {
+            continue; // no text
         }
         match std::str::from_utf8(content) {
             Ok(text) => texts.push((name.as_str(), text)),

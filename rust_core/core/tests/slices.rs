@@ -146,27 +146,20 @@ fn slices_and_unsliced_cedar_agree_on_decision_and_determining_policies() {
             // The strict validator refuses a scope that can't match (Vault within Account's folder and the like).
             return Ok(());
         };
+        let identity = IdentityView {
+            kind: "x509",
+            trust_domain: "t".into(),
+            bound: true,
+            age_seconds: None,
+            actor: None,
+            interactive: false,
+            legacy: false,
+        };
+        let (who, what) = (SpiffeId::parse(principal).unwrap(), ActionId::parse(action).unwrap());
+        let resource = ResourceId { kind: kind.into(), id: id.into() };
         let query = Query {
-            principal: SpiffeId::parse(principal).unwrap(),
-            action: ActionId::parse(action).unwrap(),
-            tier: Tier::Runtime,
-            resource: ResourceId { kind: kind.into(), id: id.into() },
             request: RequestView { method: "GET".into(), ..RequestView::default() },
-            identity: IdentityView {
-                kind: "x509",
-                trust_domain: "t".into(),
-                bound: true,
-                age_seconds: None,
-                actor: None,
-                interactive: false,
-                legacy: false,
-            },
-            grant: None,
-            chain: None,
-            approved_by: BTreeSet::new(),
-            built_in: None,
-            now: Timestamp::from_micros(0),
-            whole: None,
+            ..Query::of(who, what, Tier::Runtime, resource, identity, Timestamp::from_micros(0))
         };
         let slice = engine.slice(&query).unwrap();
         let verdict = evaluate(&*slice, &[], &[]);

@@ -39,13 +39,7 @@ static SIGNALS: LazyLock<Vec<SignalRule>> = LazyLock::new(|| {
 });
 
 fn query() -> Query {
-    Query {
-        principal: SpiffeId::parse("spiffe://t/a").expect("an id"),
-        action: ActionId::parse("pay").expect("a name"),
-        tier: Tier::Runtime,
-        resource: ResourceId { kind: "Account".into(), id: "42".into() },
-        request: RequestView { method: "POST".into(), path: "/pay".into(), ..RequestView::default() },
-        identity: IdentityView {
+    let identity = IdentityView {
             kind: "x509",
             trust_domain: "t".into(),
             bound: true,
@@ -53,13 +47,12 @@ fn query() -> Query {
             actor: None,
             interactive: false,
             legacy: false,
-        },
-        grant: None,
-        chain: None,
-        approved_by: BTreeSet::new(),
-        built_in: None,
-        now: Timestamp::from_micros(1_795_514_400_000_000),
-        whole: None,
+        };
+    let principal = SpiffeId::parse("spiffe://t/a").expect("an id");
+    let resource = ResourceId { kind: "Account".into(), id: "42".into() };
+    Query {
+        request: RequestView { method: "POST".into(), path: "/pay".into(), ..RequestView::default() },
+        ..Query::of(principal, ActionId::parse("pay").expect("a name"), Tier::Runtime, resource, identity, Timestamp::from_micros(1_795_514_400_000_000))
     }
 }
 

@@ -36,17 +36,13 @@ where
 }
 
 async fn begin(waiting: Arc<Mutex<Vec<Call>>>) {
-    loop {
-        let calls = std::mem::take(&mut *waiting.lock().unwrap_or_else(PoisonError::into_inner));
-        if calls.is_empty() {
-            return;
+    // Whatever comes after this finds nobody waiting, and is begun by a task of its own.
+    let calls = std::mem::take(&mut *waiting.lock().unwrap_or_else(PoisonError::into_inner));
+    for (at, call) in calls.into_iter().enumerate() {
+        if at > 0 && at % MOST_TOGETHER == 0 {
+            tokio::task::yield_now().await;
         }
-        for (at, call) in calls.into_iter().enumerate() {
-            if at > 0 && at % MOST_TOGETHER == 0 {
-                tokio::task::yield_now().await;
-            }
-            begun(call);
-        }
+        begun(call);
     }
 }
 

@@ -108,15 +108,18 @@ fn last_of_each(pairs: &[(String, String)]) -> Vec<(String, String)> {
 /// The header or key of ours that a policy would change, if it would.
 fn reserved(said: &PolicyAnswer) -> Option<&str> {
     let set = said.headers.iter().chain(&said.response_headers).map(|(name, _)| name);
-    let ours = |name: &&String| name.get(..RESERVED.len()).is_some_and(|start| start.eq_ignore_ascii_case(RESERVED));
-    let header = set.chain(&said.remove_headers).find(ours).map(String::as_str);
+    let header = set.chain(&said.remove_headers).find(|name| is_ours(name)).map(String::as_str);
     header.or_else(|| said.metadata.contains_key(METADATA_KEY).then_some(METADATA_KEY))
+}
+
+fn is_ours(header: &str) -> bool {
+    header.get(..RESERVED.len()).is_some_and(|start| start.eq_ignore_ascii_case(RESERVED))
 }
 
 /// A denial whose answer a policy gives.
 fn said_deny(record: &Record, said: &PolicyAnswer) -> Vec<u8> {
     let mut headers: Vec<(String, String)> = said.headers.clone();
-    headers.retain(|(name, _)| !name.get(..RESERVED.len()).is_some_and(|start| start.eq_ignore_ascii_case(RESERVED)));
+    headers.retain(|(name, _)| !is_ours(name));
     let has = |wanted: &str| headers.iter().any(|(name, _)| name.eq_ignore_ascii_case(wanted));
     let no_store = (!has(NO_STORE.0)).then(|| (NO_STORE.0.to_owned(), NO_STORE.1.to_owned()));
     headers.extend(no_store);

@@ -1,7 +1,7 @@
 //! Answers to questions: may this workload do that? Another enforcement point asks at the admin door (`AuthZEN`), and
 //! vouches for the workload. The verbs are those of a request's way; what a question can't tell may not widen.
 
-use super::{Ground, PANICKED, blank, grant, wanted};
+use super::{Ground, blank, caught, gathered, grant};
 use crate::{
     decide::{self, Denial, Need, Permit},
     model::{Fact, Inquiry, PrincipalRecord, Request, SpiffeId, Timestamp},
@@ -9,14 +9,10 @@ use crate::{
     reason::Reason,
     record::{Asked, Client, DecisionId, Record},
     route::{Given, Resolved, Unrepeatable},
-    signals::{self, Asker},
+    signals::Asker,
 };
 use serde_json::{Map, Value as Json};
-use std::{
-    collections::BTreeSet,
-    panic::{AssertUnwindSafe, catch_unwind},
-    sync::Arc,
-};
+use std::sync::Arc;
 
 /// `context.identity.kind`, `source` and `class` of a workload that another vouches for.
 pub(crate) const VOUCHED: &str = "vouched";
@@ -42,16 +38,7 @@ pub(crate) fn inquire(
     let args = std::mem::take(&mut inquiry.args);
     let mut record = begun(ground.id, ground.now, inquiry, client);
     record.snapshot = Some(Arc::clone(&ground.running.snapshot));
-    // INVARIANT I5: a panic is a deny with a record.
-    let outcome = catch_unwind(AssertUnwindSafe(|| {
-        let started = (ground.ticks)();
-        let outcome = judge(ground, &args, &mut record);
-        let spent = (ground.ticks)().saturating_sub(started);
-        (record.spent.evaluate, record.spent.total) = (spent, spent);
-        outcome
-    }));
-    let panicked = outcome.is_err();
-    let outcome = outcome.unwrap_or_else(|_| Err(Denial::new(Reason::EngineError, PANICKED)));
+    let (outcome, panicked) = caught(ground, &mut record, |record| judge(ground, &args, record));
     match outcome {
         Ok(permit) => (record, Some(permit), panicked),
         Err(denial) => {
@@ -121,8 +108,7 @@ fn judge(ground: &Ground<'_>, args: &Map<String, Json>, record: &mut Record) -> 
 /// The workload that is asked about, if it counts.
 fn vouched(ground: &Ground<'_>, inquiry: &Inquiry) -> Result<SpiffeId, Denial> {
     let subject = inquiry.subject.clone().map_err(|why| Denial::new(Reason::IdentityInvalid, why))?;
-    let refused = ground.running.snapshot.identity.vouched(&subject, ground.proofs);
-    refused.map_err(|refused| Denial::new(refused.reason, refused.detail))?;
+    ground.running.snapshot.identity.vouched(&subject, ground.proofs)?;
     Ok(subject)
 }
 
@@ -187,10 +173,8 @@ fn weigh(
         derived: &ground.running.derived,
         task: None,
     };
-    let (signals, cells) = wanted(ground.running, query, &*slice);
     // INVARIANT I2: what would have come with the request is missing, like any signal that is not there.
-    let gathered = signals::gather(ground.store, &cells, &who, &Request::default(), ground.now);
-    *facts = signals.into_iter().zip(gathered).collect();
+    *facts = gathered(ground, query, &*slice, &who, &Request::default());
     let verdict = verdict.insert(reasoning::evaluate(&*slice, &snapshot.rules, facts));
     match decide::conclude(route, verdict.reason, !verdict.gates.is_empty())? {
         Need::Nothing => decide::permit(route, verdict, None, None),
@@ -211,26 +195,17 @@ pub(crate) fn may_be_asked(slice: &dyn Slice) -> Result<(), Denial> {
 
 /// The question that is put to the policies.
 pub(crate) fn query(resolved: &Resolved, subject: &SpiffeId, known: Option<&PrincipalRecord>, now: Timestamp) -> Query {
-    Query {
-        principal: subject.clone(),
-        action: resolved.route.action.clone(),
-        tier: resolved.route.tier,
-        resource: resolved.resource.clone(),
-        request: RequestView { args: resolved.args.clone(), ..RequestView::default() },
-        identity: IdentityView {
-            kind: VOUCHED,
-            trust_domain: subject.trust_domain().into(),
-            bound: false,
-            age_seconds: None,
-            actor: None,
-            interactive: false,
-            legacy: known.is_some_and(PrincipalRecord::is_legacy),
-        },
-        grant: None,
-        chain: None,
-        approved_by: BTreeSet::new(),
-        built_in: None,
-        now,
-        whole: None,
-    }
+    let route = &resolved.route;
+    let identity = IdentityView {
+        kind: VOUCHED,
+        trust_domain: subject.trust_domain().into(),
+        bound: false,
+        age_seconds: None,
+        actor: None,
+        interactive: false,
+        legacy: known.is_some_and(PrincipalRecord::is_legacy),
+    };
+    let request = RequestView { args: resolved.args.clone(), ..RequestView::default() };
+    let resource = resolved.resource.clone();
+    Query { request, ..Query::of(subject.clone(), route.action.clone(), route.tier, resource, identity, now) }
 }

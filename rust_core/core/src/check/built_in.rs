@@ -1,20 +1,16 @@
 //! Decisions about tasks and approvals themselves: a client of the admin door asks, policies of the built-in actions answer,
 //! and what they say has a record as any call's has.
 
-use super::{Ground, PANICKED, blank, wanted};
+use super::{Ground, blank, caught, gathered};
 use crate::{
     decide::Denial,
     model::{ActionId, PrincipalRecord, Request, ResourceId, TaskFacts, Tier, Timestamp},
-    policy::{BuiltInRequest, IdentityView, Query, RequestView, reasoning},
+    policy::{BuiltInRequest, IdentityView, Query, reasoning},
     reason::Reason,
     record::{Asked, Client, Record},
-    signals::{self, Asker},
+    signals::Asker,
 };
-use std::{
-    collections::BTreeSet,
-    panic::{AssertUnwindSafe, catch_unwind},
-    sync::Arc,
-};
+use std::sync::Arc;
 
 /// What a client asks for.
 pub(crate) struct BuiltIn<'a> {
@@ -39,16 +35,8 @@ pub(crate) fn decide_built_in(ground: &Ground<'_>, asked: BuiltIn<'_>, refused: 
     record.snapshot = Some(Arc::clone(&ground.running.snapshot));
     record.asked = Asked { method: asked.call.0.to_owned(), path: asked.call.1.clone(), ..Asked::default() };
     record.client = Some(asked.client.clone());
-    // INVARIANT I5: a panic is a deny with a record.
-    let outcome = catch_unwind(AssertUnwindSafe(|| {
-        let started = (ground.ticks)();
-        let outcome = judge(ground, asked, refused, &mut record);
-        let spent = (ground.ticks)().saturating_sub(started);
-        (record.spent.evaluate, record.spent.total) = (spent, spent);
-        outcome
-    }));
-    let panicked = outcome.is_err();
-    if let Err(denial) = outcome.unwrap_or_else(|_| Err(Denial::new(Reason::EngineError, PANICKED))) {
+    let (outcome, panicked) = caught(ground, &mut record, |record| judge(ground, asked, refused, record));
+    if let Err(denial) = outcome {
         record.deny(denial);
     }
     (record, panicked)
@@ -76,9 +64,7 @@ fn judge(ground: &Ground<'_>, asked: BuiltIn<'_>, refused: Option<Denial>, recor
         derived: &ground.running.derived,
         task,
     };
-    let (signals, cells) = wanted(ground.running, query, &*slice);
-    let facts = signals::gather(ground.store, &cells, &who, &Request::default(), ground.now);
-    record.facts = signals.into_iter().zip(facts).collect();
+    record.facts = gathered(ground, query, &*slice, &who, &Request::default());
     let verdict = record.verdict.insert(reasoning::evaluate(&*slice, &snapshot.rules, &record.facts));
     match verdict.reason {
         Reason::Allowed => Ok(()),
@@ -94,28 +80,16 @@ pub(crate) fn query(
     request: BuiltInRequest,
     now: Timestamp,
 ) -> Query {
-    Query {
-        principal: client.id.clone(),
-        action,
-        tier: Tier::Runtime,
-        resource,
-        request: RequestView::default(),
-        identity: IdentityView {
-            kind: "client",
-            trust_domain: client.id.trust_domain().into(),
-            bound: client.certificate.is_some(),
-            age_seconds: None,
-            actor: None,
-            interactive: false,
-            legacy: false,
-        },
-        grant: None,
-        chain: None,
-        approved_by: BTreeSet::new(),
-        built_in: Some(request),
-        now,
-        whole: None,
-    }
+    let identity = IdentityView {
+        kind: "client",
+        trust_domain: client.id.trust_domain().into(),
+        bound: client.certificate.is_some(),
+        age_seconds: None,
+        actor: None,
+        interactive: false,
+        legacy: false,
+    };
+    Query { built_in: Some(request), ..Query::of(client.id.clone(), action, Tier::Runtime, resource, identity, now) }
 }
 
 /// Whether what is said of a client stands against it before any policy.

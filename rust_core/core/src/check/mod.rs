@@ -24,8 +24,8 @@ use crate::{
     decide::{self, Denial, Need, Permit},
     identity::{Evidence, IdentityRefused, Proofs, Unestablished, UnknownToken, Validated},
     limits,
-    model::{ApprovalId, Fingerprint, Peer, PrincipalRecord, Request, Tier, Timestamp},
-    policy::{Effect, EntityUnknown, IdentityView, Query, RequestView, SignalIndex, Slice, reasoning},
+    model::{ApprovalId, Fact, Fingerprint, Peer, PrincipalRecord, Request, Tier, Timestamp},
+    policy::{Effect, EngineKind, EntityUnknown, IdentityView, Query, RequestView, SignalIndex, Slice, reasoning},
     principals::NotAdmitted,
     reason::Reason,
     record::{self, Asked, DecisionId, Record, ring::Ring},
@@ -228,6 +228,7 @@ pub(crate) fn check(ground: &Ground<'_>, bytes: &[u8]) -> Outcome {
         record.deny(denial);
         deny(&record)
     });
+    record.said = None; // it is in the answer now
     let finished = (ground.ticks)();
     record.spent.encode = finished.saturating_sub(decided);
     record.spent.total = finished.saturating_sub(started);
@@ -302,12 +303,10 @@ fn decide_on(
         derived: &ground.running.derived,
         task: facts.as_ref(),
     };
-    let (signals, cells) = wanted(ground.running, query, &*slice);
-    let facts = signals::gather(ground.store, &cells, &asker, &request, ground.now);
-    record.facts = signals.into_iter().zip(facts).collect();
+    record.facts = gathered(ground, query, &*slice, &asker, &request);
     record.spent.gather = stopwatch.lap();
     let verdict = record.verdict.insert(reasoning::evaluate(&*slice, &snapshot.rules, &record.facts));
-    record.said = slice.answer().map(Box::new);
+    record.said = slice.answer(verdict.reason == Reason::Allowed).map(Box::new);
     record.spent.policies = stopwatch.lap();
     let touch = |keeping: &mut Keeping| touch(ground, resolved, admitted, keeping);
     let claimed = match decide::conclude(&resolved.route, verdict.reason, !verdict.gates.is_empty())? {
@@ -374,7 +373,7 @@ fn usable_tools(snapshot: &Snapshot, route: &Route, query: &Query) -> Vec<Box<st
             |resource| {
                 let query = Query { action: other.action.clone(), tier: other.tier, resource, ..query.clone() };
                 let slice = snapshot.policies.slice(&query);
-                slice.is_ok_and(|slice| (0..slice.in_play().len()).any(|at| slice.info(at).effect == Effect::Permit))
+                slice.is_ok_and(|slice| could_permit(&*slice))
             },
         );
         bytes += tool.len();
@@ -386,6 +385,13 @@ fn usable_tools(snapshot: &Snapshot, route: &Route, query: &Query) -> Vec<Box<st
         }
     }
     names.into_iter().map(Into::into).collect()
+}
+
+/// Whether every engine that is asked has a permit in play.
+fn could_permit(slice: &dyn Slice) -> bool {
+    let infos = || (0..slice.in_play().len()).map(|at| slice.info(at));
+    let permits = |engine: &EngineKind| infos().any(|info| info.engine == *engine && info.effect == Effect::Permit);
+    !slice.engines().is_empty() && slice.engines().iter().all(permits)
 }
 
 /// Notes what an allowed call touches, before anything that can be used once is claimed for it.
@@ -428,6 +434,38 @@ pub(crate) fn wanted<'a>(running: &'a Running, query: &Query, slice: &dyn Slice)
     signals.iter().filter_map(|s| running.cells.get(usize::from(s.0)).map(|cells| (*s, cells))).unzip()
 }
 
+/// The facts of one decision, sorted: each signal once.
+fn gathered(
+    ground: &Ground<'_>,
+    query: &Query,
+    slice: &dyn Slice,
+    asker: &Asker<'_>,
+    request: &Request,
+) -> Vec<(SignalIndex, Fact)> {
+    let (signals, cells) = wanted(ground.running, query, slice);
+    let facts = signals::gather(ground.store, &cells, asker, request, ground.now);
+    signals.into_iter().zip(facts).collect()
+}
+
+/// Judges what is asked for at another door, on the clock, and whether a panic broke it off.
+///
+/// INVARIANT I5: a panic is a deny with a record.
+fn caught<T>(
+    ground: &Ground<'_>,
+    record: &mut Record,
+    judge: impl FnOnce(&mut Record) -> Result<T, Denial>,
+) -> (Result<T, Denial>, bool) {
+    let outcome = catch_unwind(AssertUnwindSafe(|| {
+        let started = (ground.ticks)();
+        let outcome = judge(record);
+        let spent = (ground.ticks)().saturating_sub(started);
+        (record.spent.evaluate, record.spent.total) = (spent, spent);
+        outcome
+    }));
+    let panicked = outcome.is_err();
+    (outcome.unwrap_or_else(|_| Err(Denial::new(Reason::EngineError, PANICKED))), panicked)
+}
+
 pub(crate) fn query(
     resolved: &Resolved,
     evidence: &Evidence,
@@ -435,33 +473,24 @@ pub(crate) fn query(
     method: &str,
     now: Timestamp,
 ) -> Query {
-    Query {
-        principal: evidence.principal.clone(),
-        action: resolved.route.action.clone(),
-        tier: resolved.route.tier,
-        resource: resolved.resource.clone(),
-        request: RequestView {
-            method: method.into(),
-            path: resolved.path.as_str().into(),
-            host: resolved.host.as_str().into(),
-            args: resolved.args.clone(),
-        },
-        identity: IdentityView {
-            kind: evidence.class.kind(),
-            trust_domain: evidence.principal.trust_domain().into(),
-            bound: evidence.bound,
-            age_seconds: evidence.age.map(|age| age.as_micros() / 1_000_000),
-            actor: evidence.actor.clone(),
-            interactive: evidence.interactive,
-            legacy: known.is_some_and(PrincipalRecord::is_legacy),
-        },
-        grant: None,
-        chain: None,
-        approved_by: BTreeSet::new(),
-        built_in: None,
-        now,
-        whole: None,
-    }
+    let (route, principal) = (&resolved.route, &evidence.principal);
+    let identity = IdentityView {
+        kind: evidence.class.kind(),
+        trust_domain: principal.trust_domain().into(),
+        bound: evidence.bound,
+        age_seconds: evidence.age.map(|age| age.as_micros() / 1_000_000),
+        actor: evidence.actor.clone(),
+        interactive: evidence.interactive,
+        legacy: known.is_some_and(PrincipalRecord::is_legacy),
+    };
+    let request = RequestView {
+        method: method.into(),
+        path: resolved.path.as_str().into(),
+        host: resolved.host.as_str().into(),
+        args: resolved.args.clone(),
+    };
+    let resource = resolved.resource.clone();
+    Query { request, ..Query::of(principal.clone(), route.action.clone(), route.tier, resource, identity, now) }
 }
 
 /// A decision that never got as far as a request: not ready, or a panic.
@@ -524,7 +553,7 @@ impl<D: Into<Denial>> From<D> for Stop {
 impl Stop {
     fn of(unestablished: Unestablished, request: &Request) -> Self {
         match unestablished {
-            Unestablished::Refused(IdentityRefused { reason, detail }) => Self::Denied(Denial::new(reason, detail)),
+            Unestablished::Refused(refused) => refused.into(),
             Unestablished::Pending(tokens) => Self::Pending(Pending { peer: charged(request), tokens }),
         }
     }
@@ -549,6 +578,12 @@ impl From<Malformed> for Denial {
 impl From<Unresolved> for Denial {
     fn from(unresolved: Unresolved) -> Self {
         Self::new(unresolved.reason, unresolved.detail)
+    }
+}
+
+impl From<IdentityRefused> for Denial {
+    fn from(refused: IdentityRefused) -> Self {
+        Self::new(refused.reason, refused.detail)
     }
 }
 

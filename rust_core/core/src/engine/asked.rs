@@ -46,10 +46,7 @@ impl Engine {
         } else {
             Told { permit: None, reason: Reason::LogUnavailable, decision }
         };
-        super::bump(&self.counts.decisions, Reason::ALL.iter().position(|known| *known == told.reason));
-        if told.is_allowed() && !enforced {
-            self.counts.unenforced.fetch_add(1, Ordering::Relaxed);
-        }
+        self.count(told.reason, enforced || !told.is_allowed());
         Ok(told)
     }
 }

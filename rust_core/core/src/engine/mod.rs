@@ -22,7 +22,7 @@ pub use tasks::{Asking, Proposal};
 use crate::{
     approvals::Approvals,
     change::{self, AuthorityMoved, Change, PublisherSwitched, StreamEvent, StreamMoved},
-    check::{self, Checked, Ground, Outcome, Pending, Released},
+    check::{self, Checked, Ground, Outcome, Pending},
     error::Error,
     identity::{IdentityRefused, Proofs, Validated},
     limits,
@@ -155,7 +155,7 @@ impl Engine {
     /// Ends a decision that was held: its answer, and what must still be kept.
     pub fn finish(&self, held: Checked, kept: bool) -> (Vec<u8>, Option<Change>) {
         let (released, undo) = held.conclude(&self.ring, &self.approvals, kept);
-        self.count(&released);
+        self.count(released.reason, released.enforced);
         (released.answer, undo)
     }
 
@@ -194,13 +194,13 @@ impl Engine {
 
     fn release(&self, checked: Checked) -> Vec<u8> {
         let released = checked.release(&self.ring);
-        self.count(&released);
+        self.count(released.reason, released.enforced);
         released.answer
     }
 
-    fn count(&self, released: &Released) {
-        bump(&self.counts.decisions, Reason::ALL.iter().position(|r| *r == released.reason));
-        if !released.enforced {
+    fn count(&self, reason: Reason, is_enforced: bool) {
+        bump(&self.counts.decisions, Reason::ALL.iter().position(|r| *r == reason));
+        if !is_enforced {
             self.counts.unenforced.fetch_add(1, Ordering::Relaxed);
         }
     }

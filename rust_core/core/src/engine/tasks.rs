@@ -279,7 +279,7 @@ impl Engine {
         // INVARIANT I4: no record, no allow.
         let is_accepted = self.ring.accept(record);
         let reason = if is_accepted { reason } else { Reason::LogUnavailable };
-        super::bump(&self.counts.decisions, Reason::ALL.iter().position(|r| *r == reason));
+        self.count(reason, true);
         match reason {
             // Of a delegation that widens its own refusal says more.
             Reason::Allowed | Reason::DelegationWidens => Ok(id),

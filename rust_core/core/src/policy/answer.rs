@@ -22,14 +22,3 @@ pub struct PolicyAnswer {
     /// Dynamic metadata for the access log.
     pub metadata: Map<String, Json>,
 }
-
-impl PolicyAnswer {
-    /// Roughly how many bytes it holds on to.
-    pub(crate) fn weight(&self) -> usize {
-        let pairs = [&self.headers, &self.response_headers, &self.query_set].into_iter().flatten();
-        let names = [&self.remove_headers, &self.query_remove].into_iter().flatten();
-        pairs.map(|(name, value)| name.len() + value.len()).sum::<usize>()
-            + names.map(String::len).sum::<usize>()
-            + self.body.as_ref().map_or(0, String::len)
-    }
-}

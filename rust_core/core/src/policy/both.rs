@@ -25,10 +25,8 @@ impl Both {
         Self { first, second, name, infos, offset }
     }
 
-    fn asked(&self, action: &ActionId) -> impl Iterator<Item = &dyn PolicyEngine> {
-        let engines = [&*self.first, &*self.second].into_iter();
-        let action = action.clone();
-        engines.filter(move |engine| engine.is_asked(&action))
+    fn asked<'a>(&'a self, action: &'a ActionId) -> impl Iterator<Item = &'a dyn PolicyEngine> {
+        [&*self.first, &*self.second].into_iter().filter(|engine| engine.is_asked(action))
     }
 
     fn join<'e>(&self, first: Box<dyn Slice + 'e>, second: Box<dyn Slice + 'e>) -> Box<dyn Slice + 'e> {
@@ -150,8 +148,8 @@ impl Slice for Joined<'_> {
         &self.engines
     }
 
-    fn answer(&self) -> Option<PolicyAnswer> {
-        self.first.answer().or_else(|| self.second.answer())
+    fn answer(&self, allowed: bool) -> Option<PolicyAnswer> {
+        self.first.answer(allowed).or_else(|| self.second.answer(allowed))
     }
 
     fn judge_all(&self, seen: &[(SignalIndex, Seen)]) -> Vec<Judged> {

@@ -89,6 +89,22 @@ pub struct Query {
     pub whole: Option<Arc<serde_json::Value>>,
 }
 
+impl Query {
+    /// A question with nothing beside who asks what of which resource: no request, no grant, no approval.
+    pub fn of(
+        principal: SpiffeId,
+        action: ActionId,
+        tier: Tier,
+        resource: ResourceId,
+        identity: IdentityView,
+        now: Timestamp,
+    ) -> Self {
+        let (grant, chain, built_in, whole) = (None, None, None, None);
+        let (request, approved_by) = (RequestView::default(), BTreeSet::new());
+        Self { principal, action, tier, resource, request, identity, grant, chain, approved_by, built_in, now, whole }
+    }
+}
+
 /// `context.grant`.
 #[derive(Clone, Debug)]
 pub struct GrantView {
@@ -146,7 +162,7 @@ pub struct RequestView {
 /// `context.identity`.
 #[derive(Clone, Debug)]
 pub struct IdentityView {
-    /// `x509`, `jwt_svid` or `oauth`.
+    /// `x509`, `jwt_svid` or `oauth`; `client` or `vouched` where the admin door asks.
     pub kind: &'static str,
     /// Name of the trust domain.
     pub trust_domain: Arc<str>,
@@ -432,8 +448,9 @@ pub trait Slice {
     /// The engines that are asked, each once. INVARIANT: each of them must permit, and nobody asked permits nothing.
     fn engines(&self) -> &[EngineKind];
 
-    /// What the policies say of the answer beside yes or no, in the world as it is; known once all were judged in it.
-    fn answer(&self) -> Option<PolicyAnswer> {
+    /// What the policies say of an allow, or of a denial, in the world as it is; known once all were judged in it. What one
+    /// says of an allow is for upstream alone: it is no part of a denial by another.
+    fn answer(&self, _allowed: bool) -> Option<PolicyAnswer> {
         None
     }
 

@@ -74,7 +74,7 @@ pub struct Record {
     pub facts: Vec<(SignalIndex, Fact)>,
     /// What the policies said.
     pub verdict: Option<Verdict>,
-    /// What they say of the answer beside yes or no.
+    /// What they say of the answer beside yes or no. Gone once the answer is made: no record has it.
     pub said: Option<Box<PolicyAnswer>>,
     /// Nanoseconds spent, by stage.
     pub spent: Spent,
@@ -191,7 +191,6 @@ impl Record {
             + self.inquiry.as_ref().map_or(0, |inquiry| inquiry.weight())
             + 2 * args
             + facts
-            + self.said.as_ref().map_or(0, |said| said.weight())
             + self.query.iter().filter_map(|query| query.whole.as_deref()).map(weight_of_json).sum::<usize>()
     }
 }

@@ -181,27 +181,27 @@ pub(crate) fn actions() -> Vec<ActionRule> {
 }
 
 pub(crate) fn query() -> Query {
+    let identity = IdentityView {
+        kind: "x509",
+        trust_domain: "t".into(),
+        bound: true,
+        age_seconds: None,
+        actor: None,
+        interactive: false,
+        legacy: false,
+    };
+    let principal = SpiffeId::parse(PRINCIPAL).unwrap();
+    let resource = ResourceId { kind: "Account".into(), id: "42".into() };
     Query {
-        principal: SpiffeId::parse(PRINCIPAL).unwrap(),
-        action: ActionId::parse("pay").unwrap(),
-        tier: Tier::Runtime,
-        resource: ResourceId { kind: "Account".into(), id: "42".into() },
         request: RequestView { args: BTreeMap::from([("amount".into(), Value::Long(10))]), ..RequestView::default() },
-        identity: IdentityView {
-            kind: "x509",
-            trust_domain: "t".into(),
-            bound: true,
-            age_seconds: None,
-            actor: None,
-            interactive: false,
-            legacy: false,
-        },
-        grant: None,
-        chain: None,
-        approved_by: BTreeSet::new(),
-        built_in: None,
-        now: Timestamp::from_micros(0),
-        whole: None,
+        ..Query::of(
+            principal,
+            ActionId::parse("pay").unwrap(),
+            Tier::Runtime,
+            resource,
+            identity,
+            Timestamp::from_micros(0),
+        )
     }
 }
 

@@ -4,10 +4,9 @@ use super::*;
 use crate::{
     findings::Place,
     model::{ResourceId, Tier, Timestamp},
-    policy::{Effect, IdentityView, Mode, RequestView, reasoning::evaluate},
+    policy::{Effect, IdentityView, Mode, reasoning::evaluate},
     reason::Reason,
 };
-use std::collections::BTreeSet;
 
 /// An engine whose policies apply or not.
 struct Told {
@@ -86,7 +85,7 @@ impl Slice for ToldSlice<'_> {
     fn engines(&self) -> &[EngineKind] {
         &self.engines
     }
-    fn answer(&self) -> Option<PolicyAnswer> {
+    fn answer(&self, _: bool) -> Option<PolicyAnswer> {
         self.told.answer.clone()
     }
     fn judge_all(&self, _: &[(SignalIndex, Seen)]) -> Vec<Judged> {
@@ -98,28 +97,18 @@ impl Slice for ToldSlice<'_> {
 }
 
 fn query() -> Query {
-    Query {
-        principal: SpiffeId::parse("spiffe://t/a").unwrap(),
-        action: ActionId::parse("read").unwrap(),
-        tier: Tier::Runtime,
-        resource: ResourceId { kind: "Account".into(), id: "42".into() },
-        request: RequestView::default(),
-        identity: IdentityView {
-            kind: "x509",
-            trust_domain: "t".into(),
-            bound: true,
-            age_seconds: None,
-            actor: None,
-            interactive: false,
-            legacy: false,
-        },
-        grant: None,
-        chain: None,
-        approved_by: BTreeSet::new(),
-        built_in: None,
-        now: Timestamp::from_micros(0),
-        whole: None,
-    }
+    let identity = IdentityView {
+        kind: "x509",
+        trust_domain: "t".into(),
+        bound: true,
+        age_seconds: None,
+        actor: None,
+        interactive: false,
+        legacy: false,
+    };
+    let principal = SpiffeId::parse("spiffe://t/a").unwrap();
+    let resource = ResourceId { kind: "Account".into(), id: "42".into() };
+    Query::of(principal, ActionId::parse("read").unwrap(), Tier::Runtime, resource, identity, Timestamp::from_micros(0))
 }
 
 fn reason(cedar: Told, rego: Told) -> Reason {
@@ -170,7 +159,7 @@ fn policies_keep_their_index_and_their_answer() {
     assert_eq!(ids, ["cedar0", "cedar1", "rego0"]);
     let known: Vec<&str> = both.policies().iter().map(|info| &*info.id).collect();
     assert_eq!(known, ids);
-    assert_eq!(slice.answer(), Some(answer));
+    assert_eq!(slice.answer(true), Some(answer));
     assert_eq!(slice.judge_one(1, &[]), Judged::False);
     assert_eq!(slice.judge_one(2, &[]), Judged::True);
 }

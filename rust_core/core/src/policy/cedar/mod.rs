@@ -153,7 +153,7 @@ impl CedarEngine {
             return None;
         }
         let readings: Vec<walk::Reading> = checked.into_iter().map(|checked| checked.reading).collect();
-        let mut engine = Self::assemble(&parsed, &readings, listing, &actions, signals)?;
+        let mut engine = Self::assemble(&parsed, &readings, listing, &actions, signals, &known)?;
         engine.has_files = !files.policies.is_empty();
         engine.note_reach(&parsed, &idle, &known);
         Some(engine)
@@ -166,6 +166,7 @@ impl CedarEngine {
         listing: entities::Listing,
         actions: &[ActionRule],
         signals: &[SignalRule],
+        known: &checks::Vocabulary<'_>,
     ) -> Option<Self> {
         let mut engine = Self {
             entities: listing.entities,
@@ -189,7 +190,6 @@ impl CedarEngine {
                 engine.resource_types.insert(text.clone(), values::entity_type(text)?);
             }
         }
-        let known = checks::Vocabulary::new(actions, signals);
         let anywhere = conditions::Anywhere::of(&known.matched(&ActionConstraint::Any));
         let (mut enforcing, mut observing) = (Filings::default(), Filings::default());
         for policy in parsed {
@@ -197,7 +197,7 @@ impl CedarEngine {
                 Mode::Enforce => &mut enforcing,
                 Mode::Observe => &mut observing,
             };
-            engine.add(policy, readings.get(policy.text.at)?, &known, &anywhere, filings);
+            engine.add(policy, readings.get(policy.text.at)?, known, &anywhere, filings);
         }
         let ids = || actions.iter().map(|action| &action.id);
         engine.slices = enforcing.finish(ids(), built_in::is_built_in);
@@ -217,10 +217,9 @@ impl CedarEngine {
         let compiled = checks::compile(parsed, reading, known);
         let policy = &parsed.policy;
         let (principal, resource) = (policy.principal_constraint(), policy.resource_constraint());
-        let scope = match policy.action_constraint() {
-            ActionConstraint::Any => anywhere.scope(policy),
-            named => conditions::Scope::of(policy, &known.matched(named)),
-        };
+        let matched = known.matched(policy.action_constraint());
+        let is_any = matches!(policy.action_constraint(), ActionConstraint::Any);
+        let scope = if is_any { anywhere.scope(policy) } else { conditions::Scope::of(policy, &matched) };
         let entry = slices::Entry {
             index,
             principal: principal.as_inner(),
@@ -229,9 +228,10 @@ impl CedarEngine {
             asks_resource: reading.asks_resource,
             mentions: &compiled.info.mentions,
         };
-        match policy.action_constraint() {
-            ActionConstraint::Any => filings.file_anywhere(&entry),
-            named => filings.file(known.matched(named).iter().map(|action| &action.id), &entry),
+        if is_any {
+            filings.file_anywhere(&entry);
+        } else {
+            filings.file(matched.iter().map(|action| &action.id), &entry);
         }
         self.infos.push(compiled.info.clone());
         self.scopes.push(scope);

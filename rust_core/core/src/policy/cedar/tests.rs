@@ -54,30 +54,30 @@ fn rule(
 }
 
 fn query(action: &str) -> Query {
+    let identity = IdentityView {
+        kind: "x509",
+        trust_domain: "t".into(),
+        bound: true,
+        age_seconds: None,
+        actor: None,
+        interactive: false,
+        legacy: false,
+    };
+    let principal = SpiffeId::parse("spiffe://t/a").unwrap();
+    let resource = ResourceId { kind: "Account".into(), id: "42".into() };
     Query {
-        principal: SpiffeId::parse("spiffe://t/a").unwrap(),
-        action: ActionId::parse(action).unwrap(),
-        tier: Tier::Runtime,
-        resource: ResourceId { kind: "Account".into(), id: "42".into() },
         request: RequestView {
             args: BTreeMap::from([("amount".into(), crate::model::Value::Long(10))]),
             ..RequestView::default()
         },
-        identity: IdentityView {
-            kind: "x509",
-            trust_domain: "t".into(),
-            bound: true,
-            age_seconds: None,
-            actor: None,
-            interactive: false,
-            legacy: false,
-        },
-        grant: None,
-        chain: None,
-        approved_by: BTreeSet::new(),
-        built_in: None,
-        now: crate::model::Timestamp::from_micros(0),
-        whole: None,
+        ..Query::of(
+            principal,
+            ActionId::parse(action).unwrap(),
+            Tier::Runtime,
+            resource,
+            identity,
+            crate::model::Timestamp::from_micros(0),
+        )
     }
 }
 
@@ -94,7 +94,8 @@ fn below_the_loader(policies: &[&str], signals: &[SignalRule]) -> CedarEngine {
     let readings: Vec<_> = texts.iter().map(|text| walk::read(&text.template)).collect();
     let entities = entities::load(Some("[]"), &schema.enforcing, &mut findings);
     let actions: Vec<_> = actions().into_iter().chain(built_in::rules()).collect();
-    CedarEngine::assemble(&parsed, &readings, entities, &actions, signals).unwrap()
+    let known = checks::Vocabulary::new(&actions, signals);
+    CedarEngine::assemble(&parsed, &readings, entities, &actions, signals, &known).unwrap()
 }
 
 fn case_signals(case: &Json) -> (Vec<SignalRule>, Vec<(SignalIndex, Fact)>) {

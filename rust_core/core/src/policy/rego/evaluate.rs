@@ -84,39 +84,32 @@ fn sentence(error: &anyhow::Error) -> String {
 /// The entry point for one query, if its action is one that it is asked for.
 pub(super) struct RegoSlice<'e> {
     engine: &'e RegoEngine,
-    is_asked: bool,
-    now_ns: i64,
-    whole: Option<Arc<serde_json::Value>>,
+    /// `None`: it is not asked.
+    query: Option<Query>,
     fixed: OnceCell<Fixed>,
-    query: Query,
-    /// What the first world gave.
-    first: OnceCell<Option<PolicyAnswer>>,
+    /// What the first world gave, and whether that was a yes.
+    first: OnceCell<(bool, Option<PolicyAnswer>)>,
 }
 
 impl<'e> RegoSlice<'e> {
     pub(super) fn new(engine: &'e RegoEngine, query: &Query) -> Self {
-        Self {
-            engine,
-            is_asked: engine.actions.contains(&query.action) && query.built_in.is_none(),
-            now_ns: query.now.as_micros().saturating_mul(1_000),
-            whole: query.whole.clone(),
-            fixed: OnceCell::new(),
-            query: query.clone(),
-            first: OnceCell::new(),
-        }
+        let is_asked = engine.actions.contains(&query.action) && query.built_in.is_none();
+        Self { engine, query: is_asked.then(|| query.clone()), fixed: OnceCell::new(), first: OnceCell::new() }
     }
 
-    fn input(&self, seen: &[(SignalIndex, Seen)]) -> Result<Value, String> {
-        if self.engine.kind == EngineKind::OpaEnvoy {
-            let whole = self.whole.as_ref().ok_or("the request as a whole was not given")?;
+    fn input(&self, query: &Query, seen: &[(SignalIndex, Seen)]) -> Result<Value, String> {
+        if self.engine.kind() == EngineKind::OpaEnvoy {
+            let whole = query.whole.as_ref().ok_or("the request as a whole was not given")?;
             return input::document(whole).ok_or_else(|| "the request is nested too deep".to_owned());
         }
-        Ok(self.fixed.get_or_init(|| Fixed::of(&self.query)).with(&self.engine.mentioned, seen))
+        Ok(self.fixed.get_or_init(|| Fixed::of(query)).with(&self.engine.mentioned, seen))
     }
 
     /// Judges a world, and says what the policy gave beside its yes or no.
     fn judge(&self, seen: &[(SignalIndex, Seen)]) -> Result<(bool, Option<PolicyAnswer>), String> {
-        let value = evaluate(self.engine, self.input(seen)?, self.now_ns)?;
+        let query = self.query.as_ref().ok_or("it is not asked about this action")?;
+        let now_ns = query.now.as_micros().saturating_mul(1_000);
+        let value = evaluate(self.engine, self.input(query, seen)?, now_ns)?;
         result::read(&value).map(|said| (said.allowed, said.answer))
     }
 
@@ -128,7 +121,7 @@ impl<'e> RegoSlice<'e> {
 
 impl Slice for RegoSlice<'_> {
     fn in_play(&self) -> &[u32] {
-        if self.is_asked { &[0] } else { &[] }
+        if self.query.is_some() { &[0] } else { &[] }
     }
 
     fn info(&self, _position: usize) -> &Arc<PolicyInfo> {
@@ -136,22 +129,22 @@ impl Slice for RegoSlice<'_> {
     }
 
     fn engines(&self) -> &[EngineKind] {
-        if self.is_asked { std::slice::from_ref(&self.engine.kind) } else { &[] }
+        if self.query.is_some() { std::slice::from_ref(&self.engine.info.engine) } else { &[] }
     }
 
     fn untold(&self, _position: usize) -> Option<String> {
-        match self.engine.kind {
+        match self.engine.kind() {
             EngineKind::OpaEnvoy => Some("the whole request".to_owned()),
             _ => self.engine.untold(),
         }
     }
 
-    fn answer(&self) -> Option<PolicyAnswer> {
-        self.first.get().cloned().flatten()
+    fn answer(&self, allowed: bool) -> Option<PolicyAnswer> {
+        self.first.get().filter(|(yes, _)| *yes == allowed)?.1.clone()
     }
 
     fn judge_all(&self, seen: &[(SignalIndex, Seen)]) -> Vec<Judged> {
-        if !self.is_asked {
+        if self.query.is_none() {
             return Vec::new();
         }
         if self.is_open(seen) {
@@ -160,7 +153,7 @@ impl Slice for RegoSlice<'_> {
         vec![match self.judge(seen) {
             Ok((allowed, answer)) => {
                 // Asked again it is asked for another reason; the answer is that of the decision.
-                let _ = self.first.set(answer);
+                let _ = self.first.set((allowed, answer));
                 if allowed { Judged::True } else { Judged::False }
             }
             Err(why) => Judged::Failed(why),
@@ -174,7 +167,7 @@ impl Slice for RegoSlice<'_> {
         }
         match self.judge(seen) {
             // INVARIANT I2, I3: a signal that may not widen does not choose what an allow says either.
-            Ok((true, answer)) if self.first.get().is_some_and(|first| *first != answer) => Judged::Open,
+            Ok((true, answer)) if self.first.get().is_some_and(|(_, first)| *first != answer) => Judged::Open,
             Ok((true, _)) => Judged::True,
             Ok((false, _)) => Judged::False,
             Err(why) => Judged::Failed(why),

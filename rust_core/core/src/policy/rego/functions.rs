@@ -135,40 +135,11 @@ fn size(value: &Value) -> usize {
 /// What the interpreter's own built-ins could make, where that is out of proportion to what they are given. At most one
 /// budget in excess of what is left is ever made.
 fn bounded(name: &str, args: &[Value]) -> Result<(), String> {
-    let number = |at: usize| args.get(at).and_then(|arg| arg.as_f64().ok());
     let length = |at: usize| args.get(at).map_or(0, size);
     let wanted = match name {
-        "numbers.range" => entries(number(0), number(1), Some(1.0)),
-        "numbers.range_step" => entries(number(0), number(1), number(2)),
-        "bits.lsh" => number(1).map_or(0, |bits| bytes(bits / 8.0)),
-        "replace" => length(0).saturating_add(1).saturating_mul(length(2).saturating_add(1)),
-        "concat" => match args.get(1) {
-            Some(Value::Array(items)) => items.iter().map(size).sum::<usize>() + length(0) * items.len(),
-            Some(Value::Set(items)) => items.iter_sorted().map(size).sum::<usize>() + length(0) * items.len(),
-            _ => 0,
-        },
-        "array.concat" | "object.union" => length(0).saturating_add(length(1)),
+        "object.union" => length(0).saturating_add(length(1)),
         "json.unmarshal" => length(0).saturating_mul(8),
-        "net.cidr_expand" | "graph.reachable_paths" => MAX_REGO_BYTES / 16,
         _ => 0,
     };
     if wanted > MAX_REGO_BYTES { meter::charge(wanted) } else { Ok(()) }
-}
-
-fn entries(from: Option<f64>, to: Option<f64>, step: Option<f64>) -> usize {
-    match (from, to, step) {
-        (Some(from), Some(to), Some(step)) if step != 0.0 => {
-            bytes(((to - from) / step).abs() * f64::from(u32::try_from(BYTES_PER_ENTRY).unwrap_or(1)))
-        }
-        _ => 0,
-    }
-}
-
-#[expect(
-    clippy::cast_possible_truncation,
-    clippy::cast_sign_loss,
-    reason = "a bound: more than fits is the most that fits"
-)]
-fn bytes(size: f64) -> usize {
-    size.max(0.0) as usize
 }

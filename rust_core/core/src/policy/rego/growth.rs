@@ -8,7 +8,7 @@ use super::{
     walk::{self, Kind, Reading},
 };
 use crate::{findings::Findings, limits::MAX_REGO_GROWTH};
-use regorus::unstable::{ArithOp, AssignOp, Expr, Literal, Query, Ref, Rule, RuleHead};
+use regorus::unstable::{ArithOp, AssignOp, Expr, Literal, LiteralStmt, Query, Ref, Rule, RuleHead};
 use std::collections::{BTreeMap, HashMap};
 
 /// The size of a value in parts: so many, and so many for each part of its parameters.
@@ -19,10 +19,13 @@ struct Size {
 }
 
 /// What a size is made of.
+#[derive(Clone)]
 enum Term {
     One,
     Sum(Vec<Term>),
     Most(Vec<Term>),
+    /// One in place of each part of the other: what `with` may come to.
+    Times(Box<Term>, Box<Term>),
     /// A variable, or a rule of the package with this path: the larger of those that there are.
     Named(String, Vec<String>),
     Document(Vec<String>),
@@ -177,6 +180,7 @@ impl<'p> Parts<'p> {
 
     fn query(&mut self, query: &Query) {
         for stmt in &query.stmts {
+            let (bound, compared) = (self.bindings.len(), self.compared.len());
             match &stmt.literal {
                 Literal::SomeVars { .. } => {}
                 Literal::SomeIn { key, value, collection, .. } => {
@@ -189,14 +193,29 @@ impl<'p> Parts<'p> {
                     self.compared.push(term);
                 }
                 Literal::Every { key, value, domain, query, .. } => {
+                    let term = self.term(domain);
                     for name in key.iter().chain([value]) {
-                        let term = self.term(domain);
-                        self.bindings.push((name.text().to_owned(), term));
+                        self.bindings.push((name.text().to_owned(), term.clone()));
                     }
                     self.query(query);
                 }
             }
+            self.replaced(stmt, bound, compared);
         }
+    }
+
+    /// What a statement comes to where `with` puts other values in place of what it reads. `bound`, `compared`: where what
+    /// it bound and compared begins.
+    fn replaced(&mut self, stmt: &LiteralStmt, bound: usize, compared: usize) {
+        if stmt.with_mods.is_empty() {
+            return;
+        }
+        let put = Term::Sum(self.terms(stmt.with_mods.iter().map(|with| &with.r#as)));
+        let of_bindings = self.bindings.iter_mut().skip(bound).map(|(_, term)| term);
+        for term in of_bindings.chain(self.compared.iter_mut().skip(compared)) {
+            *term = Term::Times(Box::new(std::mem::replace(term, Term::One)), Box::new(put.clone()));
+        }
+        self.compared.push(put);
     }
 
     /// What a pattern is given: each of its variables may be all of it.
@@ -208,9 +227,15 @@ impl<'p> Parts<'p> {
         }
         let mut names = Vec::new();
         variables(pattern, &mut names);
-        for name in names {
-            let term = self.term(value);
-            self.bindings.push((name, term));
+        if !matches!(pattern.as_ref(), Expr::Var { .. }) {
+            // What of it is no variable is compared.
+            let term = self.term(pattern);
+            self.compared.push(term);
+        }
+        let term = self.term(value);
+        self.bindings.extend(names.iter().map(|name| (name.clone(), term.clone())));
+        if names.is_empty() {
+            self.compared.push(term);
         }
     }
 
@@ -285,7 +310,8 @@ impl<'p> Parts<'p> {
     }
 
     fn call(&mut self, function: &Ref<Expr>, params: &[Ref<Expr>]) -> Term {
-        let arguments = Term::Sum(self.terms(params));
+        let terms = self.terms(params);
+        let arguments = Term::Sum(terms.clone());
         let Some(mut path) = static_path(function) else { return arguments };
         if let Some(target) = path.first().and_then(|first| self.imports.get(first)).cloned() {
             path.splice(0..1, target);
@@ -294,8 +320,8 @@ impl<'p> Parts<'p> {
             && !params.last().is_some_and(|last| self.is_bound(last))
         {
             // The last argument may take the result.
-            let others = params.get(..params.len().saturating_sub(1)).unwrap_or_default();
-            let others = Term::Sum(self.terms(others));
+            let others = terms.split_last().map_or(&[] as &[Term], |(_, others)| others);
+            let others = Term::Sum(others.to_vec());
             self.bindings.push((span.text().to_owned(), Term::Call(path.clone(), Box::new(others))));
         }
         Term::Call(path, Box::new(arguments))
@@ -361,6 +387,7 @@ fn evaluate(term: &Term, locals: &HashMap<&str, u64>, known: &Known<'_>) -> u64 
     let sum = |terms: &[Term]| terms.iter().map(|term| evaluate(term, locals, known)).fold(0, u64::saturating_add);
     match term {
         Term::Sum(terms) => sum(terms),
+        Term::Times(term, by) => evaluate(term, locals, known).saturating_mul(evaluate(by, locals, known).max(1)),
         Term::Most(terms) => terms.iter().map(|term| evaluate(term, locals, known)).max().unwrap_or(1),
         Term::Named(name, path) => {
             let local = locals.get(name.as_str()).copied();

@@ -133,7 +133,7 @@ fn decode(token: &str) -> Result<Value, String> {
     }
 }
 
-/// By way of a text, which keeps numbers as they are.
+/// The fields as a document of Rego's.
 fn to_value(fields: Map<String, Json>) -> Result<Value, String> {
     match Value::from(Json::Object(fields)) {
         Value::Undefined => Err("the token has a value that Rego has not".to_owned()),

@@ -263,7 +263,7 @@ const OID: u8 = 0x06;
 /// The version of a certificate.
 const EXPLICIT_0: u8 = 0xa0;
 
-/// One value of DER with its tag (X.690 section 8.1): tag, content, and what follows; and the bytes of all of it.
+/// One value of DER with its tag (X.690 section 8.1): tag, content, and the bytes of all of it.
 struct Tlv<'a> {
     tag: u8,
     content: &'a [u8],

@@ -32,7 +32,7 @@ use super::{
     settings::{RegoInput, RegoSettings},
 };
 use crate::{
-    findings::{Findings, Place},
+    findings::Findings,
     model::{ActionId, PrincipalRecord, SpiffeId, Value, hex},
 };
 use checks::{Governed, Rules, dotted};
@@ -61,38 +61,23 @@ pub struct RegoEngine {
     query: String,
     /// Gone once the engine is: threads then let go of their interpreters.
     alive: Arc<()>,
-    kind: EngineKind,
     info: Arc<PolicyInfo>,
-    infos: [Arc<PolicyInfo>; 1],
     actions: HashSet<ActionId>,
     /// The signals that may be seen, with their names as the interpreter has them.
     mentioned: Vec<(SignalIndex, regorus::Value)>,
     literals: Vec<Value>,
-    reads: Vec<Reads>,
-}
-
-/// A place where a rule that the entry point reaches reads `input`.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Reads {
-    /// File of the rule.
-    pub file: Arc<str>,
-    /// Where the reference stands.
-    pub place: Place,
-    /// Package and rule, as in `envoy.authz.allow`.
-    pub rule: Arc<str>,
-    /// What is read, below `input`; `None` for a step that is not a text written out.
-    pub path: Vec<Option<Arc<str>>>,
+    /// What the entry point reads of `input`, each place once, by file.
+    reads: Vec<OutsideRead>,
 }
 
 impl RegoEngine {
-    /// What the entry point reads of `input`, each place once, by file.
-    pub fn reads(&self) -> &[Reads] {
-        &self.reads
+    fn kind(&self) -> EngineKind {
+        self.info.engine
     }
 
     /// What it reads that a question without a request does not tell, if it reads any such thing.
     pub fn untold(&self) -> Option<String> {
-        let is_untold = |read: &&Reads| match read.path.as_slice() {
+        let is_untold = |read: &&OutsideRead| match read.path.as_slice() {
             [Some(part)] => matches!(&**part, "request" | "identity"),
             [Some(part), Some(name), ..] => match &**part {
                 "request" => matches!(&**name, "method" | "path" | "host"),
@@ -102,7 +87,7 @@ impl RegoEngine {
             [Some(part), None, ..] => matches!(&**part, "request" | "identity"),
             _ => true,
         };
-        let name = |read: &Reads| {
+        let name = |read: &OutsideRead| {
             let steps = read.path.iter().map(|step| step.as_deref().unwrap_or("*"));
             std::iter::once("input").chain(steps).collect::<Vec<_>>().join(".")
         };
@@ -169,8 +154,6 @@ impl RegoEngine {
             prepared,
             query,
             alive: Arc::new(()),
-            kind,
-            infos: [Arc::clone(&info)],
             info,
             actions: asked,
             mentioned: mentioned.collect(),
@@ -180,7 +163,7 @@ impl RegoEngine {
     }
 }
 
-fn reads<'r>(rules: impl Iterator<Item = &'r walk::Reading>) -> Vec<Reads> {
+fn reads<'r>(rules: impl Iterator<Item = &'r walk::Reading>) -> Vec<OutsideRead> {
     let mut all = BTreeSet::new();
     for rule in rules {
         let name: Arc<str> = rule.path.join(".").into();
@@ -190,7 +173,7 @@ fn reads<'r>(rules: impl Iterator<Item = &'r walk::Reading>) -> Vec<Reads> {
                 walk::Step::Any => None,
             };
             let path = read.path.iter().map(step).collect();
-            all.insert(Reads { file: Arc::clone(&rule.file), place: read.place, rule: Arc::clone(&name), path });
+            all.insert(OutsideRead { file: Arc::clone(&rule.file), place: read.place, rule: Arc::clone(&name), path });
         }
     }
     all.into_iter().collect()
@@ -211,7 +194,7 @@ fn digest(files: &RegoFiles<'_>) -> String {
 
 impl PolicyEngine for RegoEngine {
     fn name(&self) -> &'static str {
-        self.kind.as_str()
+        self.kind().as_str()
     }
 
     fn is_asked(&self, action: &ActionId) -> bool {
@@ -219,22 +202,15 @@ impl PolicyEngine for RegoEngine {
     }
 
     fn wants_whole_request(&self) -> bool {
-        self.kind == EngineKind::OpaEnvoy
+        self.kind() == EngineKind::OpaEnvoy
     }
 
     fn reads_outside(&self) -> Vec<OutsideRead> {
-        let outside = self.reads.iter().filter(|_| self.kind == EngineKind::OpaEnvoy);
-        let read = |read: &Reads| OutsideRead {
-            file: Arc::clone(&read.file),
-            place: read.place,
-            rule: Arc::clone(&read.rule),
-            path: read.path.clone(),
-        };
-        outside.map(read).collect()
+        if self.wants_whole_request() { self.reads.clone() } else { Vec::new() }
     }
 
     fn policies(&self) -> &[Arc<PolicyInfo>] {
-        &self.infos
+        std::slice::from_ref(&self.info)
     }
 
     fn record_of(&self, _: &SpiffeId) -> Option<&PrincipalRecord> {

@@ -28,6 +28,8 @@ pub(super) fn turned(call: &Expr) -> Option<Turned> {
     };
     let between = text.get(from..at(params.last()?.span().start)?).filter(|between| !between.contains('#'))?;
     let parted = from.checked_add(between.find(mark)?)?;
+    // A comment behind the last argument would swallow what is put after it.
+    text.get(at(params.last()?.span().end)?..place.end).filter(|tail| !tail.contains('#'))?;
     let head = text.get(place.start..parted)?;
     let out = text.get(parted.checked_add(1)?..place.end)?.strip_suffix(')')?.trim().trim_end_matches(',');
     let open = if mark == '(' { "(" } else { "" };

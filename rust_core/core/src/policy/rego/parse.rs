@@ -23,7 +23,7 @@ pub(super) struct Parsed {
     pub(super) package: Vec<String>,
 }
 
-/// The first component of a package of ours: `checks.rs` puts the entry point there.
+/// The first component of a package of ours: `prepare.rs` puts the entry point there.
 pub(super) const OURS: &str = "signalwarden";
 
 /// How long files may be. `None` can't be: the limits are not zero.

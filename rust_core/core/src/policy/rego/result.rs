@@ -176,7 +176,7 @@ fn measure(value: &Value, depth: usize, left: &mut usize) -> Result<(), String> 
         return Err(format!("the result is nested deeper than {MAX_REGO_RESULT_DEPTH}"));
     }
     let own = match value {
-        Value::String(text) => text.len(),
+        Value::String(text) => text.len().max(1),
         _ => size_of::<Value>(),
     };
     *left = left.checked_sub(own).ok_or_else(|| format!("the result is larger than {MAX_REGO_RESULT_BYTES} bytes"))?;

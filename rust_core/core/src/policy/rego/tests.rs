@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::{
-    findings::Finding,
+    findings::{Finding, Place},
     model::{Influence, ResourceId, SignalName, SignalType, Tier, Timestamp, Value, WhenUnavailable},
     policy::{IdentityView, Judged, PolicyAnswer, RequestView, Seen},
 };
@@ -97,32 +97,32 @@ fn is_refused(text: &str, code: &str, line: u32) -> String {
 }
 
 fn query() -> Query {
+    let identity = IdentityView {
+        kind: "x509",
+        trust_domain: "t".into(),
+        bound: true,
+        age_seconds: Some(5),
+        actor: None,
+        interactive: false,
+        legacy: false,
+    };
+    let principal = SpiffeId::parse("spiffe://t/a").unwrap();
+    let resource = ResourceId { kind: "Account".into(), id: "42".into() };
     Query {
-        principal: SpiffeId::parse("spiffe://t/a").unwrap(),
-        action: ActionId::parse("pay").unwrap(),
-        tier: Tier::Runtime,
-        resource: ResourceId { kind: "Account".into(), id: "42".into() },
         request: RequestView {
             method: "POST".into(),
             path: "/pay".into(),
             host: "h".into(),
             args: BTreeMap::from([("amount".into(), Value::Long(10))]),
         },
-        identity: IdentityView {
-            kind: "x509",
-            trust_domain: "t".into(),
-            bound: true,
-            age_seconds: Some(5),
-            actor: None,
-            interactive: false,
-            legacy: false,
-        },
-        grant: None,
-        chain: None,
-        approved_by: BTreeSet::new(),
-        built_in: None,
-        now: Timestamp::from_micros(1_795_514_400_000_001),
-        whole: None,
+        ..Query::of(
+            principal,
+            ActionId::parse("pay").unwrap(),
+            Tier::Runtime,
+            resource,
+            identity,
+            Timestamp::from_micros(1_795_514_400_000_001),
+        )
     }
 }
 
@@ -133,7 +133,7 @@ fn judged_with(engine: &RegoEngine, seen: &[(&str, Seen)]) -> (Judged, Option<Po
     let slice = engine.slice(&query()).unwrap();
     let judged = slice.judge_all(&seen);
     assert_eq!(judged.len(), 1);
-    (judged[0].clone(), slice.answer())
+    (judged[0].clone(), slice.answer(judged[0] == Judged::True))
 }
 
 fn judged(engine: &RegoEngine, seen: &[(&str, Seen)]) -> Judged {
@@ -277,7 +277,8 @@ fn an_allow_that_says_other_things_in_another_world_is_open() {
     assert_eq!(slice.judge_one(0, &world("1")), Judged::True);
     assert_eq!(slice.judge_one(0, &world("2")), Judged::Open);
     assert_eq!(slice.judge_one(0, &[]), Judged::Open);
-    assert_eq!(slice.answer().unwrap().headers[0].1, "1", "what the first world said");
+    assert_eq!(slice.answer(true).unwrap().headers[0].1, "1", "what the first world said");
+    assert_eq!(slice.answer(false), None, "what is said of an allow is no part of a denial");
 }
 
 #[test]
@@ -367,7 +368,7 @@ fn what_the_entry_point_reads_is_listed_with_its_places() {
     let text = "allow if {\n input.request.args.amount < 5\n other\n}\nother if input.signals.risk < 5\nthird if input.request.path == \"\"";
     let engine = load(text).unwrap();
     let said: Vec<String> =
-        engine.reads().iter().map(|read| format!("{} {} {:?}", read.place.line, read.rule, read.path)).collect();
+        engine.reads.iter().map(|read| format!("{} {} {:?}", read.place.line, read.rule, read.path)).collect();
     let expected = [
         r#"3 authz.allow [Some("request"), Some("args"), Some("amount")]"#,
         r#"6 authz.other [Some("signals"), Some("risk")]"#,
@@ -377,4 +378,23 @@ fn what_the_entry_point_reads_is_listed_with_its_places() {
     let engine = load("allow if input.identity.kind == \"x509\"").unwrap();
     assert_eq!(engine.untold().as_deref(), Some("input.identity.kind"));
     assert_eq!(load("allow if input.request == {}").unwrap().untold().as_deref(), Some("input.request"));
+}
+
+#[test]
+fn a_comment_behind_the_last_argument_swallows_no_comparison() {
+    for (text, line) in [
+        ("expected := \"no\"\nallow if crypto.sha256(input.request.path, expected # must match\n)", 3),
+        ("expected := \"no\"\nallow if not crypto.sha256(input.request.path, expected # must match\n)", 3),
+    ] {
+        is_refused(text, "wrong_arguments", line);
+    }
+    let engine = load("expected := \"no\"\nallow if crypto.sha256(input.request.path, expected)").unwrap();
+    assert_eq!(judged(&engine, &[]), Judged::False);
+}
+
+#[test]
+fn empty_texts_that_are_shared_are_no_small_result() {
+    let text = r#"many := ["" | some _ in numbers.range(1, 4000)]
+        allow := {"allowed": true, "dynamic_metadata": {"x": [many | some _ in numbers.range(1, 400)]}}"#;
+    assert!(failure(text).contains("larger than"), "{}", failure(text));
 }

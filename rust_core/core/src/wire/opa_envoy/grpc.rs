@@ -15,7 +15,7 @@ pub struct Descriptors(DescriptorPool);
 
 impl fmt::Debug for Descriptors {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Descriptors").field("services", &self.0.services().len()).finish()
+        f.debug_struct("Descriptors").field("services", &self.services()).finish()
     }
 }
 

@@ -82,21 +82,18 @@ pub(super) fn object_union_n(args: &[Value], _: i64) -> Answer {
             return Err(format!("operand 1 must be array of objects but got {}", kind(item)));
         };
         charge_values(fields.len().saturating_mul(2))?;
-        joined = join(&joined, item);
+        joined = join(joined, item);
     }
     Ok(joined)
 }
 
-fn join(first: &Value, second: &Value) -> Value {
-    let (Value::Object(before), Value::Object(after)) = (first, second) else {
+fn join(mut first: Value, second: &Value) -> Value {
+    let (Ok(before), Value::Object(after)) = (first.as_object_mut(), second) else {
         return second.clone();
     };
-    let mut joined = first.clone();
-    if let Ok(fields) = joined.as_object_mut() {
-        for (key, value) in after.iter() {
-            let value = before.get(key).map_or_else(|| value.clone(), |old| join(old, value));
-            fields.insert(key.clone(), value);
-        }
+    for (key, value) in after.iter() {
+        let value = before.remove(key).map_or_else(|| value.clone(), |old| join(old, value));
+        before.insert(key.clone(), value);
     }
-    joined
+    first
 }

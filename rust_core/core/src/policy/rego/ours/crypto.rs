@@ -1,32 +1,25 @@
 //! Hashes that can't be forged.
 
 use super::{Answer, built, text};
+use crate::model::hex;
 use hmac::{Hmac, KeyInit as _, Mac as _};
 use regorus::Value;
 use sha2::{Digest as _, Sha256, Sha512};
-use std::fmt::Write as _;
-
-pub(super) fn hexadecimal(bytes: &[u8]) -> String {
-    bytes.iter().fold(String::new(), |mut written, byte| {
-        let _ = write!(written, "{byte:02x}");
-        written
-    })
-}
 
 pub(super) fn sha256(args: &[Value], _: i64) -> Answer {
-    built(hexadecimal(&Sha256::digest(text(args, 0)?)))
+    built(hex(&Sha256::digest(text(args, 0)?)))
 }
 
 pub(super) fn hmac_sha256(args: &[Value], _: i64) -> Answer {
     let mut mac = Hmac::<Sha256>::new_from_slice(text(args, 1)?.as_bytes()).map_err(|error| error.to_string())?;
     mac.update(text(args, 0)?.as_bytes());
-    built(hexadecimal(&mac.finalize().into_bytes()))
+    built(hex(&mac.finalize().into_bytes()))
 }
 
 pub(super) fn hmac_sha512(args: &[Value], _: i64) -> Answer {
     let mut mac = Hmac::<Sha512>::new_from_slice(text(args, 1)?.as_bytes()).map_err(|error| error.to_string())?;
     mac.update(text(args, 0)?.as_bytes());
-    built(hexadecimal(&mac.finalize().into_bytes()))
+    built(hex(&mac.finalize().into_bytes()))
 }
 
 /// Takes as long for any two texts of one length.

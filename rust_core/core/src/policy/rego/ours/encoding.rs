@@ -7,7 +7,7 @@ use base64::{
     engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig},
 };
 use regorus::Value;
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, fmt::Write as _};
 
 /// As Go's decoder: padding needed, and bits that are left over in the last letter may be anything.
 const GO: GeneralPurposeConfig = GeneralPurposeConfig::new()
@@ -114,10 +114,7 @@ fn escape(plain: &str, into: &mut String) {
         match byte {
             b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'_' | b'.' | b'~' => into.push(char::from(byte)),
             b' ' => into.push('+'),
-            _ => {
-                into.push('%');
-                into.push_str(&super::crypto::hexadecimal(&[byte]).to_uppercase());
-            }
+            _ => drop(write!(into, "%{byte:02X}")),
         }
     }
 }

@@ -197,7 +197,7 @@ fn member_text(at: usize, member: &Value) -> Result<&str, String> {
     }
 }
 
-/// A text that is about to be built: the evaluation's memory is asked first.
+/// A text that was built, as an answer; `charged` counts it.
 #[expect(clippy::unnecessary_wraps, reason = "the last step of functions that can fail before")]
 fn built(text: String) -> Answer {
     Ok(Value::String(text.into()))

@@ -3,10 +3,9 @@
 use super::{Answer, built, charge_values, integer, list, meter, regexes_go, text};
 use regex::{Captures, Regex, RegexBuilder};
 use regorus::Value;
-use std::{cell::RefCell, collections::HashMap};
+use std::{cell::RefCell, collections::HashMap, rc::Rc};
 
-/// Largest compiled expression in memory: the usual one has some kilobytes. The engine that runs the policies has the
-/// same bound for its own.
+/// Largest compiled expression in memory: the usual one has some kilobytes.
 const MAX_COMPILED_BYTES: usize = 1 << 20;
 
 /// Longest expression in letters.
@@ -17,29 +16,30 @@ const KEPT: usize = 256;
 
 thread_local! {
     /// Compiled once, not for each decision. Nothing depends on it but time.
-    static COMPILED: RefCell<HashMap<String, Regex>> = RefCell::default();
+    static COMPILED: RefCell<HashMap<String, Rc<Regex>>> = RefCell::default();
 }
 
-/// An expression of the engine's own dialect, compiled.
-pub(super) fn compiled(expression: &str) -> Result<Regex, String> {
+/// An expression of the engine's own dialect, compiled. It is shared: a copy would begin with an empty cache.
+pub(super) fn compiled(expression: &str) -> Result<Rc<Regex>, String> {
     COMPILED.with_borrow_mut(|kept| {
         if let Some(regex) = kept.get(expression) {
-            return Ok(regex.clone());
+            return Ok(Rc::clone(regex));
         }
         let regex = RegexBuilder::new(expression)
             .size_limit(MAX_COMPILED_BYTES)
             .build()
             .map_err(|_| "error parsing regexp, or one too large".to_owned())?;
+        let regex = Rc::new(regex);
         if kept.len() >= KEPT {
             kept.clear();
         }
-        kept.insert(expression.to_owned(), regex.clone());
+        kept.insert(expression.to_owned(), Rc::clone(&regex));
         Ok(regex)
     })
 }
 
 /// An expression of Go's, compiled.
-fn go(pattern: &str) -> Result<Regex, String> {
+fn go(pattern: &str) -> Result<Rc<Regex>, String> {
     if pattern.len() > MAX_LETTERS {
         return Err(format!("the expression has more than {MAX_LETTERS} letters"));
     }

@@ -148,3 +148,28 @@ fn a_usual_policy_takes_a_small_part_of_its_budget() {
     assert_eq!(judged(&engine, &[("risk", value("long", "7"))]), Judged::True);
     assert!(meter::steps() < crate::limits::MAX_REGO_STEPS / 100, "{}", meter::steps());
 }
+
+#[test]
+fn what_doubles_unseen_by_names_is_refused_too() {
+    let chain = |last: &str| {
+        let lines: Vec<String> = (0..40).map(|n| format!(" x{} := [x{n}, x{n}]", n + 1)).collect();
+        format!("allow if {{\n x0 := 1\n{}\n {last}\n}}", lines.join("\n"))
+    };
+    for last in ["[] = [x40]", "some 1 in [x40]", "x40 == x40"] {
+        assert!(load(&chain(last)).is_err(), "{last}");
+    }
+    // A chain by what `with` puts in the place of data.
+    let lines: Vec<String> = (0..40).map(|n| format!("r{} := r{n} with data.m.x as r{n}", n + 1)).collect();
+    let text = format!("r0 := [data.m.x, data.m.x]\n{}\nallow if r40 == 1", lines.join("\n"));
+    assert!(load(&text).is_err());
+    // Names of many patterns in one another are looked at once each.
+    let names: Vec<String> = (0..16).map(|n| format!("a{n}")).collect();
+    let mut text = "1".to_owned();
+    for depth in 0..12 {
+        let names: Vec<String> = names.iter().map(|name| format!("{name}_{depth}")).collect();
+        text = format!("[x | [{}] := [{text}]; x := 1]", names.join(", "));
+    }
+    let start = Instant::now();
+    let _ = load(&format!("allow if count({text}) == 0"));
+    assert!(start.elapsed() < LONG, "{:?}", start.elapsed());
+}
