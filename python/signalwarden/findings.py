@@ -209,7 +209,7 @@ _REGO: Final = {
     "rule_clash": "One name is defined in ways that exclude each other.",
     "shadowed_document": "`input` and `data` are documents. Call the variable or alias something else.",
     "too_much_growth": "A value stands in itself again and again: it takes little memory, and for ever to compare.",
-    "too_nested": "Rules stand deeper inside one another than an evaluation may go.",
+    "too_nested": "Rules or brackets stand deeper inside one another than the parser or an evaluation may go.",
     "unknown_input": "`input` has no such part, so that it would be undefined for ever. Often it is misspelt.",
     "unsafe_name": "A name is given no value anywhere. Often it is misspelt.",
     "wrong_arguments": "A function is called with another number of arguments than it takes.",

@@ -194,6 +194,15 @@ pub const MAX_REGO_BYTES: usize = 16 * 1024 * 1024;
 /// Deepest that rules of Rego may stand inside one another, in units of about half a kilobyte of a thread's stack. Threads
 /// have two megabytes at least.
 pub const MAX_REGO_DEPTH: usize = 1_000;
+/// Most brackets and signs that may stand open at once in a file of Rego: its parser takes some kilobytes of a thread's stack
+/// for each. Policies have about six.
+pub const MAX_REGO_BRACKETS: usize = 64;
+/// How often the parser of Rego may have to read a file, at most: it tries whether a bracket is a comprehension and reads it
+/// again if not, so what stands first in twenty brackets is read a million times.
+pub const MAX_REGO_READINGS: u64 = 8;
+/// Tokens of Rego that a file is counted as having at least, when its readings are: a small file may be nested more. Together
+/// that is about half a second of one core.
+pub const MIN_REGO_TOKENS: u64 = 250_000;
 /// Most lines of one file of Rego, and most columns of one line. Data belongs into data.json.
 pub const MAX_REGO_LINES: usize = 100_000;
 /// See `MAX_REGO_LINES`.

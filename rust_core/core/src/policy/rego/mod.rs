@@ -16,6 +16,7 @@ mod input;
 mod jwt;
 mod jwt_keys;
 mod meter;
+mod nesting;
 mod ours;
 mod outputs;
 mod parse;

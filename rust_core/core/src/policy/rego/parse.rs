@@ -1,6 +1,6 @@
 //! Files of Rego to syntax trees. Mistakes become findings with their place; other files are still read.
 
-use super::functions::plain;
+use super::{functions::plain, nesting};
 use crate::{
     findings::{Findings, Place},
     limits::{MAX_FILE_BYTES, MAX_REGO_COLUMNS, MAX_REGO_LINES},
@@ -46,12 +46,12 @@ pub(super) fn parse(files: &[(&str, &str)], findings: &mut Findings) -> Vec<Pars
         }
         // The parser is written to return errors, not to panic; a file that makes it panic is one that can't be read.
         let parsed = catch_unwind(|| module(file, text)).unwrap_or_else(|_| {
-            Err((Place::default(), "the parser fails on this file; this is a bug of ours".to_owned()))
+            Err(Unread::at(Place::default(), "the parser fails on this file; this is a bug of ours"))
         });
         let module = match parsed {
             Ok(module) => module,
-            Err((place, message)) => {
-                findings.error(file, place, "syntax", message);
+            Err(Unread { code, place, message }) => {
+                findings.error(file, place, code, message);
                 continue;
             }
         };
@@ -69,21 +69,36 @@ pub(super) fn parse(files: &[(&str, &str)], findings: &mut Findings) -> Vec<Pars
     all
 }
 
-fn module(file: &str, text: &str) -> Result<Module, (Place, String)> {
-    let lengths = lengths().ok_or_else(|| (Place::default(), "no lengths".to_owned()))?;
+/// Why a file can't be read.
+pub(super) struct Unread {
+    pub(super) code: &'static str,
+    pub(super) place: Place,
+    pub(super) message: String,
+}
+
+impl Unread {
+    fn at(place: Place, message: impl Into<String>) -> Self {
+        Self { code: "syntax", place, message: message.into() }
+    }
+}
+
+fn module(file: &str, text: &str) -> Result<Module, Unread> {
+    let lengths = lengths().ok_or_else(|| Unread::at(Place::default(), "no lengths"))?;
+    let syntax = |error: anyhow::Error| {
+        let (place, message) = said(&error.to_string());
+        Unread::at(place, message)
+    };
+    let source =
+        Source::from_contents_with_limits(file.to_owned(), text.to_owned(), lengths.max_file_bytes, lengths.max_lines)
+            .map_err(syntax)?;
+    nesting::check(&source, lengths.max_col)?;
     let read = || {
-        let source = Source::from_contents_with_limits(
-            file.to_owned(),
-            text.to_owned(),
-            lengths.max_file_bytes,
-            lengths.max_lines,
-        )?;
         let mut parser = Parser::new(&source)?;
         parser.set_max_col(lengths.max_col);
         parser.enable_rego_v1()?;
         parser.parse()
     };
-    read().map_err(|error| said(&error.to_string()))
+    read().map_err(syntax)
 }
 
 /// The place and the sentence of an error of the interpreter.

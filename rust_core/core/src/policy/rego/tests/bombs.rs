@@ -121,6 +121,75 @@ fn what_is_deep_enough_to_be_allowed_fits_a_small_stack() {
     }
 }
 
+/// What may stand in itself, and how the innermost is closed, in each of the ways in which the parser goes into itself.
+const NESTS: [(&str, &str, &str); 12] = [
+    ("[", "1", "]"),
+    ("{", "1", "}"),
+    ("{\"a\": ", "1", "}"),
+    ("{[", "1", "]}"),
+    ("[1, ", "1", "]"),
+    ("(", "1", ")"),
+    ("count(", "[]", ")"),
+    ("data[", "\"a\"", "]"),
+    ("- ", "1", ""),
+    ("[x | x := ", "1", "]"),
+    ("[1 | ", "1", "]"),
+    ("[-", "1", "]"),
+];
+
+#[test]
+fn what_the_parser_would_be_lost_in_is_refused_at_once() {
+    let start = Instant::now();
+    for (open, inner, close) in NESTS {
+        let is_read_again = open.starts_with(['[', '{']) && open != "[1, ";
+        for times in [40, 1_000, 50_000] {
+            let (open, close) = (format!("{open}\n").repeat(times), close.repeat(times));
+            for text in
+                [format!("allow := {open}{inner}{close}"), format!("allow if {{\n{open}"), format!("x := {open}")]
+            {
+                let refused = load(&text).err();
+                let code = refused.as_ref().and_then(|findings| findings.first()).map(|finding| finding.code);
+                assert!(code == Some("too_nested") || (times == 40 && !is_read_again), "{open:.20} {times}: {code:?}");
+            }
+        }
+    }
+    for joined in ["1 +\n", "[1] |\n", "1 -1 ", "1 <\n", "1 in\n", "set(\n"] {
+        let text = format!("allow := {}1", joined.repeat(50_000));
+        assert_eq!(load(&text).err().unwrap()[0].code, "too_nested", "{joined}");
+    }
+    assert!(start.elapsed() < LONG, "{:?}", start.elapsed());
+}
+
+#[test]
+fn the_deepest_that_is_parsed_fits_a_small_stack() {
+    let is_too_nested = |text: &str| load(text).is_err_and(|findings| findings[0].code == "too_nested");
+    for (open, inner, close) in NESTS {
+        let text = move |times: usize| format!("allow := {}{inner}{}", open.repeat(times), close.repeat(times));
+        let thread = std::thread::Builder::new().stack_size(1_500_000);
+        let most = move || (1..200).take_while(|times| !is_too_nested(&text(*times))).last();
+        let most = thread.spawn(most).unwrap().join().unwrap().unwrap();
+        assert!((8..=65).contains(&most), "{open}: {most}");
+    }
+    let thread = std::thread::Builder::new().stack_size(1_500_000);
+    let sums = move || {
+        let text = |times: usize| format!("allow if {}1 > 0", "1 +\n".repeat(times));
+        (400..1_200).step_by(50).take_while(|times| !is_too_nested(&text(*times))).last()
+    };
+    assert!(thread.spawn(sums).unwrap().join().unwrap().unwrap() >= 900);
+}
+
+#[test]
+fn nested_data_as_policies_have_it_is_read() {
+    let pod =
+        "{\"spec\": {\"template\": {\"spec\": {\"containers\": [{\"ports\": [{\"name\": {\"a\": [[1], [2, 3]]}}]}]}}}}";
+    load(&format!("pod := {pod}\nallow if {{\n some x in [{pod}, {pod}]\n x == pod\n}}")).unwrap();
+    let row = |n: usize| format!("  \"row-{n}\": {{\"names\": [\"a-{n}\", \"b-{n}\"], \"limit\": {n}}}");
+    let rows: Vec<String> = (0..5_000).map(row).collect();
+    load(&format!("rows := {{\n{}\n}}\nallow if rows[\"row-7\"].limit == 7", rows.join(",\n"))).unwrap();
+    let sums: Vec<String> = (0..300).map(|n| format!("  x{n} := {n} - -1 - 1\n  x{n} - -1\n    - 1 == {n}")).collect();
+    load(&format!("allow if {{\n{}\n}}", sums.join("\n"))).unwrap();
+}
+
 #[test]
 fn a_huge_result_is_denied() {
     assert!(
