@@ -74,7 +74,7 @@ IMPORTS: Mapping[str, set[str]] = {
     "sweeping": {"intake", "state"},
     "timekeeping": {"_core", "errors", "intake"},
     "approvers": {"errors"},
-    "difference": {"config", "values"},
+    "difference": {"config", "directory", "values"},
     "in_force": {"approvers", "config", "difference", "errors", "state"},
     "watch": {"directory", "errors"},
     "reloads": {"config", "decision_log", "difference", "errors", "in_force"},

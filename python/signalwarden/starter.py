@@ -13,7 +13,9 @@ from importlib.resources.abc import Traversable
 from pathlib import Path
 from typing import Literal
 
+from signalwarden.directory import MAX_FILE_BYTES
 from signalwarden.errors import BadInputError
+from signalwarden.files import read_regular, why
 
 __all__ = [
     "AGENT",
@@ -122,9 +124,9 @@ def _rego_files(source: Path) -> Iterator[tuple[str, Path]]:
 
 def _content(path: Path) -> bytes:
     try:
-        return path.read_bytes()
+        return read_regular(path, MAX_FILE_BYTES)
     except OSError as error:
-        raise BadInputError(f"`{path}` can't be read: {error.strerror}") from None
+        raise BadInputError(f"`{path}` can't be read: {why(error)}") from None
 
 
 def _query(found: Mapping[str, bytes]) -> str:

@@ -132,6 +132,48 @@ def test_where_no_route_is_enforced_nothing_is(tmp_path: Path) -> None:
     assert told["NHI4:2025"]["standing"] == "enforced", "identities are refused all the same"
 
 
+UNGOVERNED = {
+    **FULL,
+    "signalwarden.yaml": FULL["signalwarden.yaml"]
+    + "policies:\n  rego:\n    input: opa_envoy\n    ungoverned: true\n",
+    "policies/all.rego": 'package authz\n\nallow if input.attributes.request.http.method == "GET"\n',
+}
+
+
+def test_what_rests_on_a_suspended_promise_is_not_enforced_and_says_why(tmp_path: Path) -> None:
+    log = Log().decision(count=3).decision("policy_denied")
+    governed = controls(document(tmp_path / "a", log.gathered()))
+    found = document(tmp_path / "b", log.gathered(), UNGOVERNED)
+    told = controls(found)
+    text = "policies in Rego see whole requests (`ungoverned: true`): I1, I2, I3 are suspended for what they decide"
+    finding = {"kind": "ungoverned", "what": text, "at": "signalwarden.yaml:12"}
+    assert finding in found["findings"], "it is said above all"
+    assert not any("ungoverned" in one["kind"] for one in document(tmp_path / "c", Gathered())["findings"])
+    for control in every_control():
+        rests = {"I1", "I2", "I3"} & set(control.invariants)
+        shown = told[control.id]
+        assert rests.isdisjoint(entry["at"] for entry in shown["by"]), control.id
+        if rests:
+            assert finding in shown["findings"], control.id
+            assert shown["standing"] != "enforced", control.id
+        elif control.role is Role.ENFORCES:
+            assert shown["standing"] == governed[control.id]["standing"], control.id
+    assert governed["L6 the decision point as a target"]["standing"] != "not covered"
+    assert (told["NHI5:2025"]["standing"], governed["NHI5:2025"]["standing"]) == ("not covered", "enforced")
+    assert told["NHI5:2025"]["why"] == "`ungoverned: true` suspends I1, on which it rests"
+    assert told["MEASURE 2.6"]["why"] == "`ungoverned: true` suspends I2, on which it rests"
+    for written_as in (rendering.markdown(found), rendering.html(found)):
+        assert "suspended for what they decide" in written_as
+
+
+def test_where_nobody_but_such_policies_is_asked_no_identity_is_needed_and_it_is_said(tmp_path: Path) -> None:
+    alone = {name: text for name, text in UNGOVERNED.items() if not name.endswith(".cedar")}
+    alone["signals.yaml"] = "signals: {}\n"
+    told = controls(document(tmp_path, Log().decision().gathered(), alone))["NHI4:2025"]
+    (finding,) = (one for one in told["findings"] if one["kind"] == "ungoverned")
+    assert finding["what"].endswith("; a `coarse` route asks for no identity")
+
+
 def test_half_of_a_control_says_which_half(tmp_path: Path) -> None:
     files = {
         **FULL,

@@ -202,6 +202,19 @@ def test_the_admin_api_is_as_its_table_says() -> None:
     assert reasons == {reason.code: str(reason.status) for reason in AdminReason if reason.status}
 
 
+def test_the_open_calls_of_the_admin_api_are_those_of_the_threat_model() -> None:
+    told = table(section(text_of("docs/threat-model.md"), "### A neighbour on loopback"))
+    assert told.keys() == {call.path for call in CALLS if call.right is None}
+
+
+def test_the_map_of_the_house_names_every_module() -> None:
+    told = section(text_of("CONTRIBUTING.md"), "## Map of the house")
+    package = ROOT / "python/signalwarden"
+    names = [f"{path.name}/" for path in package.iterdir() if path.is_dir() and path.name != "__pycache__"]
+    names += [path.name for path in package.glob("*.py") if path.name != "__init__.py"]
+    assert [name for name in names if not re.search(rf"(?<![\w/]){re.escape(name)}", told)] == []
+
+
 def test_every_metric_has_its_line() -> None:
     shown = table(section(text_of("docs/operations.md"), "## Metrics"))
     labelled = {f"{metrics.PREFIX}{name}_total{{{label}}}" for _, name, label, _ in metrics.FAMILIES}

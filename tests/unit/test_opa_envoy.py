@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -243,6 +244,13 @@ def test_envoy_sends_all_that_such_policies_read(make: Callable[[str], Path]) ->
     assert "413" not in text
     assert "- envoy.filters.http.jwt_authn" in text
     assert "disable_request_body_buffering" not in text
+
+
+@pytest.mark.timeout(30)
+def test_init_reads_regular_files_alone(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe.rego")
+    with pytest.raises(BadInputError, match=r"pipe\.rego` can't be read: expected a regular file"):
+        starter.create_opa(tmp_path / "guard", [tmp_path], now=datetime.now(UTC))
 
 
 @pytest.mark.parametrize(

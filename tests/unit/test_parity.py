@@ -75,6 +75,18 @@ def test_what_is_found_is_a_case_of_a_file(two_languages: Path, capfd: pytest.Ca
     assert tested["errors"] == 0
 
 
+@pytest.mark.parametrize(
+    ("option", "value"), [("--draft", "draft"), ("--format", "sarif"), ("--format", "github")]
+)
+def test_what_parity_does_not_do_contradicts_it(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str], option: str, value: str
+) -> None:
+    root = made(tmp_path, "cases: []\n")
+    ran = Commands(capfd)("check", "--config", root, "--parity", option, value)
+    named = option if option == "--draft" else f"{option} {value}"
+    assert f"`--parity` and `{named}` contradict each other: give one of them" in ran.sentence
+
+
 def test_the_same_seed_tries_the_same_requests(two_languages: Path) -> None:
     one, again, other = compared(two_languages), compared(two_languages), compared(two_languages, 1)
     assert one.as_dict() == again.as_dict()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, get_args
@@ -9,6 +10,8 @@ from typing import Any, get_args
 import pytest
 
 from signalwarden import starter
+from signalwarden.policy_tests import suite
+from signalwarden.policy_tests.requests import MAX_REQUEST_BYTES
 from tests import casebooks
 from tests.casebooks import AGENT, CASES, OTHER, REQUEST, SENDER, made, ran
 
@@ -152,6 +155,33 @@ def test_a_request_may_stand_in_a_file_of_the_directory(tmp_path: Path) -> None:
     assert said["as it is"] == said["another caller"] == []
     assert said["elsewhere"] == ["`request.file`: `../one.json` leads out of the directory"]
     assert said["nowhere"] == ["`request.file`: `samples/two.json` can't be read: no such file or directory"]
+
+
+@pytest.mark.timeout(30)
+def test_a_pipe_in_place_of_a_file_holds_nothing_up(tmp_path: Path) -> None:
+    root = made(tmp_path, [case(name="piped", request={"file": "samples/pipe.json"})])
+    (root / "samples").mkdir()
+    os.mkfifo(root / "samples/pipe.json")
+    assert ran(root).told == {
+        "piped": ["`request.file`: `samples/pipe.json` can't be read: expected a regular file"]
+    }
+    os.mkfifo(root / "tests/more.yaml")
+    assert casebooks.findings(root) == [
+        "tests/more.yaml:0:0 unreadable the file can't be read: expected a regular file"
+    ]
+
+
+def test_a_file_that_is_too_large_is_not_read_to_its_end(tmp_path: Path) -> None:
+    root = made(tmp_path, [case(name="huge", request={"file": "samples/huge.json"})])
+    (root / "samples").mkdir()
+    for name, limit in (("samples/huge.json", MAX_REQUEST_BYTES), ("tests/more.yaml", suite.MAX_FILE_BYTES)):
+        with (root / name).open("wb") as file:
+            file.truncate(limit + 1)
+    bound = f"tests/more.yaml:0:0 too_large the file has more than {suite.MAX_FILE_BYTES} bytes"
+    assert casebooks.findings(root) == [bound]
+    (root / "tests/more.yaml").unlink()
+    why = f"can't be read: the file has more than {MAX_REQUEST_BYTES} bytes"
+    assert ran(root).told == {"huge": [f"`request.file`: `samples/huge.json` {why}"]}
 
 
 def test_a_caller_without_identity_is_one_on_purpose(tmp_path: Path) -> None:

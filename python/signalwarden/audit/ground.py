@@ -28,6 +28,8 @@ SETTINGS: Final = "signalwarden.yaml"
 ENTITIES: Final = "entities.json"
 MAX_TASKS: Final = 20_000
 """Of the state, as of the log."""
+OF_THE_REGISTER: Final = frozenset({"I1", "I2", "I3"})
+"""Promises that the register keeps, so they are suspended where policies see whole requests."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -206,6 +208,11 @@ class Ground:
         """Whether no route is enforced at all."""
         return bool(self.routes) and not any(route["enforce"] for route in self.routes)
 
+    @property
+    def suspended(self) -> frozenset[str]:
+        """Promises that the settings take back, by `ungoverned: true`."""
+        return OF_THE_REGISTER if self.loaded.ungoverned is not None else frozenset()
+
     def may(self, right: str) -> list[str]:
         """Clients of the admin API with a right."""
         return sorted({client.id for client in self.settings.clients if right in client.may})
@@ -215,12 +222,22 @@ class Ground:
     @cached_property
     def weaknesses(self) -> list[Weakness]:
         """All of them, in the order in which they are looked for."""
-        return [*self._of_routes(), *self._of_contracts(), *self._of_settings(), *self._of_principals(),
-                *self._of_policies(), *self._of_check()]  # fmt: skip
+        return [*self._of_engines(), *self._of_routes(), *self._of_contracts(), *self._of_settings(),
+                *self._of_principals(), *self._of_policies(), *self._of_check()]  # fmt: skip
 
     def weakening(self, tags: Sequence[str]) -> list[Weakness]:
         """Those of these kinds."""
         return [weakness for weakness in self.weaknesses if weakness.tag in tags]
+
+    def _of_engines(self) -> Iterator[Weakness]:
+        if self.suspended:
+            text = (
+                f"policies in Rego see whole requests (`ungoverned: true`): {', '.join(sorted(self.suspended))} are "
+                "suspended for what they decide"
+            )
+            if not any(name.endswith(".cedar") for name in self.directory.files):
+                text += "; a `coarse` route asks for no identity"
+            yield Weakness("ungoverned", text, self.setting_at("/policies/rego/ungoverned"))
 
     def _of_routes(self) -> Iterator[Weakness]:
         for route in self.routes:
@@ -299,7 +316,7 @@ class Ground:
 
     def _of_check(self) -> Iterator[Weakness]:
         """Warnings of `check` that have no line of their own above."""
-        said = {"unenforced_route", "review_past"}
+        said = {"unenforced_route", "review_past", "ungoverned"}
         for finding in (*self.loaded.warnings, *body_needs.findings(self.described)):
             if finding.code not in said and not is_error(finding):
                 tag = "client_long_lived" if finding.code == "client_long_lived" else "check"

@@ -101,7 +101,7 @@ def _of_all(ground: Ground, gathered: Gathered, faults: Faults) -> Iterable[Weak
         yield Weakness("bounded", text)
     if ground.kept.why_not:
         yield Weakness("state", f"the state was not read: {ground.kept.why_not}")
-    yield from (one for one in ground.weaknesses if one.tag == "insecure")
+    yield from ground.weakening(("insecure", "ungoverned"))
 
 
 def _framework(framework: Framework, ground: Ground, answers: dict[str, Evidence]) -> dict[str, Any]:
@@ -123,6 +123,9 @@ def _control(control: Control, ground: Ground, answers: dict[str, Evidence]) -> 
         evidence = dataclasses.replace(answers[name]) if at == 0 else evidence.with_(answers[name])
     if "unenforced" in control.weakened_by and control.role is Role.ENFORCES and ground.lets_all_pass:
         evidence.lacking = "every route says `enforce: false`: what would be denied is let pass"
+    if control.role is Role.ENFORCES and (lost := sorted(ground.suspended.intersection(control.invariants))):
+        # It rests on a promise that the settings take back: who reads that it is enforced would be misled.
+        evidence.lacking = f"`ungoverned: true` suspends {' and '.join(lost)}, on which it rests"
     standing = _standing(control, evidence)
     head = {
         "id": control.id,
@@ -139,7 +142,7 @@ def _control(control: Control, ground: Ground, answers: dict[str, Evidence]) -> 
     weakened = [*evidence.weakened, *ground.weakening(control.weakened_by)]
     return {
         **head,
-        "by": [] if standing is Standing.NOT_COVERED else _rests_on(control, evidence),
+        "by": [] if standing is Standing.NOT_COVERED else _rests_on(control, evidence, ground.suspended),
         "figures": [figure.as_dict() for figure in evidence.figures],
         "tables": [table.as_dict() for table in evidence.tables],
         "findings": _cut([_weakness(one) for one in weakened]),
@@ -167,10 +170,14 @@ def _why(standing: Standing, evidence: Evidence) -> str:
     )
 
 
-def _rests_on(control: Control, evidence: Evidence) -> list[dict[str, Any]]:
+def _rests_on(control: Control, evidence: Evidence, suspended: frozenset[str]) -> list[dict[str, Any]]:
     """What does it: places of the directory, then what holds whatever a log says."""
     places = [{"kind": "directory", "what": what, "at": at} for what, at in evidence.places]
-    held = [{"kind": "invariant", "what": invariants()[name], "at": name} for name in control.invariants]
+    held = [
+        {"kind": "invariant", "what": invariants()[name], "at": name}
+        for name in control.invariants
+        if name not in suspended
+    ]
     tests = [{"kind": "test", "what": name, "at": "tests"} for name in control.tests]
     return [*_cut(places), *held, *tests]
 

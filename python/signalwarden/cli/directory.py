@@ -185,6 +185,10 @@ def check(
 
     if as_json and form not in (None, Form.JSON):
         raise BadInputError(f"`--json` and `--format {form}` contradict each other: give one of them")
+    if parity and draft is not None:
+        raise BadInputError("`--parity` and `--draft` contradict each other: give one of them")
+    if parity and form in (Form.SARIF, Form.GITHUB):
+        raise BadInputError(f"`--parity` and `--format {form}` contradict each other: give one of them")
     if parity:
         from signalwarden.cli.parity import check_parity
 

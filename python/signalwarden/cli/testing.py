@@ -16,6 +16,7 @@ from signalwarden.cli import testing_pages
 from signalwarden.cli.options import DIRECTORY, ERROR, FAILED, HERE, ConfigOption, JsonOption
 from signalwarden.decision_log import now_us
 from signalwarden.errors import BadInputError, SignalwardenError, is_error, sentence
+from signalwarden.files import why
 from signalwarden.terminal import console, counting_bar, one_sentence, print_json, say
 
 if TYPE_CHECKING:
@@ -148,7 +149,7 @@ def _write_junit(path: Path, results: Results) -> None:
     try:
         path.write_bytes(content)
     except OSError as error:
-        raise BadInputError(f"`{path}` can't be written: {(error.strerror or str(error)).lower()}") from error
+        raise BadInputError(f"`{path}` can't be written: {why(error)}") from error
 
 
 def _watch(wanted: Wanted) -> None:

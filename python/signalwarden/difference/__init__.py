@@ -6,6 +6,7 @@ Compared are two `View`s: what a directory declares. Sentences judge each change
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import chain
 from typing import TYPE_CHECKING, Any, Final, TypedDict
 
 import orjson
@@ -106,7 +107,9 @@ def _words(before: View, after: View) -> Iterator[Word]:
         "feed": parts.feeds(old.get("feeds", []), new.get("feeds", [])),
         "signal": parts.register(old, new),
         "route": parts.routes(old["routes"], new["routes"]),
-        "policy": parts.policies(old["policies"], new["policies"]),
+        "policy": chain(
+            parts.policies(old["policies"], new["policies"]), parts.languages(old["files"], new["files"])
+        ),
         "client": parts.clients(before["settings"]["clients"], after["settings"]["clients"]),
         "setting": parts.settings(before["settings"], after["settings"]),
         "entities": parts.entities(old["files"], new["files"]),

@@ -7,9 +7,10 @@ from collections.abc import Iterable, Iterator
 from typing import Any, Final
 
 from signalwarden.difference.words import Direction, Entry, Said, named, quoted, span, was_is
+from signalwarden.directory import DESCRIPTORS, POLICIES
 from signalwarden.values import span_s
 
-__all__ = ["clients", "entities", "feeds", "policies", "register", "routes", "settings"]
+__all__ = ["clients", "entities", "feeds", "languages", "policies", "register", "routes", "settings"]
 
 WIDENS, MAY_WIDEN, NARROWS, NEUTRAL = Direction
 
@@ -240,6 +241,26 @@ def policies(old: list[Entry], new: list[Entry]) -> Told:
         yield from _of(name, _policy_changed(before[name], after[name]))
 
 
+LANGUAGES: Final = {"Cedar": ".cedar", "Rego": ".rego"}
+"""Of policies, by the ending of their files: whoever has files is asked, and all who are asked must permit."""
+
+
+def languages(old: dict[str, str], new: dict[str, str]) -> Told:
+    """A language that is asked no more leaves to the others alone what it denied. `old`, `new`: the files."""
+    before, after = _asked(old), _asked(new)
+    for language in sorted(before - after) if after else ():
+        said = f"policies in {language} are no longer asked: what others permit is allowed"
+        yield language, MAY_WIDEN, said
+
+
+def _asked(files: Iterable[str]) -> set[str]:
+    """Languages of which there is a file, if only one without a policy: that denies all."""
+    below = [file for file in files if file.startswith(f"{POLICIES}/")]
+    return {
+        language for language, ending in LANGUAGES.items() if any(file.endswith(ending) for file in below)
+    }
+
+
 def _says(policy: Entry) -> tuple[Any, ...]:
     return policy["text_sha256"], policy.get("effect"), policy.get("mode")
 
@@ -270,6 +291,9 @@ def _policy(policy: Entry, *, added: bool) -> Said:
     what = "is new" if added else "is gone"
     if _watches(policy):
         yield NEUTRAL, f"`{name}` {what}, which is only observed{reads}"
+    elif not added and policy.get("engine", "cedar") != "cedar":
+        # Not a permit among others: beside another language it denied whatever it did not permit.
+        yield MAY_WIDEN, f"`{name}` {what}: it permits no longer, nor denies what others permit{reads}"
     elif effect == "permit":
         says = "allows what it permits" if added else "no longer allows what it permitted"
         yield WIDENS if added else NARROWS, f"`{name}` {what} and {says}{reads}"
@@ -309,6 +333,9 @@ def entities(old: dict[str, str], new: dict[str, str]) -> Told:
     for file in ("entities.json", "entities.cedarschema"):
         if old.get(file) != new.get(file):
             yield file, MAY_WIDEN, f"`{file}` changed: who and what there is, and of which groups they are"
+    for file in sorted(name for name in old.keys() | new.keys() if name.endswith(DESCRIPTORS)):
+        if old.get(file) != new.get(file):
+            yield file, MAY_WIDEN, f"`{file}` changed: what policies see of bodies of gRPC"
 
 
 # ---- settings ---------------------------------------------------------------------------------------------

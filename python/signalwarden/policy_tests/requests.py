@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Final
 from signalwarden import request_json
 from signalwarden.decision_log.parts import map_of
 from signalwarden.errors import BadInputError
+from signalwarden.files import read_regular, why
 from signalwarden.policy_tests.model import Absent
 
 if TYPE_CHECKING:
@@ -72,13 +73,9 @@ def _read(directory: Path, name: str) -> dict[str, Any]:
     if not path.is_relative_to(directory.resolve()):
         raise BadInputError(f"`request.file`: `{name}` leads out of the directory")
     try:
-        with path.open("rb") as file:
-            content = file.read(MAX_REQUEST_BYTES + 1)
+        content = read_regular(path, MAX_REQUEST_BYTES)
     except OSError as error:
-        why = (error.strerror or str(error)).lower()
-        raise BadInputError(f"`request.file`: `{name}` can't be read: {why}") from error
-    if len(content) > MAX_REQUEST_BYTES:
-        raise BadInputError(f"`request.file`: `{name}` has more than {MAX_REQUEST_BYTES} bytes")
+        raise BadInputError(f"`request.file`: `{name}` can't be read: {why(error)}") from error
     try:
         document = json.loads(content)
     except (ValueError, RecursionError) as error:

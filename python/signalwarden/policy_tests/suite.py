@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import itertools
 import os
 from dataclasses import dataclass
@@ -9,6 +10,7 @@ from typing import TYPE_CHECKING, Final
 
 from signalwarden.directory import TESTS, Directory
 from signalwarden.errors import Problem, sorted_findings
+from signalwarden.files import read_regular, why
 from signalwarden.policy_tests.model import Case, Draft, Place
 from signalwarden.policy_tests.reading import Vocabulary, Written, read_cases
 
@@ -95,13 +97,11 @@ def read_suite(directory: Path, words: Vocabulary) -> Suite:
 
 def _text(path: Path, name: str) -> str | Problem:
     try:
-        with path.open("rb") as file:
-            content = file.read(MAX_FILE_BYTES + 1)
+        content = read_regular(path, MAX_FILE_BYTES)
     except OSError as error:
-        why = (error.strerror or str(error)).lower()
-        return Problem("error", name, 0, 0, "unreadable", f"the file can't be read: {why}")
-    if len(content) > MAX_FILE_BYTES:
-        return Problem("error", name, 0, 0, "too_large", f"the file has more than {MAX_FILE_BYTES} bytes")
+        if error.errno == errno.EFBIG:
+            return Problem("error", name, 0, 0, "too_large", why(error))
+        return Problem("error", name, 0, 0, "unreadable", f"the file can't be read: {why(error)}")
     try:
         return content.decode("utf-8")
     except UnicodeDecodeError as error:
