@@ -2,6 +2,7 @@
 
 #![expect(clippy::needless_pass_by_value, reason = "arguments are extracted from Python objects")]
 
+mod background;
 mod changes;
 mod configuration;
 mod desk;

@@ -3,12 +3,13 @@
 //!
 //! `grant.rs` looks at grants, `approval.rs` at approvals, `answer.rs` makes the bytes, `built_in.rs` decides about
 //! tasks and approvals themselves, which are asked for at another door, where `asked.rs` answers questions, too;
-//! `ungoverned.rs` is the compatibility mode.
+//! `ungoverned.rs` is the compatibility mode; `denials.rs` says what becomes of the errors of the steps.
 
 mod answer;
 mod approval;
 mod asked;
 mod built_in;
+mod denials;
 mod grant;
 mod ungoverned;
 
@@ -22,14 +23,13 @@ use crate::{
     approvals::{self, Approvals},
     change::Change,
     decide::{self, Denial, Need, Permit},
-    identity::{Evidence, IdentityRefused, Proofs, Unestablished, UnknownToken, Validated},
+    identity::{Evidence, Proofs, Unestablished, UnknownToken, Validated},
     limits,
     model::{ApprovalId, Fact, Fingerprint, Peer, PrincipalRecord, Request, Tier, Timestamp},
-    policy::{Effect, EngineKind, EntityUnknown, IdentityView, Query, RequestView, SignalIndex, Slice, reasoning},
-    principals::NotAdmitted,
+    policy::{Effect, EngineKind, IdentityView, Query, RequestView, SignalIndex, Slice, reasoning},
     reason::Reason,
     record::{self, Asked, DecisionId, Record, ring::Ring},
-    route::{Resolved, Route, Unresolved},
+    route::{Resolved, Route},
     signals::{
         self, Asker, Cells, Store,
         derived::{Caller, Derived},
@@ -37,7 +37,7 @@ use crate::{
     },
     snapshot::{Running, Snapshot},
     tasks::{Admitted, Tasks, Touch},
-    wire::{self, Malformed},
+    wire,
 };
 use answer::{allow, bare, deny};
 use approval::Exact;
@@ -566,39 +566,5 @@ fn charged(request: &Request) -> String {
         peer::address_of(request).map_or_else(|| address.clone(), |address| address.to_string())
     } else {
         principal.clone()
-    }
-}
-
-impl From<Malformed> for Denial {
-    fn from(malformed: Malformed) -> Self {
-        Self::new(Reason::MalformedRequest, malformed.detail)
-    }
-}
-
-impl From<Unresolved> for Denial {
-    fn from(unresolved: Unresolved) -> Self {
-        Self::new(unresolved.reason, unresolved.detail)
-    }
-}
-
-impl From<IdentityRefused> for Denial {
-    fn from(refused: IdentityRefused) -> Self {
-        Self::new(refused.reason, refused.detail)
-    }
-}
-
-impl From<NotAdmitted> for Denial {
-    fn from(refused: NotAdmitted) -> Self {
-        Self::new(refused.reason, refused.detail)
-    }
-}
-
-impl From<EntityUnknown> for Denial {
-    fn from(unknown: EntityUnknown) -> Self {
-        let detail = format!(
-            "`{}` is not listed in entities.json, and the policy `{}` asks for it",
-            unknown.entity, unknown.policy
-        );
-        Self::new(Reason::EntityUnknown, detail)
     }
 }
