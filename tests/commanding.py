@@ -5,9 +5,8 @@ from __future__ import annotations
 import io
 import json
 import sys
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, NamedTuple, cast
 
 import pytest
 from fastapi.testclient import TestClient
@@ -19,8 +18,7 @@ from signalwarden.config import Address
 from tests.fake_services import SECRET, FakeServices
 
 
-@dataclass(frozen=True)
-class Ran:
+class Ran(NamedTuple):
     """What came of a command."""
 
     status: int
@@ -80,9 +78,8 @@ class DeskCommands:
         admin._http = cast("Any", TestClient(self._app, headers={"authorization": f"Bearer {SECRET}"}))
         return admin
 
-    def run(self, *arguments: str) -> tuple[int, str, str]:
-        ran = self._run(*arguments)
-        return ran.status, ran.out, ran.err
+    def run(self, *arguments: str) -> Ran:
+        return self._run(*arguments)
 
     def said(self, *arguments: str) -> str:
         status, out, err = self.run(*arguments)

@@ -22,7 +22,6 @@ from signalwarden.admin_answers import (
     DEFAULT_LISTED,
     MAX_BODY_BYTES,
     MAX_LISTED,
-    RESERVED,
     STILL_MAY,
     AdminReason,
     Refused,
@@ -32,6 +31,7 @@ from signalwarden.admin_answers import (
     json_answer,
     only,
 )
+from signalwarden.authzen_request import CONFIGURATION, EVALUATION, EVALUATIONS, SEARCHES
 from signalwarden.config import Right
 from signalwarden.doors import PEER_CHAIN
 from signalwarden.errors import (
@@ -46,7 +46,7 @@ from signalwarden.errors import (
 from signalwarden.services import Client, Services
 from signalwarden.signals.push import PushSource
 
-__all__ = ["CALLS", "MAX_BODY_BYTES", "RESERVED", "AdminReason", "Call", "build"]
+__all__ = ["CALLS", "MAX_BODY_BYTES", "AdminReason", "Call", "build"]
 
 logger = logging.getLogger("signalwarden.admin")
 
@@ -94,10 +94,10 @@ CALLS: Final = (
     Call("PUT", "/v1/workflows/{id}", Right.WORKFLOWS),
     Call("POST", "/v1/approvals/{id}/approve", Right.APPROVE),
     Call("POST", "/v1/approvals/{id}/deny", Right.APPROVE),
-    Call("POST", "/access/v1/evaluation", Right.EVALUATE),
-    Call("POST", "/access/v1/evaluations", Right.EVALUATE),
-    *(Call("POST", path, Right.EVALUATE) for path in admin_authzen.SEARCHES),
-    Call("GET", admin_authzen.CONFIGURATION, None),
+    Call("POST", EVALUATION, Right.EVALUATE),
+    Call("POST", EVALUATIONS, Right.EVALUATE),
+    *(Call("POST", path, Right.EVALUATE) for path in SEARCHES),
+    Call("GET", CONFIGURATION, None),
     Call("POST", "/v1/reload", Right.OPERATE),
     Call("GET", "/v1/publishers", Right.READ),
     Call("POST", "/v1/publishers/disable", Right.OPERATE),

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Awaitable, Callable, Iterator, Mapping
 from contextlib import contextmanager
 from enum import Enum
 from typing import Any, Final, cast
 
 import orjson
+from cryptography import x509
+from cryptography.hazmat.primitives.serialization import Encoding
 from fastapi import Request, Response
 
+from signalwarden.doors import PEER_CHAIN
 from signalwarden.errors import (
     BadInputError,
     CallRefusedError,
@@ -24,12 +28,12 @@ __all__ = [
     "DEFAULT_LISTED",
     "MAX_BODY_BYTES",
     "MAX_LISTED",
-    "RESERVED",
     "STILL_MAY",
     "AdminReason",
     "Refused",
     "bounded",
     "bounded_body",
+    "certificate_of",
     "client_of",
     "fields",
     "json_answer",
@@ -128,9 +132,6 @@ class AdminReason(Enum):
 
 CODES: Final = {reason.code: reason for reason in AdminReason}
 
-# Named already, given once their features are built.
-RESERVED: Final[frozenset[AdminReason]] = frozenset()
-
 
 class Refused(Exception):
     """A call that is refused; becomes the problem document."""
@@ -181,6 +182,15 @@ def refusing() -> Iterator[None]:
 
 def client_of(request: Request) -> Client:
     return cast("Client", request.state.client)
+
+
+def certificate_of(request: Request) -> str | None:
+    """Hex SHA-256 over the DER of the client's own certificate, which was verified when it was let in."""
+    chain: bytes = getattr(request.state, PEER_CHAIN, b"")
+    if not chain:
+        return None
+    leaf = x509.load_pem_x509_certificates(chain)[0]
+    return hashlib.sha256(leaf.public_bytes(Encoding.DER)).hexdigest()
 
 
 def only(request: Request, *known: str) -> None:

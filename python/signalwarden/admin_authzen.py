@@ -2,26 +2,34 @@
 
 from __future__ import annotations
 
-import hashlib
 import re
 from collections.abc import Callable
 from typing import Annotated, Any, Final
 
-from cryptography import x509
-from cryptography.hazmat.primitives.serialization import Encoding
 from fastapi import Depends, Request, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from signalwarden.admin_answers import AdminReason, Refused, bounded, client_of, json_answer, refusing
-from signalwarden.authzen_request import MAX_BODY_BYTES
-from signalwarden.doors import PEER_CHAIN
+from signalwarden.admin_answers import (
+    AdminReason,
+    Refused,
+    bounded,
+    certificate_of,
+    client_of,
+    json_answer,
+    refusing,
+)
+from signalwarden.authzen_request import (
+    CONFIGURATION,
+    EVALUATION,
+    EVALUATIONS,
+    MAX_BODY_BYTES,
+    PATHS,
+    SEARCHES,
+)
 from signalwarden.services import Services
 
-__all__ = ["CONFIGURATION", "PATHS", "SEARCHES", "RequestIds", "endpoints"]
+__all__ = ["RequestIds", "endpoints"]
 
-PATHS: Final = "/access/v1/"
-SEARCHES: Final = tuple(f"/access/v1/search/{what}" for what in ("subject", "resource", "action"))
-CONFIGURATION: Final = "/.well-known/authzen-configuration"
 CONFIGURATION_MAX_AGE_S: Final = 300
 """How long others may hold the metadata: it changes when the address does."""
 
@@ -50,7 +58,7 @@ def endpoints(services: Services) -> dict[tuple[str, str], Callable[..., Any]]:
         _given(request)
         raise Refused(
             AdminReason.NOT_OFFERED,
-            "who may do what to what is not searched here: ask about each with /access/v1/evaluations",
+            f"who may do what to what is not searched here: ask about each with {EVALUATIONS}",
         )
 
     def metadata() -> Response:
@@ -63,8 +71,8 @@ def endpoints(services: Services) -> dict[tuple[str, str], Callable[..., Any]]:
         return Response(told, media_type="application/json", headers=headers)
 
     return {
-        ("POST", "/access/v1/evaluation"): evaluation,
-        ("POST", "/access/v1/evaluations"): evaluations,
+        ("POST", EVALUATION): evaluation,
+        ("POST", EVALUATIONS): evaluations,
         **{("POST", path): search for path in SEARCHES},
         ("GET", CONFIGURATION): metadata,
     }
@@ -80,18 +88,9 @@ def _given(request: Request) -> dict[str, str | None]:
             AdminReason.MALFORMED, "`x-request-id`: expected one, of at most 128 visible ascii characters"
         )
     return {
-        "certificate": _certificate(request),
+        "certificate": certificate_of(request),
         "request_id": values[0].decode("ascii") if values else None,
     }
-
-
-def _certificate(request: Request) -> str | None:
-    """Hex SHA-256 over the DER of the client's own certificate, which was verified when it was let in."""
-    chain: bytes = getattr(request.state, PEER_CHAIN, b"")
-    if not chain:
-        return None
-    leaf = x509.load_pem_x509_certificates(chain)[0]
-    return hashlib.sha256(leaf.public_bytes(Encoding.DER)).hexdigest()
 
 
 # ---- X-Request-ID ---------------------------------------------------------------------------------------

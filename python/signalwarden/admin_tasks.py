@@ -2,25 +2,22 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable
 from typing import Annotated, Any
 
-from cryptography import x509
-from cryptography.hazmat.primitives.serialization import Encoding
 from fastapi import Depends, Path, Query, Request, Response
 
 from signalwarden.admin_answers import (
     DEFAULT_LISTED,
     MAX_LISTED,
     bounded_body,
+    certificate_of,
     client_of,
     json_answer,
     only,
     refusing,
 )
 from signalwarden.config import Right
-from signalwarden.doors import PEER_CHAIN
 from signalwarden.services import Services
 
 __all__ = ["endpoints"]
@@ -39,13 +36,13 @@ def endpoints(services: Services) -> dict[tuple[str, str], Callable[..., Any]]:
 def _tasks(services: Services) -> dict[tuple[str, str], Callable[..., Any]]:
     def begin(request: Request, body: Body) -> Response:
         with refusing():
-            answer = services.tasks.begin(client_of(request).id, body, certificate=_certificate(request))
+            answer = services.tasks.begin(client_of(request).id, body, certificate=certificate_of(request))
         return json_answer(answer, 201)
 
     def delegate(request: Request, which: Id, body: Body) -> Response:
         with refusing():
             answer = services.tasks.begin(
-                client_of(request).id, body, certificate=_certificate(request), parent=which
+                client_of(request).id, body, certificate=certificate_of(request), parent=which
             )
         return json_answer(answer, 201)
 
@@ -102,12 +99,3 @@ def _workflows(services: Services) -> dict[tuple[str, str], Callable[..., Any]]:
         ("GET", "/v1/workflows"): listing,
         ("GET", "/.well-known/jwks.json"): keys,
     }
-
-
-def _certificate(request: Request) -> str | None:
-    """Hex SHA-256 over the DER of the client's own certificate, which was verified when it was let in."""
-    chain: bytes = getattr(request.state, PEER_CHAIN, b"")
-    if not chain:
-        return None
-    leaf = x509.load_pem_x509_certificates(chain)[0]
-    return hashlib.sha256(leaf.public_bytes(Encoding.DER)).hexdigest()

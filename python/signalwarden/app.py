@@ -24,7 +24,6 @@ from signalwarden.decision_log import Recorder, now_us, rfc3339, ring_at
 from signalwarden.decision_log.service import DecisionLog, Seal
 from signalwarden.decisions import Decisions
 from signalwarden.desks import Desks
-from signalwarden.difference import view
 from signalwarden.door_tls import DoorTls
 from signalwarden.doors import HttpDoor
 from signalwarden.errors import SignalwardenError, sentence
@@ -55,6 +54,7 @@ if TYPE_CHECKING:
 
     from signalwarden.approvals import Approvals
     from signalwarden.authzen import Authzen
+    from signalwarden.difference import View
     from signalwarden.front import Front
     from signalwarden.overrides import Overrides
     from signalwarden.publish_door import PublishDoor
@@ -153,7 +153,7 @@ class App:
         self._running = None
 
     def _open(self, stack: contextlib.ExitStack) -> None:
-        loaded = load_still(self._directory, self._clock)
+        loaded, declared = load_still(self._directory, self._clock)
         settings, root = loaded.settings, loaded.root
         store = SqliteStore(settings.state_path(root))
         stack.callback(store.close)
@@ -167,7 +167,7 @@ class App:
         set_back = time.keep()
         stack.callback(time.try_to_keep)
         in_force = InForce(store)
-        in_force.admit(loaded, view(loaded))
+        in_force.admit(loaded, declared)
         engine.swap(loaded.configuration)
         recorder = Recorder(engine, self._clock)
         traces = self._traces(stack, settings, root)  # ends after the log, whose last records have spans, too
@@ -191,13 +191,14 @@ class App:
             count=self._count,
             # After the swap: until then nothing counts that only the new settings take.
             on_swapped=[
-                lambda loaded: bundles.adopt(loaded.settings),
-                identity.adopt,
-                lambda loaded: feeds.adopt(loaded.configuration.describe()),
-                lambda _: self._judge_anew(),
+                lambda loaded, _: bundles.adopt(loaded.settings),
+                lambda loaded, _: identity.adopt(loaded),
+                lambda _, now: feeds.adopt(now["described"]),
+                lambda _, now: self._tallies.learn(now["described"]),
+                lambda *_: self._judge_anew(),
             ],
         )
-        reloads.record_start()
+        reloads.record_start(declared)
         tls = DoorTls.of(
             lambda: reloads.loaded.settings, root, bundles=bundles, svids=bundles.svids, revoking=engine
         )
@@ -238,7 +239,8 @@ class App:
             *(reloads, store, engine, intake, recorder, log, feeds, admin_door, front, signals, clients),
             *(identity, desks, decisions, traces, time),
         )
-        feeds.adopt(loaded.configuration.describe())
+        feeds.adopt(declared["described"])
+        self._tallies.learn(declared["described"])
         admin_door.start()
         if signals is not None:
             signals.start()
@@ -251,8 +253,8 @@ class App:
         stack.callback(watch.stop)
         watch.start()
 
-    def _swap(self, intake: Intake, engine: _core.Engine, feeds: Feeds, loaded: Loaded) -> None:
-        feeds.prepare(loaded.configuration.describe())
+    def _swap(self, intake: Intake, engine: _core.Engine, feeds: Feeds, loaded: Loaded, now: View) -> None:
+        feeds.prepare(now["described"])
         intake.undisturbed(lambda: engine.swap(loaded.configuration))
 
     def _identity(

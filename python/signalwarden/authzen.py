@@ -10,7 +10,15 @@ from typing import TYPE_CHECKING, Any, Final
 import orjson
 
 from signalwarden import _core
-from signalwarden.authzen_request import Batch, Faulty, Question, evaluation, evaluations
+from signalwarden.authzen_request import (
+    EVALUATION,
+    EVALUATIONS,
+    Batch,
+    Faulty,
+    Question,
+    evaluation,
+    evaluations,
+)
 from signalwarden.authzen_settings import may_ask_about
 from signalwarden.errors import CallRefusedError
 from signalwarden.rates import Rates
@@ -21,10 +29,7 @@ if TYPE_CHECKING:
     from signalwarden.authzen_settings import AuthzenSettings
     from signalwarden.services import Client
 
-__all__ = ["EVALUATION", "EVALUATIONS", "QUESTIONS_A_SECOND", "SUBJECT_REFUSED", "Authzen"]
-
-EVALUATION: Final = "/access/v1/evaluation"
-EVALUATIONS: Final = "/access/v1/evaluations"
+__all__ = ["QUESTIONS_A_SECOND", "SUBJECT_REFUSED", "Authzen"]
 
 QUESTIONS_A_SECOND: Final = 2_000
 """Of one client: more than one core of a machine answers over HTTP. Whoever asks more often asks as Envoy does."""
@@ -110,7 +115,7 @@ class Authzen:
         request_id: str | None,
     ) -> dict[str, Any]:
         told = self._ask(client, question, path, certificate, request_id)
-        if told.reason in NO_ANSWER and not told.allowed:
+        if _undecided(told):
             raise CallRefusedError(told.reason, self._sentences[told.reason])
         return self._answer(told)
 
@@ -135,7 +140,7 @@ class Authzen:
             told = self._ask(client, question, EVALUATIONS, certificate, request_id)
         except CallRefusedError as error:
             return _error(403, error.detail)
-        if told.reason in NO_ANSWER and not told.allowed:
+        if _undecided(told):
             return _error(503, self._sentences[told.reason])
         return self._answer(told)
 
@@ -176,6 +181,11 @@ class Authzen:
     def _count(self, name: str) -> None:
         with self._tally:
             self._counts[name] += 1
+
+
+def _undecided(told: _core.Told) -> bool:
+    """Whether nothing was decided."""
+    return told.reason in NO_ANSWER and not told.allowed
 
 
 def _error(status: int, message: str) -> dict[str, Any]:

@@ -1,5 +1,5 @@
-"""Reads what other enforcement points ask (OpenID AuthZEN, Authorization API 1.0): strict in form, and it takes along
-only what may count. What else is sent is ignored, as the specification says, and as I1 does.
+"""What other enforcement points ask (OpenID AuthZEN, Authorization API 1.0), and where: read strictly in form, and only
+what may count is taken along. What else is sent is ignored, as the specification says, and as I1 does.
 """
 
 from __future__ import annotations
@@ -13,8 +13,13 @@ import orjson
 from signalwarden.errors import BadInputError
 
 __all__ = [
+    "CONFIGURATION",
+    "EVALUATION",
+    "EVALUATIONS",
     "MAX_BODY_BYTES",
     "MAX_EVALUATIONS",
+    "PATHS",
+    "SEARCHES",
     "Batch",
     "Faulty",
     "Question",
@@ -22,6 +27,13 @@ __all__ = [
     "evaluation",
     "evaluations",
 ]
+
+PATHS: Final = "/access/v1/"
+"""Where its calls are, but for the metadata."""
+EVALUATION: Final = f"{PATHS}evaluation"
+EVALUATIONS: Final = f"{PATHS}evaluations"
+SEARCHES: Final = tuple(f"{PATHS}search/{what}" for what in ("subject", "resource", "action"))
+CONFIGURATION: Final = "/.well-known/authzen-configuration"
 
 MAX_BODY_BYTES: Final = 256 * 1024
 """A question has some hundred bytes; a page of a hundred of them with their properties stays below this."""

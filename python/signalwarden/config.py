@@ -48,6 +48,7 @@ __all__ = [
     "SignalsSettings",
     "json_schema",
     "judge",
+    "judge_described",
     "load",
     "read_settings",
 ]
@@ -211,6 +212,14 @@ def load(path: Path | str, now_us: int) -> Loaded:
 
 def judge(directory: Directory, now_us: int, *, unapproved: bool = False) -> Loaded:
     """`load` for a directory that has been read. `unapproved`: whoever is to approve a contract has not done so yet."""
+    return judge_described(directory, now_us, unapproved=unapproved)[0]
+
+
+def judge_described(
+    directory: Directory, now_us: int, *, unapproved: bool = False
+) -> tuple[Loaded, dict[str, Any]]:
+    """`judge`, and `Loaded.described`, which it reads itself: a hundred thousand policies take two seconds, and memory
+    that is to be let go of soon."""
     findings: list[FindingLike] = list(directory.findings)
     settings: Settings | None = None
     text = directory.text(SETTINGS_FILE)
@@ -223,12 +232,14 @@ def judge(directory: Directory, now_us: int, *, unapproved: bool = False) -> Loa
         raise ConfigurationError(sorted_findings(findings))
     for_core = settings or Settings.stand_in(*_domains(text))
     configuration: _core.Configuration | None = None
+    described: dict[str, Any] = {}
     try:
         configuration = _core.Configuration.load(
             directory.core_files(), settings=for_core.for_core(), now_us=now_us
         )
         findings += configuration.warnings
-        contracts = orjson.loads(configuration.describe())["signals"]
+        described = orjson.loads(configuration.describe())
+        contracts = described["signals"]
         if settings is not None:
             findings += _unauthenticated(settings, contracts, directory)
         if not unapproved:
@@ -239,7 +250,10 @@ def judge(directory: Directory, now_us: int, *, unapproved: bool = False) -> Loa
     if settings is None or configuration is None or any(map(is_error, findings)):
         raise ConfigurationError(sorted_findings(findings))
     warnings = tuple(sorted_findings(findings))
-    return Loaded(directory.root, settings, configuration, warnings, directory.digest, directory.approvals())
+    loaded = Loaded(
+        directory.root, settings, configuration, warnings, directory.digest, directory.approvals()
+    )
+    return loaded, described
 
 
 def _unauthenticated(

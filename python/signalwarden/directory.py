@@ -29,6 +29,7 @@ __all__ = [
     "CORE_FILES",
     "DESCRIPTORS",
     "FEEDS",
+    "MAX_DEPTH",
     "MAX_FILE_BYTES",
     "POLICIES",
     "SETTINGS_FILE",

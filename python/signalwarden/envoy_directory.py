@@ -14,14 +14,15 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from signalwarden import _core
 from signalwarden.body_needs import GATE, gated_actions
-from signalwarden.config import SETTINGS_FILE, load, read_settings
+from signalwarden.config import SETTINGS_FILE, judge, read_settings
 from signalwarden.directory import Directory
 from signalwarden.errors import ConfigurationError, Problem, is_error
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Mapping
     from pathlib import Path
 
+    from signalwarden.policy_settings import RegoSettings
     from signalwarden.settings import Settings
     from signalwarden.values import Address
 
@@ -129,23 +130,42 @@ def read(root: Path) -> Known:
     sources = [
         source for contract in _entries(signals.get("signals")) for source in _list(contract.get("sources"))
     ]
+    described = _described(root, settings)
     return Known(
         settings=settings,
         check=settings.listen.check,
         identity_headers=_identity_headers(settings),
         signal_headers=tuple(sorted({name.lower() for name in _named(sources, "header", "header")})),
         signal_namespaces=tuple(sorted(_named(sources, "envoy_metadata", "namespace"))),
-        body_routes=_body_routes(_list(routes.get("routes")), _gated(root)),
-        whole=_whole(root, settings),
+        body_routes=_body_routes(_list(routes.get("routes")), gated_actions(described)),
+        whole=_whole(settings, described),
     )
 
 
-def _whole(root: Path, settings: Settings) -> Whole | None:
-    """Which metadata is read is known of policies that load, so with these the directory has to."""
+def _described(root: Path, settings: Settings) -> dict[str, Any]:
+    """What only the policy engine can say, of a directory that then has to load; nothing where it need not be asked.
+
+    It says which metadata policies over whole requests read, and which actions a gate may apply to. The annotation of
+    a gate has one spelling, so files without it have none."""
+    directory = Directory.read(root)
+    has_gates = any(
+        GATE.encode() in content for name, content in directory.files.items() if name.endswith(".cedar")
+    )
+    if not has_gates and _over_whole_requests(settings) is None:
+        return {}
+    return judge(directory, int(datetime.now(UTC).timestamp() * 1_000_000)).described()
+
+
+def _over_whole_requests(settings: Settings) -> RegoSettings | None:
+    """The settings of policies that see whole requests."""
     rego = settings.policies.rego
-    if rego is None or rego.input != "opa_envoy":
+    return rego if rego is not None and rego.input == "opa_envoy" else None
+
+
+def _whole(settings: Settings, described: Mapping[str, Any]) -> Whole | None:
+    rego = _over_whole_requests(settings)
+    if rego is None:
         return None
-    described = load(root, int(datetime.now(UTC).timestamp() * 1_000_000)).described()
     paths = [read["path"] for read in described["reads_outside"]]
     return Whole(
         namespaces=_namespaces(paths, "metadataContext"),
@@ -159,18 +179,6 @@ def _namespaces(paths: list[list[str | None]], context: str) -> tuple[str, ...]:
     above = ["attributes", context, "filterMetadata"]
     named = {path[3] for path in paths if path[:3] == above and len(path) > len(above)}
     return tuple(sorted(name for name in named if name is not None))
-
-
-def _gated(root: Path) -> frozenset[str]:
-    """Actions with an approval gate. The annotation has one spelling, so files without it have no gate, and need not
-    load; with it, only the policy engine can say which actions a gate may apply to."""
-    directory = Directory.read(root)
-    if not any(
-        GATE.encode() in content for name, content in directory.files.items() if name.endswith(".cedar")
-    ):
-        return frozenset()
-    loaded = load(root, int(datetime.now(UTC).timestamp() * 1_000_000))
-    return gated_actions(loaded.described())
 
 
 # ---- bodies -----------------------------------------------------------------------------------------------

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from signalwarden import _core
-from signalwarden.directory import MAX_FILE_BYTES
+from signalwarden.directory import MAX_DEPTH, MAX_FILE_BYTES
 from signalwarden.errors import BadInputError, ConfigurationError, FindingLike, Problem
 from signalwarden.files import read_regular, sync_directory, why
 
@@ -20,8 +20,6 @@ if TYPE_CHECKING:
 __all__ = ["Formatted", "files", "run"]
 
 ENDING: Final = ".cedar"
-MAX_DEPTH: Final = 16
-"""Folders below one another, as where a directory is read."""
 
 
 @dataclass(slots=True)
@@ -74,7 +72,8 @@ def run(paths: Iterable[Path], *, check: bool) -> Formatted:
 
 
 def _below(folder: Path, depth: int) -> Iterator[Path]:
-    """Sorted by name; what begins with a dot is an editor's or a mount's own. Links to folders are not followed."""
+    """Sorted by name, and no deeper than a directory is read. What begins with a dot is an editor's or a mount's own;
+    links to folders are not followed."""
     try:
         entries = sorted(folder.iterdir())
     except OSError as error:

@@ -10,6 +10,7 @@ import orjson
 from signalwarden import _core, config
 from signalwarden.decision_log import rfc3339
 from signalwarden.errors import BadInputError
+from signalwarden.values import origin_of
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -55,7 +56,7 @@ def origins(described: dict[str, Any]) -> dict[str, list[str]]:
     """Where the values of each signal come from beforehand, by `Configuration.describe()`. One with several such
     sources is told by all of them: they agree."""
     return {
-        contract["name"]: [origin for source in contract["sources"] if (origin := _origin(source))]
+        contract["name"]: [origin for source in contract["sources"] if (origin := origin_of(source))]
         for contract in described["signals"]
     }
 
@@ -110,15 +111,6 @@ def _entries(body: bytes) -> list[dict[str, Any]]:
             'the signals are not a body of POST /v1/signals: expected {"signals": [{"name", …}]}'
         )
     return entries
-
-
-def _origin(source: dict[str, Any]) -> str | None:
-    match source.get("kind"):
-        case "push":
-            return str(source["publisher"])
-        case "poll" | "ssf" as kind:
-            return f"{kind}:{source['feed']}"
-    return None
 
 
 def _publish(scene: Scene, index: int, signal: dict[str, Any], now_us: int) -> None:

@@ -54,13 +54,14 @@ class _Read:
     """A directory as it was read, and what came of it: one of the two last is not None."""
 
     digest: str
-    loaded: Loaded | None
+    found: tuple[Loaded, View] | None
+    """The view is large, and not asked for twice: whoever is done with it lets go of it."""
     error: ConfigurationError | None
 
-    def good(self) -> Loaded:
-        if self.loaded is None:
+    def good(self) -> tuple[Loaded, View]:
+        if self.found is None:
             raise self.error or ConfigurationError([])
-        return self.loaded
+        return self.found
 
 
 def _read(path: Path, now_us: int) -> _Read | None:
@@ -69,13 +70,14 @@ def _read(path: Path, now_us: int) -> _Read | None:
     loaded, nor half of one directory with half of the next."""
     before = Directory.glance(path)
     directory = Directory.read(path)
-    loaded, error = None, None
+    found, error = None, None
     try:
-        loaded = config.judge(directory, now_us)
+        loaded, described = config.judge_described(directory, now_us)
+        found = loaded, view(loaded, described)
     except ConfigurationError as refused:
         error = refused
     still = Directory.read(path).digest == directory.digest and Directory.glance(path) == before
-    return _Read(directory.digest, loaded, error) if still else None
+    return _Read(directory.digest, found, error) if still else None
 
 
 def _read_still(path: Path, clock: Callable[[], int]) -> _Read:
@@ -88,8 +90,8 @@ def _read_still(path: Path, clock: Callable[[], int]) -> _Read:
     return _Read("", None, error)
 
 
-def load_still(path: Path, clock: Callable[[], int]) -> Loaded:
-    """Loads a directory that stands still meanwhile. Raises ConfigurationError."""
+def load_still(path: Path, clock: Callable[[], int]) -> tuple[Loaded, View]:
+    """Loads a directory that stands still meanwhile, and says what it declares. Raises ConfigurationError."""
     return _read_still(path, clock).good()
 
 
@@ -103,10 +105,10 @@ class Reloads:
         *,
         in_force: InForce,
         clock: Callable[[], int],
-        swap: Callable[[Loaded], None],
+        swap: Callable[[Loaded, View], None],
         recorder: Recorder,
         count: Callable[[str], None],
-        on_swapped: Sequence[Callable[[Loaded], None]] = (),
+        on_swapped: Sequence[Callable[[Loaded, View], None]] = (),
     ) -> None:
         """`swap` puts a directory into the core; `on_swapped` are told after each reload, in order, in the
         thread of the reload. They must not raise: the directory is in force."""
@@ -133,10 +135,11 @@ class Reloads:
         """`{"time", "actor", "findings"}` of the last reload, if it was refused."""
         return self._refused
 
-    def record_start(self) -> None:
-        """Records what the server starts with, and what that changes against what was in force last."""
+    def record_start(self, now: View) -> None:
+        """Records what the server starts with, and what that changes against what was in force last. `now`: of what
+        is in force."""
         revision, declared = self._in_force.declared() or (None, None)
-        self._record(revision, declared, self._loaded, view(self._loaded), "server")
+        self._record(revision, declared, self._loaded, now, "server")
 
     def reload(self, actor: str) -> str:
         """Puts the directory in force as it is now; its revision. The same content again is a reload, too: somebody
@@ -170,9 +173,8 @@ class Reloads:
         """From what was read to what is in force."""
         before = self._loaded
         try:
-            loaded = read.good()
+            loaded, now = read.good()
             _refuse_fixed(before.settings, loaded.settings)
-            now = view(loaded)
             self._in_force.admit(loaded, now)
         except ConfigurationError as error:
             self._attempted = read.digest
@@ -182,7 +184,7 @@ class Reloads:
             self._count("state_failures")
             _log.error("reload by %s failed, what was in force goes on: %s", actor, error)
             raise
-        self._swap(loaded)
+        self._swap(loaded, now)
         self._loaded, self._attempted, self._refused = loaded, read.digest, None
         self._count("reloads_done")
         self._record(before.configuration.revision, view(before), loaded, now, actor)
@@ -190,7 +192,7 @@ class Reloads:
         _say_new_warnings(before, loaded)
         for told in self._on_swapped:
             try:
-                told(loaded)
+                told(loaded, now)
             except Exception:  # noqa: BLE001 - the directory is in force, whatever becomes of this
                 _log.exception("a part of the server could not follow a reload")
         return loaded.configuration.revision

@@ -81,12 +81,15 @@ class Reader:
     def __init__(self) -> None:
         self._known: tuple[str, frozenset[str]] = ("", frozenset())
 
+    def learn(self, described: Mapping[str, Any]) -> None:
+        """The names of a register, of its `Configuration.describe()` where that is at hand."""
+        self._known = (described["revision"], _named(described))
+
     def read(self, engine: _core.Engine, configuration: _core.Configuration, *, now_us: int) -> Tallies:
         """What `engine` has counted by now; `configuration` is the one in force."""
-        revision, named = self._known
-        if revision != configuration.revision:
-            named = _named(orjson.loads(configuration.describe()))
-            self._known = (configuration.revision, named)
+        if self._known[0] != configuration.revision:
+            self.learn(orjson.loads(configuration.describe()))
+        _, named = self._known
         measures = orjson.loads(engine.measures())
         return Tallies(
             signals=orjson.loads(engine.signal_stats(now_us=now_us, scan=False))["signals"],

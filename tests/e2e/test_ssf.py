@@ -223,7 +223,7 @@ def test_a_contract_that_reads_more_events_is_vouched_for_anew(
             patch.setattr(Feeds, "adopt", lambda *_: None)
             server.app.reload("SIGHUP")
         assert (server.decide(AGENT), server.decide(OTHER)) == ("allowed", "signal_unavailable")
-        adopt(server.app._up().reloads.loaded.configuration.describe())
+        adopt(server.app._up().reloads.loaded.described())
         assert server.decide(OTHER) == "signal_unavailable"
         server.vouch()
         assert server.decide(OTHER) == "allowed"

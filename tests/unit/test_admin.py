@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 from fastapi.testclient import TestClient
 
-from signalwarden.admin import CALLS, MAX_BODY_BYTES, RESERVED, SSF_PUSH, AdminReason, Call, build
-from signalwarden.admin_authzen import SEARCHES
+from signalwarden.admin import CALLS, MAX_BODY_BYTES, SSF_PUSH, AdminReason, Call, build
+from signalwarden.authzen_request import SEARCHES
 from signalwarden.config import Right
 from signalwarden.doors import PEER_CHAIN
 from signalwarden.errors import (
@@ -24,24 +24,11 @@ from signalwarden.errors import (
     StateError,
     UnknownPublisherError,
 )
-from signalwarden.services import Services
 from tests.fake_services import SECRET, FakeServices
 
 ROOT = Path(__file__).parents[2]
 BATCH = b'{"signals":[]}'
 SWITCH = b'{"id":"spiffe://prod.example/mdm"}'
-
-
-@pytest.fixture
-def services() -> FakeServices:
-    return FakeServices()
-
-
-@pytest.fixture
-def http(services: FakeServices) -> Iterator[TestClient]:
-    checked: Services = services
-    with TestClient(build(checked), headers={"authorization": f"Bearer {SECRET}"}) as client:
-        yield client
 
 
 def call(http: TestClient, row: Call, **more: Any) -> Any:
@@ -88,18 +75,15 @@ def test_every_refusal_of_the_core_is_named() -> None:
     table = source[source.index("refusals! {\n") :]
     codes = set(re.findall(r'^\s+\w+ "([a-z_]+)"', table, re.MULTILINE))
     assert len(codes) >= 9
-    live = {reason.code for reason in AdminReason if reason not in RESERVED}
-    assert codes <= live
-    of_one_signal_alone = {
-        reason.code for reason in AdminReason if reason.status == 0 and reason not in RESERVED
-    }
+    assert codes <= {reason.code for reason in AdminReason}
+    of_one_signal_alone = {reason.code for reason in AdminReason if reason.status == 0}
     assert of_one_signal_alone <= codes
 
 
-def test_every_reason_of_a_whole_call_is_given_by_some_test_or_reserved() -> None:
+def test_every_reason_of_a_whole_call_is_given_by_some_test() -> None:
     sources = "\n".join(path.read_text() for path in Path(__file__).parent.glob("test_admin*.py"))
     tested = set(re.findall(r"problem\(.*?AdminReason\.([A-Z_]+)\)", sources))
-    given = {reason.name for reason in AdminReason if reason.status and reason not in RESERVED}
+    given = {reason.name for reason in AdminReason if reason.status}
     assert given <= tested
 
 

@@ -2,30 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import pytest
 from fastapi.testclient import TestClient
 
-from signalwarden.admin import AdminReason, build
+from signalwarden.admin import AdminReason
 from signalwarden.config import Right
 from signalwarden.errors import BadInputError, CallRefusedError, StateError
-from tests.fake_services import SECRET, FakeServices
+from tests.fake_services import FakeServices
 from tests.unit.test_admin import problem
 
 CLIENT = "spiffe://prod.example/client"
 BODY = b'{"comment":"a"}'
-
-
-@pytest.fixture
-def services() -> FakeServices:
-    return FakeServices()
-
-
-@pytest.fixture
-def http(services: FakeServices) -> Iterator[TestClient]:
-    with TestClient(build(services), headers={"authorization": f"Bearer {SECRET}"}) as client:
-        yield client
 
 
 def test_an_answer_carries_who_it_is_from(http: TestClient, services: FakeServices) -> None:

@@ -2,40 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
 from fastapi.testclient import TestClient
 
-from signalwarden.admin import AdminReason, build
-from signalwarden.admin_authzen import CONFIGURATION, SEARCHES
-from signalwarden.authzen_request import MAX_BODY_BYTES
+from signalwarden.admin import AdminReason
+from signalwarden.authzen_request import CONFIGURATION, EVALUATION, EVALUATIONS, MAX_BODY_BYTES, SEARCHES
 from signalwarden.config import Right
 from signalwarden.errors import BadInputError, CallRefusedError, RateLimitedError
-from tests.fake_services import SECRET, FakeServices
+from tests.fake_services import FakeServices
+from tests.unit.test_admin import problem
 
-EVALUATION, EVALUATIONS = "/access/v1/evaluation", "/access/v1/evaluations"
 JSON = {"content-type": "application/json"}
 POSTS = (EVALUATION, EVALUATIONS, *SEARCHES)
-
-
-@pytest.fixture
-def services() -> FakeServices:
-    return FakeServices()
-
-
-@pytest.fixture
-def http(services: FakeServices) -> Iterator[TestClient]:
-    with TestClient(build(services), headers={"authorization": f"Bearer {SECRET}"}) as client:
-        yield client
-
-
-def problem(answer: Any, reason: AdminReason) -> None:
-    assert answer.headers["content-type"] == "application/problem+json"
-    body = answer.json()
-    assert (body["reason"], answer.status_code, body["status"]) == (reason.code, reason.status, reason.status)
-    assert SECRET not in answer.text
 
 
 def test_a_question_goes_to_the_desk_with_its_client_and_id(http: TestClient, services: FakeServices) -> None:

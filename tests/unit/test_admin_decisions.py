@@ -19,14 +19,14 @@ from fastapi.testclient import TestClient
 
 from signalwarden import admin_decisions
 from signalwarden import decisions as desk
-from signalwarden.admin import AdminReason, build
+from signalwarden.admin import AdminReason
 from signalwarden.app import App
 from signalwarden.config import Right
 from signalwarden.decisions import Looked
 from signalwarden.errors import BadInputError, CallRefusedError, LogError
 from tests.asking import check_request
 from tests.conftest import Eventually
-from tests.fake_services import SECRET, FakeServices
+from tests.fake_services import FakeServices
 from tests.serving import running
 from tests.unit.test_admin import problem
 from tests.unit.test_app import check
@@ -38,17 +38,6 @@ ID = "01a20d2e-e225-7eba-82f3-6812fbaf3409"
 
 
 # ---- against a fake ---------------------------------------------------------------------------------------
-
-
-@pytest.fixture
-def services() -> FakeServices:
-    return FakeServices()
-
-
-@pytest.fixture
-def http(services: FakeServices) -> Iterator[TestClient]:
-    with TestClient(build(services), headers={"authorization": f"Bearer {SECRET}"}) as client:
-        yield client
 
 
 def test_filters_are_handed_on_as_they_came(http: TestClient, services: FakeServices) -> None:

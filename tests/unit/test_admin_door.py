@@ -22,11 +22,6 @@ from tests.unit.test_admin import BATCH
 
 
 @pytest.fixture
-def services() -> FakeServices:
-    return FakeServices()
-
-
-@pytest.fixture
 def door(services: FakeServices, tmp_path: Path) -> Iterator[Address]:
     """The API behind uvicorn on a Unix socket."""
     address = Address("", 0, str(tmp_path / "admin.sock"))

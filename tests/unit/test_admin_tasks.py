@@ -2,31 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
-import pytest
 from fastapi.testclient import TestClient
 
 from signalwarden.admin import AdminReason, build
 from signalwarden.config import Right
 from signalwarden.errors import CallRefusedError, KeysError, RateLimitedError
-from tests.fake_services import SECRET, FakeServices
+from tests.fake_services import FakeServices
 from tests.unit.test_admin import problem
 
 CLIENT = "spiffe://prod.example/client"
 BODY = b'{"principal":"a"}'
-
-
-@pytest.fixture
-def services() -> FakeServices:
-    return FakeServices()
-
-
-@pytest.fixture
-def http(services: FakeServices) -> Iterator[TestClient]:
-    with TestClient(build(services), headers={"authorization": f"Bearer {SECRET}"}) as client:
-        yield client
 
 
 def test_tasks_are_begun_handed_on_and_ended_by_who_calls(http: TestClient, services: FakeServices) -> None:

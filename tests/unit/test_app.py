@@ -111,6 +111,26 @@ def test_an_app_answers_and_records_from_start_to_stop(root: Path) -> None:
     assert (loaded["actor"], len(loaded["revision"])) == ("server", 64)
 
 
+def test_a_start_and_its_first_scrape_ask_once_what_the_directory_says(root: Path) -> None:
+    """Of a hundred thousand policies an answer takes two seconds."""
+    asked: list[str] = []
+
+    def watch(_frame: object, event: str, called: object) -> None:
+        if event == "c_call" and getattr(called, "__name__", "") == "describe":
+            asked.append(event)
+
+    app = App(root)
+    before = sys.getprofile()
+    sys.setprofile(watch)
+    try:
+        app.start()
+        app.metrics_text()
+    finally:
+        sys.setprofile(before)
+        app.stop()
+    assert len(asked) == 1
+
+
 def test_a_stop_may_be_called_twice_and_without_a_start(root: Path) -> None:
     App(root).stop()
     app = App(root)

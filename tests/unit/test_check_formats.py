@@ -5,7 +5,7 @@ from __future__ import annotations
 import ast
 import json
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -14,24 +14,18 @@ from typing import Any, Final
 import pytest
 from jsonschema import Draft202012Validator
 
-from signalwarden import cli, config, findings, reports, starter
+from signalwarden import config, findings, reports, starter
 from signalwarden.errors import ConfigurationError, Problem
+from tests.commanding import Commands
 
 ROOT: Final = Path(__file__).parents[2]
 SCHEMA: Final = json.loads((Path(__file__).parent / "sarif-2.1.0-essential.schema.json").read_text())
 NOW_US: Final = 1_795_514_400_000_000
 
-Run = Callable[..., tuple[int, str, str]]
-
 
 @pytest.fixture
-def run(capfd: pytest.CaptureFixture[str]) -> Run:
-    def runner(*arguments: str | Path) -> tuple[int, str, str]:
-        capfd.readouterr()
-        status = cli._run([str(argument) for argument in arguments])
-        return (status, *capfd.readouterr())
-
-    return runner
+def run(capfd: pytest.CaptureFixture[str]) -> Commands:
+    return Commands(capfd)
 
 
 @pytest.fixture
@@ -73,7 +67,7 @@ def test_the_schema_of_sarif_is_a_schema() -> None:
 
 
 def test_sarif_has_a_result_for_each_finding_at_its_place_in_the_repository(
-    run: Run, directory: Path
+    run: Commands, directory: Path
 ) -> None:
     status, out, err = run("check", "--config", directory, "--format", "sarif")
     assert (status, err) == (1, "")
@@ -93,7 +87,7 @@ def test_sarif_has_a_result_for_each_finding_at_its_place_in_the_repository(
     assert {result["level"] for result in one["results"]} == {"error", "warning"}
 
 
-def test_a_finding_is_known_again_when_lines_move(run: Run, directory: Path) -> None:
+def test_a_finding_is_known_again_when_lines_move(run: Commands, directory: Path) -> None:
     def prints() -> list[str]:
         log = valid(run("check", "--config", directory, "--format", "sarif")[1])
         return [r["partialFingerprints"]["signalwarden/v1"] for r in log["runs"][0]["results"]]
@@ -104,7 +98,7 @@ def test_a_finding_is_known_again_when_lines_move(run: Run, directory: Path) -> 
     assert prints() == before
 
 
-def test_outside_of_a_repository_places_are_relative_to_the_directory(run: Run, tmp_path: Path) -> None:
+def test_outside_of_a_repository_places_are_relative_to_the_directory(run: Commands, tmp_path: Path) -> None:
     made = starter.create(tmp_path / "refunds", now=datetime.now(UTC)).directory
     edit(made / "routes.yaml", "tier: coarse", "tier: course")
     log = valid(run("check", "--config", made, "--format", "sarif")[1])
@@ -116,7 +110,7 @@ def test_outside_of_a_repository_places_are_relative_to_the_directory(run: Run, 
     assert uris == {"routes.yaml"}
 
 
-def test_declared_exceptions_are_listed_in_every_format(run: Run, excepted: Path) -> None:
+def test_declared_exceptions_are_listed_in_every_format(run: Commands, excepted: Path) -> None:
     line = excepted.joinpath("signals.yaml").read_text().split("when_unavailable")[0].count("\n") + 1
     status, text, _ = run("check", "--config", excepted)
     assert status == 0
@@ -136,7 +130,7 @@ def test_declared_exceptions_are_listed_in_every_format(run: Run, excepted: Path
     )
 
 
-def test_a_good_directory_has_no_results_and_no_commands(run: Run, tmp_path: Path) -> None:
+def test_a_good_directory_has_no_results_and_no_commands(run: Commands, tmp_path: Path) -> None:
     made = starter.create(tmp_path / "refunds", now=datetime.now(UTC)).directory
     status, out, _ = run("check", "--config", made, "--format", "sarif")
     one = valid(out)["runs"][0]
@@ -144,7 +138,7 @@ def test_a_good_directory_has_no_results_and_no_commands(run: Run, tmp_path: Pat
     assert run("check", "--config", made, "--format", "github") == (0, "", "")
 
 
-def test_github_has_a_command_for_each_finding(run: Run, directory: Path) -> None:
+def test_github_has_a_command_for_each_finding(run: Commands, directory: Path) -> None:
     status, out, _ = run("check", "--config", directory, "--format", "github")
     told = json.loads(run("check", "--config", directory, "--json")[1])["findings"]
     lines = out.splitlines()
@@ -182,7 +176,7 @@ def test_a_run_has_no_more_results_than_github_takes_and_errors_come_first() -> 
     assert one["results"][0]["level"] == "error"
 
 
-def test_json_and_another_format_contradict_each_other(run: Run, directory: Path) -> None:
+def test_json_and_another_format_contradict_each_other(run: Commands, directory: Path) -> None:
     status, out, err = run("check", "--config", directory, "--json", "--format", "sarif")
     assert (status, out) == (2, "")
     assert "contradict" in err

@@ -9,65 +9,34 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from signalwarden import __version__, cli, starter
+from signalwarden import __version__, starter
 from signalwarden.decision_log import tail
 from signalwarden.errors import BadInputError
+from tests.commanding import Commands, Ran
 
 ROOT = Path(__file__).parents[2]
 EXAMPLES = sorted(path for path in (ROOT / "docs" / "examples").iterdir() if path.is_dir())
 
 
-@dataclass(frozen=True)
-class Ran:
-    """What came of a command."""
-
-    status: int
-    out: str
-    err: str
-
-    def json(self) -> Any:
-        return json.loads(self.out)
-
-
-Run = Callable[..., Ran]
-
-
 @pytest.fixture
-def run(capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Run:
+def run(capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Commands:
     """Runs a command in this process; standard input is empty unless given."""
     for name in ("SIGNALWARDEN_TOKEN", "SIGNALWARDEN_DEBUG"):
         monkeypatch.delenv(name, raising=False)
-
-    def runner(*arguments: str | Path) -> Ran:
-        capfd.readouterr()
-        status = cli._run([str(argument) for argument in arguments])
-        out, err = capfd.readouterr()
-        assert "Traceback" not in out + err
-        return Ran(status, out, err)
-
-    return runner
+    return Commands(capfd)
 
 
 @pytest.fixture
 def directory(tmp_path: Path) -> Path:
     """A fresh starter directory."""
     return starter.create(tmp_path / "refunds", now=datetime.now(UTC)).directory
-
-
-def one_sentence(ran: Ran) -> str:
-    """An error as users get it: status 2, nothing on stdout, one line on stderr."""
-    assert (ran.status, ran.out) == (2, ""), ran
-    assert ran.err.startswith("signalwarden: ")
-    assert ran.err.count("\n") == 1, ran.err
-    return ran.err
 
 
 def replace(path: Path, old: str, new: str) -> None:
@@ -79,7 +48,7 @@ def replace(path: Path, old: str, new: str) -> None:
 # ---- init -----------------------------------------------------------------------------------------------
 
 
-def test_init_makes_a_directory_that_checks_without_a_word(run: Run, tmp_path: Path) -> None:
+def test_init_makes_a_directory_that_checks_without_a_word(run: Commands, tmp_path: Path) -> None:
     made = run("init", tmp_path / "new")
     assert made.status == 0, made.err
     assert "signalwarden check" in made.out
@@ -88,7 +57,7 @@ def test_init_makes_a_directory_that_checks_without_a_word(run: Run, tmp_path: P
     assert checked.out == f"{tmp_path / 'new'} is good: 0 errors, 0 warnings\n"
 
 
-def test_init_keeps_the_digest_of_a_token_and_prints_the_token_once(run: Run, tmp_path: Path) -> None:
+def test_init_keeps_the_digest_of_a_token_and_prints_the_token_once(run: Commands, tmp_path: Path) -> None:
     made = run("init", tmp_path / "new", "--json").json()
     files = [path.read_text() for path in (tmp_path / "new").rglob("*") if path.is_file()]
     for token in (made["publisher_token"], made["operator_token"]):
@@ -102,17 +71,17 @@ def test_init_fills_every_placeholder(directory: Path) -> None:
     assert not any("${" in path.read_text() for path in directory.rglob("*") if path.is_file())
 
 
-def test_init_never_overwrites(run: Run, tmp_path: Path) -> None:
+def test_init_never_overwrites(run: Commands, tmp_path: Path) -> None:
     (tmp_path / "notes.txt").write_text("mine")
-    assert "is not an empty directory" in one_sentence(run("init", tmp_path))
+    assert "is not an empty directory" in run("init", tmp_path).sentence
     assert [path.name for path in tmp_path.iterdir()] == ["notes.txt"]
-    assert "is not an empty directory" in one_sentence(run("init", tmp_path / "notes.txt"))
+    assert "is not an empty directory" in run("init", tmp_path / "notes.txt").sentence
 
 
 # ---- check ----------------------------------------------------------------------------------------------
 
 
-def test_check_finds_the_mistakes_of_all_files_in_one_pass(run: Run, directory: Path) -> None:
+def test_check_finds_the_mistakes_of_all_files_in_one_pass(run: Commands, directory: Path) -> None:
     replace(directory / "signalwarden.yaml", "trust_domain:", "trust_domian:")
     replace(directory / "routes.yaml", "tier: coarse", "tier: course")
     replace(directory / "signals.yaml", "type: long", "type: lnog")
@@ -125,7 +94,7 @@ def test_check_finds_the_mistakes_of_all_files_in_one_pass(run: Run, directory: 
     assert any("trust_domain" in line for line in lines)
 
 
-def test_check_as_json_has_every_finding_with_its_place(run: Run, directory: Path) -> None:
+def test_check_as_json_has_every_finding_with_its_place(run: Commands, directory: Path) -> None:
     replace(directory / "routes.yaml", "tier: coarse", "tier: course")
     checked = run("check", "--config", directory, "--json")
     answer = checked.json()
@@ -137,19 +106,19 @@ def test_check_as_json_has_every_finding_with_its_place(run: Run, directory: Pat
     assert set(first) == {"severity", "file", "line", "column", "code", "message"}
 
 
-def test_warnings_alone_are_no_failure(run: Run, directory: Path) -> None:
+def test_warnings_alone_are_no_failure(run: Commands, directory: Path) -> None:
     (directory / "stray.cedar").write_text("// left behind\n")
     checked = run("check", "--config", directory)
     assert checked.status == 0
     assert "1 warning" in checked.out
 
 
-def test_an_unreadable_directory_is_an_error_not_a_finding(run: Run, tmp_path: Path) -> None:
-    assert "can't be read" in one_sentence(run("check", "--config", tmp_path / "nowhere"))
+def test_an_unreadable_directory_is_an_error_not_a_finding(run: Commands, tmp_path: Path) -> None:
+    assert "can't be read" in run("check", "--config", tmp_path / "nowhere").sentence
 
 
 @pytest.mark.parametrize("example", EXAMPLES, ids=lambda path: path.name)
-def test_every_example_checks(run: Run, example: Path) -> None:
+def test_every_example_checks(run: Commands, example: Path) -> None:
     checked = run("check", "--config", example, "--json").json()
     assert checked["errors"] == 0, checked["findings"]
 
@@ -157,7 +126,7 @@ def test_every_example_checks(run: Run, example: Path) -> None:
 # ---- decide ---------------------------------------------------------------------------------------------
 
 
-def test_decide_prints_the_record_and_allows_what_the_story_allows(run: Run, directory: Path) -> None:
+def test_decide_prints_the_record_and_allows_what_the_story_allows(run: Commands, directory: Path) -> None:
     samples = directory / "samples"
     ran = run("decide", "--config", directory, "--request", samples / "refund.json", "--signals",
               samples / "signals.json", "--expect", "allow")  # fmt: skip
@@ -183,7 +152,12 @@ def test_decide_prints_the_record_and_allows_what_the_story_allows(run: Run, dir
     ],
 )
 def test_the_starter_decides_as_its_readme_says(
-    run: Run, directory: Path, tmp_path: Path, signals: dict[str, Any], headers: dict[str, str], reason: str
+    run: Commands,
+    directory: Path,
+    tmp_path: Path,
+    signals: dict[str, Any],
+    headers: dict[str, str],
+    reason: str,
 ) -> None:
     request = json.loads((directory / "samples" / "refund.json").read_text())
     sent = request["attributes"]["request"]["http"]["headers"]
@@ -211,7 +185,7 @@ def test_the_starter_decides_as_its_readme_says(
     ],
 )
 def test_the_starter_reads_the_request_as_its_routes_say(
-    run: Run, directory: Path, tmp_path: Path, changes: dict[str, str], reason: str
+    run: Commands, directory: Path, tmp_path: Path, changes: dict[str, str], reason: str
 ) -> None:
     request = json.loads((directory / "samples" / "refund.json").read_text())
     http = request["attributes"]["request"]["http"]
@@ -245,16 +219,16 @@ TUESDAY, FRIDAY = "2026-11-24T10:00:00Z", "2026-11-27T13:00:00Z"
     ],
 )
 def test_an_example_decides_as_its_readme_says(
-    run: Run, example: str, request_file: str, signals: str | None, at: str, reason: str
+    run: Commands, example: str, request_file: str, signals: str | None, at: str, reason: str
 ) -> None:
     folder = ROOT / "docs" / "examples" / example
-    more = ["--signals", folder / "samples" / signals] if signals else []
+    more: list[str | Path] = ["--signals", folder / "samples" / signals] if signals else []
     asked = folder / "samples" / request_file
     ran = run("decide", "--config", folder, "--request", asked, "--at", at, *more)
     assert ran.json()["reason"] == reason
 
 
-def test_decide_exits_with_1_when_it_is_decided_otherwise(run: Run, directory: Path) -> None:
+def test_decide_exits_with_1_when_it_is_decided_otherwise(run: Commands, directory: Path) -> None:
     ran = run(
         "decide",
         "--config",
@@ -269,7 +243,7 @@ def test_decide_exits_with_1_when_it_is_decided_otherwise(run: Run, directory: P
     assert ran.json()["outcome"] == "deny"
 
 
-def test_decide_at_a_time_sees_what_was_fresh_then(run: Run, directory: Path, tmp_path: Path) -> None:
+def test_decide_at_a_time_sees_what_was_fresh_then(run: Commands, directory: Path, tmp_path: Path) -> None:
     observed = {"subject": starter.AGENT, "observed_at": "2026-11-24T10:00:00Z"}
     entries = [
         {"name": "device_trust", "value": 4, **observed},
@@ -300,14 +274,14 @@ def test_decide_at_a_time_sees_what_was_fresh_then(run: Run, directory: Path, tm
     ],
 )
 def test_decide_refuses_signals_that_the_server_would_refuse(
-    run: Run, directory: Path, tmp_path: Path, signal: dict[str, Any], reason: str
+    run: Commands, directory: Path, tmp_path: Path, signal: dict[str, Any], reason: str
 ) -> None:
     told = tmp_path / "told.json"
     told.write_text(json.dumps({"signals": [{"subject": starter.AGENT, **signal}]}))
     ran = run(
         "decide", "--config", directory, "--request", directory / "samples" / "refund.json", "--signals", told
     )
-    assert "signals[0]: " in one_sentence(ran)
+    assert "signals[0]: " in ran.sentence
     assert f"(`{reason}`)" in ran.err
 
 
@@ -324,15 +298,15 @@ def test_decide_refuses_signals_that_the_server_would_refuse(
     ],
 )
 def test_a_request_that_is_none_is_one_sentence(
-    run: Run, directory: Path, tmp_path: Path, text: str, said: str
+    run: Commands, directory: Path, tmp_path: Path, text: str, said: str
 ) -> None:
     asked = tmp_path / "asked.json"
     asked.write_text(text)
-    assert said in one_sentence(run("decide", "--config", directory, "--request", asked))
+    assert said in run("decide", "--config", directory, "--request", asked).sentence
 
 
 def test_a_check_request_without_anything_is_denied_as_malformed(
-    run: Run, directory: Path, tmp_path: Path
+    run: Commands, directory: Path, tmp_path: Path
 ) -> None:
     asked = tmp_path / "asked.json"
     asked.write_text("{}")
@@ -365,38 +339,38 @@ def test_a_check_request_without_anything_is_denied_as_malformed(
     ],
 )
 def test_a_mistake_is_one_sentence(
-    run: Run, directory: Path, monkeypatch: pytest.MonkeyPatch, arguments: list[str], said: str
+    run: Commands, directory: Path, monkeypatch: pytest.MonkeyPatch, arguments: list[str], said: str
 ) -> None:
     monkeypatch.chdir(directory)
     sample = str(directory / "samples" / "refund.json")
-    assert said in one_sentence(run(*[argument.format(sample=sample) for argument in arguments]))
+    assert said in run(*[argument.format(sample=sample) for argument in arguments]).sentence
 
 
 # httpcore leaves the socket of a failed connection to the garbage collector.
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 def test_a_server_that_is_not_there_is_one_sentence(
-    run: Run, directory: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    run: Commands, directory: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     replace(directory / "signalwarden.yaml", "127.0.0.1:9292", f"unix://{tmp_path}/none.sock")
     monkeypatch.setenv("SIGNALWARDEN_TOKEN", "some-token")
-    assert "is `signalwarden serve` running?" in one_sentence(run("signals", "list", "--config", directory))
+    assert "is `signalwarden serve` running?" in run("signals", "list", "--config", directory).sentence
 
 
-def test_a_token_is_never_repeated(run: Run, directory: Path, tmp_path: Path) -> None:
+def test_a_token_is_never_repeated(run: Commands, directory: Path, tmp_path: Path) -> None:
     token = tmp_path / "token"
     token.write_text("not a\ntoken-at-all\n")
     ran = run("signals", "list", "--config", directory, "--token-file", token)
-    assert "token-at-all" not in one_sentence(ran)
+    assert "token-at-all" not in ran.sentence
 
 
 def test_a_fault_of_ours_says_what_happened_and_how_to_report_it(
-    run: Run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    run: Commands, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     def broken(*_: object, **__: object) -> None:
         raise RuntimeError("the moon fell down\nand more")
 
     monkeypatch.setattr(starter, "create", broken)
-    said = one_sentence(run("init", tmp_path / "new"))
+    said = run("init", tmp_path / "new").sentence
     assert "RuntimeError the moon fell down; please report it" in said
     assert "SIGNALWARDEN_DEBUG=1" in said
 
@@ -419,18 +393,18 @@ def test_debug_shows_the_traceback(tmp_path: Path) -> None:
      "log replay", "log simulate", "log brittleness",
      "envoy", "envoy config", "test"],
 )  # fmt: skip
-def test_every_verb_explains_itself(run: Run, verb: str) -> None:
+def test_every_verb_explains_itself(run: Commands, verb: str) -> None:
     ran = run(*verb.split(), "--help")
     assert ran.status == 0
     assert "Usage: " in ran.out
 
 
-def test_the_version_is_told_without_a_verb(run: Run) -> None:
+def test_the_version_is_told_without_a_verb(run: Commands) -> None:
     assert run("--version") == Ran(0, f"signalwarden {__version__}\n", "")
 
 
 @pytest.mark.parametrize("kind", ["sidecar", "gateway"])
-def test_envoy_config_is_for_this_directory(run: Run, directory: Path, kind: str) -> None:
+def test_envoy_config_is_for_this_directory(run: Commands, directory: Path, kind: str) -> None:
     ran = run("envoy", "config", "--config", directory, "--kind", kind)
     assert ran.status == 0, ran.err
     assert "envoy.filters.http.ext_authz" in ran.out
@@ -461,7 +435,7 @@ def log(directory: Path) -> Path:
     return directory / "var" / "decisions.jsonl"
 
 
-def test_tail_shows_the_last_records_one_line_each(run: Run, directory: Path, log: Path) -> None:
+def test_tail_shows_the_last_records_one_line_each(run: Commands, directory: Path, log: Path) -> None:
     write(log, *(record(number, "deny" if number % 3 == 0 else "allow") for number in range(200)))
     ran = run("log", "tail", "--config", directory, "-n", "3")
     assert (ran.status, ran.err) == (0, "")
@@ -474,7 +448,7 @@ def test_tail_shows_the_last_records_one_line_each(run: Run, directory: Path, lo
 
 
 def test_tail_goes_on_into_rotated_files_and_skips_what_is_no_record(
-    run: Run, directory: Path, log: Path
+    run: Commands, directory: Path, log: Path
 ) -> None:
     write(log.with_name("decisions-000001-20261123T101500Z.jsonl"), record(1), record(2))
     write(log.with_name("decisions-000002-20261123T111500Z.jsonl"), record(3))
@@ -485,11 +459,11 @@ def test_tail_goes_on_into_rotated_files_and_skips_what_is_no_record(
     assert [json.loads(line)["decision_id"] for line in shown] == ["id-2", "id-3", "id-4"]
 
 
-def test_tail_without_a_log_shows_nothing(run: Run, directory: Path) -> None:
+def test_tail_without_a_log_shows_nothing(run: Commands, directory: Path) -> None:
     assert run("log", "tail", "--config", directory) == Ran(0, "", "")
 
 
-def test_tail_shows_change_records_too(run: Run, directory: Path, log: Path) -> None:
+def test_tail_shows_change_records_too(run: Commands, directory: Path, log: Path) -> None:
     write(
         log,
         {
@@ -505,7 +479,7 @@ def test_tail_shows_change_records_too(run: Run, directory: Path, log: Path) -> 
     )
 
 
-def test_nothing_that_a_terminal_obeys_is_printed(run: Run, directory: Path, log: Path) -> None:
+def test_nothing_that_a_terminal_obeys_is_printed(run: Commands, directory: Path, log: Path) -> None:
     hostile = "/x\x1b[2J\x07\r\u202e\n[bold]y"
     write(log, record(1, request={"method": "GET", "host": "h", "path": hostile}))
     out = run("log", "tail", "--config", directory).out

@@ -37,8 +37,8 @@ def contract(name: str, *feeds: str, line: int = 1, **more: Any) -> dict[str, An
     return {"name": name, "line": line, "sources": [*sources, {"kind": "push", "publisher": "x"}], **more}
 
 
-def described(feeds: list[dict[str, Any]], *signals: dict[str, Any]) -> bytes:
-    return json.dumps({"feeds": feeds, "signals": list(signals)}).encode()
+def described(feeds: list[dict[str, Any]], *signals: dict[str, Any]) -> dict[str, Any]:
+    return {"feeds": feeds, "signals": list(signals)}
 
 
 @dataclass
@@ -104,12 +104,10 @@ def feeds(fake: FakeKind, tmp_path: Path) -> Iterator[Feeds]:
 
 
 def test_a_description_is_read_with_the_contracts_that_each_feed_serves() -> None:
-    text = json.loads(
-        described(
-            [feed("a", x=1), feed("b")], contract("z", "a", "b"), contract("y", "a", "a"), contract("x")
-        )
+    told = described(
+        [feed("a", x=1), feed("b")], contract("z", "a", "b"), contract("y", "a", "a"), contract("x")
     )
-    a, b = described_feeds(text)
+    a, b = described_feeds(told)
     assert (a.name, a.kind, a.settings) == ("a", "fake", {"x": 1})
     assert [c["name"] for c in a.signals] == ["y", "z"]
     assert [c["name"] for c in b.signals] == ["z"]

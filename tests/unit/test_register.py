@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from datetime import UTC, datetime
 from html.parser import HTMLParser
 from pathlib import Path
@@ -13,15 +13,15 @@ from typing import Any, Final
 import orjson
 import pytest
 
-from signalwarden import cli, config, register, register_document, starter
+from signalwarden import config, register, register_document, starter
 from signalwarden.app import App
 from signalwarden.config import Address
 from signalwarden.errors import BadInputError
 from signalwarden.terminal import console
+from tests.commanding import Commands
 
 NOW_US: Final = 1_795_514_400_000_000
 TIME: Final = "2026-11-24T10:00:00.000000Z"
-Run = Callable[..., tuple[int, str, str]]
 HOSTILE: Final = "<script>alert(1)</script> | `x` *b* [l](http://evil) &amp; \u202e\x1b[2J"
 STATS: Final = {
     "signals": [
@@ -35,15 +35,9 @@ STATS: Final = {
 
 
 @pytest.fixture
-def run(capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Run:
+def run(capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Commands:
     monkeypatch.delenv("SIGNALWARDEN_TOKEN", raising=False)
-
-    def runner(*arguments: str | Path) -> tuple[int, str, str]:
-        capfd.readouterr()
-        status = cli._run([str(argument) for argument in arguments])
-        return (status, *capfd.readouterr())
-
-    return runner
+    return Commands(capfd)
 
 
 @pytest.fixture
@@ -61,7 +55,7 @@ def described(made: starter.Starter) -> dict[str, Any]:
 
 
 def test_the_list_says_who_answers_where_it_comes_from_and_who_reads_it(
-    run: Run, made: starter.Starter
+    run: Commands, made: starter.Starter
 ) -> None:
     status, out, err = run("signals", "list", "--offline", "--config", made.directory)
     assert (status, err) == (0, "")
@@ -76,7 +70,7 @@ def test_the_list_says_who_answers_where_it_comes_from_and_who_reads_it(
     assert {contract["live"] for contract in listed["signals"]} == {None}
 
 
-def test_the_list_asks_the_server_unless_told_not_to(run: Run, made: starter.Starter) -> None:
+def test_the_list_asks_the_server_unless_told_not_to(run: Commands, made: starter.Starter) -> None:
     status, out, err = run("signals", "list", "--config", made.directory)
     assert (status, out) == (2, "")
     assert "SIGNALWARDEN_TOKEN" in err
@@ -107,7 +101,7 @@ def rendered(shown: Any) -> str:
     return captured.get()
 
 
-def test_show_draws_the_path_from_the_source_to_the_routes(run: Run, made: starter.Starter) -> None:
+def test_show_draws_the_path_from_the_source_to_the_routes(run: Commands, made: starter.Starter) -> None:
     status, out, err = run("signals", "show", "device_trust", "--config", made.directory)
     assert status == 0
     assert "from the directory alone" in err
@@ -128,7 +122,7 @@ def test_show_draws_the_path_from_the_source_to_the_routes(run: Run, made: start
     assert {policy["file"] for policy in path["policies"]} == {"policies/refunds.cedar"}
 
 
-def test_a_name_that_is_not_registered_is_one_sentence(run: Run, made: starter.Starter) -> None:
+def test_a_name_that_is_not_registered_is_one_sentence(run: Commands, made: starter.Starter) -> None:
     status, out, err = run("signals", "show", "postur", "--offline", "--config", made.directory)
     assert (status, out) == (2, "")
     assert err == "signalwarden: no signal `postur` is registered, did you mean `posture`?\n"
@@ -210,7 +204,7 @@ def test_hostile_text_is_text_on_a_terminal(described: dict[str, Any]) -> None:
 
 
 def test_the_document_says_all_of_every_contract(
-    run: Run, made: starter.Starter, described: dict[str, Any]
+    run: Commands, made: starter.Starter, described: dict[str, Any]
 ) -> None:
     status, out, err = run("signals", "document", "--config", made.directory)
     assert (status, err) == (0, "")
@@ -234,7 +228,7 @@ def test_the_document_says_all_of_every_contract(
 
 @pytest.mark.parametrize("form", ["markdown", "html"])
 def test_the_same_directory_gives_the_same_bytes(
-    run: Run, made: starter.Starter, tmp_path: Path, form: str
+    run: Commands, made: starter.Starter, tmp_path: Path, form: str
 ) -> None:
     first, second = tmp_path / "first", tmp_path / "second"
     for path in (first, second):
@@ -303,7 +297,7 @@ def test_text_of_the_register_is_never_markup(described: dict[str, Any]) -> None
 
 
 def test_a_document_that_can_not_be_written_is_one_sentence(
-    run: Run, made: starter.Starter, tmp_path: Path
+    run: Commands, made: starter.Starter, tmp_path: Path
 ) -> None:
     status, out, err = run("signals", "document", "-o", tmp_path / "no" / "file", "--config", made.directory)
     assert (status, out, err.count("\n")) == (2, "", 1)
@@ -327,7 +321,7 @@ def served(made: starter.Starter, tmp_path: Path) -> Iterator[App]:
 
 
 def test_the_server_tells_the_register_in_force_to_who_may_read(
-    run: Run, made: starter.Starter, served: App, monkeypatch: pytest.MonkeyPatch
+    run: Commands, made: starter.Starter, served: App, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("SIGNALWARDEN_TOKEN", made.operator_token)
     status, out, err = run("signals", "list", "--json", "--config", made.directory)

@@ -18,6 +18,7 @@ import pytest
 from signalwarden import config, reloads, watch
 from signalwarden.app import App
 from signalwarden.config import Loaded
+from signalwarden.difference import View
 from signalwarden.directory import Directory
 from signalwarden.errors import ConfigurationError, StateError
 from tests.serving import running
@@ -170,18 +171,18 @@ def test_what_changes_while_it_is_read_is_not_loaded(
 ) -> None:
     """The writer is quick and strikes between reading and checking."""
     policy = minimal_directory / "policies/pages.cedar"
-    judge, struck = config.judge, threading.Event()
+    judge, struck = config.judge_described, threading.Event()
 
-    def slow(directory: Directory, now_us: int) -> Loaded:
-        loaded = judge(directory, now_us)
+    def slow(directory: Directory, now_us: int) -> tuple[Loaded, dict[str, Any]]:
+        judged = judge(directory, now_us)
         if b"@id" in directory.files["policies/pages.cedar"] and not struck.is_set():
             policy.write_text(f'@id("second")\n{PERMIT}')
             struck.set()
-        return loaded
+        return judged
 
     with running(minimal_directory) as app:
         before = revision(app)
-        monkeypatch.setattr(config, "judge", slow)
+        monkeypatch.setattr(config, "judge_described", slow)
         policy.write_text(f'@id("first")\n{PERMIT}')
         eventually(lambda: revision(app) != before)
         settle()
@@ -192,9 +193,9 @@ def test_what_changes_while_it_is_read_is_not_loaded(
 def test_a_directory_that_never_stands_still_is_refused(
     minimal_directory: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    judge, count = config.judge, 0
+    judge, count = config.judge_described, 0
 
-    def restless(directory: Directory, now_us: int) -> Loaded:
+    def restless(directory: Directory, now_us: int) -> tuple[Loaded, dict[str, Any]]:
         nonlocal count
         count += 1
         (minimal_directory / "entities.json").write_text("[]" + " " * count)
@@ -202,7 +203,7 @@ def test_a_directory_that_never_stands_still_is_refused(
 
     with running(minimal_directory) as app:
         before = revision(app)
-        monkeypatch.setattr(config, "judge", restless)
+        monkeypatch.setattr(config, "judge_described", restless)
         with pytest.raises(ConfigurationError, match="changed while it was read, 5 times in a row"):
             app.reload("test")
         assert revision(app) == before
@@ -344,12 +345,12 @@ def test_who_follows_a_reload_is_told_after_it_and_can_not_undo_it(
 ) -> None:
     told: list[str] = []
 
-    def fails(_loaded: Loaded) -> None:
+    def fails(_loaded: Loaded, _now: View) -> None:
         raise RuntimeError("the feed is sulking")
 
     with running(minimal_directory) as app:
         held = app._up().reloads
-        held._on_swapped = (fails, lambda loaded: told.append(loaded.configuration.revision))
+        held._on_swapped = (fails, lambda loaded, _: told.append(loaded.configuration.revision))
         assert [app.reload("test")] == told
     assert "could not follow a reload" in caplog.text
 

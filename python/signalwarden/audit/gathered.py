@@ -13,7 +13,7 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Any, Final
 
 from signalwarden.decision_log.parts import Period, map_of, number, result_of, stands_for
-from signalwarden.log_reading.sums import Histogram, Top
+from signalwarden.log_reading.sums import Histogram, Top, Use
 from signalwarden.log_reading.telling import entries_of
 
 if TYPE_CHECKING:
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from signalwarden.log_reading.records import Entry
 
-__all__ = ["Gathered", "Integrity", "Load", "Principal", "Signal", "Use"]
+__all__ = ["Gathered", "Integrity", "Load", "Principal", "Signal"]
 
 MAX_OPEN: Final = 10_000
 """Of ended tasks whose first denial is waited for, revoked subjects, revisions, and policies: each, at once."""
@@ -48,29 +48,6 @@ MARKS: Final = (b"eyJ", b"earer ", b"PRIVATE KEY")
 
 WIDENING: Final = ("widens", "may widen")
 """Directions of a change in words, as records have them."""
-
-
-@dataclass(slots=True)
-class Use:
-    """Of one key: how often, and how it was decided."""
-
-    allow: int = 0
-    deny: int = 0
-    let_pass: int = 0
-
-    def add(self, outcome: str, count: int) -> None:
-        """So many decisions of one outcome: `allow`, `deny` or `pass`."""
-        if outcome == "allow":
-            self.allow += count
-        elif outcome == "pass":
-            self.let_pass += count
-        else:
-            self.deny += count
-
-    @property
-    def count(self) -> int:
-        """All of them."""
-        return self.allow + self.deny + self.let_pass
 
 
 @dataclass(slots=True)

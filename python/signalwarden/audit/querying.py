@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final, TypeVar
 
 from signalwarden.audit.evidence import Evidence, Value
-from signalwarden.audit.gathered import Gathered, Use, Waits
+from signalwarden.audit.gathered import Gathered, Waits
 from signalwarden.audit.ground import Ground
-from signalwarden.log_reading.sums import Histogram
+from signalwarden.log_reading.sums import Histogram, Use
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable

@@ -4,17 +4,12 @@ from __future__ import annotations
 
 import itertools
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
-from signalwarden.cli.options import DIRECTORY, FAILED, JsonOption
-from signalwarden.decision_log import now_us
-from signalwarden.errors import BadInputError, ConfigurationError, is_error, sentence
+from signalwarden.cli.options import DIRECTORY, FAILED, JsonOption, loaded_of
 from signalwarden.terminal import console, count, print_json
-
-if TYPE_CHECKING:
-    from signalwarden.config import Loaded
 
 __all__ = ["add"]
 
@@ -40,7 +35,7 @@ def diff(
     """
     from signalwarden.difference import Direction, differences, in_words, view
 
-    before, after = _load(old), _load(new)
+    before, after = loaded_of(old), loaded_of(new)
     views = view(before), view(after)
     words = in_words(*views)
     if as_json:
@@ -62,17 +57,3 @@ def diff(
         out.print(f"{count(len(words), 'change')}, revision {revisions}", highlight=False)
     if exit_code and any(word.direction in (Direction.WIDENS, Direction.MAY_WIDEN) for word in words):
         raise typer.Exit(FAILED)
-
-
-def _load(directory: Path) -> Loaded:
-    from signalwarden import config
-
-    try:
-        return config.judge(config.Directory.read(directory), now_us(), unapproved=True)
-    except ConfigurationError as error:
-        errors = [finding for finding in error.findings if is_error(finding)]
-        more = f" (and {count(len(errors) - 1, 'more error')})" if len(errors) > 1 else ""
-        first = sentence(errors[0])
-        raise BadInputError(
-            f"`{directory}` can't be loaded: {first}{more}, see `signalwarden check --config {directory}`"
-        ) from error

@@ -225,13 +225,13 @@ def _draft(config: Path, target: Path) -> None:
     from signalwarden import config as configuration
     from signalwarden import migration
 
-    loaded = configuration.load(config, now_us())
+    directory = configuration.Directory.read(config)
+    loaded = configuration.judge(directory, now_us())
     described = loaded.described()
     rego = loaded.settings.policies.rego
     if rego is None or not described["ungoverned"]:
         raise BadInputError("there is nothing to draft: no policy of this directory sees whole requests")
-    files = configuration.Directory.read(config).files
-    made = migration.draft(files, described, rego.query, target, datetime.now(UTC).date())
+    made = migration.draft(directory.files, described, rego.query, target, datetime.now(UTC).date())
     say(
         f"drafted {made.directory}: {count(len(made.signals), 'signal')}; look for `{migration.MARK}` in each file"
     )

@@ -15,10 +15,9 @@ from rich.text import Text
 
 from signalwarden.cli import completing
 from signalwarden.cli.log_options import Chosen, LogOption, chosen_files, with_filters
-from signalwarden.cli.options import FAILED, HERE, ConfigOption, JsonOption
-from signalwarden.decision_log import now_us
+from signalwarden.cli.options import FAILED, HERE, ConfigOption, JsonOption, loaded_of
 from signalwarden.decision_log.tail import clean
-from signalwarden.errors import BadInputError, ConfigurationError, LogError, is_error, sentence
+from signalwarden.errors import BadInputError, LogError
 from signalwarden.terminal import console, count, print_json, reading_bar, say
 
 if TYPE_CHECKING:
@@ -73,7 +72,7 @@ def replay(
     """
     from signalwarden.log_reading import flips
 
-    loaded = _load(against)
+    loaded = loaded_of(against)
     decider = _decider(loaded)
     with _reading(config, log, chosen) as (reader, want):
         sums, found = flips.again(reader, decider, loaded.described(), want, jobs)
@@ -112,7 +111,7 @@ def simulate(
     """
     from signalwarden.log_reading import flips
 
-    loaded = _load(config)
+    loaded = loaded_of(config)
     decider = _decider(loaded)
     changes = _changes(loaded.described(), drop or [], stale or [], values or [])
     with _reading(config, log, chosen) as (reader, want):
@@ -144,7 +143,7 @@ def brittleness(
     from signalwarden.log_reading import brittleness as hanging
     from signalwarden.log_reading.replay_pages import brittleness_page
 
-    loaded = _load(config)
+    loaded = loaded_of(config)
     decider = _decider(loaded)
     with _reading(config, log, chosen) as (reader, want):
         found = hanging.brittleness(reader, decider, loaded.described(), want, jobs)
@@ -159,19 +158,6 @@ def brittleness(
 
 
 # ---- what goes in ---------------------------------------------------------------------------------------------
-
-
-def _load(directory: Path) -> Loaded:
-    from signalwarden import config
-
-    try:
-        return config.judge(config.Directory.read(directory), now_us(), unapproved=True)
-    except ConfigurationError as error:
-        errors = [finding for finding in error.findings if is_error(finding)]
-        more = f" (and {count(len(errors) - 1, 'more error')})" if len(errors) > 1 else ""
-        raise BadInputError(
-            f"`{directory}` can't be loaded: {sentence(errors[0])}{more}, see `signalwarden check --config {directory}`"
-        ) from error
 
 
 def _decider(loaded: Loaded) -> Decider:

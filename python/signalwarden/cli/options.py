@@ -10,15 +10,17 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from signalwarden.errors import BadInputError, ConfigurationError
+from signalwarden.decision_log import now_us
+from signalwarden.errors import BadInputError, ConfigurationError, is_error, sentence
+from signalwarden.terminal import count
 
 if TYPE_CHECKING:
     from signalwarden.admin_client import AdminClient, ClientTls
-    from signalwarden.config import Settings
+    from signalwarden.config import Loaded, Settings
 
 __all__ = [
     "DIRECTORY", "ERROR", "FAILED", "HERE", "INTERRUPTED", "SERVER", "SETTINGS_FILE", "START", "TLS_VARIABLES",
-    "ConfigOption", "JsonOption", "TokenOption", "admin_of", "read_input", "settings_of", "time_us",
+    "ConfigOption", "JsonOption", "TokenOption", "admin_of", "loaded_of", "read_input", "settings_of", "time_us",
 ]  # fmt: skip
 
 # 0: as asked. 1: the answer is no (`check` found errors, `decide --expect` differs). 2: an error.
@@ -57,6 +59,21 @@ def settings_of(directory: Path) -> Settings:
     if settings is None:
         raise ConfigurationError(findings)
     return settings
+
+
+def loaded_of(directory: Path) -> Loaded:
+    """A directory, whoever has approved it; one clear sentence for one that can't be loaded."""
+    from signalwarden import config
+
+    try:
+        return config.judge(config.Directory.read(directory), now_us(), unapproved=True)
+    except ConfigurationError as error:
+        errors = [finding for finding in error.findings if is_error(finding)]
+        more = f" (and {count(len(errors) - 1, 'more error')})" if len(errors) > 1 else ""
+        first = sentence(errors[0])
+        raise BadInputError(
+            f"`{directory}` can't be loaded: {first}{more}, see `signalwarden check --config {directory}`"
+        ) from error
 
 
 def admin_of(directory: Path, token_file: Path | None) -> AdminClient:

@@ -8,7 +8,7 @@ import sys
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 
@@ -25,6 +25,9 @@ if TYPE_CHECKING:
     from signalwarden.policy_tests.running import Results
 
 __all__ = ["add"]
+
+WAKE_S: Final = 0.5
+"""Between two looks of a watch whether it is to end."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,7 +113,8 @@ def _once(wanted: Wanted) -> int:
     from signalwarden.policy_tests.stage import Stage
 
     now = now_us()
-    loaded = config.load(wanted.directory, now)
+    directory = config.Directory.read(wanted.directory)
+    loaded = config.judge(directory, now)
     stage = Stage(loaded, now_us=now)
     read = suite.read_suite(wanted.directory, Vocabulary.of(stage.described))
     if any(map(is_error, read.findings)):
@@ -131,7 +135,7 @@ def _once(wanted: Wanted) -> int:
         )
     if wanted.junit is not None:
         _write_junit(wanted.junit, results)
-    pages = testing_pages.Pages(loaded, results, coverage)
+    pages = testing_pages.Pages(directory, loaded, results, coverage)
     if wanted.as_json:
         print_json(pages.as_dict())
     else:
@@ -175,7 +179,7 @@ def _watch(wanted: Wanted) -> None:
             # Woken now and then, so that an interrupt is heard wherever the system delivers it.
             while True:
                 try:
-                    changes.get(timeout=testing_pages.WAKE_S)
+                    changes.get(timeout=WAKE_S)
                     break
                 except queue.Empty:
                     continue

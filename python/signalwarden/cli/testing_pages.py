@@ -14,16 +14,14 @@ from signalwarden.terminal import count
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from signalwarden.config import Loaded
+    from signalwarden.config import Directory, Loaded
     from signalwarden.log_reading.beside import Beside
     from signalwarden.log_reading.story import Story
     from signalwarden.policy_tests.coverage import Coverage
     from signalwarden.policy_tests.running import Result, Results
 
-__all__ = ["WAKE_S", "Pages"]
+__all__ = ["Pages"]
 
-WAKE_S: Final = 0.5
-"""Between two looks of a watch whether it is to end."""
 MAX_TOLD: Final = 20
 """Failures that are told in full; a mistake in a policy fails hundreds, and the first tell it."""
 STYLES: Final = {"passed": "green", "failed": "bold red", "error": "bold red"}
@@ -38,7 +36,11 @@ APPLIES: Final = {
 class Pages:
     """What there is to show of a run."""
 
-    def __init__(self, loaded: Loaded, results: Results, coverage: Coverage | None) -> None:
+    def __init__(
+        self, directory: Directory, loaded: Loaded, results: Results, coverage: Coverage | None
+    ) -> None:
+        """`loaded` is `directory`, judged: failures are told with the texts that were."""
+        self._directory = directory
         self._loaded = loaded
         self._results = results
         self._coverage = coverage
@@ -185,11 +187,10 @@ class Pages:
         return told
 
     def _beside(self) -> Beside:
-        from signalwarden.directory import Directory
         from signalwarden.log_reading.beside import Beside
 
         if self._found is None:
-            self._found = Beside(self._loaded, Directory.read(self._loaded.root).files, self._loaded.root)
+            self._found = Beside(self._loaded, self._directory.files, self._directory.root)
         return self._found
 
 

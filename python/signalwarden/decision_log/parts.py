@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-__all__ = ["Period", "map_of", "number", "result_of", "stands_for"]
+__all__ = ["Period", "map_of", "number", "policies_asked", "result_of", "stands_for"]
 
 
 def map_of(value: object) -> dict[str, Any]:
@@ -30,6 +30,13 @@ def stands_for(decision: Mapping[str, Any]) -> int:
 def result_of(decision: Mapping[str, Any]) -> str:
     """`allow`, `deny`, or `pass`: a denial that was let pass."""
     return "pass" if decision.get("enforced") is False else str(decision.get("outcome"))
+
+
+def policies_asked(decision: Mapping[str, Any]) -> bool:
+    """Whether any policy was evaluated. Records of older versions name an engine only where one was asked; later ones
+    name it always, and say where it was not."""
+    policies = map_of(decision.get("policies"))
+    return "engine" in policies and policies.get("asked") is not False
 
 
 class Period:

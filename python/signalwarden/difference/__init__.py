@@ -36,10 +36,10 @@ class View(TypedDict):
     """`signalwarden.yaml`, defaults filled in."""
 
 
-def view(loaded: Loaded) -> View:
-    """Of a loaded directory."""
+def view(loaded: Loaded, described: dict[str, Any] | None = None) -> View:
+    """Of a loaded directory. `described`: what it says of itself, where that is at hand."""
     settings = orjson.loads(orjson.dumps(loaded.settings.model_dump()))
-    return {"described": loaded.described(), "settings": settings}
+    return {"described": loaded.described() if described is None else described, "settings": settings}
 
 
 # ---- by name ----------------------------------------------------------------------------------------------

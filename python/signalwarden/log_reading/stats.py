@@ -12,7 +12,7 @@ from enum import StrEnum
 from typing import Any, Final
 
 from signalwarden.decision_log.parts import Period, map_of, number, result_of, stands_for
-from signalwarden.log_reading.sums import Histogram, Timeline, Top
+from signalwarden.log_reading.sums import Histogram, Timeline, Top, Use
 from signalwarden.log_reading.telling import entries_of
 
 __all__ = ["By", "Stats", "Sum"]
@@ -31,31 +31,22 @@ class By(StrEnum):
     SIGNAL = "signal"
 
 
-class Sum:
+class Sum(Use):
     """Of the decisions of one key."""
 
-    __slots__ = ("allow", "deny", "influences", "let_pass", "states", "total")
+    __slots__ = ("influences", "states", "total")
 
     def __init__(self) -> None:
-        self.allow = self.deny = self.let_pass = 0
+        super().__init__()
         self.total = Histogram()
         self.states: Counter[str] = Counter()
         self.influences: Counter[str] = Counter()
 
     def add(self, outcome: str, count: int, total: float | None = None, bucket: int | None = None) -> None:
-        """So many decisions of one kind; how long the first took, and the bucket of that."""
-        if outcome == "allow":
-            self.allow += count
-        elif outcome == "pass":
-            self.let_pass += count
-        else:
-            self.deny += count
+        """So many decisions of one outcome; how long the first took, and the bucket of that."""
+        super().add(outcome, count)
         if total is not None:
             self.total.add(total, bucket)
-
-    @property
-    def count(self) -> int:
-        return self.allow + self.deny + self.let_pass
 
     def as_dict(self) -> dict[str, Any]:
         """For `--json`."""

@@ -11,7 +11,7 @@ from shlex import quote
 from typing import TYPE_CHECKING, Any, Final
 
 from signalwarden import _core
-from signalwarden.decision_log.parts import map_of
+from signalwarden.decision_log.parts import map_of, policies_asked
 from signalwarden.log_reading.beside import Beside
 from signalwarden.log_reading.runbook import RUNBOOK
 from signalwarden.log_reading.telling import (
@@ -289,8 +289,7 @@ def _in_company(signal: Mapping[str, Any]) -> str | None:
 def _policies(record: Mapping[str, Any], beside: Beside) -> Step:
     step, policies = Step("policies"), map_of(record.get("policies"))
     determining = entries_of(policies.get("determining"))
-    # Records of older versions name an engine only where it was asked.
-    if "engine" not in policies or policies.get("asked") is False:
+    if not policies_asked(record):
         step.say("none was evaluated: the way ended before", "dim")
     elif not determining:
         step.say("none applies" if record.get("outcome") == "deny" else "none is named")

@@ -1,14 +1,16 @@
-"""Sums over any number of records in bounded memory: spans in a histogram, the most frequent keys, counts over time."""
+"""Sums over any number of records in bounded memory: decisions by how they ended, spans in a histogram, the most
+frequent keys, counts over time."""
 
 from __future__ import annotations
 
 import math
 from collections import Counter
 from collections.abc import Callable
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Final, Generic, TypeVar
 
-__all__ = ["Histogram", "Timeline", "Top"]
+__all__ = ["Histogram", "Timeline", "Top", "Use"]
 
 STEPS: Final = 16
 """Buckets of one doubling: a percentile is within 2.2 % of the true one."""
@@ -17,6 +19,29 @@ MAX_KEYS: Final = 4_096
 MAX_BUCKETS: Final = 120
 
 Sum = TypeVar("Sum")
+
+
+@dataclass(slots=True)
+class Use:
+    """Of one key: how often, and how it was decided."""
+
+    allow: int = 0
+    deny: int = 0
+    let_pass: int = 0
+
+    def add(self, outcome: str, count: int) -> None:
+        """So many decisions of one outcome: `allow`, `deny` or `pass`."""
+        if outcome == "allow":
+            self.allow += count
+        elif outcome == "pass":
+            self.let_pass += count
+        else:
+            self.deny += count
+
+    @property
+    def count(self) -> int:
+        """All of them."""
+        return self.allow + self.deny + self.let_pass
 
 
 class Histogram:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Final
 import orjson
 
 from signalwarden import _core
-from signalwarden.decision_log.parts import map_of
+from signalwarden.decision_log.parts import map_of, policies_asked
 from signalwarden.log_reading.telling import entries_of
 
 if TYPE_CHECKING:
@@ -113,8 +113,7 @@ class Coverage:
             if part := self.signals.get(str(signal.get("name"))):
                 part.in_play += 1
                 part.seen["lost" if signal.get("state") in LOST else "fresh"] += 1
-        policies = map_of(record.get("policies"))
-        if not policies.get("asked", "engine" in policies):
+        if not policies_asked(record):
             return
         action = str(request.get("action"))
         told = self._told(record, action) if reach is None else reach

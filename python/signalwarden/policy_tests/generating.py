@@ -13,6 +13,7 @@ from signalwarden import _core
 from signalwarden.decision_log.parts import map_of
 from signalwarden.log_reading.telling import entries_of
 from signalwarden.policy_tests.model import Case, Place, RequestDraft, SignalGiven, TaskGiven
+from signalwarden.values import origin_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -141,7 +142,7 @@ class Generator:
 
     def _signals(self, action: str, place: Place) -> Iterator[SignalGiven]:
         for contract in self._contracts:
-            told = any({"publisher", "feed"} & source.keys() for source in contract["sources"])
+            told = any(map(origin_of, contract["sources"]))
             if told and action in contract["used_by"] and self._random.random() >= LOST:
                 yield SignalGiven(contract["name"], place, self._value(contract["type"]))
 

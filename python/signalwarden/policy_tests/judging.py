@@ -11,7 +11,7 @@ from signalwarden.log_reading.telling import entries_of
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from signalwarden.policy_tests.model import Case, Expected
+    from signalwarden.policy_tests.model import Expected, WithoutCheck
 
 __all__ = ["Mismatch", "mismatches", "never_wider"]
 
@@ -52,13 +52,10 @@ def mismatches(expected: Expected, record: Mapping[str, Any]) -> list[Mismatch]:
     return found
 
 
-def never_wider(case: Case, record: Mapping[str, Any], whole: Mapping[str, Any] | None) -> list[Mismatch]:
-    """What losing signals came to, against the case that has them: `whole`, if that could be played."""
-    check = case.without
-    if check is None:
-        return []
+def never_wider(check: WithoutCheck, record: Mapping[str, Any], whole: Mapping[str, Any]) -> list[Mismatch]:
+    """What losing signals came to, against the record of the case that has them."""
     found: list[Mismatch] = []
-    if whole is not None and whole.get("outcome") == "deny" and record.get("outcome") == "allow":
+    if whole.get("outcome") == "deny" and record.get("outcome") == "allow":
         lost = " and ".join(check.signals)
         found.append(
             Mismatch(

@@ -23,10 +23,8 @@ if TYPE_CHECKING:
     from signalwarden.directory import Directory
     from signalwarden.policy_tests.model import Case
 
-__all__ = ["CASES", "Disagreement", "Parity", "compare"]
+__all__ = ["Disagreement", "Parity", "compare"]
 
-CASES: Final = 2_000
-"""Some seconds."""
 MAX_SHOWN: Final = 5
 """Of disagreements: the first of a mistake shows it."""
 

@@ -20,6 +20,7 @@ from signalwarden.policy_tests.model import (
     SignalGiven,
     TaskGiven,
 )
+from signalwarden.values import origin_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -329,7 +330,7 @@ class _Reader:
                 f"`{name}` is the caller's own word, which it may leave out: what follows then belongs into `each`",
             )
             return False
-        if not any({"publisher", "feed"} & source.keys() for source in contract["sources"]):
+        if not any(map(origin_of, contract["sources"])):
             node.wrong(
                 "bad_value", f"`{name}` comes with the request: what follows without it belongs into `each`"
             )

@@ -101,7 +101,7 @@ def _one(stage: Stage, case: Case, wholes: dict[str, dict[str, Any]], coverage: 
         played = stage.play(case)
         found = [*(mismatches(case.expect, played.record) if case.expect is not None else [])]
         if case.without is not None:
-            found += never_wider(case, played.record, _whole(stage, case.without, wholes))
+            found += never_wider(case.without, played.record, _whole(stage, case.without, wholes))
     except SetUpError as error:
         return Result(case, time.monotonic() - begun, error=str(error))
     if case.without is None:

@@ -13,8 +13,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
-import orjson
-
 from signalwarden.decision_log import rfc3339
 from signalwarden.errors import FeedError, SignalwardenError
 from signalwarden.signals import Feed, Kind, Preparing, Seams, Source, Status
@@ -60,10 +58,9 @@ class Feeds:
         self._feeds: dict[str, _Running | _Refused] = {}
         self._ended = False
 
-    def adopt(self, description: bytes | Mapping[str, Any]) -> None:
+    def adopt(self, described: Mapping[str, Any]) -> None:
         """Brings what runs in line with `Configuration.describe()`. Unchanged feeds go on undisturbed. Never raises
         for what a feed is or does."""
-        described = orjson.loads(description) if isinstance(description, bytes) else description
         wanted = described_feeds(described)
         with self._mutex:
             if self._ended:
@@ -79,9 +76,9 @@ class Feeds:
                     _stop(name, old)
             self._feeds = {name: kept.get(name) or self._made(name, new) for name, new in read.items()}
 
-    def prepare(self, description: bytes) -> None:
+    def prepare(self, described: Mapping[str, Any]) -> None:
         """Before a configuration is put in force: what must have been done by then. Raises StateError."""
-        for feed in described_feeds(orjson.loads(description)):
+        for feed in described_feeds(described):
             kind = self._kinds.get(feed.kind)
             if isinstance(kind, Preparing):
                 # `adopt` says why one can't run.

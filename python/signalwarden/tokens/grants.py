@@ -9,18 +9,16 @@ from __future__ import annotations
 import logging
 import threading
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, TypeGuard
 
 import jwt
 import orjson
-from cryptography.exceptions import UnsupportedAlgorithm
-from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from jwt.algorithms import ECAlgorithm
 
 from signalwarden.errors import BadInputError, KeysError
 from signalwarden.files import make_private_directory, why
-from signalwarden.keys import make_private_key, read_key
+from signalwarden.keys import make_private_key, private_key_path, private_keys
 from signalwarden.keysets import ALGORITHMS, PublicKey
 
 if TYPE_CHECKING:
@@ -38,10 +36,8 @@ PUBLISHED_US: Final = ROTATE_US + 2 * DAY_US
 """So long a public key is published: until every grant that it signed has ended. None lives for more than a day."""
 MAX_KEYS: Final = 8
 """Files that are read: one signs, one or two more are published. More were put there by somebody else."""
-MAX_KEY_BYTES: Final = 4_096
 MAX_GRANT_BYTES: Final = 16 * 1024
 """The core's bound on a token; servers take some 8 to 16 KiB as all the headers of a request."""
-SUFFIX: Final = ".pem"
 ALGORITHM: Final = "ES256"
 TYPE: Final = "signalwarden-grant+jwt"
 
@@ -112,34 +108,22 @@ class Signer:
                     raise
                 _log.warning("the key of grants is older than a week, and no new one can be made: %s", error)
         while len(self._keys) > 1 and now - self._keys[-1].made_us >= PUBLISHED_US:
-            (self._directory / f"{self._keys.pop().made_us}{SUFFIX}").unlink(missing_ok=True)
+            private_key_path(self._directory, self._keys.pop().made_us).unlink(missing_ok=True)
         return self._keys[0]
 
     def _read(self) -> None:
         try:
             make_private_directory(self._directory)
-            names = sorted(path for path in self._directory.iterdir() if path.suffix == SUFFIX)
         except OSError as error:
             raise KeysError(f"the directory `{self._directory}` can't be read: {why(error)}") from error
-        if len(names) > MAX_KEYS:
-            raise KeysError(
-                f"the directory `{self._directory}` has {len(names)} keys, expected at most {MAX_KEYS}"
-            )
-        keys = [self._load(path) for path in names]
-        self._keys = sorted(keys, key=lambda key: key.made_us, reverse=True)
-
-    def _load(self, path: Path) -> _Key:
-        content = read_key(path, MAX_KEY_BYTES)
-        try:
-            private = serialization.load_pem_private_key(content, password=None)
-            made_us = int(path.stem)
-        except (ValueError, TypeError, UnsupportedAlgorithm):
-            private = None
-        if not isinstance(private, ec.EllipticCurvePrivateKey) or not isinstance(private.curve, ec.SECP256R1):
-            raise KeysError(f"the key `{path}` is no private key of P-256 in PEM, named by when it was made")
-        return _Key.of(made_us, private)
+        found = private_keys(self._directory, "P-256", _is_one, most=MAX_KEYS)
+        self._keys = [_Key.of(made_us, private) for made_us, private in found]
 
     def _make(self, now_us: int) -> _Key:
         private = ec.generate_private_key(ec.SECP256R1())
-        make_private_key(self._directory / f"{now_us}{SUFFIX}", private)
+        make_private_key(private_key_path(self._directory, now_us), private)
         return _Key.of(now_us, private)
+
+
+def _is_one(private: object) -> TypeGuard[ec.EllipticCurvePrivateKey]:
+    return isinstance(private, ec.EllipticCurvePrivateKey) and isinstance(private.curve, ec.SECP256R1)

@@ -18,14 +18,14 @@ use serde_json::{Value as Json, json};
 use signalwarden_core::{
     engine::{Asking, Engine, Told},
     error::Error,
-    model::{HeaderEntry, Headers, Influence, Peer, Request, SpiffeId, State, Timestamp, WhenUnavailable},
+    model::{HeaderEntry, Headers, Peer, Request, SpiffeId, State, Timestamp},
     record::InfluenceMode,
     replay::Replay,
     snapshot::Snapshot,
     wire,
 };
 use stage::Texts;
-use std::{cell::RefCell, collections::BTreeMap, fmt::Write as _, sync::Arc};
+use std::{cell::RefCell, collections::BTreeMap, sync::Arc};
 
 const CASES: u32 = 1_500;
 const NOW: Timestamp = Timestamp::from_micros(1_790_000_000_000_000);
@@ -86,35 +86,6 @@ fn records(engine: &Engine) -> Vec<Json> {
 
 // ---- the same answer as Envoy's ----------------------------------------------------------------------------
 
-fn register(case: &Case) -> String {
-    let mut text = "signals:\n".to_owned();
-    for (rule, (_, fact)) in case.rules.iter().zip(&case.facts) {
-        let name = rule.name.as_str();
-        let publisher = if fact.self_published { PRINCIPAL } else { PUBLISHER };
-        let rest = if rule.self_asserted {
-            format!("subject: request, sources: [{{kind: header, header: x-{name}, assurance: self_asserted}}]")
-        } else {
-            let unavailable = match rule.when_unavailable {
-                WhenUnavailable::Deny => "when_unavailable: deny",
-                WhenUnavailable::Absent => "when_unavailable: absent, justification: j",
-            };
-            format!(
-                "subject: principal, max_age: 5m, {unavailable}, sources: [{{kind: push, publisher: \"{publisher}\", \
-                 assurance: authoritative}}]"
-            )
-        };
-        let influence = if rule.influence == Influence::Restrict { "restrict" } else { "grant" };
-        writeln!(
-            text,
-            "  {name}: {{type: \"{}\", description: d, owner: o@x, purpose: p, influence: {influence}, used_by: [pay], \
-             review_by: 2099-01-01, {rest}}}",
-            rule.kind
-        )
-        .unwrap();
-    }
-    if case.rules.is_empty() { "signals: {}\n".to_owned() } else { text }
-}
-
 /// What is stored of a case: what is fresh or stale. What a request would bring is not there.
 fn tell(engine: &Engine, case: &Case) {
     for (rule, (_, fact)) in case.rules.iter().zip(&case.facts) {
@@ -165,7 +136,7 @@ fn runner() -> TestRunner {
 fn a_question_has_the_answer_of_a_call_that_says_no_more_and_nothing_ungoverned_changes_it() {
     let reasons: RefCell<BTreeMap<String, u32>> = RefCell::default();
     let result = runner().run(&(gated_case(), noise()), |((_, case), noise)| {
-        let Ok(snapshot) = load(ROUTES, &register(&case), &case.policies.join("\n")) else { return Ok(()) };
+        let Ok(snapshot) = load(ROUTES, &case.register(PUBLISHER), &case.policies.join("\n")) else { return Ok(()) };
         let engine = engine(&snapshot);
         tell(&engine, &case);
         let envoys = envoys(&engine);

@@ -18,7 +18,7 @@ use serde_json::{Value as Json, json};
 use signalwarden_core::{
     change::Change,
     engine::Engine,
-    model::{Fact, HeaderEntry, Headers, Influence, Peer, Request, State, Timestamp, Value, WhenUnavailable},
+    model::{Fact, HeaderEntry, Headers, Peer, Request, State, Timestamp, Value},
     policy::SignalRule,
     record::InfluenceMode,
     replay::Replay,
@@ -26,7 +26,7 @@ use signalwarden_core::{
     wire,
 };
 use stage::Texts;
-use std::{cell::Cell, collections::BTreeMap, fmt::Write as _, sync::Arc};
+use std::{cell::Cell, collections::BTreeMap, sync::Arc};
 
 const CASES: u32 = 2_000;
 const NOW: Timestamp = Timestamp::from_micros(1_790_000_000_000_000);
@@ -43,40 +43,10 @@ routes:
     sensitivity: high
 "#;
 
-/// The register that a case means. What the caller published is a signal whose publisher it is.
-fn signals(case: &Case) -> String {
-    let mut text = "signals:\n".to_owned();
-    for (rule, (_, fact)) in case.rules.iter().zip(&case.facts) {
-        let name = rule.name.as_str();
-        let publisher = if fact.self_published { PRINCIPAL } else { PUBLISHER };
-        let rest = if rule.self_asserted {
-            format!("subject: request, sources: [{{kind: header, header: x-{name}, assurance: self_asserted}}]")
-        } else {
-            let unavailable = match rule.when_unavailable {
-                WhenUnavailable::Deny => "when_unavailable: deny",
-                WhenUnavailable::Absent => "when_unavailable: absent, justification: j",
-            };
-            format!(
-                "subject: principal, max_age: 5m, {unavailable}, sources: [{{kind: push, publisher: \"{publisher}\", \
-                 assurance: authoritative}}]"
-            )
-        };
-        let influence = if rule.influence == Influence::Restrict { "restrict" } else { "grant" };
-        writeln!(
-            text,
-            "  {name}: {{type: \"{}\", description: d, owner: o@x, purpose: p, influence: {influence}, used_by: [pay], \
-             review_by: 2099-01-01, {rest}}}",
-            rule.kind
-        )
-        .unwrap();
-    }
-    text
-}
-
 /// `None` if the loader refuses the case.
 fn load(case: &Case, more: &str) -> Option<Arc<Snapshot>> {
     let policies = format!("{}\n{more}", case.policies.join("\n"));
-    let texts = Texts { routes: ROUTES, signals: &signals(case), schema: SCHEMA, policies: &policies };
+    let texts = Texts { routes: ROUTES, signals: &case.register(PUBLISHER), schema: SCHEMA, policies: &policies };
     stage::load(&texts, "t", NOW).ok().map(Arc::new)
 }
 

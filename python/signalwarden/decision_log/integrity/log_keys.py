@@ -8,18 +8,16 @@ from __future__ import annotations
 
 import logging
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, TypeGuard
 from urllib.parse import quote
 
-from cryptography.exceptions import UnsupportedAlgorithm
-from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from signalwarden.decision_log.integrity.notes import MAX_NOTE_BYTES, Checkpoint, Note, Signer, Verifier
 from signalwarden.decision_log.integrity.tiles import write_files
 from signalwarden.errors import BadInputError, KeysError
 from signalwarden.files import make_private_directory, read_regular, why
-from signalwarden.keys import make_private_key, read_key
+from signalwarden.keys import make_private_key, private_key_path, private_keys, read_key
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -33,8 +31,6 @@ ROTATE_US: Final = 30 * 86_400_000_000
 """A key signs for a month. Whoever steals it can't sign for the months before: that key is gone."""
 MAX_KEYS: Final = 8
 """Files that are read: one signs; a second one is there for a moment while it hands over."""
-MAX_KEY_BYTES: Final = 4_096
-SUFFIX: Final = ".pem"
 HANDOVER: Final = "signalwarden log key handover v1"
 """First line of such a text. It is no origin of ours, so it can't be taken for a checkpoint."""
 HANDOVERS: Final = "keys"
@@ -146,25 +142,12 @@ class _Key:
 
 def _load(directory: Path, name: str) -> list[_Key]:
     """Newest first. Raises KeysError."""
-    try:
-        paths = [path for path in directory.iterdir() if path.suffix == SUFFIX] if directory.exists() else []
-    except OSError as error:
-        raise KeysError(f"the directory `{directory}` can't be read: {why(error)}") from error
-    if len(paths) > MAX_KEYS:
-        raise KeysError(f"the directory `{directory}` has {len(paths)} keys, expected at most {MAX_KEYS}")
-    return sorted((_key(path, name) for path in paths), key=lambda key: key.made_us, reverse=True)
+    found = private_keys(directory, "Ed25519", _is_one, most=MAX_KEYS)
+    return [_Key(made_us, Signer(name, private)) for made_us, private in found]
 
 
-def _key(path: Path, name: str) -> _Key:
-    content = read_key(path, MAX_KEY_BYTES)
-    try:
-        private = serialization.load_pem_private_key(content, password=None)
-        made_us = int(path.stem)
-    except (ValueError, TypeError, UnsupportedAlgorithm):
-        private = None
-    if not isinstance(private, Ed25519PrivateKey):
-        raise KeysError(f"the key `{path}` is no private key of Ed25519 in PEM, named by when it was made")
-    return _Key(made_us, Signer(name, private))
+def _is_one(private: object) -> TypeGuard[Ed25519PrivateKey]:
+    return isinstance(private, Ed25519PrivateKey)
 
 
 def public_keys(directory: Path, name: str) -> list[Verifier]:
@@ -226,7 +209,7 @@ class LogKeys:
         note = Note.signed(checkpoint.text, [key.signer for key in self._keys])
         for older in self._keys[:0:-1]:
             self._hand_over(older, self._keys[0], checkpoint)
-            (self._directory / f"{older.made_us}{SUFFIX}").unlink(missing_ok=True)
+            private_key_path(self._directory, older.made_us).unlink(missing_ok=True)
             self._keys.remove(older)
         return note
 
@@ -242,5 +225,5 @@ class LogKeys:
     def _make(self) -> _Key:
         now_us = self._clock()
         private = Ed25519PrivateKey.generate()
-        make_private_key(self._directory / f"{now_us}{SUFFIX}", private)
+        make_private_key(private_key_path(self._directory, now_us), private)
         return _Key(now_us, Signer(self._name, private))

@@ -22,7 +22,10 @@ use signalwarden_core::{
         cedar::{CedarEngine, CedarFiles},
     },
 };
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt::Write as _,
+};
 
 pub(crate) const PRINCIPAL: &str = "spiffe://t/a";
 pub(crate) const SCHEMA: &str = "entity Workload; entity Account;";
@@ -52,6 +55,38 @@ pub(crate) struct Case {
     pub(crate) rules: Vec<SignalRule>,
     pub(crate) facts: Vec<(SignalIndex, Fact)>,
     pub(crate) policies: Vec<String>,
+}
+
+impl Case {
+    /// The register that it means. What the caller published is a signal whose publisher it is.
+    pub(crate) fn register(&self, publisher: &str) -> String {
+        let mut text = "signals:\n".to_owned();
+        for (rule, (_, fact)) in self.rules.iter().zip(&self.facts) {
+            let name = rule.name.as_str();
+            let publisher = if fact.self_published { PRINCIPAL } else { publisher };
+            let rest = if rule.self_asserted {
+                format!("subject: request, sources: [{{kind: header, header: x-{name}, assurance: self_asserted}}]")
+            } else {
+                let unavailable = match rule.when_unavailable {
+                    WhenUnavailable::Deny => "when_unavailable: deny",
+                    WhenUnavailable::Absent => "when_unavailable: absent, justification: j",
+                };
+                format!(
+                    "subject: principal, max_age: 5m, {unavailable}, sources: [{{kind: push, publisher: \"{publisher}\", \
+                     assurance: authoritative}}]"
+                )
+            };
+            let influence = if rule.influence == Influence::Restrict { "restrict" } else { "grant" };
+            writeln!(
+                text,
+                "  {name}: {{type: \"{}\", description: d, owner: o@x, purpose: p, influence: {influence}, \
+                 used_by: [pay], review_by: 2099-01-01, {rest}}}",
+                rule.kind
+            )
+            .unwrap();
+        }
+        text
+    }
 }
 
 fn atom() -> impl Strategy<Value = String> {
