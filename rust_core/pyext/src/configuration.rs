@@ -1,6 +1,6 @@
 //! A loaded directory, its findings, and the table of reasons.
 
-use crate::{background, errors};
+use crate::errors;
 use pyo3::{prelude::*, pybacked::PyBackedBytes, types::PyBytes};
 use signalwarden_core::{
     findings::{self, Severity},
@@ -60,9 +60,7 @@ impl Configuration {
     ) -> PyResult<Self> {
         let files: Vec<(String, Vec<u8>)> = files.into_iter().map(|(name, bytes)| (name, bytes.to_vec())).collect();
         let settings = CoreSettings::from_json(&settings).map_err(|error| errors::to_python(py, error))?;
-        let load = || Snapshot::load(&files, &settings, Timestamp::from_micros(now_us));
-        // Seconds of one core for a large directory, in which others decide.
-        let loaded = py.detach(|| background::later(load));
+        let loaded = py.detach(|| Snapshot::load(&files, &settings, Timestamp::from_micros(now_us)));
         loaded.map(|snapshot| Self { snapshot: Arc::new(snapshot) }).map_err(|error| errors::to_python(py, error))
     }
 

@@ -2,7 +2,6 @@
 
 #![expect(clippy::needless_pass_by_value, reason = "arguments are extracted from Python objects")]
 
-mod background;
 mod changes;
 mod configuration;
 mod desk;
