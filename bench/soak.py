@@ -124,10 +124,10 @@ def _soak(stand: Stand, where: Places, rate: int, arguments: argparse.Namespace)
     slow_before = over(stage.metrics(server))
     asking = loading.Asking(arguments.seconds, warm_up=1.0, rate=rate)
     before, memory = procfs.read(server.pid), []
-    with ThreadPoolExecutor(3) as pool:
+    with stage.admin(server) as client, ThreadPoolExecutor(3) as pool:
         load = pool.submit(loading.ask, server.target, stand.requests, asking, where.load)
         churned = pool.submit(
-            _again, stop, CHURN_S, lambda _: stage.publish(server, directory.signals_body())
+            _again, stop, CHURN_S, lambda _: stage.publish_by(client, directory.signals_body())
         )
         reloads = pool.submit(_again, stop, arguments.reload_every, lambda number: _reload(server, number))
         begun = time.monotonic()

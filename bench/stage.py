@@ -143,16 +143,26 @@ def signalwarden(
 
 def publish(server: Server, body: bytes) -> None:
     """Publishes a body of POST /v1/signals; each value must be accepted."""
-    with AdminClient(Address("127.0.0.1", server.admin_port), server.token) as admin:
-        answer = admin.publish(body)
+    with admin(server) as client:
+        publish_by(client, body)
+
+
+def publish_by(client: AdminClient, body: bytes) -> None:
+    """The same with a connection that is there already: what publishes all the time must not load the machine."""
+    answer = client.publish(body)
     if answer["rejected"]:
         raise BenchError(f"the server refused signals of the bench: {answer['rejected'][0]}")
 
 
+def admin(server: Server) -> AdminClient:
+    """At its admin address; to be closed."""
+    return AdminClient(Address("127.0.0.1", server.admin_port), server.token)
+
+
 def reload(server: Server) -> str:
     """Makes the server read its directory again. The revision that is in force then."""
-    with AdminClient(Address("127.0.0.1", server.admin_port), server.token) as admin:
-        return admin.reload()
+    with admin(server) as client:
+        return client.reload()
 
 
 def native_missing(folder: Path) -> str | None:
