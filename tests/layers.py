@@ -14,6 +14,7 @@ LAYERS: tuple[set[str], ...] = (
     {
         "body_needs",
         "directory",
+        "saying",
         "request_json",
         "outbound",
         "approvers",
@@ -29,9 +30,31 @@ LAYERS: tuple[set[str], ...] = (
     {"door_checks"},
     {"cross_checks"},
     {"config"},
-    {"mtls", "services", "doors", "state", "decision_log", "metrics", "rates", "register", "tallies"}
-    | {"difference", "watch", "envoy_tls", "envoy_directory", "envoy_tracing"},
-    {"signals", "intake", "tokens", "in_force", "clients", "door_tls", "refusals", "log_reading", "traces"}
+    {
+        "declared",
+        "mtls",
+        "services",
+        "doors",
+        "state",
+        "decision_log",
+        "metrics",
+        "rates",
+        "register",
+        "tallies",
+    }
+    | {"watch", "envoy_tls", "envoy_directory", "envoy_tracing"},
+    {
+        "difference",
+        "signals",
+        "intake",
+        "tokens",
+        "in_force",
+        "clients",
+        "door_tls",
+        "refusals",
+        "log_reading",
+        "traces",
+    }
     | {"front"},
     {"publish_door", "publishers", "reloads", "revocations", "identity", "tasks", "approvals", "overrides"}
     | {"authzen"}
@@ -74,10 +97,11 @@ IMPORTS: Mapping[str, set[str]] = {
     "sweeping": {"intake", "state"},
     "timekeeping": {"_core", "errors", "intake"},
     "approvers": {"errors"},
-    "difference": {"config", "directory", "values"},
-    "in_force": {"approvers", "config", "difference", "errors", "state"},
+    "declared": {"config"},
+    "difference": {"declared", "directory", "values"},
+    "in_force": {"approvers", "config", "declared", "errors", "state"},
     "watch": {"directory", "errors"},
-    "reloads": {"config", "decision_log", "difference", "errors", "in_force"},
+    "reloads": {"config", "decision_log", "declared", "difference", "errors", "in_force"},
     "keysets": {"errors", "files"},
     "jose": {"errors", "keysets"},
     "tokens": {"_core", "errors", "files", "identity_settings", "jose", "keys", "keysets", "values"},
@@ -178,8 +202,8 @@ IMPORTS: Mapping[str, set[str]] = {
         "config",
         "decision_log",
         "decisions",
+        "declared",
         "desks",
-        "difference",
         "door_tls",
         "doors",
         "errors",

@@ -54,7 +54,7 @@ if TYPE_CHECKING:
 
     from signalwarden.approvals import Approvals
     from signalwarden.authzen import Authzen
-    from signalwarden.difference import View
+    from signalwarden.declared import View
     from signalwarden.front import Front
     from signalwarden.overrides import Overrides
     from signalwarden.publish_door import PublishDoor
