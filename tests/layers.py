@@ -37,7 +37,6 @@ LAYERS: tuple[set[str], ...] = (
         "doors",
         "state",
         "decision_log",
-        "metrics",
         "rates",
         "register",
         "tallies",
@@ -45,6 +44,7 @@ LAYERS: tuple[set[str], ...] = (
     | {"watch", "envoy_tls", "envoy_directory", "envoy_tracing"},
     {
         "difference",
+        "families",
         "signals",
         "intake",
         "tokens",
@@ -57,7 +57,7 @@ LAYERS: tuple[set[str], ...] = (
     }
     | {"front"},
     {"publish_door", "publishers", "reloads", "revocations", "identity", "tasks", "approvals", "overrides"}
-    | {"authzen"}
+    | {"authzen", "metrics"}
     | {"admin_answers", "envoy_routes", "sweeping", "audit", "timekeeping"},
     {"admin_tasks", "admin_approvals", "admin_authzen", "admin_decisions", "decisions", "desks"},
     {
@@ -89,7 +89,8 @@ IMPORTS: Mapping[str, set[str]] = {
     "doors": {"config", "errors", "files"},
     "state": {"_core", "errors", "files"},
     "decision_log": {"_core", "errors", "files", "keys", "otlp", "outbound", "settings", "sink_settings"},
-    "metrics": set(),
+    "families": {"tallies"},
+    "metrics": {"families", "tallies"},
     "register": {"_core", "errors"},
     "tallies": {"_core", "values"},
     "rates": {"errors"},
