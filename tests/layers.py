@@ -10,7 +10,7 @@ __all__ = ["IMPORTS", "LAYERS"]
 # Modules of the package, lowest layer first: a module imports only from layers above its own line. A package
 # stands for its modules. `_core` is the Rust extension.
 LAYERS: tuple[set[str], ...] = (
-    {"_core", "errors", "files", "findings", "health", "envoy_yaml", "slips"},
+    {"_core", "errors", "files", "findings", "health", "envoy_yaml", "jwts", "peers", "slips"},
     {
         "body_needs",
         "directory",
@@ -103,9 +103,11 @@ IMPORTS: Mapping[str, set[str]] = {
     "in_force": {"approvers", "config", "declared", "errors", "state"},
     "watch": {"directory", "errors"},
     "reloads": {"config", "decision_log", "declared", "difference", "errors", "in_force"},
-    "keysets": {"errors", "files"},
-    "jose": {"errors", "keysets"},
-    "tokens": {"_core", "errors", "files", "identity_settings", "jose", "keys", "keysets", "values"},
+    "jwts": set(),
+    "keysets": {"errors", "files", "jwts"},
+    "jose": {"errors", "jwts", "keysets"},
+    "peers": set(),
+    "tokens": {"_core", "errors", "files", "identity_settings", "jose", "jwts", "keys", "keysets", "values"},
     "signals": {
         "_core",
         "decision_log",
@@ -118,8 +120,8 @@ IMPORTS: Mapping[str, set[str]] = {
         "services",
         "values",
     },
-    "mtls": {"bundles", "errors", "files"},
-    "publish_door": {"_core", "doors", "errors", "mtls", "values"},
+    "mtls": {"bundles", "errors", "files", "peers"},
+    "publish_door": {"_core", "doors", "errors", "mtls", "peers", "values"},
     "publishers": {"_core", "decision_log", "errors", "intake", "values"},
     "revocations": {"_core", "decision_log", "errors", "intake", "values"},
     "refusals": {"decision_log", "errors", "rates"},
@@ -172,10 +174,10 @@ IMPORTS: Mapping[str, set[str]] = {
         "outbound",
         "tokens",
     },
-    "clients": {"config", "mtls", "services"},
-    "door_tls": {"bundles", "mtls", "settings"},
+    "clients": {"config", "mtls", "peers", "services"},
+    "door_tls": {"bundles", "mtls", "peers", "settings"},
     "health": set(),
-    "front": {"config", "mtls"},
+    "front": {"config", "mtls", "peers"},
     "server": {"config", "doors", "errors", "front", "health"},
     "native": {"_core", "config", "doors", "errors", "files", "front", "mtls"},
     "fronts": {"_core", "answering", "config", "door_tls", "front", "native", "server", "tokens"},
