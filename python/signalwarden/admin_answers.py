@@ -9,8 +9,6 @@ from enum import Enum
 from typing import Any, Final, cast
 
 import orjson
-from cryptography import x509
-from cryptography.hazmat.primitives.serialization import Encoding
 from fastapi import Request, Response
 
 from signalwarden.doors import PEER_CHAIN
@@ -189,6 +187,10 @@ def certificate_of(request: Request) -> str | None:
     chain: bytes = getattr(request.state, PEER_CHAIN, b"")
     if not chain:
         return None
+    # In memory only where a client shows a certificate.
+    from cryptography import x509
+    from cryptography.hazmat.primitives.serialization import Encoding
+
     leaf = x509.load_pem_x509_certificates(chain)[0]
     return hashlib.sha256(leaf.public_bytes(Encoding.DER)).hexdigest()
 

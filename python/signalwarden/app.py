@@ -34,7 +34,6 @@ from signalwarden.identity import AdminTokens, Identity, await_svid
 from signalwarden.in_force import InForce
 from signalwarden.intake import Intake, read_back
 from signalwarden.keys import digest_key
-from signalwarden.metrics import Metrics
 from signalwarden.rates import Sampled
 from signalwarden.reloads import Reloads, load_still
 from signalwarden.services import Client, Readiness
@@ -48,14 +47,13 @@ from signalwarden.traces import traces_of
 from signalwarden.watch import Watch
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping
-
-    from prometheus_client.core import Metric
+    from collections.abc import Callable, Mapping
 
     from signalwarden.approvals import Approvals
     from signalwarden.authzen import Authzen
-    from signalwarden.difference import View
+    from signalwarden.declared import View
     from signalwarden.front import Front
+    from signalwarden.metrics import Metrics
     from signalwarden.overrides import Overrides
     from signalwarden.publish_door import PublishDoor
     from signalwarden.tasks import Tasks
@@ -137,7 +135,6 @@ class App:
         self._clients_turned_away = 0
         self._ticks = 0
         self._tallies = tallies.Reader()
-        self._metrics = Metrics(self._numbers, lambda: self._up().engine.revision, self._tallied)
 
     # ------------------------------------------------------------ life
 
@@ -558,6 +555,12 @@ class App:
         """See Services."""
         return self._metrics.text()
 
+    @functools.cached_property
+    def _metrics(self) -> Metrics:
+        from signalwarden.metrics import Metrics  # prometheus_client, in memory from the first scrape on
+
+        return Metrics(self._numbers, lambda: self._up().engine.revision, self._tallied)
+
     def _numbers(self) -> Mapping[str, float]:
         running = self._up()
         with self._tally:
@@ -580,10 +583,10 @@ class App:
             "ready": int(self.readiness().ready),
         }
 
-    def _tallied(self) -> Iterable[Metric]:
+    def _tallied(self) -> tallies.Tallies:
         running = self._up()
         configuration = running.loaded.configuration
-        return tallies.families(self._tallies.read(running.engine, configuration, now_us=self._clock()))
+        return self._tallies.read(running.engine, configuration, now_us=self._clock())
 
     def _count(self, name: str) -> None:
         with self._tally:

@@ -11,14 +11,15 @@ import hashlib
 import hmac
 from typing import TYPE_CHECKING, Protocol
 
-from signalwarden.mtls import PeerRefused
+from signalwarden.peers import PeerRefused
 from signalwarden.services import Client
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from signalwarden.config import ClientSettings, Right
-    from signalwarden.mtls import Peer, Peers
+    from signalwarden.mtls import Peers
+    from signalwarden.peers import Peer
 
 __all__ = ["Clients", "TokenClients"]
 

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Protocol
 
-from signalwarden.mtls import Certificates, Files, Peer, Peers, Spire
-
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
     from signalwarden.bundles.svid import SvidSource
-    from signalwarden.mtls import Roots, Source
+    from signalwarden.mtls import Certificates, Peers, Roots
+    from signalwarden.peers import Peer
     from signalwarden.settings import Door, Settings
 
 __all__ = ["DoorTls"]
@@ -27,14 +26,14 @@ class Revoking(Protocol):
 class DoorTls:
     """One for all doors: clients are verified by the same rules at each."""
 
-    def __init__(self, doors: tuple[Door, ...], source: Callable[[], Source], peers: Peers) -> None:
+    def __init__(self, doors: tuple[Door, ...], shown: Callable[[Door], Certificates], peers: Peers) -> None:
         self._doors = doors
-        self._source = source
+        self._shown = shown
         self.peers = peers
 
     def certificates(self, door: Door) -> Certificates | None:
         """What a door shows, looked after for itself; None if it serves no TLS. Raises KeysError."""
-        return Certificates(self._source(), door) if door in self._doors else None
+        return self._shown(door) if door in self._doors else None
 
     @staticmethod
     def of(
@@ -59,9 +58,12 @@ class DoorTls:
 
         if not doors:
             return None
+        # It verifies certificates, with a library of its own: in memory only where a door has TLS.
+        from signalwarden.mtls import Certificates, Files, Peers, Spire
+
         if tls.spire and svids is not None and bundles is not None:
             spire = Spire(svids, bundles)
-            return DoorTls(doors, lambda: spire, Peers(bundles, revoked=revoked))
+            return DoorTls(doors, lambda door: Certificates(spire, door), Peers(bundles, revoked=revoked))
         paths = settings().tls_paths(root)
         if paths is None:
             return None
@@ -70,4 +72,4 @@ class DoorTls:
         peers = Peers(
             bundles, bundled=lambda: settings().bundled(), client_ca=files.client_ca, revoked=revoked
         )
-        return DoorTls(doors, lambda: files, peers)
+        return DoorTls(doors, lambda door: Certificates(files, door), peers)

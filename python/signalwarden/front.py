@@ -9,12 +9,14 @@ import threading
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, NamedTuple, Protocol
 
-from signalwarden.mtls import Certificates, Peer, PeerRefused, Peers
+from signalwarden.peers import PeerRefused
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from signalwarden.config import Address
+    from signalwarden.mtls import Certificates, Peers
+    from signalwarden.peers import Peer
 
 __all__ = [
     "CHECK_SERVICE",

@@ -19,7 +19,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from signalwarden import _core
-    from signalwarden.bundles import Bundle, Bundles
+    from signalwarden.bundles import Bundles
+    from signalwarden.bundles.bundle import Bundle
     from signalwarden.config import Loaded
     from signalwarden.decision_log import Recorder
     from signalwarden.identity_settings import IdentitySettings

@@ -13,7 +13,7 @@ import orjson
 
 from signalwarden import __version__
 from signalwarden.approvers import Approver, approvers_of, findings
-from signalwarden.difference import View
+from signalwarden.declared import View
 from signalwarden.errors import ConfigurationError, StateError
 
 if TYPE_CHECKING:

@@ -20,9 +20,6 @@ from pathlib import Path
 from typing import Any, Final, Protocol
 
 from cryptography.hazmat.primitives.asymmetric import rsa
-from jwt import PyJWK
-from jwt.algorithms import ECAlgorithm, OKPAlgorithm, RSAAlgorithm
-from jwt.exceptions import PyJWTError
 
 from signalwarden.errors import FeedError, KeySetError
 from signalwarden.files import read_regular, why
@@ -124,8 +121,9 @@ class PublicKey:
     """What a proof that this key made rests on: its name and what it is."""
 
     def __post_init__(self) -> None:
-        kind: Any = {"RSA": RSAAlgorithm, "EC": ECAlgorithm, "OKP": OKPAlgorithm}[self.family[0]]
-        jwk = kind.to_jwk(self.material, as_dict=True)
+        from signalwarden import jwts  # says why it is imported here
+
+        jwk = jwts.jwk_of(self.material, self.family[0])
         members = {name: jwk[name] for name in THUMBPRINT_MEMBERS[self.family[0]]}
         written = json.dumps(members, separators=(",", ":"), sort_keys=True).encode()
         thumbprint = urlsafe_b64encode(hashlib.sha256(written).digest()).rstrip(b"=").decode()
@@ -209,9 +207,11 @@ def public_key(entry: Mapping[str, Any]) -> PublicKey | None:
     if algorithm is not None and (not isinstance(algorithm, str) or ALGORITHMS.get(algorithm) != family):
         return None
     any_of_family = next(name for name, of in ALGORITHMS.items() if of == family)
+    from signalwarden import jwts  # says why it is imported here
+
     try:
-        material = PyJWK.from_dict(dict(entry), algorithm or any_of_family).key
-    except (PyJWTError, ValueError, TypeError, KeyError) as error:
+        material = jwts.key_of(entry, algorithm or any_of_family)
+    except ValueError as error:
         raise _Malformed(f"a key of the type `{family[0]}` lacks what its type needs") from error
     if isinstance(material, rsa.RSAPublicKey) and not MIN_RSA_BITS <= material.key_size <= MAX_RSA_BITS:
         return None

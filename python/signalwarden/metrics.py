@@ -9,6 +9,9 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metri
 from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
 from prometheus_client.registry import Collector
 
+from signalwarden.families import labelled
+from signalwarden.tallies import Tallies
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping
 
@@ -123,11 +126,11 @@ class Metrics(Collector):
         self,
         read: Callable[[], Mapping[str, float]],
         revision: Callable[[], str | None],
-        labelled: Callable[[], Iterable[Metric]] = tuple,
+        tallied: Callable[[], Tallies] = Tallies,
     ) -> None:
         self._read = read
         self._revision = revision
-        self._labelled = labelled
+        self._tallied = tallied
         self._registry = CollectorRegistry(auto_describe=False)
         self._registry.register(self)
 
@@ -157,4 +160,4 @@ class Metrics(Collector):
         if (revision := self._revision()) is not None:
             info.add_metric([revision], 1)
         yield info
-        yield from self._labelled()
+        yield from labelled(self._tallied())

@@ -29,6 +29,7 @@ from signalwarden.bundles.bundle import Bundle
 from signalwarden.bundles.x509 import X509Refused, chain_from_pem, named, verify_x509_svid
 from signalwarden.errors import KeysError
 from signalwarden.files import why
+from signalwarden.peers import Peer, PeerRefused, expired
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
@@ -38,7 +39,7 @@ if TYPE_CHECKING:
 
     from signalwarden.bundles.svid import SvidSource
 
-__all__ = ["Certificates", "Files", "Peer", "PeerRefused", "Peers", "Pems", "Spire", "expired"]
+__all__ = ["Certificates", "Files", "Peers", "Pems", "Spire"]
 
 logger = logging.getLogger("signalwarden")
 
@@ -279,28 +280,6 @@ def _check(cert: bytes, key: bytes, client_ca: bytes, paths: tuple[Path, Path, P
 
 
 @dataclass(frozen=True, slots=True)
-class Peer:
-    """A client by its certificate."""
-
-    id: str
-    """Its SPIFFE ID."""
-    trust_domain: str
-    issued: datetime
-    expires: datetime
-    sha256: str
-    """Of the certificate in DER, in hex."""
-
-
-class PeerRefused(Exception):
-    """A certificate of our authorities that names nobody who counts; one sentence."""
-
-    def __init__(self, sentence: str, claimed: str | None = None) -> None:
-        super().__init__(sentence)
-        self.claimed = claimed
-        """The SPIFFE ID that it has, if it is known who signed it."""
-
-
-@dataclass(frozen=True, slots=True)
 class _Known:
     """What was found out about a chain, by which bundle, and until when that holds."""
 
@@ -406,8 +385,3 @@ class _ByFile:
     pem: bytes
     authorities: tuple[x509.Certificate, ...]
     revision: str
-
-
-def expired(peer: Peer) -> bool:
-    """Whether its certificate has run out since the handshake."""
-    return datetime.now(UTC) >= peer.expires

@@ -17,7 +17,8 @@ import grpc
 from signalwarden import _core
 from signalwarden.doors import bound, numeric
 from signalwarden.errors import BadInputError, RateLimitedError, ServerError, StateError
-from signalwarden.mtls import Certificates, Peer, PeerRefused, Peers
+from signalwarden.mtls import Certificates, Peers
+from signalwarden.peers import Peer, PeerRefused
 from signalwarden.values import Address
 
 if TYPE_CHECKING:

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Final
 from signalwarden import config
 from signalwarden.config import Directory, Loaded, Settings
 from signalwarden.decision_log import Recorder, rfc3339
-from signalwarden.difference import MAX_WORDS, View, differences, in_words, view
+from signalwarden.declared import View, differences, view
 from signalwarden.errors import ConfigurationError, Problem, StateError, sentence
 
 if TYPE_CHECKING:
@@ -208,7 +208,7 @@ class Reloads:
     def _record(
         self, previous: str | None, before: View | None, after: Loaded, now: View, actor: str
     ) -> None:
-        words = in_words(before, now) if before else []
+        words, left_out = _in_words(before, now) if before and before != now else ([], 0)
         self._recorder.change(
             "configuration_loaded",
             actor=actor,
@@ -218,10 +218,19 @@ class Reloads:
             trust_domain=after.settings.trust_domain,
             warnings=len(after.warnings),
             difference=differences(before, now) if before else None,
-            words=[word.as_dict() for word in words[:MAX_WORDS]],
-            words_left_out=max(0, len(words) - MAX_WORDS),
+            words=words,
+            words_left_out=left_out,
         )
         self._in_force.keep_declared(after, now)
+
+
+def _in_words(before: View, now: View) -> tuple[list[dict[str, str]], int]:
+    """Sentences for the record, and how many more there are."""
+    # The rules of what each key widens or narrows: in memory only once something has changed.
+    from signalwarden.difference import MAX_WORDS, in_words
+
+    words = in_words(before, now)
+    return [word.as_dict() for word in words[:MAX_WORDS]], max(0, len(words) - MAX_WORDS)
 
 
 def _say_new_warnings(before: Loaded, after: Loaded) -> None:

@@ -23,11 +23,10 @@ from rich.table import Table
 from rich.text import Text
 
 from signalwarden.decision_log.tail import STATES, clean
-from signalwarden.errors import ConfigurationError, FindingLike, SignalwardenError, is_error, sentence
+from signalwarden.errors import FindingLike, is_error, sentence
 
 __all__ = [
-    "columns", "console", "count", "counting_bar", "one_sentence", "print_findings", "print_json", "reading_bar", "say",
-    "signals_table",
+    "columns", "console", "counting_bar", "print_findings", "print_json", "reading_bar", "signals_table",
 ]  # fmt: skip
 
 
@@ -42,23 +41,6 @@ def console() -> Console:
 def print_json(value: Any, *, indent: bool = False) -> None:
     """JSON on standard output, on one line unless it is to be read by people."""
     typer.echo(orjson.dumps(value, option=orjson.OPT_INDENT_2 if indent else 0).decode())
-
-
-def say(text: str) -> None:
-    """A sentence on standard error."""
-    typer.echo(f"signalwarden: {text}", err=True)
-
-
-def one_sentence(error: SignalwardenError) -> str:
-    """An error on one line; of a directory its first mistake, and how many more there are."""
-    if not isinstance(error, ConfigurationError):
-        return str(error)
-    errors = [finding for finding in error.findings if is_error(finding)]
-    first = sentence(errors[0]) if errors else "the directory can't be loaded"
-    more = (
-        f" (and {count(len(errors) - 1, 'more error')}: see `signalwarden check`)" if len(errors) > 1 else ""
-    )
-    return f"{first}{more}"
 
 
 @contextlib.contextmanager
@@ -85,11 +67,6 @@ def counting_bar(total: int, *, what: str) -> Iterator[Callable[[], None]]:
     with Progress(*columns, console=watched, transient=True) as progress:
         task = progress.add_task(what, total=total)
         yield lambda: progress.advance(task)
-
-
-def count(number: int, word: str) -> str:
-    """`1 error`, `2 errors`."""
-    return f"{number} {word}" if number == 1 else f"{number} {word}s"
 
 
 MAX_SHOWN_LINE: Final = 200

@@ -8,8 +8,8 @@ import httpx
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from signalwarden import outbound
 from signalwarden.errors import FeedError
+from signalwarden.outbound import fetching, targets
 
 generated = settings(max_examples=2_000, deadline=None, database=None)
 
@@ -42,7 +42,7 @@ urls = st.one_of(st.builds("{}{}{}{}{}".format, schemes, users, hosts, ports, pa
 @given(urls)
 def test_a_url_is_refused_or_means_what_another_reader_takes_it_for(url: str) -> None:
     try:
-        target = outbound._Target.parse(url)
+        target = targets.Target.parse(url)
     except FeedError as error:
         text = str(error)
         assert text
@@ -50,7 +50,7 @@ def test_a_url_is_refused_or_means_what_another_reader_takes_it_for(url: str) ->
         return
     other = httpx.URL(url)
     assert (target.scheme, target.host) == (other.scheme, other.host)
-    assert target.port == (other.port or outbound.DEFAULT_PORTS[target.scheme])
+    assert target.port == (other.port or targets.DEFAULT_PORTS[target.scheme])
     assert target.path_and_query.startswith("/")
     assert target.path_and_query.isascii()
     assert "#" not in target.path_and_query
@@ -62,10 +62,10 @@ def test_a_url_is_refused_or_means_what_another_reader_takes_it_for(url: str) ->
 @given(urls)
 def test_what_is_connected_to_by_http_is_this_machine(url: str) -> None:
     try:
-        target = outbound._Target.parse(url)
+        target = targets.Target.parse(url)
     except FeedError:
         return
     if target.scheme == "http":
-        found = outbound._addresses(target.host, target.port, outbound._Deadline(1.0))
+        found = fetching._addresses(target.host, target.port, fetching._Deadline(1.0))
         assert found
         assert all(ipaddress.ip_address(address[0]).is_loopback for _, address in found)

@@ -11,15 +11,9 @@ from typing import Any
 import pytest
 from cryptography import x509
 
-from signalwarden.bundles import (
-    Bundle,
-    Bundles,
-    Svid,
-    X509Refused,
-    chain_from_pem,
-    read_bundle,
-    verify_x509_svid,
-)
+from signalwarden.bundles import Bundles, Svid
+from signalwarden.bundles.bundle import Bundle, read_bundle
+from signalwarden.bundles.x509 import X509Refused, chain_from_pem, verify_x509_svid
 from signalwarden.demo_stage import wait_for
 from signalwarden.settings import Settings
 from tests.spire.real import ENTRY_SECONDS, Agent, Workload, python_selector

@@ -12,8 +12,9 @@ import pytest
 import yaml
 from prometheus_client.parser import text_string_to_metric_families
 
-from signalwarden import _core, metrics, tallies
+from signalwarden import _core, metrics
 from signalwarden.app import App
+from signalwarden.families import LABELLED
 
 ROOT: Final = Path(__file__).parents[2]
 RULES: Final = ROOT / "docs" / "alerts" / "signalwarden.rules.yml"
@@ -30,7 +31,7 @@ def families() -> dict[str, set[str]]:
     known |= {name: {label} for _, name, label, _ in getattr(metrics, "GAUGE_FAMILIES", ())}
     known |= {f"{name}_total": set() for name in metrics.COUNTERS}
     known |= {name: set() for name in metrics.GAUGES} | {"configuration": {"revision"}}
-    for name, (labels, kind, _) in tallies.LABELLED.items():
+    for name, (labels, kind, _) in LABELLED.items():
         endings = {"counter": ["_total"], "gauge": [""], "histogram": ["_bucket", "_sum", "_count"]}[kind]
         known |= {f"{name}{end}": {*labels, *(["le"] if end == "_bucket" else [])} for end in endings}
     return {metrics.PREFIX + name: labels for name, labels in known.items()}
@@ -139,7 +140,7 @@ def test_what_is_exposed_by_a_running_server_is_what_the_tables_say(minimal_dire
     seen = {sample.name for family in families_now for sample in family.samples}
     assert seen <= set(families())
     types = {family.name: family.type for family in families_now}
-    for name, (_, kind, _) in tallies.LABELLED.items():
+    for name, (_, kind, _) in LABELLED.items():
         assert types[metrics.PREFIX + name] == kind
     for plain in ("panics_total", "log_healthy", "ready", "live_signals", "state_failures_total"):
         assert metrics.PREFIX + plain in seen

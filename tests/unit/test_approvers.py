@@ -361,7 +361,7 @@ def test_another_release_or_a_spoiled_memory_does_not_stop_the_start(root: Path)
 def test_words_in_a_record_are_bounded_and_the_rest_is_counted(
     root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("signalwarden.reloads.MAX_WORDS", 3)
+    monkeypatch.setattr("signalwarden.difference.MAX_WORDS", 3)
     write(root)
     with running(root) as app:
         policies = "".join(f'@id("p{n}")\npermit (principal, action, resource);\n' for n in range(5))

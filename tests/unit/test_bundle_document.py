@@ -17,16 +17,24 @@ from cryptography.hazmat.primitives.serialization import Encoding
 from hypothesis import given
 from hypothesis import strategies as st
 
-from signalwarden.bundles import (
+from signalwarden.bundles.bundle import (
+    MAX_AUTHORITIES,
+    MAX_BUNDLE_BYTES,
+    MAX_KEYS,
     Bundle,
-    X509Refused,
-    chain_from_pem,
     read_bundle,
     read_jwt_bundle,
+)
+from signalwarden.bundles.x509 import (
+    MAX_CERTIFICATE_BYTES,
+    MAX_CHAIN,
+    X509Refused,
+    certificate,
+    certificates,
+    chain_from_pem,
+    named,
     verify_x509_svid,
 )
-from signalwarden.bundles.bundle import MAX_AUTHORITIES, MAX_BUNDLE_BYTES, MAX_KEYS
-from signalwarden.bundles.x509 import MAX_CERTIFICATE_BYTES, MAX_CHAIN, certificate, certificates, named
 from signalwarden.errors import KeySetError
 from tests.authorities import Authority, document, jwk, usage
 

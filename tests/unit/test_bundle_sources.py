@@ -19,9 +19,10 @@ from typing import Any
 import pytest
 from cryptography.hazmat.primitives.serialization import Encoding
 
-from signalwarden.bundles import Bundle, Bundles
+from signalwarden.bundles import Bundles
 from signalwarden.bundles import endpoints as endpoints_module
 from signalwarden.bundles import files as files_module
+from signalwarden.bundles.bundle import Bundle
 from signalwarden.bundles.endpoints import EndpointSource, Profile, SpiffeProfile, WebProfile
 from signalwarden.bundles.files import FileSource
 from signalwarden.identity_settings import BundleSettings

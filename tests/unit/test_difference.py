@@ -14,17 +14,8 @@ import yaml
 
 from signalwarden import _core
 from signalwarden.config import read_settings
-from signalwarden.difference import (
-    MAX_NAMES,
-    Direction,
-    View,
-    Word,
-    contracts,
-    differences,
-    in_words,
-    parts,
-    principals,
-)
+from signalwarden.declared import MAX_NAMES, View, differences
+from signalwarden.difference import Direction, Word, contracts, in_words, parts, principals
 from tests.asking import CORE_SETTINGS
 
 WIDENS, MAY_WIDEN, NARROWS, NEUTRAL = Direction

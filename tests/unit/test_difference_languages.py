@@ -8,7 +8,8 @@ from typing import Any
 import orjson
 import pytest
 
-from signalwarden.difference import Direction, View, Word, in_words
+from signalwarden.declared import View
+from signalwarden.difference import Direction, Word, in_words
 from tests import asking
 
 WIDENS, MAY_WIDEN, NARROWS, _ = Direction

@@ -11,7 +11,7 @@ import pytest
 import yaml
 from jsonschema import Draft202012Validator
 
-from signalwarden import _core, metrics, starter, tallies
+from signalwarden import _core, families, metrics, starter
 from signalwarden.admin import CALLS, AdminReason
 from signalwarden.config import json_schema, read_settings
 from signalwarden.errors import ConfigurationError, sentence
@@ -225,7 +225,7 @@ def test_every_metric_has_its_line() -> None:
     gauges |= {f"{metrics.PREFIX}{name}{{{label}}}" for _, name, label, _ in metrics.GAUGE_FAMILIES}
     kinds = {
         f"{metrics.PREFIX}{name}{'_total' if kind == 'counter' else ''}{{{','.join(labels)}}}": kind
-        for name, (labels, kind, _) in tallies.LABELLED.items()
+        for name, (labels, kind, _) in families.LABELLED.items()
     }
     assert set(shown) == labelled | plain | gauges | set(kinds)
     expected = {name: kinds.get(name, "counter" if "_total" in name else "gauge") for name in shown}

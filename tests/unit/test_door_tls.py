@@ -22,6 +22,7 @@ from signalwarden.errors import KeysError, ServerError
 from signalwarden.front import REFUSED, CheckTls, Front, Refusal
 from signalwarden.mtls import Certificates, Files, Peers, Spire
 from signalwarden.native import NativeDoor
+from signalwarden.peers import PeerRefused
 from signalwarden.server import CHECK_METHOD, FrontDoor
 from tests import asking
 from tests.trust import Domains
@@ -168,7 +169,7 @@ def test_a_revoked_certificate_is_refused(tmp_path: Path) -> None:
     domains = Domains(tmp_path)
     peers = Peers(domains.bundles, revoked=lambda peer: peer.id == ENVOY)
     chain = domains.prod.issue(ENVOY).certificate.read_bytes()
-    with pytest.raises(mtls.PeerRefused, match="is revoked"):
+    with pytest.raises(PeerRefused, match="is revoked"):
         peers.of_pem(chain)
     other = "spiffe://prod.example/x"
     assert peers.of_pem(domains.prod.issue(other).certificate.read_bytes()).id == other
@@ -312,7 +313,7 @@ def test_a_bundle_counts_before_the_file_and_the_file_for_the_domains_without(
     def found(credential: Credential) -> str | None:
         try:
             return peers.of_pem(credential.certificate.read_bytes()).id
-        except mtls.PeerRefused:
+        except PeerRefused:
             return None
 
     assert found(domains.prod.issue(ENVOY)) == ENVOY
@@ -343,5 +344,5 @@ def test_what_is_remembered_of_chains_is_bounded_and_not_forever(
         peers.of_pem(domains.prod.issue(f"spiffe://prod.example/{n}").certificate.read_bytes())
     assert len(peers._known) <= 8
     for bad in (b"", b"-----BEGIN CERTIFICATE-----\nAA==\n-----END CERTIFICATE-----\n", b"x" * 1_000_000):
-        with pytest.raises(mtls.PeerRefused):
+        with pytest.raises(PeerRefused):
             peers.of_pem(bad)

@@ -12,8 +12,8 @@ from typing import Any
 
 import pytest
 
-from signalwarden import outbound
 from signalwarden.errors import FeedError
+from signalwarden.outbound import fetching
 from signalwarden.signals import Feed, Seams, Source, Status, document
 from signalwarden.signals.feeds import KINDS, MAX_FEEDS, Feeds, described_feeds
 from signalwarden.signals.poll import PollSource
@@ -245,5 +245,5 @@ def test_the_bounds_of_feeds_are_as_their_page_says() -> None:
         in page
     )
     assert f"At most {MAX_FEEDS} feeds run" in page
-    assert f"a thread of at most {outbound.MAX_LOOKUPS}" in page
+    assert f"a thread of at most {fetching.MAX_LOOKUPS}" in page
     assert f"MAX_FEEDS: usize = {MAX_FEEDS};" in text_of("rust_core/core/src/limits.rs")

@@ -20,10 +20,11 @@ import pytest
 from cryptography.hazmat.primitives.serialization import Encoding
 
 from signalwarden.decision_log import FileSink, rfc3339, uuid7
-from signalwarden.decision_log.shipping import Shipper, shippers_of
 from signalwarden.decision_log.shipping import shipper as shipping
+from signalwarden.decision_log.shipping import shippers_of
 from signalwarden.decision_log.shipping.destination import Entry, NotTakenError
 from signalwarden.decision_log.shipping.http import _retry_after
+from signalwarden.decision_log.shipping.shipper import Shipper
 from signalwarden.decision_log.shipping.stdout import Stdout
 from signalwarden.sink_settings import SinkSettings
 from tests.authorities import Authority

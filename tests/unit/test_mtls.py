@@ -16,7 +16,8 @@ from cryptography.x509.oid import NameOID
 
 from signalwarden.demo_stage import Authority, Credential
 from signalwarden.errors import KeysError
-from signalwarden.mtls import MAX_FILE_BYTES, Certificates, Files, PeerRefused, Peers
+from signalwarden.mtls import MAX_FILE_BYTES, Certificates, Files, Peers
+from signalwarden.peers import PeerRefused
 
 WHO = "spiffe://prod.example/ns/mdm/sa/publisher"
 

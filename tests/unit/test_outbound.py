@@ -20,9 +20,8 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from signalwarden import outbound
 from signalwarden.errors import FeedError
-from signalwarden.outbound import Fetched, bearer, check_url, fetch
+from signalwarden.outbound import Fetched, bearer, check_url, fetch, fetching
 
 TIMEOUT_S = 5.0
 SHORT_S = 0.5
@@ -284,7 +283,7 @@ def test_a_name_that_hangs_is_left_behind_in_time(monkeypatch: pytest.MonkeyPatc
         return []
 
     monkeypatch.setattr(socket, "getaddrinfo", hang)
-    monkeypatch.setattr(outbound, "_lookups", threading.BoundedSemaphore(2))
+    monkeypatch.setattr(fetching, "_lookups", threading.BoundedSemaphore(2))
     try:
         for text in ("no full answer within", "no full answer within", "lookups of names already hang"):
             with pytest.raises(FeedError, match=text):

@@ -11,7 +11,7 @@ import orjson
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from signalwarden import _core, config, request_json, starter, tallies
+from signalwarden import _core, config, families, request_json, starter, tallies
 from signalwarden.metrics import Metrics
 
 NOW_US: Final = 1_795_514_400_000_000
@@ -20,9 +20,9 @@ NOW: Final = datetime.fromtimestamp(NOW_US / 1e6, UTC)
 
 def exposed(told: tallies.Tallies) -> dict[tuple[str, tuple[tuple[str, str], ...]], float]:
     """Samples by name and labels, read back by Prometheus' own parser."""
-    text, _ = Metrics(dict, lambda: None, lambda: tallies.families(told)).text()
+    text, _ = Metrics(dict, lambda: None, lambda: told).text()
     return {
-        (sample.name.removeprefix(tallies.PREFIX), tuple(sorted(sample.labels.items()))): sample.value
+        (sample.name.removeprefix(families.PREFIX), tuple(sorted(sample.labels.items()))): sample.value
         for family in text_string_to_metric_families(text.decode())
         for sample in family.samples
     }
@@ -80,9 +80,9 @@ def test_a_route_has_its_decisions_by_outcome_and_reason() -> None:
 
 
 def test_more_routes_than_there_may_be_labels_are_summed_and_none_is_lost() -> None:
-    many = [route(f"routes.yaml:{number:05}", allowed=2) for number in range(tallies.MAX_LABELLED + 250)]
+    many = [route(f"routes.yaml:{number:05}", allowed=2) for number in range(families.MAX_LABELLED + 250)]
     seen = exposed(tallies.Tallies(routes=many))
-    other = of(route=tallies.OTHER, action=tallies.OTHER, outcome="allow", reason="allowed")
+    other = of(route=families.OTHER, action=families.OTHER, outcome="allow", reason="allowed")
     assert seen["route_decisions_total", other] == 500
     assert sum(n for (name, _), n in seen.items() if name == "route_decisions_total") == 2 * len(many)
 
@@ -96,13 +96,13 @@ def test_a_stage_has_its_times() -> None:
 
 
 def test_more_signals_than_there_may_be_labels_are_summed_and_none_is_lost() -> None:
-    many = [signal(f"s{number:05}") for number in range(tallies.MAX_LABELLED + 250)]
+    many = [signal(f"s{number:05}") for number in range(families.MAX_LABELLED + 250)]
     seen = exposed(tallies.Tallies(signals=many))
     names = {dict(labels)["signal"] for _, labels in seen if "signal" in dict(labels)}
-    assert len(names) == tallies.MAX_LABELLED + 1
-    assert seen["signal_states_total", of(signal=tallies.OTHER, state="fresh")] == 3 * 250
-    assert seen["signal_age_seconds_bucket", of(signal=tallies.OTHER, le="5.0")] == 3 * 250
-    assert seen["signal_age_seconds_count", of(signal=tallies.OTHER)] == 4 * 250
+    assert len(names) == families.MAX_LABELLED + 1
+    assert seen["signal_states_total", of(signal=families.OTHER, state="fresh")] == 3 * 250
+    assert seen["signal_age_seconds_bucket", of(signal=families.OTHER, le="5.0")] == 3 * 250
+    assert seen["signal_age_seconds_count", of(signal=families.OTHER)] == 4 * 250
     assert "s00999" in names
     assert "s01000" not in names
 
@@ -114,26 +114,26 @@ def test_the_latest_word_of_the_summed_publishers_counts() -> None:
             "last_seen": f"2026-11-24T{n % 10:02}:00:00Z",
             "accepted": 1,
         }
-        for n in range(tallies.MAX_LABELLED + 20)
+        for n in range(families.MAX_LABELLED + 20)
     ]
     named = frozenset(str(entry["publisher"]) for entry in many)
     seen = exposed(tallies.Tallies(publishers=many, named=named))
-    assert seen["publisher_last_seen_timestamp_seconds", of(publisher=tallies.OTHER)] == NOW_US / 1e6 - 3600
-    assert seen["publisher_accepted_total", of(publisher=tallies.OTHER)] == 20
+    assert seen["publisher_last_seen_timestamp_seconds", of(publisher=families.OTHER)] == NOW_US / 1e6 - 3600
+    assert seen["publisher_accepted_total", of(publisher=families.OTHER)] == 20
 
 
 def test_every_family_is_there_without_samples_too() -> None:
-    text, _ = Metrics(dict, lambda: None, lambda: tallies.families(tallies.Tallies())).text()
-    for name in tallies.LABELLED:
-        assert f"# TYPE {tallies.PREFIX}{name}" in text.decode()
+    text, _ = Metrics(dict, lambda: None, tallies.Tallies).text()
+    for name in families.LABELLED:
+        assert f"# TYPE {families.PREFIX}{name}" in text.decode()
 
 
 def test_a_publisher_that_is_silent_is_seen_and_a_stranger_is_not_named() -> None:
     stranger = {"publisher": "spiffe://prod.example/stranger", "last_seen": "2026-11-24T10:00:00Z", "accepted": 0, "rejected": {"wrong_publisher": 9}}  # fmt: skip
     seen = exposed(tallies.Tallies(publishers=[stranger], named=frozenset({"spiffe://prod.example/a"})))
     assert seen["publisher_last_seen_timestamp_seconds", of(publisher="spiffe://prod.example/a")] == 0
-    assert seen["publisher_rejected_total", of(publisher=tallies.OTHER, reason="wrong_publisher")] == 9
-    assert {dict(labels)["publisher"] for _, labels in seen} == {"spiffe://prod.example/a", tallies.OTHER}
+    assert seen["publisher_rejected_total", of(publisher=families.OTHER, reason="wrong_publisher")] == 9
+    assert {dict(labels)["publisher"] for _, labels in seen} == {"spiffe://prod.example/a", families.OTHER}
 
 
 @pytest.fixture
@@ -202,9 +202,9 @@ def test_names_are_asked_of_a_register_once(loaded: config.Loaded, monkeypatch: 
     )
 
 
-@pytest.mark.parametrize("name", tallies.LABELLED)
+@pytest.mark.parametrize("name", families.LABELLED)
 def test_names_follow_the_conventions_of_prometheus(name: str) -> None:
-    labels, kind, text = tallies.LABELLED[name]
+    labels, kind, text = families.LABELLED[name]
     assert not name.endswith(("_total", "_count", "_sum", "_bucket"))
     assert kind in ("counter", "gauge", "histogram")
     assert labels

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from signalwarden import _core
-from signalwarden.bundles import Bundle
+from signalwarden.bundles.bundle import Bundle
 from signalwarden.keysets import KeySet, PublicKey, read_key_set
 from signalwarden.tokens import Limits, Terms, TokenClass, TokenRefused, Validator
 from signalwarden.tokens.terms import SVID_ALGORITHMS

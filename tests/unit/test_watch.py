@@ -18,7 +18,7 @@ import pytest
 from signalwarden import config, reloads, watch
 from signalwarden.app import App
 from signalwarden.config import Loaded
-from signalwarden.difference import View
+from signalwarden.declared import View
 from signalwarden.directory import Directory
 from signalwarden.errors import ConfigurationError, StateError
 from tests.serving import running

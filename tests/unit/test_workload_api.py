@@ -16,9 +16,10 @@ import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
-from signalwarden.bundles import Bundle, Svid
+from signalwarden.bundles import Svid
 from signalwarden.bundles import streams as streams_module
 from signalwarden.bundles import workload_api as module
+from signalwarden.bundles.bundle import Bundle
 from signalwarden.bundles.streams import MAX_MESSAGE_BYTES
 from signalwarden.bundles.workload_api import WorkloadApi
 from signalwarden.bundles.workload_messages import MESSAGES

@@ -7,19 +7,17 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from cryptography.hazmat.primitives.serialization import Encoding
 
-from signalwarden.bundles.endpoints import EndpointSource, Profile, SpiffeProfile, WebProfile
-from signalwarden.bundles.files import FileSource
 from signalwarden.bundles.svid import Svid, SvidSource
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from signalwarden.bundles.bundle import Bundle
+    from signalwarden.bundles.sources import BundleSource, Spec
     from signalwarden.bundles.workload_api import WorkloadApi
     from signalwarden.identity_settings import BundleSettings
     from signalwarden.values import Address
@@ -46,23 +44,6 @@ class BundleKeys(Protocol):
     def workload_api(self) -> Address | None: ...
 
 
-@dataclass(frozen=True, slots=True)
-class _File:
-    path: Path
-    refresh_s: float | None
-
-
-@dataclass(frozen=True, slots=True)
-class _Endpoint:
-    url: str
-    profile: Profile
-    refresh_s: float | None
-
-
-_Spec = _File | _Endpoint
-_Source = FileSource | EndpointSource
-
-
 class Bundles:
     """Bundles by trust domain. Thread-safe. Never merged: each vouches for its own trust domain alone."""
 
@@ -74,7 +55,7 @@ class Bundles:
         self._live: Mapping[str, Bundle] = {}
         self._roots = b""
         self._listeners: list[Listener] = []
-        self._sources: dict[str, tuple[_Spec, _Source]] = {}
+        self._sources: dict[str, tuple[Spec, BundleSource]] = {}
         self._owners: dict[str, object] = {}
         """Who may speak for a trust domain that has a source of its own."""
         self._from: dict[str, object] = {}
@@ -180,7 +161,7 @@ class Bundles:
     def adopt(self, settings: BundleKeys) -> None:
         """Brings other settings into force: sources that they no longer name are stopped and what they brought is
         withdrawn, new ones are started, those that stay as they were go on undisturbed."""
-        starting: list[_Source | WorkloadApi] = []
+        starting: list[BundleSource | WorkloadApi] = []
         with self._mutex:
             self._settings = settings
             if not self._running:
@@ -196,7 +177,7 @@ class Bundles:
             for domain, spec in wanted.items():
                 if domain not in self._sources:
                     owner = self._owners[domain] = object()
-                    made = _source(domain, spec, functools.partial(self._told, owner))
+                    made = spec.source(domain, functools.partial(self._told, owner))
                     self._sources[domain] = (spec, made)
                     starting.append(made)
             self._settle()
@@ -207,7 +188,7 @@ class Bundles:
             new.start()
 
     def _change_api(
-        self, address: Address | None, starting: list[_Source | WorkloadApi]
+        self, address: Address | None, starting: list[BundleSource | WorkloadApi]
     ) -> list[WorkloadApi]:
         """Which client goes, if any."""
         if self._api is not None and self._api[0] == address:
@@ -309,29 +290,13 @@ def _call(listener: Listener, domain: str, bundle: Bundle | None) -> None:
         logger.exception("a listener of trust bundles failed")
 
 
-def _plan(directory: Path, settings: BundleKeys) -> dict[str, _Spec]:
+def _plan(directory: Path, settings: BundleKeys) -> dict[str, Spec]:
     """Which trust domain has which source of its own."""
     accepted = {settings.trust_domain, *settings.federates_with}
-    return {
-        domain: _spec(directory, entry) for domain, entry in settings.bundles.items() if domain in accepted
-    }
+    named = {domain: entry for domain, entry in settings.bundles.items() if domain in accepted}
+    if not named:
+        return {}
+    # They read certificates and fetch: in memory only where a trust domain has one.
+    from signalwarden.bundles.sources import spec
 
-
-def _spec(directory: Path, entry: BundleSettings) -> _Spec:
-    if entry.file is not None:
-        return _File(directory / entry.file, entry.refresh)
-    if entry.endpoint is None:
-        raise ValueError("a bundle without `file` and `endpoint`, which the settings refuse")
-    if entry.spiffe_id is not None and entry.bootstrap is not None:
-        profile: Profile = SpiffeProfile(entry.spiffe_id, directory / entry.bootstrap)
-    else:
-        profile = WebProfile(None if entry.ca_file is None else directory / entry.ca_file)
-    return _Endpoint(entry.endpoint, profile, entry.refresh)
-
-
-def _source(domain: str, spec: _Spec, tell: Listener) -> _Source:
-    match spec:
-        case _File():
-            return FileSource(domain, spec.path, tell, refresh_s=spec.refresh_s)
-        case _Endpoint():
-            return EndpointSource(domain, spec.url, spec.profile, tell, refresh_s=spec.refresh_s)
+    return {domain: spec(directory, entry) for domain, entry in named.items()}

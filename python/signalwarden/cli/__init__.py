@@ -1,6 +1,6 @@
 """The command line. A verb reads its arguments, calls one function of another module and prints what it gives.
 
-To add a verb: a function in the file of its group, or a new file with an `add` and a line in `GROUPS`. Errors are
+To add a verb: a function in the file of its group, or a new file with an `add`, and its name in `VERBS`. Errors are
 raised as `SignalwardenError`s; `main` prints them as one sentence.
 """
 
@@ -15,57 +15,18 @@ from typing import Annotated, Any, Final
 import typer
 
 from signalwarden import __version__
-from signalwarden.cli import (
-    approvals,
-    approve,
-    diff,
-    directory,
-    envoy,
-    formatting,
-    log,
-    overrides,
-    publishers,
-    register,
-    report,
-    revocations,
-    server,
-    signals,
-    streams,
-    tasks,
-    testing,
-)
 from signalwarden.cli.options import ERROR, INTERRUPTED, TLS_VARIABLES
+from signalwarden.cli.verbs import Verbs
 from signalwarden.errors import SignalwardenError
-from signalwarden.terminal import one_sentence, say
+from signalwarden.saying import one_sentence, say
 
 __all__ = ["app", "main"]
-
-GROUPS: Final = (
-    directory,
-    testing,
-    formatting,
-    diff,
-    server,
-    signals,
-    overrides,
-    register,
-    tasks,
-    approvals,
-    approve,
-    publishers,
-    streams,
-    revocations,
-    log,
-    report,
-    envoy,
-)
-"""In the order of `--help`. Each adds its verbs with `add(app)`."""
 
 TLS: Final = "A server with TLS"
 """Panel of the options that stand before a verb."""
 
 app = typer.Typer(
-    name="signalwarden", no_args_is_help=True, rich_markup_mode="markdown", pretty_exceptions_enable=False,
+    name="signalwarden", cls=Verbs, no_args_is_help=True, rich_markup_mode="markdown", pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )  # fmt: skip
 
@@ -132,9 +93,6 @@ def _root(
         if value is not None:
             os.environ[name] = str(value)
 
-
-for _group in GROUPS:
-    _group.add(app)
 
 # ---- errors ---------------------------------------------------------------------------------------------
 

@@ -13,7 +13,8 @@ from signalwarden.approval_news import News
 from signalwarden.cli.options import HERE, SERVER, ConfigOption, JsonOption, TokenOption, admin_of
 from signalwarden.decision_log.tail import clean
 from signalwarden.errors import UnreachableError
-from signalwarden.terminal import columns, console, print_json, say
+from signalwarden.saying import say
+from signalwarden.terminal import columns, console, print_json
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

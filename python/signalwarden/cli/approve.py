@@ -10,7 +10,8 @@ import typer
 from signalwarden.cli.options import HERE, ConfigOption, JsonOption, read_input
 from signalwarden.cli.signals import group
 from signalwarden.decision_log import now_us
-from signalwarden.terminal import console, print_json, say
+from signalwarden.saying import say
+from signalwarden.terminal import console, print_json
 
 __all__ = ["add"]
 

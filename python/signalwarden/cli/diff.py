@@ -9,7 +9,8 @@ from typing import Annotated
 import typer
 
 from signalwarden.cli.options import DIRECTORY, FAILED, JsonOption, loaded_of
-from signalwarden.terminal import console, count, print_json
+from signalwarden.saying import count
+from signalwarden.terminal import console, print_json
 
 __all__ = ["add"]
 
@@ -33,7 +34,8 @@ def diff(
 
     Example: `git worktree add ../main main && signalwarden diff ../main/config config`
     """
-    from signalwarden.difference import Direction, differences, in_words, view
+    from signalwarden.declared import differences, view
+    from signalwarden.difference import Direction, in_words
 
     before, after = loaded_of(old), loaded_of(new)
     views = view(before), view(after)

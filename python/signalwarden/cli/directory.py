@@ -23,7 +23,8 @@ from signalwarden.cli.options import (
 from signalwarden.decision_log import now_us
 from signalwarden.decision_log.tail import clean
 from signalwarden.errors import BadInputError, ConfigurationError, sorted_findings
-from signalwarden.terminal import console, count, print_findings, print_json, say
+from signalwarden.saying import count, say
+from signalwarden.terminal import console, print_findings, print_json
 
 if TYPE_CHECKING:
     from signalwarden.reports import Report

@@ -10,7 +10,8 @@ import typer
 from signalwarden.cli.options import DIRECTORY, ERROR, FAILED, HERE, JsonOption
 from signalwarden.decision_log.tail import clean
 from signalwarden.errors import sentence
-from signalwarden.terminal import console, count, print_json, say
+from signalwarden.saying import count, say
+from signalwarden.terminal import console, print_json
 
 __all__ = ["add"]
 

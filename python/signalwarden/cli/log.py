@@ -20,7 +20,8 @@ from signalwarden.cli.options import (
     settings_of,
 )
 from signalwarden.decision_log import now_us
-from signalwarden.terminal import console, count, print_json, reading_bar, say
+from signalwarden.saying import count, say
+from signalwarden.terminal import console, print_json, reading_bar
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -13,7 +13,7 @@ import typer
 
 from signalwarden.cli.options import HERE, ConfigOption, settings_of
 from signalwarden.errors import BadInputError
-from signalwarden.terminal import count, say
+from signalwarden.saying import count, say
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -18,7 +18,8 @@ from signalwarden.cli.log_options import Chosen, LogOption, chosen_files, with_f
 from signalwarden.cli.options import FAILED, HERE, ConfigOption, JsonOption, loaded_of
 from signalwarden.decision_log.tail import clean
 from signalwarden.errors import BadInputError, LogError
-from signalwarden.terminal import console, count, print_json, reading_bar, say
+from signalwarden.saying import count, say
+from signalwarden.terminal import console, print_json, reading_bar
 
 if TYPE_CHECKING:
     from rich.console import Console

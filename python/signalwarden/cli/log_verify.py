@@ -9,7 +9,8 @@ import typer
 
 from signalwarden.cli.options import FAILED, HERE, ConfigOption, JsonOption, read_input, settings_of
 from signalwarden.errors import BadInputError
-from signalwarden.terminal import console, count, print_json, reading_bar, say
+from signalwarden.saying import count, say
+from signalwarden.terminal import console, print_json, reading_bar
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -12,7 +12,7 @@ import typer
 
 from signalwarden.decision_log import now_us
 from signalwarden.errors import BadInputError, ConfigurationError, is_error, sentence
-from signalwarden.terminal import count
+from signalwarden.saying import count
 
 if TYPE_CHECKING:
     from signalwarden.admin_client import AdminClient, ClientTls

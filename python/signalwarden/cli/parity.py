@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING
 
 from signalwarden.decision_log import now_us
 from signalwarden.decision_log.tail import clean
-from signalwarden.terminal import console, count, counting_bar, print_json
+from signalwarden.saying import count
+from signalwarden.terminal import console, counting_bar, print_json
 
 if TYPE_CHECKING:
     from pathlib import Path

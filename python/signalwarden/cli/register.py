@@ -13,7 +13,8 @@ from signalwarden.cli.options import HERE, ConfigOption, JsonOption, TokenOption
 from signalwarden.cli.signals import group
 from signalwarden.decision_log import now_us, rfc3339
 from signalwarden.errors import BadInputError, ServerError
-from signalwarden.terminal import console, print_json, say
+from signalwarden.saying import say
+from signalwarden.terminal import console, print_json
 
 __all__ = ["add"]
 

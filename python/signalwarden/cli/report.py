@@ -13,7 +13,8 @@ from signalwarden.cli.options import HERE, SERVER, ConfigOption, JsonOption
 from signalwarden.decision_log import now_us
 from signalwarden.errors import BadInputError
 from signalwarden.files import why, write_private
-from signalwarden.terminal import reading_bar, say
+from signalwarden.saying import say
+from signalwarden.terminal import reading_bar
 
 if TYPE_CHECKING:
     pass

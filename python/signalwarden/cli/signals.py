@@ -19,7 +19,8 @@ from signalwarden.cli.options import (
 )
 from signalwarden.decision_log import now_us, rfc3339
 from signalwarden.errors import BadInputError
-from signalwarden.terminal import console, print_json, say, signals_table
+from signalwarden.saying import say
+from signalwarden.terminal import console, print_json, signals_table
 
 __all__ = ["add", "group", "value_of"]
 

@@ -17,7 +17,8 @@ from signalwarden.cli.options import DIRECTORY, ERROR, FAILED, HERE, ConfigOptio
 from signalwarden.decision_log import now_us
 from signalwarden.errors import BadInputError, SignalwardenError, is_error, sentence
 from signalwarden.files import why
-from signalwarden.terminal import console, counting_bar, one_sentence, print_json, say
+from signalwarden.saying import one_sentence, say
+from signalwarden.terminal import console, counting_bar, print_json
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -9,7 +9,7 @@ from rich.text import Text
 
 from signalwarden.cli import stories
 from signalwarden.decision_log.tail import clean
-from signalwarden.terminal import count
+from signalwarden.saying import count
 
 if TYPE_CHECKING:
     from rich.console import Console

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from signalwarden.decision_log.records import Recorder
-    from signalwarden.decision_log.shipping import SinkHealth
+    from signalwarden.decision_log.shipping.shipper import SinkHealth
     from signalwarden.settings import DecisionLogSettings
 
 __all__ = ["DecisionLog", "Logged", "Seal"]

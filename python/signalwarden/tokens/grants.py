@@ -6,15 +6,14 @@ and auditors, who verify with the published keys (RFC 7515, RFC 7517, RFC 7518 s
 
 from __future__ import annotations
 
+import functools
 import logging
 import threading
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final, TypeGuard
 
-import jwt
 import orjson
 from cryptography.hazmat.primitives.asymmetric import ec
-from jwt.algorithms import ECAlgorithm
 
 from signalwarden.errors import BadInputError, KeysError
 from signalwarden.files import make_private_directory, why
@@ -42,22 +41,23 @@ ALGORITHM: Final = "ES256"
 TYPE: Final = "signalwarden-grant+jwt"
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class _Key:
     made_us: int
-    private: ec.EllipticCurvePrivateKey
-    kid: str
-    public: Mapping[str, str]
+    private: ec.EllipticCurvePrivateKey = field(repr=False)
 
-    def __repr__(self) -> str:
-        return f"_Key(kid={self.kid})"
+    @property
+    def kid(self) -> str:
+        return self.public["kid"]
 
-    @classmethod
-    def of(cls, made_us: int, private: ec.EllipticCurvePrivateKey) -> _Key:
-        public = private.public_key()
+    @functools.cached_property
+    def public(self) -> Mapping[str, str]:
+        """Worked out when it is asked for, and then kept: most servers sign no grants."""
+        from signalwarden import jwts  # says why it is imported here
+
+        public = self.private.public_key()
         kid = PublicKey(None, ALGORITHMS[ALGORITHM], ALGORITHM, public).thumbprint
-        members = ECAlgorithm.to_jwk(public, as_dict=True)
-        return cls(made_us, private, kid, {**members, "kid": kid, "use": "sig", "alg": ALGORITHM})
+        return {**jwts.jwk_of(public, "EC"), "kid": kid, "use": "sig", "alg": ALGORITHM}
 
 
 class Signer:
@@ -82,7 +82,9 @@ class Signer:
             key = self._current()
         content = {**orjson.loads(claims), "iss": self._issuer, "aud": self._issuer}
         headers = {"typ": TYPE, "kid": key.kid}
-        grant = jwt.encode(content, key.private, algorithm=ALGORITHM, headers=headers).encode()
+        from signalwarden import jwts  # says why it is imported here
+
+        grant = jwts.signed(content, key.private, ALGORITHM, headers)
         if len(grant) > MAX_GRANT_BYTES:
             raise BadInputError(
                 f"the grant would have {len(grant)} bytes, expected at most {MAX_GRANT_BYTES}: name fewer `actions` "
@@ -117,12 +119,12 @@ class Signer:
         except OSError as error:
             raise KeysError(f"the directory `{self._directory}` can't be read: {why(error)}") from error
         found = private_keys(self._directory, "P-256", _is_one, most=MAX_KEYS)
-        self._keys = [_Key.of(made_us, private) for made_us, private in found]
+        self._keys = [_Key(made_us, private) for made_us, private in found]
 
     def _make(self, now_us: int) -> _Key:
         private = ec.generate_private_key(ec.SECP256R1())
         make_private_key(private_key_path(self._directory, now_us), private)
-        return _Key.of(now_us, private)
+        return _Key(now_us, private)
 
 
 def _is_one(private: object) -> TypeGuard[ec.EllipticCurvePrivateKey]:

@@ -4,7 +4,27 @@ A shipper that fails or is slow delays no decision and takes one batch of memory
 log says; so it goes on after a restart where it was, and sends nothing twice but what was under way.
 """
 
-from signalwarden.decision_log.shipping.building import shippers_of
-from signalwarden.decision_log.shipping.shipper import Shipper, SinkHealth
+from __future__ import annotations
 
-__all__ = ["Shipper", "SinkHealth", "shippers_of"]
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+    from pathlib import Path
+
+    from signalwarden.decision_log.shipping.shipper import Shipper
+    from signalwarden.sink_settings import SinkSettings
+
+__all__ = ["shippers_of"]
+
+
+def shippers_of(
+    sinks: Sequence[SinkSettings], path: Path, root: Path, on_lost: Callable[[str, int], None]
+) -> list[Shipper]:
+    """A shipper for each sink, at the place where it was. Nothing runs yet. Without sinks nothing that they need is in
+    memory."""
+    if not sinks:
+        return []
+    from signalwarden.decision_log.shipping.building import shipper_of
+
+    return [shipper_of(sink, path, root, on_lost) for sink in sinks]

@@ -11,13 +11,13 @@ from signalwarden.decision_log.shipping.shipper import Shipper
 from signalwarden.decision_log.shipping.stdout import Stdout
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable
     from pathlib import Path
 
     from signalwarden.decision_log.shipping.destination import Destination
     from signalwarden.sink_settings import SinkSettings
 
-__all__ = ["build", "cursor_file", "shippers_of"]
+__all__ = ["build", "cursor_file", "shipper_of"]
 
 
 def build(settings: SinkSettings, root: Path) -> Destination:
@@ -38,17 +38,12 @@ def cursor_file(path: Path, name: str) -> Path:
     return path.with_name(f"{path.stem}.{name}.cursor")
 
 
-def shippers_of(
-    sinks: Iterable[SinkSettings], path: Path, root: Path, on_lost: Callable[[str, int], None]
-) -> list[Shipper]:
-    """A shipper for each sink, at the place where it was. Nothing runs yet."""
-    return [
-        Shipper(
-            sink.called,
-            build(sink, root),
-            Following(path, Cursor.read(cursor_file(path, sink.called))),
-            required=sink.required,
-            on_lost=on_lost,
-        )
-        for sink in sinks
-    ]
+def shipper_of(sink: SinkSettings, path: Path, root: Path, on_lost: Callable[[str, int], None]) -> Shipper:
+    """At the place where it was."""
+    return Shipper(
+        sink.called,
+        build(sink, root),
+        Following(path, Cursor.read(cursor_file(path, sink.called))),
+        required=sink.required,
+        on_lost=on_lost,
+    )

@@ -1,4 +1,4 @@
-"""Bounded HTTP for everything that we fetch: in time, in bytes, over a verified connection, to the named host alone.
+"""One request and its answer, in memory only where something is fetched.
 
 httpcore speaks HTTP/1.1 and nothing more: no redirects, no proxies, no cookies, no decompression. The sockets below
 it are ours, so that each wait, however small the pieces in which an answer comes, ends with the one deadline of the
@@ -10,68 +10,36 @@ from __future__ import annotations
 import contextlib
 import functools
 import ipaddress
-import re
 import socket
 import ssl
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from queue import Empty, SimpleQueue
 from typing import Any, Final
-from urllib.parse import urlsplit
 
 import httpcore
 
 from signalwarden import __version__
 from signalwarden.errors import FeedError
 from signalwarden.files import read_regular, why
+from signalwarden.outbound.targets import LOOPBACK_NAME, Fetched, Server, Target
 
-__all__ = ["MAX_URL_BYTES", "Fetched", "Server", "bearer", "check_url", "fetch"]
+__all__ = ["MAX_LOOKUPS", "fetch"]
 
-MAX_URL_BYTES: Final = 2048
-"""As the longest SPIFFE ID; what servers take without being asked twice."""
 MAX_CA_BYTES: Final = 1024 * 1024
 """A CA file; the bundle of all public authorities is a quarter of it."""
-MAX_TOKEN_BYTES: Final = 16 * 1024
-"""A token file; what servers take as all the headers of a request."""
 SYSTEM_TRUST_S: Final = 600
 """How long the system's authorities are kept: to read them takes tens of milliseconds."""
 MAX_LOOKUPS: Final = 16
 """Name lookups that wait at once. The system's resolver can't be interrupted: one that hangs keeps its thread."""
 MAX_ADDRESSES: Final = 8
 """Addresses of one name that are tried; each gets its share of the time that is left."""
-DEFAULT_PORTS: Final = {"http": 80, "https": 443}
-LOOPBACK_NAME: Final = "localhost"
 LOOPBACK: Final = ("127.0.0.1", "::1")
 """What `localhost` is, whatever a resolver says (RFC 6761 section 6.3)."""
 
-_TOKEN = re.compile(rb"[A-Za-z0-9._~+/-]+=*")
-"""RFC 6750 section 2.1."""
-_GRAPHIC = re.compile(r"[!-~]+")
-_HOST = re.compile(r"[A-Za-z0-9_]([A-Za-z0-9_.-]{0,251}[A-Za-z0-9_.])?")
 _lookups = threading.BoundedSemaphore(MAX_LOOKUPS)
-
-
-@dataclass(frozen=True, slots=True)
-class Fetched:
-    """An answer, whole. Its status is for the caller to judge; a redirect has already been refused."""
-
-    status: int
-    body: bytes
-    headers: Mapping[str, str]
-    """By name in lower case; several of one name are joined by a comma."""
-
-
-@dataclass(frozen=True, slots=True)
-class Server:
-    """Who the server must be, where its host name says nothing: the name is not compared then."""
-
-    authorities: str
-    """In PEM; each is an end of the chain, whoever signed it."""
-    accept: Callable[[bytes], None]
-    """Judges the leaf, in DER, of a chain that is good. Raises FeedError; nothing of the request has been sent yet."""
 
 
 def fetch(
@@ -79,17 +47,14 @@ def fetch(
     *,
     timeout_s: float,
     max_bytes: int,
-    headers: Mapping[str, str] | None = None,
-    ca_file: Path | None = None,
-    method: str = "GET",
-    body: bytes | None = None,
-    server: Server | None = None,
+    headers: Mapping[str, str] | None,
+    ca_file: Path | None,
+    method: str,
+    body: bytes | None,
+    server: Server | None,
 ) -> Fetched:
-    """One request and its whole answer. Raises FeedError of one sentence, without what was sent or received.
-
-    `ca_file` holds the only authorities that are trusted, in PEM; without it the system's are. `server` says instead
-    who it must be, whatever its name."""
-    target = _Target.parse(url)
+    """See `outbound.fetch`."""
+    target = Target.parse(url)
     deadline = _Deadline(timeout_s)
     with _saying(target, timeout_s):
         if server is not None and target.scheme != "https":
@@ -106,26 +71,9 @@ def fetch(
             return _exchange(connection, target, method, _request_headers(target, headers), body, max_bytes)
 
 
-def bearer(token_file: Path) -> dict[str, str]:
-    """The header with the token in this file, read anew each time: tokens are exchanged while we run.
-    Raises FeedError, which never holds it."""
-    try:
-        token = read_regular(token_file, MAX_TOKEN_BYTES).strip()
-    except OSError as error:
-        raise FeedError(f"the token file `{token_file}` can't be read: {why(error)}") from error
-    if not _TOKEN.fullmatch(token):
-        raise FeedError(f"the token file `{token_file}` holds no bearer token")
-    return {"authorization": f"Bearer {token.decode('ascii')}"}
-
-
-def check_url(url: str) -> None:
-    """Raises FeedError for a URL that `fetch` refuses."""
-    _Target.parse(url)
-
-
 def _exchange(
     connection: httpcore.HTTPConnection,
-    target: _Target,
+    target: Target,
     method: str,
     headers: list[tuple[bytes, bytes]],
     body: bytes | None,
@@ -167,7 +115,7 @@ def _declared(headers: Mapping[str, str]) -> int:
     return int(text) if text.isascii() and text.isdigit() and len(text) < 20 else -1
 
 
-def _request_headers(target: _Target, headers: Mapping[str, str] | None) -> list[tuple[bytes, bytes]]:
+def _request_headers(target: Target, headers: Mapping[str, str] | None) -> list[tuple[bytes, bytes]]:
     own = {
         "host": target.authority,
         "user-agent": f"signalwarden/{__version__}",
@@ -182,7 +130,7 @@ def _request_headers(target: _Target, headers: Mapping[str, str] | None) -> list
 
 
 @contextlib.contextmanager
-def _saying(target: _Target, timeout_s: float) -> Iterator[None]:
+def _saying(target: Target, timeout_s: float) -> Iterator[None]:
     """Whatever goes wrong below, as one sentence."""
     try:
         yield
@@ -205,70 +153,6 @@ def _saying(target: _Target, timeout_s: float) -> Iterator[None]:
         raise FeedError(f"the request to {target} can't be written as HTTP") from error
     except httpcore.RemoteProtocolError as error:
         raise FeedError(f"{target} gave an answer that is cut off, too long, or no HTTP/1.1") from error
-
-
-# ---------------------------------------------------------------- where to
-
-
-@dataclass(frozen=True, slots=True)
-class _Target:
-    """A URL, taken apart once; nothing below reads the text again."""
-
-    scheme: str
-    host: str
-    port: int
-    path_and_query: str
-
-    @staticmethod
-    def parse(url: str) -> _Target:
-        if not _GRAPHIC.fullmatch(url) or len(url) > MAX_URL_BYTES or "\\" in url:
-            raise FeedError(f"expected a URL of at most {MAX_URL_BYTES} ASCII characters without spaces")
-        try:
-            parts = urlsplit(url)
-            port = parts.port
-            host = parts.hostname or ""
-            literal = ipaddress.IPv6Address(host) if ":" in host else None
-        except ValueError:
-            raise FeedError(_EXPECTED_URL) from None
-        if parts.username is not None or parts.password is not None or "@" in parts.netloc:
-            raise FeedError("a URL holds no user or password, expected a token file")
-        if parts.scheme not in DEFAULT_PORTS or "#" in url or port == 0:
-            raise FeedError(_EXPECTED_URL)
-        if literal is not None and literal.scope_id is not None:
-            raise FeedError(_EXPECTED_URL)
-        if literal is None and not _HOST.fullmatch(host):
-            raise FeedError(_EXPECTED_URL)
-        if parts.netloc.rfind("[") > 0:
-            # `https://a%40[::1]`: some read the brackets alone, others the whole.
-            raise FeedError(_EXPECTED_URL)
-        if parts.scheme == "http" and not _is_loopback(host):
-            raise FeedError(f"`http://{host}` is not on this machine, expected `https://`")
-        query = f"?{parts.query}" if parts.query else ""
-        return _Target(parts.scheme, host, port or DEFAULT_PORTS[parts.scheme], (parts.path or "/") + query)
-
-    @property
-    def authority(self) -> str:
-        """As it stands in `Host`."""
-        host = f"[{self.host}]" if ":" in self.host else self.host
-        return host if self.port == DEFAULT_PORTS[self.scheme] else f"{host}:{self.port}"
-
-    def __str__(self) -> str:
-        """Without path and query: those may hold what is secret."""
-        return f"`{self.scheme}://{self.authority}`"
-
-
-_EXPECTED_URL: Final = (
-    "expected a URL such as `https://host.example/path`, or `http://` to a loopback address"
-)
-
-
-def _is_loopback(host: str) -> bool:
-    if host == LOOPBACK_NAME:
-        return True
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
 
 
 # ---------------------------------------------------------------- the connection
