@@ -22,9 +22,9 @@ if TYPE_CHECKING:
 
     from bench.cases import Case
     from bench.servers import Contestant
-    from bench.stage import Server
+    from bench.stage import Places, Server
 
-__all__ = ["Stand", "capacity", "closed", "compare", "opened", "through"]
+__all__ = ["Stand", "capacity", "closed", "compare", "half", "opened", "through"]
 
 METHOD: Final = "/envoy.service.auth.v3.Authorization/Check"
 ANSWER_S: Final = 10.0
@@ -35,6 +35,8 @@ SETTLE_MOST_S: Final = 60.0
 PERCENTILES: Final = ("p50", "p99", "p99_9", "max")
 ENVOY_CONNECTIONS: Final = 16
 LEAST_RATE: Final = 50
+PROBE_S: Final = 2.0
+"""Enough of a constant rate to tell what a check costs at it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,6 +93,14 @@ def capacity(taken: Sequence[dict[str, Any]], cores: int) -> float:
     cpu_us = statistics.median(float(each["cpu_us"]) for each in taken)
     rps = statistics.median(float(each["rps"]) for each in taken)
     return min(rps, cores * 1e6 / cpu_us) if cpu_us else rps
+
+
+def half(stand: Stand, taken: Sequence[dict[str, Any]], where: Places) -> float:
+    """Half of what a server can keep up at a constant rate, in checks a second. The calls of a closed loop come
+    together, and what comes alone can cost half as much again: what a check costs at such a rate decides."""
+    first = capacity(taken, where.server_cores) / 2
+    cpu_us = opened(stand, first, PROBE_S, where.load)["cpu_us"]
+    return min(first, where.server_cores * 1e6 / cpu_us / 2) if cpu_us else first
 
 
 def opened(stand: Stand, rate: float, seconds: float, core: int | None) -> dict[str, Any]:

@@ -229,9 +229,12 @@ def _closed(entries: dict[str, Any], stands: Sequence[Stand], where: Places, pla
 def _open(entries: dict[str, Any], stands: Sequence[Stand], where: Places, plan: Plan) -> None:
     """Each at half of what it can keep up, and the floor at the same rate, one after the other."""
     floor = stands[0]
+    rates = {
+        stand.who.name: rounds.half(stand, entries[stand.who.name]["closed"], where) for stand in stands[1:]
+    }
     for number in range(plan.open_rounds):
         for stand in stands[1:]:
-            rate = rounds.capacity(entries[stand.who.name]["closed"], where.server_cores) / 2
+            rate = rates[stand.who.name]
             below = rounds.opened(floor, rate, plan.open_s, where.load)
             seen = rounds.opened(stand, rate, plan.open_s, where.load)
             entries[stand.who.name]["open"].append({"rate": seen["rate"], "floor": below, "server": seen})

@@ -113,7 +113,7 @@ def _contestant(front: str, influence: str) -> servers.Contestant:
 def _half(stand: Stand, where: Places) -> int:
     rounds.closed(stand, CAPACITY_S / 3, where.load)
     taken = rounds.closed(stand, CAPACITY_S, where.load)
-    return max(1, round(rounds.capacity([taken], where.server_cores) / 2))
+    return max(1, round(rounds.half(stand, [taken], where)))
 
 
 def _soak(stand: Stand, where: Places, rate: int, arguments: argparse.Namespace) -> dict[str, Any]:
