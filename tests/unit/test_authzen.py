@@ -290,7 +290,7 @@ def test_a_server_that_stops_answers_nobody() -> None:
 # ---- metadata ---------------------------------------------------------------------------------------------
 
 
-def test_metadata_is_of_the_settings_and_names_no_search() -> None:
+def test_metadata_is_of_the_settings_and_holds_nothing_that_is_not_offered() -> None:
     told = Desk(base="https://pdp.example:8443").desk.metadata()
     assert told is not None
     assert json.loads(told) == {
