@@ -154,6 +154,13 @@ def test_what_is_claimed_of_a_missing_signal_opens_nothing() -> None:
     assert Desk().one(asked)["context"]["reason"] == "signal_unavailable"
 
 
+def test_an_integer_is_read_exactly_or_not_at_all() -> None:
+    desk = Desk()
+    assert desk.one(about("transfer.create", amount=2**53 + 1))["decision"] is False
+    assert desk.one(about("transfer.create", amount=2**64 + 1))["context"]["reason"] == "malformed_request"
+    assert desk.records()[0]["request"]["args"] == {"amount": 2**53 + 1}
+
+
 def test_what_is_no_question_asks_nothing() -> None:
     desk = Desk()
     for asked in ({}, {**about(), "subject": "alice"}, {**about(), "evaluations": {}}):
