@@ -31,11 +31,13 @@ from signalwarden.services import Services
 __all__ = ["RequestIds", "endpoints"]
 
 CONFIGURATION_MAX_AGE_S: Final = 300
-"""How long others may hold the metadata: it changes when the address does."""
+"""How long others may hold the metadata (section 11.9 of the specification): it changes when the address does."""
 
 REQUEST_ID: Final = b"x-request-id"
-_REQUEST_ID = re.compile(rb"[\x21-\x7e]{1,128}")
-"""Visible ASCII: a UUID has 36 letters, ids of traces up to 55."""
+MAX_REQUEST_ID_BYTES: Final = 128
+"""A UUID has 36, ids of traces up to 55; each is kept in a record."""
+_FIELD_VALUE = re.compile(rb"[\t\x20-\x7e\x80-\xff]*")
+"""What a header may hold (RFC 9110, section 5.5): the parser before us lets control characters through."""
 _JSON = re.compile(r"application/json[ \t]*(;.*)?", re.IGNORECASE)
 
 Body = Annotated[bytes, Depends(bounded(MAX_BODY_BYTES))]
@@ -79,17 +81,18 @@ def endpoints(services: Services) -> dict[tuple[str, str], Callable[..., Any]]:
 
 
 def _given(request: Request) -> dict[str, str | None]:
-    """What a call says beside its body. Whatever it is that can't be taken is a 400, as section 10.1 has it."""
+    """What a call says beside its body. Whatever it is that can't be taken is a 400 (section 10.1.2)."""
     if _JSON.fullmatch(request.headers.get("content-type", "")) is None:
         raise Refused(AdminReason.MALFORMED, "expected `content-type: application/json`")
-    values = _request_ids(request.scope)
-    if values and _request_id(request.scope) is None:
+    given = _request_id(request.scope)
+    if (given is None and _request_ids(request.scope)) or len(given or b"") > MAX_REQUEST_ID_BYTES:
         raise Refused(
-            AdminReason.MALFORMED, "`x-request-id`: expected one, of at most 128 visible ascii characters"
+            AdminReason.MALFORMED,
+            f"`x-request-id`: expected one, of at most {MAX_REQUEST_ID_BYTES} bytes, none a control character",
         )
     return {
         "certificate": certificate_of(request),
-        "request_id": values[0].decode("ascii") if values else None,
+        "request_id": _recorded(given) if given else None,
     }
 
 
@@ -103,11 +106,17 @@ def _request_ids(scope: Scope) -> list[bytes]:
 def _request_id(scope: Scope) -> bytes | None:
     """The one id that can be sent back; None if there is none, or it can't."""
     values = _request_ids(scope)
-    return values[0] if len(values) == 1 and _REQUEST_ID.fullmatch(values[0]) else None
+    return values[0] if len(values) == 1 and _FIELD_VALUE.fullmatch(values[0]) else None
+
+
+def _recorded(given: bytes) -> str:
+    """The id as its record holds it. Its encoding is not told, so other bytes than ASCII are written as numbers."""
+    return given.decode("ascii", "backslashreplace").replace("\t", "\\t")
 
 
 class RequestIds:
-    """Sends the caller's id of a call back with its answer, whatever that is: refusals as well."""
+    """Sends the caller's id of a call back with its answer, whatever either is: refusals as well, and ids that are too
+    long to be kept (section 10.1.3). Never with the metadata, which others may hold."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app

@@ -87,7 +87,8 @@ class Authzen:
 
     def metadata(self) -> bytes | None:
         """JSON of GET /.well-known/authzen-configuration; None where the settings name no address. That of the request
-        is never taken: whoever sends it could lead others elsewhere."""
+        is never taken: whoever sends it could lead others elsewhere. What there is none of is left out (section 9.2.2
+        of the specification): endpoints of searches, capabilities, a signature."""
         base = self._settings().policy_decision_point
         if base is None:
             return None
@@ -133,7 +134,7 @@ class Authzen:
     def _one(
         self, client: Client, question: Question | Faulty, certificate: str | None, request_id: str | None
     ) -> dict[str, Any]:
-        """The answer to one of several: fails closed, and takes no other with it."""
+        """The answer to one of several: fails closed, and takes no other with it (section 7.2.1)."""
         if isinstance(question, Faulty):
             return _error(400, question.why)
         try:
@@ -168,7 +169,7 @@ class Authzen:
         return told
 
     def _answer(self, told: _core.Told) -> dict[str, Any]:
-        """Never a signal's value. `reason_admin` is not for users (section 5.5.1 of the specification)."""
+        """Never a signal's value. `reason_admin` is for administrators, as in the example of section 5.5.2.1."""
         return {
             "decision": told.allowed,
             "context": {

@@ -1,5 +1,5 @@
 """What other enforcement points ask (OpenID AuthZEN, Authorization API 1.0), and where: read strictly in form, and only
-what may count is taken along. What else is sent is ignored, as the specification says, and as I1 does.
+what may count is taken along. What else is sent is ignored, as the specification says (section 10.1.1), and as I1 does.
 """
 
 from __future__ import annotations
@@ -103,14 +103,16 @@ def evaluation(body: bytes) -> Question:
 
 
 def evaluations(body: bytes) -> Question | Batch:
-    """The body of an Access Evaluations request; one question where it holds no list. Raises BadInputError."""
+    """The body of an Access Evaluations request; one question where it holds no list (section 7.1 of the
+    specification). Raises BadInputError."""
     content = _object(body)
-    semantic = _semantic(content)
     several = content.get("evaluations", [])
     if not isinstance(several, list):
         raise BadInputError("`evaluations`: expected a list")
     if not several:
+        # Of one question `options` is no member: it is ignored, as at the other address.
         return _question(content)
+    semantic = _semantic(content)
     if len(several) > MAX_EVALUATIONS:
         raise BadInputError(f"`evaluations`: expected at most {MAX_EVALUATIONS}")
     for part in (*PARTS, "context"):
@@ -121,18 +123,19 @@ def evaluations(body: bytes) -> Question | Batch:
 
 
 def _one_of_several(defaults: dict[str, Any], one: object, at: int) -> Question | Faulty:
-    """A mistake in one of them is an answer to that one: the others are asked all the same."""
+    """A mistake in one of them is an answer to that one: the others are asked all the same (section 7.2.1)."""
     where = f"evaluations[{at}]"
     if not isinstance(one, dict):
         return Faulty(f"`{where}`: expected an object")
     try:
-        # A part that is there replaces that of all, whole.
+        # A part that is there replaces that of all, whole (section 7.1.1).
         return _question({**defaults, **one})
     except BadInputError as error:
         return Faulty(f"{where}: {error}")
 
 
 def _semantic(content: dict[str, Any]) -> Semantic:
+    """Section 7.1.2.1; other options are ignored."""
     options = content.get("options", {})
     if not isinstance(options, dict):
         raise BadInputError("`options`: expected an object")
@@ -177,7 +180,8 @@ def _part(content: dict[str, Any], part: str) -> dict[str, Any]:
 
 
 def _object(body: bytes) -> dict[str, Any]:
-    """One JSON object, as I-JSON (RFC 7493) has it: UTF-8, no name twice; and no deeper than anyone writes."""
+    """One JSON object, as section 11.5 and I-JSON (RFC 7493) have it: UTF-8, no name twice; and no deeper than anyone
+    writes (section 11.7)."""
     if not body.strip():
         raise BadInputError("the body is empty, expected a JSON object")
     try:

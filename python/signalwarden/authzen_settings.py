@@ -24,6 +24,8 @@ _BELOW = "/*"
 
 
 def _origin(text: str) -> str:
+    """The specification wants `https` without query and fragment (section 9.1.1); a path would move the metadata below
+    it (9.2), where nothing is served."""
     if len(text) > MAX_ORIGIN or _ORIGIN.fullmatch(text) is None:
         raise bad_value(
             f"expected `https://`, a host and, if need be, a port, such as `https://pdp.example.com`, found `{text}`"

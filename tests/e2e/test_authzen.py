@@ -321,6 +321,32 @@ def test_basic_core_headers(fixture: House) -> None:
     assert ids == [given, None]
 
 
+@pytest.mark.parametrize(
+    ("given", "recorded"),
+    [
+        (b"caf\xc3\xa9 7", "caf\\xc3\\xa9 7"),
+        (b"\xff", "\\xff"),
+        (b"Root=1-67891233; Sampled=1", "Root=1-67891233; Sampled=1"),
+    ],
+)
+def test_an_id_comes_back_letter_by_letter_whatever_its_encoding_is(
+    house: House, given: bytes, recorded: str
+) -> None:
+    answer = house.http.post(
+        "/access/v1/evaluation",
+        content=json.dumps(about(ALICE, "read")).encode(),
+        headers=[
+            (b"content-type", b"application/json"),
+            (b"authorization", f"Bearer {token_of(GATEWAY)}".encode()),
+            (b"x-request-id", given),
+        ],
+    )
+    assert answer.status_code == 200
+    assert [value for name, value in answer.headers.raw if name.lower() == b"x-request-id"] == [given]
+    (decided,) = [line for line in house.records() if line["kind"] == "decision"]
+    assert decided["request"]["envoy_id"] == recorded
+
+
 def test_batch_core(fixture: House) -> None:
     alice, bob = about(ALICE, "read"), about(BOB, "write")
     records = [{"resource": {"type": "Record", "id": f"record-{n}"}} for n in (1, 2)]

@@ -8,6 +8,7 @@ import pytest
 from fastapi.testclient import TestClient
 
 from signalwarden.admin import AdminReason
+from signalwarden.admin_authzen import MAX_REQUEST_ID_BYTES
 from signalwarden.authzen_request import CONFIGURATION, EVALUATION, EVALUATIONS, MAX_BODY_BYTES, SEARCHES
 from signalwarden.config import Right
 from signalwarden.errors import BadInputError, CallRefusedError, RateLimitedError
@@ -46,8 +47,46 @@ def test_the_id_of_a_call_comes_back_whatever_the_answer_is(
     assert "x-request-id" not in http.get("/healthz", headers={"x-request-id": "id-1"}).headers
 
 
-@pytest.mark.parametrize("given", ["x" * 129, "two words", "tab\there", "caf\u00e9".encode(), "", b"nul\x00"])
-def test_an_id_that_can_not_be_sent_back_is_refused(http: TestClient, given: Any) -> None:
+def test_the_id_of_a_call_that_there_is_not_comes_back_as_well(http: TestClient) -> None:
+    given = {"x-request-id": "id-1"}
+    for answer, reason in (
+        (http.get(EVALUATION, headers=given), AdminReason.METHOD_NOT_ALLOWED),
+        (http.post(EVALUATION + "/more", headers=given), AdminReason.NOT_FOUND),
+    ):
+        problem(answer, reason)
+        assert answer.headers["x-request-id"] == "id-1"
+
+
+@pytest.mark.parametrize(
+    ("given", "recorded"),
+    [
+        ("two words", "two words"),
+        ('"a";b=c,\\d', '"a";b=c,\\d'),
+        ("tab\there", "tab\\there"),
+        ("x" * MAX_REQUEST_ID_BYTES, "x" * MAX_REQUEST_ID_BYTES),
+        ("", None),
+    ],
+)
+def test_an_id_is_any_text_that_a_header_may_hold(
+    http: TestClient, services: FakeServices, given: str, recorded: str | None
+) -> None:
+    answer = http.post(EVALUATION, content=b"{}", headers={**JSON, "x-request-id": given})
+    assert (answer.status_code, answer.headers["x-request-id"]) == (200, given)
+    assert services.authzen.asked.pop()[3] == recorded
+
+
+def test_an_id_that_is_too_long_to_be_kept_is_refused_and_comes_back_all_the_same(
+    http: TestClient, services: FakeServices
+) -> None:
+    given = "x" * (MAX_REQUEST_ID_BYTES + 1)
+    answer = http.post(EVALUATION, content=b"{}", headers={**JSON, "x-request-id": given})
+    problem(answer, AdminReason.MALFORMED)
+    assert answer.headers["x-request-id"] == given
+    assert services.authzen.asked == []
+
+
+@pytest.mark.parametrize("given", [b"nul\x00", b"\x01", b"a\x7fb"])
+def test_an_id_that_no_header_may_hold_is_refused(http: TestClient, given: Any) -> None:
     answer = http.post(EVALUATION, content=b"{}", headers=[*JSON.items(), ("x-request-id", given)])
     problem(answer, AdminReason.MALFORMED)
     assert "x-request-id" not in answer.headers
@@ -79,7 +118,9 @@ def test_json_may_say_more_of_itself(http: TestClient, kind: str) -> None:
 def test_who_may_not_evaluate_is_refused_before_a_body_is_read(
     http: TestClient, services: FakeServices, path: str
 ) -> None:
-    problem(http.post(path, content=b"{}", headers={**JSON, "authorization": ""}), AdminReason.TOKEN_MISSING)
+    unknown = http.post(path, content=b"{}", headers={**JSON, "authorization": ""})
+    problem(unknown, AdminReason.TOKEN_MISSING)
+    assert unknown.headers["www-authenticate"] == 'Bearer realm="signalwarden"'
     services.may = frozenset(Right) - {Right.EVALUATE}
     large = {**JSON, "content-length": str(MAX_BODY_BYTES + 1)}
     answer = http.post(path, content=b"x", headers=large)
@@ -119,10 +160,12 @@ def test_what_the_desk_refuses_is_a_problem_document(http: TestClient, services:
 
 
 def test_metadata_is_open_and_may_be_held_for_a_while(http: TestClient) -> None:
-    answer = http.get(CONFIGURATION, headers={"authorization": "", "host": "evil.example"})
+    given = {"authorization": "", "host": "evil.example", "x-request-id": "id-1"}
+    answer = http.get(CONFIGURATION, headers=given)
     assert (answer.status_code, answer.headers["content-type"]) == (200, "application/json")
     assert answer.headers["cache-control"] == "public, max-age=300"
     assert "evil.example" not in answer.text
+    assert "x-request-id" not in answer.headers  # others would be handed it from a cache
 
 
 def test_there_is_no_metadata_without_an_address(http: TestClient, services: FakeServices) -> None:

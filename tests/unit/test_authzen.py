@@ -154,6 +154,13 @@ def test_what_is_claimed_of_a_missing_signal_opens_nothing() -> None:
     assert Desk().one(asked)["context"]["reason"] == "signal_unavailable"
 
 
+def test_an_integer_is_read_exactly_or_not_at_all() -> None:
+    desk = Desk()
+    assert desk.one(about("transfer.create", amount=2**53 + 1))["decision"] is False
+    assert desk.one(about("transfer.create", amount=2**64 + 1))["context"]["reason"] == "malformed_request"
+    assert desk.records()[0]["request"]["args"] == {"amount": 2**53 + 1}
+
+
 def test_what_is_no_question_asks_nothing() -> None:
     desk = Desk()
     for asked in ({}, {**about(), "subject": "alice"}, {**about(), "evaluations": {}}):
@@ -290,7 +297,7 @@ def test_a_server_that_stops_answers_nobody() -> None:
 # ---- metadata ---------------------------------------------------------------------------------------------
 
 
-def test_metadata_is_of_the_settings_and_names_no_search() -> None:
+def test_metadata_is_of_the_settings_and_holds_nothing_that_is_not_offered() -> None:
     told = Desk(base="https://pdp.example:8443").desk.metadata()
     assert told is not None
     assert json.loads(told) == {

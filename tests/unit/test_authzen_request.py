@@ -86,7 +86,9 @@ def test_claims_and_unknown_members_are_ignored(path: str, value: object) -> Non
         ("resource.id", "x" * (MAX_TEXT + 1), "`resource.id`: expected a text"),
         ("subject.properties", [], "`subject.properties`: expected an object"),
         ("action.properties", "x", "`action.properties`: expected an object"),
+        ("resource.properties", None, "`resource.properties`: expected an object"),
         ("context", "now", "`context`: expected an object"),
+        ("context", None, "`context`: expected an object"),
     ],
 )
 def test_what_is_missing_or_of_another_type_is_named(path: str, value: object, why: str) -> None:
@@ -152,6 +154,17 @@ def batch(asked: object) -> Batch:
 @pytest.mark.parametrize("more", [{}, {"evaluations": []}])
 def test_without_a_list_it_is_one_question(more: dict[str, Any]) -> None:
     assert several({**GOOD, **more}) == read(GOOD)
+
+
+@pytest.mark.parametrize("options", [{"evaluations_semantic": "whatever"}, [], None, "x"])
+@pytest.mark.parametrize("more", [{}, {"evaluations": []}])
+def test_of_one_question_options_are_ignored_whatever_they_are(more: dict[str, Any], options: Any) -> None:
+    assert several({**GOOD, **more, "options": options}) == read(GOOD)
+
+
+def test_claims_and_unknown_members_of_an_element_are_ignored() -> None:
+    claims = {"context": {"time": "x"}, "foo": "bar", "options": 7, "evaluations": [{}]}
+    assert batch({**GOOD, "evaluations": [claims]}).questions == (read(GOOD),)
 
 
 def test_a_part_of_an_element_replaces_the_default_whole() -> None:
