@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import importlib
 import re
+import threading
 from concurrent import futures
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -18,7 +19,18 @@ from tests.pages import blocks, section, text_of
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-__all__ = ["DESCRIPTORS", "METHOD", "POLICY", "Answer", "Payments", "call", "frame", "serving", "transfer"]
+__all__ = [
+    "DESCRIPTORS",
+    "METHOD",
+    "POLICY",
+    "Answer",
+    "Payments",
+    "call",
+    "frame",
+    "serving",
+    "stream",
+    "transfer",
+]
 
 # The package has no types.
 descriptor_pb2, descriptor_pool, message_factory = (
@@ -107,6 +119,17 @@ def serving() -> Iterator[Payments]:
         server.stop(1).wait(10)
 
 
+def stream(channel: grpc.Channel, message: bytes, ended: threading.Event) -> Any:
+    """Sends a serialised message and leaves the stream open until it is said to end. Returns what will be the receipt."""
+
+    def messages() -> Iterator[bytes]:
+        yield message
+        ended.wait(30)
+
+    send = channel.stream_unary(METHOD, request_serializer=bytes, response_deserializer=_RECEIPT.FromString)
+    return send.future(messages(), timeout=30, metadata=(("x-caller", "auditor"),))
+
+
 @dataclass(frozen=True)
 class Answer:
     """How a call ended: the receipt's id, or the status with its message and metadata."""
@@ -124,7 +147,7 @@ def call(
     metadata: tuple[tuple[str, str], ...] = (),
 ) -> Answer:
     """Sends a serialised message, whatever it is."""
-    send = channel.unary_unary(METHOD, response_deserializer=_RECEIPT.FromString)
+    send = channel.unary_unary(METHOD, request_serializer=bytes, response_deserializer=_RECEIPT.FromString)
     try:
         receipt, done = send.with_call(message, timeout=30, compression=compression, metadata=metadata)
     except grpc.RpcError as error:

@@ -6,6 +6,7 @@ import base64
 import hashlib
 import hmac
 import json
+import threading
 import time
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -387,6 +388,21 @@ def test_a_long_message_of_grpc_that_is_allowed_by_something_else_arrives_whole(
     assert message.note == note
     # What an allow adds to the request.
     assert metadata["x-seen"] == "a part"
+
+
+def test_a_client_that_streams_is_asked_about_at_the_end_of_its_stream_or_at_the_limit(paid: Paid) -> None:
+    paid.payments.sent.clear()
+    ended = threading.Event()
+    held = paying.stream(paid.channel, paying.transfer(cents=3), ended)
+    time.sleep(1)
+    assert not held.done()
+    assert paid.payments.sent == []
+    ended.set()
+    assert held.result(30).id == "receipt of 3"
+    ended.clear()
+    told = paying.stream(paid.channel, paying.transfer(cents=4, note="x" * LIMIT), ended)
+    assert told.result(15).id == "receipt of 4"
+    ended.set()
 
 
 def test_of_a_compressed_message_of_grpc_nothing_is_seen(paid: Paid) -> None:
