@@ -62,7 +62,13 @@ from envoy_data_plane.google.protobuf import Any as ProtoAny
 from envoy_data_plane.google.protobuf import Struct
 
 from signalwarden.envoy_directory import MCP_FILTER, Kind, Known, Options, read
-from signalwarden.envoy_routes import EXT_AUTHZ, UPSTREAM_CLUSTER, route_configuration, sends_bodies
+from signalwarden.envoy_routes import (
+    EXT_AUTHZ,
+    GRPC_CLUSTER,
+    UPSTREAM_CLUSTER,
+    route_configuration,
+    sends_bodies,
+)
 from signalwarden.envoy_tls import EnvoyTls
 from signalwarden.envoy_tracing import TRACE_CLUSTER, trace_cluster, trace_filter, tracing
 from signalwarden.envoy_yaml import to_yaml
@@ -131,15 +137,12 @@ def _bootstrap(known: Known, kind: Kind, options: Options) -> Bootstrap:
     listeners = [_listener(known, kind, options, guarded=True)]
     if options.unguarded:
         listeners.append(_listener(known, kind, options, guarded=False))
-    upstream_host, upstream_port = options.upstream
-    upstream = Cluster(
-        name=UPSTREAM_CLUSTER,
-        type=ClusterDiscoveryType.STATIC if _is_ip(upstream_host) else ClusterDiscoveryType.STRICT_DNS,
-        connect_timeout=timedelta(seconds=1),
-        load_assignment=_assignment(UPSTREAM_CLUSTER, _socket(upstream_host, upstream_port)),
-    )
     tls = _tls(known, kind, options)
-    clusters = [_check_cluster(known.check, tls, options), upstream]
+    clusters = [_check_cluster(known.check, tls, options), _upstream(UPSTREAM_CLUSTER, options)]
+    if known.grpc:
+        over_http2 = _upstream(GRPC_CLUSTER, options)
+        over_http2.typed_extension_protocol_options = _http2(Http2ProtocolOptions())
+        clusters.append(over_http2)
     if agent := tls.agent_cluster():
         clusters.append(agent)
     if options.traces:
@@ -171,13 +174,28 @@ def _overload_manager() -> OverloadManager:
     return OverloadManager(resource_monitors=[monitor])
 
 
+def _upstream(name: str, options: Options) -> Cluster:
+    host, port = options.upstream
+    return Cluster(
+        name=name,
+        type=ClusterDiscoveryType.STATIC if _is_ip(host) else ClusterDiscoveryType.STRICT_DNS,
+        connect_timeout=timedelta(seconds=1),
+        load_assignment=_assignment(name, _socket(host, port)),
+    )
+
+
+def _http2(options: Http2ProtocolOptions) -> dict[str, ProtoAny]:
+    """What makes a cluster speak HTTP/2, and nothing else."""
+    explicit = HttpProtocolOptionsExplicitHttpConfig(http2_protocol_options=options)
+    return {
+        "envoy.extensions.upstreams.http.v3.HttpProtocolOptions": ProtoAny.pack(
+            UpstreamOptions(explicit_http_config=explicit)
+        )
+    }
+
+
 def _check_cluster(check: CheckAddress, tls: EnvoyTls, options: Options) -> Cluster:
     keepalive = KeepaliveSettings(interval=timedelta(seconds=30), timeout=timedelta(seconds=5))
-    http2 = UpstreamOptions(
-        explicit_http_config=HttpProtocolOptionsExplicitHttpConfig(
-            http2_protocol_options=Http2ProtocolOptions(connection_keepalive=keepalive)
-        )
-    )
     address = _socket(check.host, check.port) if check.path is None else Address(pipe=Pipe(path=check.path))
     named = check.path is None and not _is_ip(check.host)
     return Cluster(
@@ -185,9 +203,7 @@ def _check_cluster(check: CheckAddress, tls: EnvoyTls, options: Options) -> Clus
         type=ClusterDiscoveryType.STRICT_DNS if named else ClusterDiscoveryType.STATIC,
         connect_timeout=options.check_timeout,
         transport_socket=tls.check(),
-        typed_extension_protocol_options={
-            "envoy.extensions.upstreams.http.v3.HttpProtocolOptions": ProtoAny.pack(http2)
-        },
+        typed_extension_protocol_options=_http2(Http2ProtocolOptions(connection_keepalive=keepalive)),
         load_assignment=_assignment(CHECK_CLUSTER, address),
     )
 

@@ -108,6 +108,9 @@ class Known:
     body_routes: tuple[BodyRoute, ...]
     whole: Whole | None = None
     """Set if policies see whole requests (`input: opa_envoy`)."""
+    grpc: bool = False
+    """Whether calls of gRPC are among the requests, as far as the directory tells: a route names one, or policies see
+    whole requests, whatever they are. Their way to the upstream is HTTP/2."""
 
     @property
     def trust_domains(self) -> tuple[str, ...]:
@@ -131,6 +134,7 @@ def read(root: Path) -> Known:
         source for contract in _entries(signals.get("signals")) for source in _list(contract.get("sources"))
     ]
     described = _described(root, settings)
+    whole = _whole(settings, described)
     return Known(
         settings=settings,
         check=settings.listen.check,
@@ -138,7 +142,8 @@ def read(root: Path) -> Known:
         signal_headers=tuple(sorted({name.lower() for name in _named(sources, "header", "header")})),
         signal_namespaces=tuple(sorted(_named(sources, "envoy_metadata", "namespace"))),
         body_routes=_body_routes(_list(routes.get("routes")), gated_actions(described)),
-        whole=_whole(settings, described),
+        whole=whole,
+        grpc=whole is not None or _names_grpc(_list(routes.get("routes"))),
     )
 
 
@@ -206,6 +211,12 @@ def _body_routes(routes: list[dict[str, Any]], gated: frozenset[str]) -> tuple[B
             mcp=mcp or (before is not None and before.mcp),
         )
     return tuple(found.values())
+
+
+def _names_grpc(routes: list[dict[str, Any]]) -> bool:
+    """Whether a route is for calls of gRPC alone."""
+    matches = [route.get("match") for route in routes]
+    return any(isinstance(match, dict) and "grpc" in match for match in matches)
 
 
 def _methods(match: dict[str, Any]) -> tuple[str, ...]:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from copy import deepcopy
 from datetime import timedelta
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 from envoy_data_plane.envoy.config.core.v3 import (
     HeaderValue,
@@ -18,6 +19,7 @@ from envoy_data_plane.envoy.config.route.v3 import (
     RouteActionMaxStreamDuration,
     RouteConfiguration,
     RouteMatch,
+    RouteMatchGrpcRouteMatchOptions,
     VirtualHost,
 )
 from envoy_data_plane.envoy.extensions.filters.http.ext_authz.v3 import CheckSettings, ExtAuthzPerRoute
@@ -30,10 +32,19 @@ from signalwarden.envoy_directory import MCP_FILTER
 if TYPE_CHECKING:
     from signalwarden.envoy_directory import BodyRoute, Known, Options
 
-__all__ = ["EXT_AUTHZ", "TOOLS_HEADER", "UPSTREAM_CLUSTER", "route_configuration", "sends_bodies"]
+__all__ = [
+    "EXT_AUTHZ",
+    "GRPC_CLUSTER",
+    "TOOLS_HEADER",
+    "UPSTREAM_CLUSTER",
+    "route_configuration",
+    "sends_bodies",
+]
 
 EXT_AUTHZ = "envoy.filters.http.ext_authz"
 UPSTREAM_CLUSTER = "upstream"
+GRPC_CLUSTER = "upstream-grpc"
+"""The same upstream, over HTTP/2."""
 
 TOOLS_HEADER = "x-signalwarden-tools"
 """Tells an MCP server which tools this caller may use: the answer to `tools/list` need not name others."""
@@ -62,7 +73,7 @@ def route_configuration(known: Known, options: Options, *, guarded: bool) -> Rou
     everything = Route(name="guarded" if guarded else "unguarded", match=RouteMatch(prefix="/"), route=action)
     if not guarded:
         everything.request_headers_to_remove = list(OUR_HEADERS)
-        return _configuration([everything])
+        return _configuration(_with_grpc([everything], known))
     with_body: list[Route] = []
     streams: list[Route] = []
     # Policies over whole requests read the body of any.
@@ -79,7 +90,7 @@ def route_configuration(known: Known, options: Options, *, guarded: bool) -> Rou
         for route in (*streams, *with_body, everything):
             route.request_headers_to_remove = [TOOLS_HEADER]
     exempt = [_health(options.health_path, action)] if options.health_path else []
-    return _configuration([*exempt, *streams, *with_body, everything])
+    return _configuration([*exempt, *streams, *_with_grpc([*with_body, everything], known)])
 
 
 def sends_bodies(known: Known, options: Options) -> bool:
@@ -93,6 +104,21 @@ def _action(longest: timedelta) -> RouteAction:
         timeout=timedelta(0),
         max_stream_duration=RouteActionMaxStreamDuration(max_stream_duration=longest),
     )
+
+
+def _with_grpc(routes: list[Route], known: Known) -> list[Route]:
+    """Before each route the same for calls of gRPC, which only HTTP/2 can carry to the upstream."""
+    if not known.grpc:
+        return routes
+    return [either for route in routes for either in (_over_http2(route), route)]
+
+
+def _over_http2(route: Route) -> Route:
+    same = deepcopy(route)
+    same.name = f"{route.name}-grpc"
+    cast("RouteMatch", same.match).grpc = RouteMatchGrpcRouteMatchOptions()
+    cast("RouteAction", same.route).cluster = GRPC_CLUSTER
+    return same
 
 
 def _configuration(routes: list[Route]) -> RouteConfiguration:

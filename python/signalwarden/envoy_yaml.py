@@ -124,6 +124,9 @@ _COMMENTS: dict[str, str] = {
         "Which tools this caller may use: the answer to tools/list need not name others. Never a client's "
         "own: it is removed first."
     ),
+    "grpc": (
+        "Calls of gRPC go on over HTTP/2, without which they can't be; all else over HTTP/1.1, to the same address."
+    ),
     "disable_request_body_buffering": "This route needs no body to be decided.",
     "disabled": "Health of the upstream: exact path, GET alone, no check.",
 }

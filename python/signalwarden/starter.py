@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import re
 import secrets
 from collections.abc import Iterator, Mapping, Sequence
@@ -13,7 +14,7 @@ from importlib.resources.abc import Traversable
 from pathlib import Path
 from typing import Literal
 
-from signalwarden.directory import MAX_FILE_BYTES
+from signalwarden.directory import DESCRIPTORS, MAX_FILE_BYTES
 from signalwarden.errors import BadInputError
 from signalwarden.files import read_regular, why
 
@@ -99,7 +100,7 @@ def create_opa(directory: Path, sources: Sequence[Path], *, now: datetime) -> Ma
         "opa-envoy",
         directory,
         now=now,
-        values={"query": _query(found)},
+        values={"query": _query(found), "descriptors": _descriptors(found)},
         but=frozenset({"policies/policy.rego"}) if sources else frozenset(),
     )
     for name, content in found.items():
@@ -138,6 +139,12 @@ def _query(found: Mapping[str, bytes]) -> str:
     known = [name for name in ("envoy.authz", "istio.authz") if name in packages]
     package = known[0] if known else packages.pop() if len(packages) == 1 else "envoy.authz"
     return f"data.{package}.{rule}"
+
+
+def _descriptors(found: Mapping[str, bytes]) -> str:
+    """The line that names the descriptor set, where there is one. Of several, which is meant is not ours to say."""
+    sets = [name for name in found if name.endswith(DESCRIPTORS)]
+    return f"\n    descriptors: {json.dumps(sets[0])}" if len(sets) == 1 else ""
 
 
 def create_from(

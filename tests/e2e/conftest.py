@@ -173,13 +173,12 @@ def run_envoy(stage: Stage) -> Iterator[Callable[..., RunningEnvoy]]:
         chosen = Options(
             listener=(LOOPBACK, port),
             unguarded=(LOOPBACK, unguarded),
-            upstream=(LOOPBACK, stage.upstream.port),
             admin=(LOOPBACK, admin),
             certificate=str(edge.certificate),
             key=str(edge.key),
             trust_bundle=str(stage.directory / "tls" / "{trust_domain}.pem"),
             access_log=str(log),
-            **{"check_timeout": PATIENT, **options},
+            **{"upstream": (LOOPBACK, stage.upstream.port), "check_timeout": PATIENT, **options},
         )
         process = start_envoy(edit(render(directory, kind, chosen)), stage.directory, admin)
         envoy = RunningEnvoy(stage, process, port, unguarded, admin, log, stage.client(port, stage.agent))

@@ -24,6 +24,7 @@ from envoy_data_plane.envoy.extensions.transport_sockets.tls.v3 import (
     SubjectAltNameMatcherSanType,
     UpstreamTlsContext,
 )
+from envoy_data_plane.envoy.extensions.upstreams.http.v3 import HttpProtocolOptions
 
 from signalwarden import starter
 from signalwarden.demo_stage import Authority, envoy_binary
@@ -447,6 +448,40 @@ def test_the_namespaces_of_metadata_sources_are_sent_to_the_check_and_no_others(
     assert authz.metadata_context_namespaces == ["envoy.filters.http.jwt_authn", "other"]
     assert authz.route_metadata_context_namespaces == []
     assert authz_of(manager_of(parsed(render(directory, "sidecar")))).metadata_context_namespaces == []
+
+
+def test_calls_of_grpc_go_to_the_upstream_over_http2_where_a_route_names_one(
+    directory: Path, tmp_path: Path
+) -> None:
+    named = (
+        'routes:\n  - {match: {host: "*", grpc: {service: a.B}}, action: b, tier: coarse, sensitivity: low}\n'
+    )
+    copy = edited(directory, tmp_path, "routes.yaml", "routes:\n", named)
+    bootstrap = parsed(render(copy, "gateway", Options(unguarded=("127.0.0.1", 9999))))
+    assert bootstrap.static_resources is not None
+    clusters = {cluster.name: cluster for cluster in bootstrap.static_resources.clusters}
+    plain, over_http2 = clusters["upstream"], clusters["upstream-grpc"]
+    assert plain.typed_extension_protocol_options == {}
+    (protocol,) = over_http2.typed_extension_protocol_options.values()
+    explicit = opened(protocol, HttpProtocolOptions).explicit_http_config
+    assert explicit is not None
+    assert explicit.http2_protocol_options is not None
+    for cluster in (plain, over_http2):
+        assert cluster.load_assignment is not None
+        cluster.load_assignment.cluster_name = ""
+    assert plain.load_assignment == over_http2.load_assignment
+    guarded, unguarded = (routes_of(manager_of(bootstrap, listener)) for listener in (0, 1))
+    names = ["health", "guarded-with-body-1-grpc", "guarded-with-body-1", "guarded-grpc", "guarded"]
+    assert [route.name for route in guarded] == names
+    assert [route.name for route in unguarded] == ["unguarded-grpc", "unguarded"]
+    for grpc, other in (guarded[1:3], guarded[3:5], unguarded):
+        assert grpc.match is not None
+        assert grpc.match.grpc is not None
+        assert grpc.route is not None
+        assert grpc.route.cluster == "upstream-grpc"
+        # But for that, they are the same: nothing is let through to one that is not to the other.
+        grpc.match.grpc, grpc.route.cluster, grpc.name = None, "upstream", other.name
+        assert grpc == other
 
 
 def test_the_measuring_listener_has_no_check_and_only_exists_when_asked_for(directory: Path) -> None:

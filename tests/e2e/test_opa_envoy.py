@@ -6,23 +6,27 @@ import base64
 import hashlib
 import hmac
 import json
+import threading
 import time
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
+import grpc
 import httpx
 import pytest
 
 from signalwarden import starter
 from signalwarden.demo_stage import LOOPBACK, Process, free_port, start_server, wait_for
-from tests import fronts
+from tests import fronts, paying
 from tests.e2e.conftest import RunningEnvoy
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
+LIMIT = 1024
+"""The most of a body that Envoy sends to the check."""
 # Roles of users, by the name in HTTP's basic authentication: the plugin's quick start does so.
 ROLES = """
 package envoy.authz
@@ -134,6 +138,18 @@ result["body"] := body
 
 result["query_parameters_to_set"] := query_parameters_to_set
 """
+# The policy that the page shows for a service of gRPC; it says of a message that it was cut off, and an auditor needs no message.
+PAYMENTS = f"""{paying.POLICY}
+allow if input.attributes.request.http.headers["x-caller"] == "auditor"
+
+result["allowed"] := allow
+
+result["headers"] := {{"x-seen": seen}}
+
+result["body"] := seen
+
+seen := "a part" if input.truncated_body else := "the whole"
+"""
 
 
 @dataclass
@@ -167,25 +183,27 @@ def guard(
     front: str,
     run_envoy: Callable[..., RunningEnvoy],
     tmp_path_factory: pytest.TempPathFactory,
-) -> Iterator[Callable[[str], Guarded]]:
-    """Serves a policy; each one once for a front door."""
+) -> Iterator[Callable[..., Guarded]]:
+    """Serves a policy, with a descriptor set if there is one; each one once for a front door."""
     running: dict[str, Guarded] = {}
 
-    def serve(policy: str) -> Guarded:
+    def serve(policy: str, descriptors: bytes | None = None, **options: Any) -> Guarded:
         if policy in running:
             return running[policy]
         base = tmp_path_factory.mktemp("opa")
-        (base / "policy.rego").write_text(policy)
-        directory = starter.create_opa(
-            base / "guard", [base / "policy.rego"], now=datetime.now(UTC)
-        ).directory
+        source = base / "source"
+        source.mkdir()
+        (source / "policy.rego").write_text(policy)
+        if descriptors is not None:
+            (source / "protos.pb").write_bytes(descriptors)
+        directory = starter.create_opa(base / "guard", [source], now=datetime.now(UTC)).directory
         check, admin = free_port(), free_port()
         settings = directory / "signalwarden.yaml"
         text = settings.read_text().replace("127.0.0.1:9191", f"{LOOPBACK}:{check}")
         settings.write_text(text.replace("127.0.0.1:9292", f"{LOOPBACK}:{admin}"))
         fronts.choose(directory, front)
         process = start_server(directory, admin, base / "serve.log")
-        envoy = run_envoy(directory, max_body_bytes=1024)
+        envoy = run_envoy(directory, max_body_bytes=LIMIT, **options)
         running[policy] = Guarded(directory, admin, envoy, process)
         return running[policy]
 
@@ -295,3 +313,107 @@ def test_readiness_says_that_nothing_is_governed(guard: Callable[[str], Guarded]
     answer = httpx.get(f"http://{LOOPBACK}:{guarded.admin_port}/readyz", timeout=10, trust_env=False)
     assert answer.status_code == 200
     assert "opa_envoy" in answer.json()["ungoverned"]
+
+
+# ---- bodies of gRPC ---------------------------------------------------------------------------------------
+
+
+@dataclass
+class Paid:
+    """The page's service behind its guard, and a client that calls it."""
+
+    guarded: Guarded
+    payments: paying.Payments
+    channel: grpc.Channel
+
+    def call(self, message: bytes, **options: Any) -> paying.Answer:
+        self.payments.sent.clear()
+        return paying.call(self.channel, message, **options)
+
+    def denied(self, message: bytes, **options: Any) -> tuple[paying.Answer, dict[str, Any]]:
+        """The answer of a call that never reaches the service, and its record."""
+        answer = self.call(message, **options)
+        assert self.payments.sent == []
+        return answer, self.guarded.record(answer.metadata["x-signalwarden-decision-id"])
+
+
+@pytest.fixture(scope="module")
+def paid(guard: Callable[..., Guarded]) -> Iterator[Paid]:
+    with paying.serving() as payments:
+        guarded = guard(PAYMENTS, paying.DESCRIPTORS, upstream=(LOOPBACK, payments.port))
+        trusted = grpc.ssl_channel_credentials(guarded.envoy.stage.authority.bundle.read_bytes())
+        address, options = f"localhost:{guarded.envoy.port}", [("grpc.enable_http_proxy", 0)]
+        with grpc.secure_channel(address, trusted, options) as channel:
+            yield Paid(guarded, payments, channel)
+
+
+def test_a_message_of_grpc_is_decided_about_by_its_fields(paid: Paid) -> None:
+    allowed = paid.call(paying.transfer(account_id="EU-1", cents=100_000, note="rent"))
+    assert (allowed.code, allowed.text) == (grpc.StatusCode.OK, "receipt of 100000")
+    [(message, metadata)] = paid.payments.sent
+    assert (message.account_id, message.cents, message.note) == ("EU-1", 100_000, "rent")
+    record = paid.guarded.record(metadata["x-signalwarden-decision-id"])
+    assert (record["reason"], record["policies"]["engine"]) == ("allowed", "opa_envoy")
+    for message in (
+        paying.transfer(account_id="EU-1", cents=100_001),
+        paying.transfer(account_id="US-1", cents=1),
+        # A field that has its default value is not there.
+        paying.transfer(account_id="EU-1", cents=0),
+    ):
+        denied, record = paid.denied(message)
+        assert (denied.code, denied.text) == (grpc.StatusCode.PERMISSION_DENIED, "the whole")
+        assert denied.metadata["x-seen"] == "the whole"
+        assert record["reason"] == "no_policy_permits"
+
+
+def test_a_message_of_grpc_that_is_longer_than_the_limit_is_a_part_without_fields(paid: Paid) -> None:
+    empty = len(paying.frame(paying.transfer(account_id="EU-1", cents=1, note="x" * 200))) - 200
+    # The longest that Envoy takes for whole; one that is longer by a byte; much longer ones.
+    fits = paying.transfer(account_id="EU-1", cents=1, note="x" * (LIMIT - empty))
+    assert len(paying.frame(fits)) == LIMIT
+    assert paid.call(fits).code == grpc.StatusCode.OK
+    for more in (1, LIMIT, 100_000):
+        longer = paying.transfer(account_id="EU-1", cents=1, note="x" * (LIMIT - empty + more))
+        denied, record = paid.denied(longer)
+        assert (denied.code, denied.text) == (grpc.StatusCode.PERMISSION_DENIED, "a part")
+        assert denied.metadata["x-seen"] == "a part"
+        assert record["reason"] == "no_policy_permits"
+
+
+def test_a_long_message_of_grpc_that_is_allowed_by_something_else_arrives_whole(paid: Paid) -> None:
+    note = "y" * 500_000
+    allowed = paid.call(paying.transfer(cents=9, note=note), metadata=(("x-caller", "auditor"),))
+    assert allowed.code == grpc.StatusCode.OK
+    [(message, metadata)] = paid.payments.sent
+    assert message.note == note
+    # What an allow adds to the request.
+    assert metadata["x-seen"] == "a part"
+
+
+def test_a_client_that_streams_is_asked_about_at_the_end_of_its_stream_or_at_the_limit(paid: Paid) -> None:
+    paid.payments.sent.clear()
+    ended = threading.Event()
+    held = paying.stream(paid.channel, paying.transfer(cents=3), ended)
+    time.sleep(1)
+    assert not held.done()
+    assert paid.payments.sent == []
+    ended.set()
+    assert held.result(30).id == "receipt of 3"
+    ended.clear()
+    told = paying.stream(paid.channel, paying.transfer(cents=4, note="x" * LIMIT), ended)
+    assert told.result(15).id == "receipt of 4"
+    ended.set()
+
+
+def test_of_a_compressed_message_of_grpc_nothing_is_seen(paid: Paid) -> None:
+    message = paying.transfer(account_id="EU-1", cents=1, note="z" * 900)
+    assert paid.call(message).code == grpc.StatusCode.OK
+    denied, _ = paid.denied(message, compression=grpc.Compression.Gzip)
+    assert (denied.code, denied.text) == (grpc.StatusCode.PERMISSION_DENIED, "the whole")
+
+
+def test_what_is_no_message_of_its_method_is_denied_with_a_record(paid: Paid) -> None:
+    denied, record = paid.denied(b"\xff\xff")
+    assert denied.code == grpc.StatusCode.INTERNAL
+    assert record["reason"] == "malformed_request"
+    assert record["policies"]["asked"] is False

@@ -16,7 +16,7 @@ from typer.testing import CliRunner
 from signalwarden import _core, config, envoy_config, migration, starter
 from signalwarden.cli import app as cli
 from signalwarden.errors import BadInputError, ConfigurationError
-from tests import asking
+from tests import asking, paying
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -177,6 +177,42 @@ def test_descriptors_are_a_file_of_the_directory(make: Callable[[str], Path]) ->
     assert config.load(root, asking.NOW).configuration.revision
 
 
+def test_init_names_the_descriptor_set_that_it_brings_along(tmp_path: Path) -> None:
+    source = tmp_path / "source"
+    source.mkdir()
+    (source / "policy.rego").write_text(paying.POLICY)
+    (source / "protos.pb").write_bytes(paying.DESCRIPTORS)
+    root = starter.create_opa(tmp_path / "guard", [source], now=datetime.now(UTC)).directory
+    assert '    descriptors: "protos.pb"\n' in (root / "signalwarden.yaml").read_text()
+    assert [warning.code for warning in config.load(root, asking.NOW).configuration.warnings] == [
+        "ungoverned"
+    ]
+    # Which of two is meant is not ours to say; `check` warns of both.
+    (source / "more.pb").write_bytes(b"")
+    root = starter.create_opa(tmp_path / "two", [source], now=datetime.now(UTC)).directory
+    assert "descriptors" not in (root / "signalwarden.yaml").read_text()
+
+
+def test_the_example_of_grpc_on_the_page_decides_by_the_message(tmp_path: Path) -> None:
+    source = tmp_path / "source"
+    source.mkdir()
+    (source / "policy.rego").write_text(paying.POLICY)
+    (source / "protos.pb").write_bytes(paying.DESCRIPTORS)
+    root = starter.create_opa(tmp_path / "guard", [source], now=datetime.now(UTC)).directory
+
+    def asked(body: bytes, path: str = paying.METHOD) -> bool:
+        headers = {"content-type": "application/grpc"}
+        return decided(root, principal="", method="POST", path=path, headers=headers, body=body).allowed
+
+    good = paying.frame(paying.transfer(account_id="EU-1", cents=100_000))
+    assert asked(good)
+    assert not asked(paying.frame(paying.transfer(account_id="EU-1", cents=100_001)))
+    assert not asked(paying.frame(paying.transfer(account_id="EU-1")))
+    assert not asked(good[:-1])
+    assert not asked(b"\1" + good[1:])
+    assert not asked(good, "/payments.v1.Payments/Other")
+
+
 def test_check_warns_and_lists_what_is_read_outside_the_register(make: Callable[[str], Path]) -> None:
     ran = CliRunner().invoke(cli, ["check", "--config", str(make(POLICY)), "--json"])
     report = json.loads(ran.stdout)
@@ -244,6 +280,17 @@ def test_envoy_sends_all_that_such_policies_read(make: Callable[[str], Path]) ->
     assert "413" not in text
     assert "- envoy.filters.http.jwt_authn" in text
     assert "disable_request_body_buffering" not in text
+
+
+def test_envoy_sends_bytes_where_policies_read_bodies_of_grpc(make: Callable[[str], Path]) -> None:
+    root = make(paying.POLICY)
+    (root / "protos.pb").write_bytes(paying.DESCRIPTORS)
+    settings = root / "signalwarden.yaml"
+    line = "    ungoverned: true\n"
+    settings.write_text(settings.read_text().replace(line, line + "    descriptors: protos.pb\n"))
+    text = envoy_config.render(root, "gateway")
+    assert "allow_partial_message: true" in text
+    assert "pack_as_bytes: true" in text
 
 
 @pytest.mark.timeout(30)
