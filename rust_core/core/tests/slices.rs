@@ -146,15 +146,7 @@ fn slices_and_unsliced_cedar_agree_on_decision_and_determining_policies() {
             // The strict validator refuses a scope that can't match (Vault within Account's folder and the like).
             return Ok(());
         };
-        let identity = IdentityView {
-            kind: "x509",
-            trust_domain: "t".into(),
-            bound: true,
-            age_seconds: None,
-            actor: None,
-            interactive: false,
-            legacy: false,
-        };
+        let identity = IdentityView::of("x509", "t", true);
         let (who, what) = (SpiffeId::parse(principal).unwrap(), ActionId::parse(action).unwrap());
         let resource = ResourceId { kind: kind.into(), id: id.into() };
         let query = Query {

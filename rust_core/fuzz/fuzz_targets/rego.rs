@@ -39,20 +39,19 @@ static SIGNALS: LazyLock<Vec<SignalRule>> = LazyLock::new(|| {
 });
 
 fn query() -> Query {
-    let identity = IdentityView {
-            kind: "x509",
-            trust_domain: "t".into(),
-            bound: true,
-            age_seconds: None,
-            actor: None,
-            interactive: false,
-            legacy: false,
-        };
+    let identity = IdentityView::of("x509", "t", true);
     let principal = SpiffeId::parse("spiffe://t/a").expect("an id");
     let resource = ResourceId { kind: "Account".into(), id: "42".into() };
     Query {
         request: RequestView { method: "POST".into(), path: "/pay".into(), ..RequestView::default() },
-        ..Query::of(principal, ActionId::parse("pay").expect("a name"), Tier::Runtime, resource, identity, Timestamp::from_micros(1_795_514_400_000_000))
+        ..Query::of(
+            principal,
+            ActionId::parse("pay").expect("a name"),
+            Tier::Runtime,
+            resource,
+            identity,
+            Timestamp::from_micros(1_795_514_400_000_000),
+        )
     }
 }
 

@@ -196,15 +196,8 @@ pub(crate) fn may_be_asked(slice: &dyn Slice) -> Result<(), Denial> {
 /// The question that is put to the policies.
 pub(crate) fn query(resolved: &Resolved, subject: &SpiffeId, known: Option<&PrincipalRecord>, now: Timestamp) -> Query {
     let route = &resolved.route;
-    let identity = IdentityView {
-        kind: VOUCHED,
-        trust_domain: subject.trust_domain().into(),
-        bound: false,
-        age_seconds: None,
-        actor: None,
-        interactive: false,
-        legacy: known.is_some_and(PrincipalRecord::is_legacy),
-    };
+    let legacy = known.is_some_and(PrincipalRecord::is_legacy);
+    let identity = IdentityView { legacy, ..IdentityView::of(VOUCHED, subject.trust_domain(), false) };
     let request = RequestView { args: resolved.args.clone(), ..RequestView::default() };
     let resource = resolved.resource.clone();
     Query { request, ..Query::of(subject.clone(), route.action.clone(), route.tier, resource, identity, now) }

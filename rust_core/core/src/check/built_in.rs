@@ -80,15 +80,7 @@ pub(crate) fn query(
     request: BuiltInRequest,
     now: Timestamp,
 ) -> Query {
-    let identity = IdentityView {
-        kind: "client",
-        trust_domain: client.id.trust_domain().into(),
-        bound: client.certificate.is_some(),
-        age_seconds: None,
-        actor: None,
-        interactive: false,
-        legacy: false,
-    };
+    let identity = IdentityView::of("client", client.id.trust_domain(), client.certificate.is_some());
     Query { built_in: Some(request), ..Query::of(client.id.clone(), action, Tier::Runtime, resource, identity, now) }
 }
 

@@ -178,6 +178,14 @@ pub struct IdentityView {
     pub legacy: bool,
 }
 
+impl IdentityView {
+    /// An identity of which no more is known: no age, no actor, neither interactive nor legacy.
+    pub fn of(kind: &'static str, trust_domain: &str, bound: bool) -> Self {
+        let (age_seconds, actor, interactive, legacy) = (None, None, false, false);
+        Self { kind, trust_domain: trust_domain.into(), bound, age_seconds, actor, interactive, legacy }
+    }
+}
+
 /// Whether a policy permits or forbids.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Effect {

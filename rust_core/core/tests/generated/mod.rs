@@ -216,15 +216,7 @@ pub(crate) fn actions() -> Vec<ActionRule> {
 }
 
 pub(crate) fn query() -> Query {
-    let identity = IdentityView {
-        kind: "x509",
-        trust_domain: "t".into(),
-        bound: true,
-        age_seconds: None,
-        actor: None,
-        interactive: false,
-        legacy: false,
-    };
+    let identity = IdentityView::of("x509", "t", true);
     let principal = SpiffeId::parse(PRINCIPAL).unwrap();
     let resource = ResourceId { kind: "Account".into(), id: "42".into() };
     Query {

@@ -97,15 +97,7 @@ impl Slice for ToldSlice<'_> {
 }
 
 fn query() -> Query {
-    let identity = IdentityView {
-        kind: "x509",
-        trust_domain: "t".into(),
-        bound: true,
-        age_seconds: None,
-        actor: None,
-        interactive: false,
-        legacy: false,
-    };
+    let identity = IdentityView::of("x509", "t", true);
     let principal = SpiffeId::parse("spiffe://t/a").unwrap();
     let resource = ResourceId { kind: "Account".into(), id: "42".into() };
     Query::of(principal, ActionId::parse("read").unwrap(), Tier::Runtime, resource, identity, Timestamp::from_micros(0))

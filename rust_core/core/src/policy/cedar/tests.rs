@@ -54,15 +54,7 @@ fn rule(
 }
 
 fn query(action: &str) -> Query {
-    let identity = IdentityView {
-        kind: "x509",
-        trust_domain: "t".into(),
-        bound: true,
-        age_seconds: None,
-        actor: None,
-        interactive: false,
-        legacy: false,
-    };
+    let identity = IdentityView::of("x509", "t", true);
     let principal = SpiffeId::parse("spiffe://t/a").unwrap();
     let resource = ResourceId { kind: "Account".into(), id: "42".into() };
     Query {

@@ -24,8 +24,8 @@ pub(super) fn check(source: &Source, max_col: NonZeroU32) -> Result<(), Unread> 
     empty_sets(source.contents())?;
     let mut lexer = Lexer::new(source);
     lexer.set_max_col(max_col);
-    let mut scan =
-        Scan { levels: vec![Level::default()], before: None, tokens: 0, readings: 0, most: (0, Place::default()) };
+    let file = Level { times: 1, ..Level::default() };
+    let mut scan = Scan { levels: vec![file], before: None, tokens: 0, readings: 0, most: (0, Place::default()) };
     while let Ok(token) = lexer.next_token() {
         if token.0 == TokenKind::Eof {
             break;
@@ -44,7 +44,7 @@ fn empty_sets(text: &str) -> Result<(), Unread> {
         chain = if nothing(between) { chain + 1 } else { 0 };
         if chain > MAX_REGO_BRACKETS {
             let message = format!("`set(` stands in itself more than {MAX_REGO_BRACKETS} times");
-            return Err(Unread { code: "too_nested", place: Place::default(), message });
+            return Err(Unread::too_nested(Place::default(), message));
         }
     }
     Ok(())
@@ -76,7 +76,7 @@ impl Level {
             Self { is_list: true, .. } => 1,
             _ => READINGS_OF_A_BRACKET,
         };
-        self.times.max(1).saturating_mul(by)
+        self.times.saturating_mul(by)
     }
 
     fn next_part(&mut self, is_list: bool) {
@@ -164,7 +164,7 @@ impl Scan {
         } else {
             return Ok(());
         };
-        Err(Unread { code: "too_nested", place, message })
+        Err(Unread::too_nested(place, message))
     }
 
     fn end(&self) -> Result<(), Unread> {
@@ -173,7 +173,7 @@ impl Scan {
         }
         let message = "brackets stand in one another at the beginning of each other so often that reading them would take for \
                        ever: split this, or put it into data.json";
-        Err(Unread { code: "too_nested", place: self.most.1, message: message.to_owned() })
+        Err(Unread::too_nested(self.most.1, message))
     }
 }
 

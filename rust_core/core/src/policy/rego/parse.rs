@@ -71,14 +71,18 @@ pub(super) fn parse(files: &[(&str, &str)], findings: &mut Findings) -> Vec<Pars
 
 /// Why a file can't be read.
 pub(super) struct Unread {
-    pub(super) code: &'static str,
-    pub(super) place: Place,
-    pub(super) message: String,
+    code: &'static str,
+    place: Place,
+    message: String,
 }
 
 impl Unread {
     fn at(place: Place, message: impl Into<String>) -> Self {
         Self { code: "syntax", place, message: message.into() }
+    }
+
+    pub(super) fn too_nested(place: Place, message: impl Into<String>) -> Self {
+        Self { code: "too_nested", place, message: message.into() }
     }
 }
 

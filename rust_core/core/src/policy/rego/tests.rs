@@ -97,15 +97,7 @@ fn is_refused(text: &str, code: &str, line: u32) -> String {
 }
 
 fn query() -> Query {
-    let identity = IdentityView {
-        kind: "x509",
-        trust_domain: "t".into(),
-        bound: true,
-        age_seconds: Some(5),
-        actor: None,
-        interactive: false,
-        legacy: false,
-    };
+    let identity = IdentityView { age_seconds: Some(5), ..IdentityView::of("x509", "t", true) };
     let principal = SpiffeId::parse("spiffe://t/a").unwrap();
     let resource = ResourceId { kind: "Account".into(), id: "42".into() };
     Query {
