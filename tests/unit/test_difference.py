@@ -309,6 +309,8 @@ CLIENT = {
     "token_sha256": "0" * 64,
     "expires": "2098-01-01T00:00:00Z",
 }
+FOR_EVER = {"id": "spiffe://prod.example/ops", "may": ["read"]}
+"""By its certificate: only a token must end."""
 BARE = both(put("register", "signals", value={}), cut("policies", "closed"))
 TWO_TOKENS = put("settings", "clients", value=[
     CLIENT, {**CLIENT, "token_sha256": "2" * 64, "may": ["read", "operate"]}])  # fmt: skip
@@ -413,6 +415,10 @@ OTHER_CASES: list[tuple[str, Edit, Edit, str, Direction, str]] = [
      WIDENS, "a token of `spiffe://prod.example/ops` ends later"),
     ("a shorter token", WITH_CLIENT, put("settings", "clients", 0, "expires", value="2097-01-01T00:00:00Z"), "client",
      NARROWS, "ends sooner"),
+    ("a client for ever", put("settings", "clients", value=[{**FOR_EVER, "expires": "2098-01-01T00:00:00Z"}]),
+     cut("settings", "clients", 0, "expires"), "client", WIDENS, "ends later"),
+    ("a client for a time", put("settings", "clients", value=[FOR_EVER]),
+     put("settings", "clients", 0, "expires", value="2098-01-01T00:00:00Z"), "client", NARROWS, "ends sooner"),
     ("other entities", NOTHING, put("entities", value=[
         {"uid": {"type": "Page", "id": "home"}, "attrs": {}, "parents": []}]), "entities", MAY_WIDEN,
      "`entities.json` changed"),

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator
 from typing import Any, Final
 
 from signalwarden.difference.words import Direction, Entry, Said, named, quoted, span, was_is
-from signalwarden.directory import DESCRIPTORS, POLICIES
+from signalwarden.directory import DESCRIPTORS
 from signalwarden.values import span_s
 
 __all__ = ["clients", "entities", "feeds", "languages", "policies", "register", "routes", "settings"]
@@ -255,9 +255,8 @@ def languages(old: dict[str, str], new: dict[str, str]) -> Told:
 
 def _asked(files: Iterable[str]) -> set[str]:
     """Languages of which there is a file, if only one without a policy: that denies all."""
-    below = [file for file in files if file.startswith(f"{POLICIES}/")]
     return {
-        language for language, ending in LANGUAGES.items() if any(file.endswith(ending) for file in below)
+        language for language, ending in LANGUAGES.items() if any(file.endswith(ending) for file in files)
     }
 
 
@@ -380,7 +379,8 @@ def _token(name: str, old: Entry, new: Entry, told: set[str]) -> Said:
         yield NARROWS, f"`{name}` may no longer ask about {named(asks)}"
     was, now = old.get("expires"), new.get("expires")
     if was != now:
-        later = str(now or "") > str(was or "")
+        # None at all: for ever.
+        later = now is None or (was is not None and str(now) > str(was))
         when = "later" if later else "sooner"
         yield WIDENS if later else NARROWS, f"a token of `{name}` ends {when}: {was_is(was, now)}"
 
