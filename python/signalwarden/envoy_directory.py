@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from signalwarden import _core
 from signalwarden.body_needs import GATE, gated_actions
-from signalwarden.config import SETTINGS_FILE, judge, read_settings
+from signalwarden.config import SETTINGS_FILE, judge_described, read_settings
 from signalwarden.directory import Directory
 from signalwarden.errors import ConfigurationError, Problem, is_error
 
@@ -158,7 +158,7 @@ def _described(root: Path, settings: Settings) -> dict[str, Any]:
     )
     if not has_gates and _over_whole_requests(settings) is None:
         return {}
-    return judge(directory, int(datetime.now(UTC).timestamp() * 1_000_000)).described()
+    return judge_described(directory, int(datetime.now(UTC).timestamp() * 1_000_000))[1]
 
 
 def _over_whole_requests(settings: Settings) -> RegoSettings | None:

@@ -7,6 +7,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Final
 
@@ -69,6 +70,12 @@ def native(minimal_directory: Path) -> Path:
     settings = minimal_directory / "signalwarden.yaml"
     settings.write_text(settings.read_text().replace("listen: {", "listen: {front: native, "))
     return minimal_directory
+
+
+def test_what_comes_late_is_there_to_come() -> None:
+    assert [name for name in LATE if find_spec(name) is None] == [], (
+        "named as it is: else it could never be seen"
+    )
 
 
 def test_an_idle_server_has_loaded_only_what_it_serves_with(native: Path) -> None:

@@ -177,11 +177,16 @@ def test_descriptors_are_a_file_of_the_directory(make: Callable[[str], Path]) ->
     assert config.load(root, asking.NOW).configuration.revision
 
 
-def test_init_names_the_descriptor_set_that_it_brings_along(tmp_path: Path) -> None:
-    source = tmp_path / "source"
+def paying_source(folder: Path) -> Path:
+    source = folder / "source"
     source.mkdir()
     (source / "policy.rego").write_text(paying.POLICY)
     (source / "protos.pb").write_bytes(paying.DESCRIPTORS)
+    return source
+
+
+def test_init_names_the_descriptor_set_that_it_brings_along(tmp_path: Path) -> None:
+    source = paying_source(tmp_path)
     root = starter.create_opa(tmp_path / "guard", [source], now=datetime.now(UTC)).directory
     assert '    descriptors: "protos.pb"\n' in (root / "signalwarden.yaml").read_text()
     assert [warning.code for warning in config.load(root, asking.NOW).configuration.warnings] == [
@@ -194,10 +199,7 @@ def test_init_names_the_descriptor_set_that_it_brings_along(tmp_path: Path) -> N
 
 
 def test_the_example_of_grpc_on_the_page_decides_by_the_message(tmp_path: Path) -> None:
-    source = tmp_path / "source"
-    source.mkdir()
-    (source / "policy.rego").write_text(paying.POLICY)
-    (source / "protos.pb").write_bytes(paying.DESCRIPTORS)
+    source = paying_source(tmp_path)
     root = starter.create_opa(tmp_path / "guard", [source], now=datetime.now(UTC)).directory
 
     def asked(body: bytes, path: str = paying.METHOD) -> bool:

@@ -123,7 +123,8 @@ def _control(control: Control, ground: Ground, answers: dict[str, Evidence]) -> 
         evidence = dataclasses.replace(answers[name]) if at == 0 else evidence.with_(answers[name])
     if "unenforced" in control.weakened_by and control.role is Role.ENFORCES and ground.lets_all_pass:
         evidence.lacking = "every route says `enforce: false`: what would be denied is let pass"
-    if control.role is Role.ENFORCES and (lost := sorted(ground.suspended.intersection(control.invariants))):
+    lost = sorted(ground.suspended.intersection(control.invariants))
+    if lost and control.role is Role.ENFORCES:
         # It rests on a promise that the settings take back: who reads that it is enforced would be misled.
         evidence.lacking = f"`ungoverned: true` suspends {' and '.join(lost)}, on which it rests"
     standing = _standing(control, evidence)
@@ -139,7 +140,8 @@ def _control(control: Control, ground: Ground, answers: dict[str, Evidence]) -> 
     }
     if control.role is Role.NONE:
         return {**head, "by": [], "figures": [], "tables": [], "findings": []}
-    weakened = [*evidence.weakened, *ground.weakening(control.weakened_by)]
+    tags = (*control.weakened_by, "ungoverned") if lost else control.weakened_by
+    weakened = [*evidence.weakened, *ground.weakening(tags)]
     return {
         **head,
         "by": [] if standing is Standing.NOT_COVERED else _rests_on(control, evidence, ground.suspended),

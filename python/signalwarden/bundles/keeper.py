@@ -17,17 +17,16 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from signalwarden.bundles.bundle import Bundle
+    from signalwarden.bundles.held import Tell
     from signalwarden.bundles.sources import BundleSource, Spec
     from signalwarden.bundles.workload_api import WorkloadApi
     from signalwarden.identity_settings import BundleSettings
     from signalwarden.values import Address
 
-__all__ = ["BundleKeys", "Bundles", "Listener"]
+__all__ = ["BundleKeys", "Bundles"]
 
 logger = logging.getLogger("signalwarden")
 
-Listener = Callable[[str, "Bundle | None"], None]
-"""Called with a trust domain and its new bundle; None: withdrawn, nobody of it is known any more."""
 POLL_S: Final = 0.02
 
 
@@ -54,7 +53,7 @@ class Bundles:
         """Held while the state changes and while listeners are told, so that they see changes in their order."""
         self._live: Mapping[str, Bundle] = {}
         self._roots = b""
-        self._listeners: list[Listener] = []
+        self._listeners: list[Tell] = []
         self._sources: dict[str, tuple[Spec, BundleSource]] = {}
         self._owners: dict[str, object] = {}
         """Who may speak for a trust domain that has a source of its own."""
@@ -71,7 +70,7 @@ class Bundles:
         """The live bundle of a trust domain; None: nobody of it is known."""
         return self._live.get(trust_domain)
 
-    def on_change(self, listener: Listener) -> None:
+    def on_change(self, listener: Tell) -> None:
         """Calls `listener` after each change, from a thread of a source, one call at a time. It must not block.
         It is first told of every bundle that is live already."""
         with self._mutex:
@@ -283,7 +282,7 @@ class _OwnSvid:
                 listener(svid)
 
 
-def _call(listener: Listener, domain: str, bundle: Bundle | None) -> None:
+def _call(listener: Tell, domain: str, bundle: Bundle | None) -> None:
     try:
         listener(domain, bundle)
     except Exception:  # the others are told all the same

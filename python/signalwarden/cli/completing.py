@@ -116,7 +116,7 @@ def _described(directory: Path) -> dict[str, Any]:
     from signalwarden import config
     from signalwarden.decision_log import now_us
 
-    return config.judge(config.Directory.read(directory), now_us(), unapproved=True).described()
+    return config.judge_described(config.Directory.read(directory), now_us(), unapproved=True)[1]
 
 
 def _newest(directory: Path, count: int) -> list[dict[str, Any]]:

@@ -227,8 +227,7 @@ def _draft(config: Path, target: Path) -> None:
     from signalwarden import migration
 
     directory = configuration.Directory.read(config)
-    loaded = configuration.judge(directory, now_us())
-    described = loaded.described()
+    loaded, described = configuration.judge_described(directory, now_us())
     rego = loaded.settings.policies.rego
     if rego is None or not described["ungoverned"]:
         raise BadInputError("there is nothing to draft: no policy of this directory sees whole requests")
@@ -246,12 +245,11 @@ def _checked(directory: Path) -> Report:
     from signalwarden.reports import Report
 
     try:
-        loaded = config.load(directory, now_us())
+        loaded, described = config.judge_described(config.Directory.read(directory), now_us())
     except ConfigurationError as error:
         if any(finding.code == "unreadable_directory" for finding in error.findings):
             raise
         return Report(directory, error.findings, [], None)
-    described = loaded.described()
     findings = sorted_findings([*loaded.warnings, *body_needs.findings(described)])
     outside = list(migration.listing(migration.reads(described)))
     return Report(directory, findings, described["exceptions"], loaded.configuration.revision, outside)

@@ -4,6 +4,7 @@ memory; the help of the top level shows all of them, and loads all.
 
 from __future__ import annotations
 
+import functools
 import importlib
 from collections.abc import Iterator, Mapping
 from typing import Any, Final
@@ -47,13 +48,8 @@ class Verbs(TyperGroup):
 class _Loading(Mapping[str, Any]):
     """Verbs by name. Names are known; what they do is loaded when it is asked for."""
 
-    def __init__(self) -> None:
-        self._loaded: dict[str, Any] = {}
-
     def __getitem__(self, verb: str) -> Any:
-        if verb not in self._loaded:
-            self._loaded.update(_commands(VERBS[verb]))
-        return self._loaded[verb]
+        return _commands(VERBS[verb])[verb]
 
     def __contains__(self, verb: object) -> bool:
         return verb in VERBS
@@ -65,14 +61,10 @@ class _Loading(Mapping[str, Any]):
         return len(VERBS)
 
 
-_added: dict[tuple[str, ...], typer.Typer] = {}
-"""A file adds its verbs once: those that add to another's group would stand in it twice."""
-
-
+@functools.cache
 def _commands(files: tuple[str, ...]) -> Mapping[str, Any]:
-    if files not in _added:
-        root = typer.Typer(rich_markup_mode="markdown", pretty_exceptions_enable=False)
-        for file in files:
-            importlib.import_module(f"signalwarden.cli.{file}").add(root)
-        _added[files] = root
-    return get_group(_added[files]).commands
+    """A file adds its verbs once: those that add to another's group would stand in it twice."""
+    root = typer.Typer(rich_markup_mode="markdown", pretty_exceptions_enable=False)
+    for file in files:
+        importlib.import_module(f"signalwarden.cli.{file}").add(root)
+    return get_group(root).commands

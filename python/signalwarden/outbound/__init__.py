@@ -9,9 +9,9 @@ from typing import Final
 
 from signalwarden.errors import FeedError
 from signalwarden.files import read_regular, why
-from signalwarden.outbound.targets import MAX_URL_BYTES, Fetched, Server, check_url
+from signalwarden.outbound.targets import Fetched, Server, check_url
 
-__all__ = ["MAX_URL_BYTES", "Fetched", "Server", "bearer", "check_url", "fetch"]
+__all__ = ["Fetched", "Server", "bearer", "check_url", "fetch"]
 
 MAX_TOKEN_BYTES: Final = 16 * 1024
 """A token file; what servers take as all the headers of a request."""

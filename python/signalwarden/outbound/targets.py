@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 
 from signalwarden.errors import FeedError
 
-__all__ = ["DEFAULT_PORTS", "LOOPBACK_NAME", "MAX_URL_BYTES", "Fetched", "Server", "Target", "check_url"]
+__all__ = ["DEFAULT_PORTS", "LOOPBACK_NAME", "Fetched", "Server", "Target", "check_url"]
 
 MAX_URL_BYTES: Final = 2048
 """As the longest SPIFFE ID; what servers take without being asked twice."""
