@@ -11,9 +11,12 @@ EXTENSION := $(VENV)/.extension
 RELEASE := $(VENV)/.release
 RUST_SOURCES := Cargo.toml Cargo.lock $(shell find rust_core/core rust_core/listener rust_core/mapped rust_core/pyext -name '*.rs' -o -name Cargo.toml)
 
-# Seconds that each fuzz target runs: `make test` keeps it short, `make fuzz` takes its time.
+# Each fuzz target: `make test` draws so many inputs, the same each time, for at most so long; `make fuzz` takes its time and
+# looks where nobody has looked.
 FUZZ_SECONDS ?= 300
 FUZZ_SECONDS_IN_TEST ?= 10
+FUZZ_RUNS_IN_TEST ?= 200000
+FUZZ_TARGETS ?=
 # `make test` goes on where the fuzzer's own tools are missing, and says so.
 BENCH_SECONDS ?= 60
 SOAK_SECONDS ?= 600
@@ -82,7 +85,7 @@ test: test-rust test-python gate ## everything that must hold: Rust, Python, the
 # `cargo test` draws new ones each time.
 test-rust: | cargo
 	PROPTEST_RNG_SEED=$${PROPTEST_RNG_SEED:-20261124} cargo test --workspace --quiet
-	rust_core/fuzz/run.sh $(FUZZ_SECONDS_IN_TEST)
+	rust_core/fuzz/run.sh $(FUZZ_SECONDS_IN_TEST) $(FUZZ_RUNS_IN_TEST)
 
 # The same instructions are executed each time, whatever else the machine does. Without valgrind that is said, and is no failure.
 gate: | cargo $(BIN)/python ## instructions of one check against bench/instructions.json: dearer by more than 3 % fails
@@ -196,8 +199,8 @@ bench-core: | cargo ## what one check costs in the core: 10, 100 and 10,000 poli
 	for policies in 10 100 10000; do target/release/examples/check_cost $$policies 1000 500 200; done
 	target/release/examples/check_cost 100 1000000 500 200
 
-fuzz: | cargo ## each fuzz target for FUZZ_SECONDS (300)
-	FUZZ_MISSING_STATUS=2 rust_core/fuzz/run.sh $(FUZZ_SECONDS)
+fuzz: | cargo ## each fuzz target, or those of FUZZ_TARGETS, for FUZZ_SECONDS (300)
+	FUZZ_MISSING_STATUS=2 rust_core/fuzz/run.sh $(FUZZ_SECONDS) 0 $(FUZZ_TARGETS)
 
 lock: ## takes the newest releases that pyproject.toml allows into requirements.lock
 	rm -rf $(VENV)/lock

@@ -1,8 +1,12 @@
 #!/bin/sh
-# Runs each fuzz target for so many seconds over its committed corpus: rust_core/fuzz/run.sh SECONDS
+# Fuzzes each target over its committed corpus: rust_core/fuzz/run.sh SECONDS [RUNS [TARGET...]]
+# With RUNS it ends after so many inputs, drawn from FUZZ_SEED: what judges a change does not hang on luck. RUNS 0: no end but
+# the time, and new inputs each time.
 # Without nightly or cargo-fuzz it says so and ends with FUZZ_MISSING_STATUS (0: the rest of `make test` goes on).
 set -eu
-seconds=${1:?usage: rust_core/fuzz/run.sh SECONDS}
+seconds=${1:?usage: rust_core/fuzz/run.sh SECONDS [RUNS [TARGET...]]}
+runs=${2:-0}
+shift "$(($# < 2 ? $# : 2))"
 cd "$(dirname "$0")"
 if ! cargo +nightly --version >/dev/null 2>&1; then
     echo "fuzzing needs the nightly Rust toolchain: rustup toolchain install nightly" >&2
@@ -12,10 +16,20 @@ if ! cargo fuzz --version >/dev/null 2>&1; then
     echo "fuzzing needs cargo-fuzz: cargo install cargo-fuzz" >&2
     exit "${FUZZ_MISSING_STATUS:-0}"
 fi
+scratch=target/corpus
+bound=
+if [ "$runs" -gt 0 ]; then
+    # What earlier runs found would change what is drawn.
+    scratch=$(mktemp -d)
+    trap 'rm -rf "$scratch"' EXIT
+    bound="-runs=$runs -seed=${FUZZ_SEED:-20261124}"
+fi
+[ "$#" -gt 0 ] || set -- wire_decode opa_envoy grpc_body register ingest mcp certificate xfcc replay rego
 # No address sanitizer: nothing here is unsafe, and building it for every dependency takes three times as long.
-for target in wire_decode opa_envoy register ingest mcp certificate xfcc replay rego; do
+for target in "$@"; do
     # What a run finds goes to a scratch corpus; the committed one only seeds it.
-    mkdir -p "target/corpus/$target"
-    cargo +nightly fuzz run --sanitizer none --fuzz-dir . "$target" "target/corpus/$target" "corpus/$target" -- \
-        -max_total_time="$seconds" -rss_limit_mb=2048 -timeout=10 -print_final_stats=1
+    mkdir -p "$scratch/$target"
+    # shellcheck disable=SC2086 # two arguments, or none
+    cargo +nightly fuzz run --sanitizer none --fuzz-dir . "$target" "$scratch/$target" "corpus/$target" -- \
+        -max_total_time="$seconds" $bound -rss_limit_mb=2048 -timeout=10 -print_final_stats=1
 done

@@ -310,7 +310,11 @@ def test_a_bad_directory_is_said_once_and_forgotten_when_it_is_mended(
 
 
 def test_a_directory_that_is_gone_changes_nothing(minimal_directory: Path, eventually: Eventually) -> None:
-    away = minimal_directory.with_name("away")
+    away, kept = (minimal_directory.with_name(name) for name in ("away", "kept"))
+    # What the server writes lies elsewhere: its log begins anew where its file is gone, in a directory of that name.
+    with (minimal_directory / "signalwarden.yaml").open("a") as settings:
+        settings.write(f"state: sqlite:{kept}/state.db\nkeys: {kept}/keys\n")
+        settings.write(f"decision_log: {{path: {kept}/decisions.jsonl, ring: {kept}/decisions.ring}}\n")
     with running(minimal_directory) as app:
         before = revision(app)
         minimal_directory.rename(away)

@@ -68,6 +68,11 @@ pub const MAX_LISTED_TOOLS_BYTES: usize = 8 * 1024;
 pub const MAX_PARSED_BODY_BYTES: usize = 1024 * 1024;
 /// Deepest nesting of one: with what stands around it, as deep as Rego is given anything.
 pub const MAX_PARSED_BODY_DEPTH: usize = 60;
+/// Deepest nesting of one message of gRPC, counted through each `Any` that it holds: protobuf's own limit.
+pub const MAX_MESSAGE_LEVELS: usize = 100;
+/// Most imports of the files of one descriptor set, those included that come with another one, and each as often as it is
+/// reached: large organizations have thousands of files with some tens each.
+pub const MAX_DESCRIPTOR_IMPORTS: usize = 200_000;
 /// Most pairs of one form or query that is parsed for them. Go's own bound, and so that of OPA's Envoy plugin.
 pub const MAX_FORM_PAIRS: usize = 10_000;
 /// Most parts of one multipart body that is parsed for them. Go's own bound for forms.

@@ -5,9 +5,11 @@
 //! its default value is left out; but a time is its seconds and nanoseconds, and a 64-bit number is a number. What it can't
 //! parse fails its check, and is a denial here.
 //!
-//! `body.rs` parses bodies, `multipart.rs` those of that kind, `grpc.rs` messages by a descriptor set.
+//! `body.rs` parses bodies, `multipart.rs` those of that kind, `grpc.rs` messages by a descriptor set,
+//! `descriptors.rs` the set itself.
 
 mod body;
+mod descriptors;
 mod grpc;
 mod multipart;
 #[cfg(test)]

@@ -1,8 +1,12 @@
 //! Bodies of gRPC calls, by the descriptor set of the directory. Only the first message of a call that is not streamed by its
 //! client is read, and only one that is not compressed; of any other there is nothing to see.
 
-use super::body::{self, Parsed};
-use prost_reflect::{DescriptorPool, DynamicMessage, MessageDescriptor, SerializeOptions};
+use super::{
+    body::{self, Parsed},
+    descriptors,
+};
+use crate::limits::MAX_MESSAGE_LEVELS;
+use prost_reflect::{DescriptorPool, DynamicMessage, MessageDescriptor, ReflectMessage, SerializeOptions, Value};
 use serde_json::Serializer;
 use std::fmt;
 
@@ -22,7 +26,9 @@ impl fmt::Debug for Descriptors {
 impl Descriptors {
     /// Reads a `FileDescriptorSet`, as `protoc --include_imports --descriptor_set_out` writes it. The error is one sentence.
     pub fn load(bytes: &[u8]) -> Result<Self, String> {
-        DescriptorPool::decode(bytes).map(Self).map_err(|error| format!("no whole `FileDescriptorSet`: {error}"))
+        let set = descriptors::read(bytes)?;
+        let pool = DescriptorPool::from_file_descriptor_set(set);
+        pool.map(Self).map_err(|error| format!("no whole `FileDescriptorSet`: {error}"))
     }
 
     /// How many services it describes.
@@ -61,7 +67,37 @@ impl Descriptors {
 fn to_json(kind: MessageDescriptor, bytes: &[u8]) -> Result<serde_json::Value, String> {
     let no_message = || "the body of a gRPC call is no message of its method".to_owned();
     let message = DynamicMessage::decode(kind, bytes).map_err(|_| no_message())?;
+    if !fits(&message, MAX_MESSAGE_LEVELS) {
+        return Err(format!("the body of a gRPC call nests deeper than {MAX_MESSAGE_LEVELS} messages"));
+    }
     let mut text = Serializer::new(Vec::new());
     message.serialize_with_options(&mut text, &SerializeOptions::new()).map_err(|_| no_message())?;
     body::value(&text.into_inner())
+}
+
+/// Whether a message nests no deeper than so many, through `Any`, too: its JSON form is that of what it holds, so who writes
+/// it reads on, each time with the bound of the reader begun anew.
+fn fits(message: &DynamicMessage, levels: usize) -> bool {
+    let Some(levels) = levels.checked_sub(1) else { return false };
+    if message.descriptor().full_name() == "google.protobuf.Any" {
+        return held(message).is_none_or(|held| fits(&held, levels));
+    }
+    message.fields().all(|(_, value)| value_fits(value, levels))
+}
+
+fn value_fits(value: &Value, levels: usize) -> bool {
+    match value {
+        Value::Message(message) => fits(message, levels),
+        Value::List(values) => values.iter().all(|value| value_fits(value, levels)),
+        Value::Map(values) => values.values().all(|value| value_fits(value, levels)),
+        _ => true,
+    }
+}
+
+/// What an `Any` holds. `None`: nothing that can be read, which ends in an error when it is written.
+fn held(any: &DynamicMessage) -> Option<DynamicMessage> {
+    let any_of: prost_types::Any = any.transcode_to().ok()?;
+    let (_, name) = any_of.type_url.rsplit_once('/')?;
+    let kind = any.descriptor().parent_pool().get_message_by_name(name)?;
+    DynamicMessage::decode(kind, any_of.value.as_slice()).ok()
 }
