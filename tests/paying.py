@@ -23,6 +23,7 @@ __all__ = [
     "DESCRIPTORS",
     "METHOD",
     "POLICY",
+    "STREAMED",
     "Answer",
     "Payments",
     "call",
@@ -43,7 +44,7 @@ PAGE: Final = section(text_of("docs/opa-envoy.md"), "## Bodies of gRPC")
 
 
 def _described(text: str) -> Any:
-    """What `protoc --include_imports` makes of a file with messages of plain fields, and services of plain calls."""
+    """What `protoc --include_imports` makes of a file with messages of plain fields, and services."""
     (package,) = re.findall(r"^package ([\w.]+);$", text, re.MULTILINE)
     file = descriptor_pb2.FileDescriptorProto(name="payments.proto", package=package, syntax="proto3")
     kinds = descriptor_pb2.FieldDescriptorProto
@@ -60,9 +61,14 @@ def _described(text: str) -> Any:
             )
     for name, body in re.findall(r"^service (\w+) \{\n(.*?)^\}$", text, re.MULTILINE | re.DOTALL):
         service = file.service.add(name=name)
-        for method, asked, answered in re.findall(r"rpc (\w+)\((\w+)\) returns \((\w+)\);", body):
+        for method, streams, asked, answered in re.findall(
+            r"rpc (\w+)\((stream )?(\w+)\) returns \((\w+)\);", body
+        ):
             service.method.add(
-                name=method, input_type=f".{package}.{asked}", output_type=f".{package}.{answered}"
+                name=method,
+                client_streaming=bool(streams),
+                input_type=f".{package}.{asked}",
+                output_type=f".{package}.{answered}",
             )
     return descriptor_pb2.FileDescriptorSet(file=[file])
 
@@ -71,10 +77,12 @@ _SET: Final = _described(PROTO)
 DESCRIPTORS: Final[bytes] = _SET.SerializeToString()
 _POOL: Final = descriptor_pool.DescriptorPool()
 _POOL.AddSerializedFile(_SET.file[0].SerializeToString())
-_METHOD: Final = _POOL.FindServiceByName("payments.v1.Payments").methods[0]
+_METHOD, _STREAMED = _POOL.FindServiceByName("payments.v1.Payments").methods
 _TRANSFER: Final = message_factory.GetMessageClass(_METHOD.input_type)
 _RECEIPT: Final = message_factory.GetMessageClass(_METHOD.output_type)
 METHOD: Final = f"/{_METHOD.containing_service.full_name}/{_METHOD.name}"
+STREAMED: Final = f"/{_STREAMED.containing_service.full_name}/{_STREAMED.name}"
+"""Takes a stream, by the descriptor set."""
 
 
 def transfer(**fields: object) -> bytes:
@@ -98,19 +106,24 @@ class Payments:
         self.sent.append((message, {name: str(value) for name, value in context.invocation_metadata()}))
         return _RECEIPT(id=f"receipt of {message.cents}")
 
+    def send_all(self, messages: Iterator[Any], context: grpc.ServicerContext) -> Any:
+        """Answers the first, without a wait for others."""
+        return self.send(next(messages), context)
+
 
 @contextmanager
 def serving() -> Iterator[Payments]:
     """The server, on a free port of the loopback, in plain text: HTTP/2 and nothing else."""
     payments = Payments()
     server = grpc.server(futures.ThreadPoolExecutor(2))
-    handler = grpc.unary_unary_rpc_method_handler(
-        payments.send,
-        request_deserializer=_TRANSFER.FromString,
-        response_serializer=_RECEIPT.SerializeToString,
-    )
-    service, _, method = METHOD.strip("/").partition("/")
-    server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(service, {method: handler}),))
+    read, write = _TRANSFER.FromString, _RECEIPT.SerializeToString
+    handlers = {
+        METHOD: grpc.unary_unary_rpc_method_handler(payments.send, read, write),
+        STREAMED: grpc.stream_unary_rpc_method_handler(payments.send_all, read, write),
+    }
+    service = METHOD.split("/")[1]
+    named = {path.rpartition("/")[2]: handler for path, handler in handlers.items()}
+    server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(service, named),))
     payments.port = server.add_insecure_port(f"{LOOPBACK}:0")
     server.start()
     try:
@@ -119,15 +132,17 @@ def serving() -> Iterator[Payments]:
         server.stop(1).wait(10)
 
 
-def stream(channel: grpc.Channel, message: bytes, ended: threading.Event) -> Any:
+def stream(
+    channel: grpc.Channel, method: str, message: bytes, ended: threading.Event, caller: str = "auditor"
+) -> Any:
     """Sends a serialised message and leaves the stream open until it is said to end. Returns what will be the receipt."""
 
     def messages() -> Iterator[bytes]:
         yield message
         ended.wait(30)
 
-    send = channel.stream_unary(METHOD, request_serializer=bytes, response_deserializer=_RECEIPT.FromString)
-    return send.future(messages(), timeout=30, metadata=(("x-caller", "auditor"),))
+    send = channel.stream_unary(method, request_serializer=bytes, response_deserializer=_RECEIPT.FromString)
+    return send.future(messages(), timeout=30, metadata=(("x-caller", caller),))
 
 
 @dataclass(frozen=True)

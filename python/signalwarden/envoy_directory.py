@@ -94,6 +94,8 @@ class Whole:
     """Of the metadata of Envoy's routes."""
     grpc: bool
     """Whether bodies of gRPC are read, for which Envoy must send bytes."""
+    client_streams: tuple[str, ...]
+    """Paths of calls whose clients stream: of their bodies nothing is read, and held back they wait for the end."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -176,6 +178,7 @@ def _whole(settings: Settings, described: Mapping[str, Any]) -> Whole | None:
         namespaces=_namespaces(paths, "metadataContext"),
         route_namespaces=_namespaces(paths, "routeMetadataContext"),
         grpc=rego.descriptors is not None,
+        client_streams=tuple(described["client_streams"]),
     )
 
 

@@ -76,10 +76,13 @@ def route_configuration(known: Known, options: Options, *, guarded: bool) -> Rou
         return _configuration(_with_grpc([everything], known))
     with_body: list[Route] = []
     streams: list[Route] = []
-    # Policies over whole requests read the body of any.
-    if sends_bodies(known, options) and known.whole is None:
-        no_body = ExtAuthzPerRoute(check_settings=CheckSettings(disable_request_body_buffering=True))
-        everything.typed_per_filter_config = {EXT_AUTHZ: ProtoAny.pack(no_body)}
+    # Policies over whole requests read the body of any, but that of a client that streams.
+    if sends_bodies(known, options) and known.whole is not None:
+        streams = [
+            _client_stream(n, path, action) for n, path in enumerate(known.whole.client_streams, start=1)
+        ]
+    elif sends_bodies(known, options):
+        everything.typed_per_filter_config = _no_body()
         with_body = [_with_body(n, route, options) for n, route in enumerate(known.body_routes, start=1)]
         streams = [
             _stream(n, regex, everything, options)
@@ -96,6 +99,11 @@ def route_configuration(known: Known, options: Options, *, guarded: bool) -> Rou
 def sends_bodies(known: Known, options: Options) -> bool:
     """Whether the check is ever sent a body."""
     return options.request_bodies and (bool(known.body_routes) or known.whole is not None)
+
+
+def _no_body() -> dict[str, ProtoAny]:
+    no_body = ExtAuthzPerRoute(check_settings=CheckSettings(disable_request_body_buffering=True))
+    return {EXT_AUTHZ: ProtoAny.pack(no_body)}
 
 
 def _action(longest: timedelta) -> RouteAction:
@@ -153,6 +161,17 @@ def _with_body(number: int, body: BodyRoute, options: Options) -> Route:
         typed_per_filter_config=filters,
         request_headers_to_add=[_tools()] if body.mcp else [],
     )
+
+
+def _client_stream(number: int, path: str, action: RouteAction) -> Route:
+    """A call of gRPC whose client streams. Held back for its body, it would wait for the end of its stream."""
+    route = Route(
+        name=f"client-stream-{number}",
+        match=RouteMatch(path=path),
+        route=action,
+        typed_per_filter_config=_no_body(),
+    )
+    return _over_http2(route)
 
 
 def _stream(number: int, regex: str, like: Route, options: Options) -> Route:

@@ -390,17 +390,32 @@ def test_a_long_message_of_grpc_that_is_allowed_by_something_else_arrives_whole(
     assert metadata["x-seen"] == "a part"
 
 
-def test_a_client_that_streams_is_asked_about_at_the_end_of_its_stream_or_at_the_limit(paid: Paid) -> None:
+def test_a_client_that_streams_is_asked_about_before_its_stream_ends(paid: Paid) -> None:
     paid.payments.sent.clear()
     ended = threading.Event()
-    held = paying.stream(paid.channel, paying.transfer(cents=3), ended)
+    # Each of them open when it is answered.
+    allowed = paying.stream(paid.channel, paying.STREAMED, paying.transfer(cents=5), ended)
+    denied = paying.stream(
+        paid.channel, paying.STREAMED, paying.transfer(account_id="EU-1", cents=1), ended, "x"
+    )
+    assert allowed.result(15).id == "receipt of 5"
+    # Nothing of a body is seen, so its fields don't allow it.
+    assert (denied.code(), denied.details()) == (grpc.StatusCode.PERMISSION_DENIED, "the whole")
+    ended.set()
+    assert [message.cents for message, _ in paid.payments.sent] == [5]
+
+
+def test_a_stream_to_a_method_that_takes_none_is_held_until_its_end_or_the_limit(paid: Paid) -> None:
+    paid.payments.sent.clear()
+    ended = threading.Event()
+    held = paying.stream(paid.channel, paying.METHOD, paying.transfer(cents=3), ended)
     time.sleep(1)
     assert not held.done()
     assert paid.payments.sent == []
     ended.set()
     assert held.result(30).id == "receipt of 3"
     ended.clear()
-    told = paying.stream(paid.channel, paying.transfer(cents=4, note="x" * LIMIT), ended)
+    told = paying.stream(paid.channel, paying.METHOD, paying.transfer(cents=4, note="x" * LIMIT), ended)
     assert told.result(15).id == "receipt of 4"
     ended.set()
 

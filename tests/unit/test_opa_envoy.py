@@ -293,6 +293,9 @@ def test_envoy_sends_bytes_where_policies_read_bodies_of_grpc(make: Callable[[st
     text = envoy_config.render(root, "gateway")
     assert "allow_partial_message: true" in text
     assert "pack_as_bytes: true" in text
+    # A client that streams is not held back; any other body is read.
+    assert text.count("- name: client-stream-") == text.count("disable_request_body_buffering: true") == 1
+    assert "path: /payments.v1.Payments/SendAll" in text
 
 
 @pytest.mark.timeout(30)

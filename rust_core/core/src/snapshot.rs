@@ -277,6 +277,7 @@ impl Snapshot {
                 "action": action.id.as_str(), "tier": action.tier.as_str(), "has_gates": self.policies.has_gates(&action.id),
             })).collect::<Vec<_>>(),
             "ungoverned": self.policies.wants_whole_request(),
+            "client_streams": self.descriptors.as_ref().map(Descriptors::client_streams).unwrap_or_default(),
             "reads_outside": self.policies.reads_outside().iter().map(|read| json!({
                 "file": &*read.file, "line": read.place.line, "column": read.place.column, "rule": &*read.rule,
                 "path": read.path.iter().map(|step| step.as_deref()).collect::<Vec<_>>(),

@@ -6,7 +6,9 @@ use super::{
     descriptors,
 };
 use crate::limits::MAX_MESSAGE_LEVELS;
-use prost_reflect::{DescriptorPool, DynamicMessage, MessageDescriptor, ReflectMessage, SerializeOptions, Value};
+use prost_reflect::{
+    DescriptorPool, DynamicMessage, MessageDescriptor, MethodDescriptor, ReflectMessage, SerializeOptions, Value,
+};
 use serde_json::Serializer;
 use std::fmt;
 
@@ -34,6 +36,16 @@ impl Descriptors {
     /// How many services it describes.
     pub fn services(&self) -> usize {
         self.0.services().len()
+    }
+
+    /// The paths of calls whose clients stream, in order: of their bodies nothing is read.
+    pub fn client_streams(&self) -> Vec<String> {
+        let methods = self.0.services().flat_map(|service| service.methods().collect::<Vec<_>>());
+        let streams = methods.filter(MethodDescriptor::is_client_streaming);
+        let mut paths: Vec<_> =
+            streams.map(|method| format!("/{}/{}", method.parent_service().full_name(), method.name())).collect();
+        paths.sort();
+        paths
     }
 
     /// Parses the first message of a body. `path`: the service and the method.

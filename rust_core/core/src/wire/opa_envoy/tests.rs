@@ -74,6 +74,7 @@ fn paths_and_queries_are_parsed_as_the_plugin_parses_them() {
 fn bodies_of_grpc_are_parsed_by_their_descriptors() {
     let descriptors = Descriptors::load(&descriptor_set()).unwrap();
     assert_eq!(descriptors.services(), 2);
+    assert_eq!(descriptors.client_streams(), ["/com.book.BookService/GetGreatestBook"]);
     for case in cases("grpc") {
         compare(&case, input(&case, &json!({"content-type": "application/grpc+proto"}), Some(&descriptors)));
     }
