@@ -19,6 +19,7 @@ MAX_SUBJECTS = 1_000
 """Of one client: an enforcement point of more has a path of SPIFFE IDs to itself."""
 MAX_ORIGIN = 512
 """A host name has at most 253 letters."""
+MAX_PORT = 65_535
 _ORIGIN = re.compile(r"https://([A-Za-z0-9]([A-Za-z0-9.-]*[A-Za-z0-9])?|\[[0-9A-Fa-f:.]+\])(:[0-9]{1,5})?")
 _BELOW = "/*"
 
@@ -26,11 +27,17 @@ _BELOW = "/*"
 def _origin(text: str) -> str:
     """The specification wants `https` without query and fragment (section 9.1.1); a path would move the metadata below
     it (9.2), where nothing is served."""
-    if len(text) > MAX_ORIGIN or _ORIGIN.fullmatch(text) is None:
+    found = _ORIGIN.fullmatch(text)
+    if len(text) > MAX_ORIGIN or found is None or not _is_port(found[3]):
         raise bad_value(
             f"expected `https://`, a host and, if need be, a port, such as `https://pdp.example.com`, found `{text}`"
         )
     return text
+
+
+def _is_port(text: str | None) -> bool:
+    """`:8443`, or nothing."""
+    return text is None or 0 < int(text.removeprefix(":")) <= MAX_PORT
 
 
 def _pattern(text: str) -> str:

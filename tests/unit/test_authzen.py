@@ -318,7 +318,7 @@ def test_metadata_is_of_the_settings_and_holds_nothing_that_is_not_offered() -> 
             "https://pdp.example?x",
         ),
         *("https://u@pdp.example", "pdp.example", "https://", "https://pdp.example#x", "https://pdp example"),
-        *("https://-x", "https://x:123456", "https://" + "x" * 600),
+        *("https://-x", "https://x:123456", "https://x:65536", "https://x:0", "https://" + "x" * 600),
     ],
 )
 def test_an_address_is_https_with_a_host_and_nothing_behind_it(bad: str) -> None:

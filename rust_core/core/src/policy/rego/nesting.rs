@@ -40,14 +40,21 @@ fn empty_sets(text: &str) -> Result<(), Unread> {
     let nothing =
         |between: &str| between.lines().all(|line| matches!(line.trim_start().chars().next(), None | Some('#')));
     let mut chain = 0;
-    for between in text.split("set(").skip(1) {
+    for ((at, _), between) in text.match_indices("set(").zip(text.split("set(").skip(1)) {
         chain = if nothing(between) { chain + 1 } else { 0 };
         if chain > MAX_REGO_BRACKETS {
             let message = format!("`set(` stands in itself more than {MAX_REGO_BRACKETS} times");
-            return Err(Unread::too_nested(Place::default(), message));
+            return Err(Unread::too_nested(place_of(text, at), message));
         }
     }
     Ok(())
+}
+
+fn place_of(text: &str, at: usize) -> Place {
+    let before = text.get(..at).unwrap_or_default();
+    let line = before.rsplit('\n').next().unwrap_or_default();
+    let counted = |count: usize| u32::try_from(count + 1).unwrap_or(u32::MAX);
+    Place { line: counted(before.matches('\n').count()), column: counted(line.chars().count()) }
 }
 
 /// What an open bracket holds so far; the first one is the file.

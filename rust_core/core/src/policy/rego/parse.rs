@@ -96,13 +96,31 @@ fn module(file: &str, text: &str) -> Result<Module, Unread> {
         Source::from_contents_with_limits(file.to_owned(), text.to_owned(), lengths.max_file_bytes, lengths.max_lines)
             .map_err(syntax)?;
     nesting::check(&source, lengths.max_col)?;
-    let read = || {
+    let read = |version: Version| {
         let mut parser = Parser::new(&source)?;
         parser.set_max_col(lengths.max_col);
-        parser.enable_rego_v1()?;
+        if version == Version::One {
+            parser.enable_rego_v1()?;
+        }
         parser.parse()
     };
-    read().map_err(syntax)
+    read(Version::One).map_err(|error| {
+        let mut unread = syntax(error);
+        if read(Version::Zero).is_ok() {
+            unread.message = format!(
+                "{}: the file is Rego of version 0, and `opa fmt --v0-v1 --write {file}` brings it to version 1",
+                unread.message
+            );
+        }
+        unread
+    })
+}
+
+/// Of the language. What was written before OPA 1.0 is mostly of version 0, and is not taken: said so, it is soon mended.
+#[derive(Clone, Copy, PartialEq)]
+enum Version {
+    Zero,
+    One,
 }
 
 /// The place and the sentence of an error of the interpreter.

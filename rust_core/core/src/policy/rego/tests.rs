@@ -225,6 +225,19 @@ fn now_is_the_decisions_own() {
 }
 
 #[test]
+fn a_file_of_version_0_is_refused_with_what_brings_it_to_version_1() {
+    let refused = |text| load_with(&[text], None, &settings()).err().unwrap().remove(0);
+    for text in
+        ["package a\nallow { input.x }", "package a\nallow = true { 1 > 0 }", "package a\nmembers[x] { x := 1 }"]
+    {
+        let found = refused(text);
+        assert_eq!((found.code, found.place.line), ("syntax", 2), "{text}");
+        assert!(found.message.contains("`opa fmt --v0-v1 --write "), "{}", found.message);
+    }
+    assert!(!refused("package a\nallow { input.x ").message.contains("version 0"), "no file of any version");
+}
+
+#[test]
 fn data_json_is_data() {
     let text = "package authz\nallow if input.request.method in data.methods";
     let engine = load_with(&[text], Some(r#"{"methods": ["GET", "POST"]}"#), &settings()).unwrap();
