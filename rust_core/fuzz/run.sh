@@ -22,14 +22,16 @@ if [ "$runs" -gt 0 ]; then
     # What earlier runs found would change what is drawn.
     scratch=$(mktemp -d)
     trap 'rm -rf "$scratch"' EXIT
-    bound="-runs=$runs -seed=${FUZZ_SEED:-20261124}"
+    # Without a line for each input that is kept: what failed should not have to be looked for.
+    bound="-runs=$runs -seed=${FUZZ_SEED:-20261124} -verbosity=0"
 fi
 [ "$#" -gt 0 ] || set -- wire_decode opa_envoy grpc_body register ingest mcp certificate xfcc replay rego
 # No address sanitizer: nothing here is unsafe, and building it for every dependency takes three times as long.
 for target in "$@"; do
     # What a run finds goes to a scratch corpus; the committed one only seeds it.
     mkdir -p "$scratch/$target"
-    # shellcheck disable=SC2086 # two arguments, or none
+    echo "fuzz: $target"
+    # shellcheck disable=SC2086 # some arguments, or none
     cargo +nightly fuzz run --sanitizer none --fuzz-dir . "$target" "$scratch/$target" "corpus/$target" -- \
         -max_total_time="$seconds" $bound -rss_limit_mb=2048 -timeout=10 -print_final_stats=1
 done

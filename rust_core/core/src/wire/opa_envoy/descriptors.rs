@@ -55,7 +55,8 @@ fn public(file: &FileDescriptorProto) -> impl Iterator<Item = &str> {
 }
 
 fn of_file((file, dependency): (FileDescriptorProto, Vec<String>)) -> Result<FileDescriptorProto, String> {
-    if !matches!(file.syntax.as_deref(), None | Some("proto2" | "proto3")) {
+    // Without a word it is proto2, by `descriptor.proto`.
+    if !matches!(file.syntax(), "" | "proto2" | "proto3") {
         return Err(format!(
             "`{}` is written in the syntax `{}`: expected proto2 or proto3",
             file.name().escape_debug(),
@@ -72,7 +73,7 @@ fn of_file((file, dependency): (FileDescriptorProto, Vec<String>)) -> Result<Fil
         message_type: file.message_type.into_iter().map(of_message).collect::<Result<_, _>>()?,
         enum_type: file.enum_type.into_iter().map(of_enum).collect::<Result<_, _>>()?,
         service: file.service.into_iter().map(of_service).collect::<Result<_, _>>()?,
-        syntax: file.syntax,
+        syntax: file.syntax.filter(|syntax| !syntax.is_empty()),
         ..FileDescriptorProto::default()
     })
 }

@@ -46,13 +46,17 @@ fn refused(file: Vec<FileDescriptorProto>) -> String {
 }
 
 #[test]
-fn a_file_of_an_edition_is_refused_by_name() {
+fn a_file_of_an_edition_is_refused_by_name_and_one_without_a_syntax_is_proto2() {
     let mut edition = file("new.proto", &[], vec![]);
     edition.syntax = Some("editions".to_owned());
     assert_eq!(
         refused(vec![file("old.proto", &[], vec![]), edition]),
         "`new.proto` is written in the syntax `editions`: expected proto2 or proto3"
     );
+    for syntax in [None, Some(""), Some("proto2")] {
+        let older = FileDescriptorProto { syntax: syntax.map(str::to_owned), ..file("old.proto", &[], vec![]) };
+        load(vec![older]).unwrap();
+    }
     // As a fuzzer found it.
     assert!(Descriptors::load(&[10, 3, 226, 0, 0]).is_err());
 }
