@@ -208,6 +208,8 @@ pub const MAX_REGO_READINGS: u64 = 8;
 /// Tokens of Rego that a file is counted as having at least, when its readings are: a small file may be nested more. Together
 /// that is about half a second of one core.
 pub const MIN_REGO_TOKENS: u64 = 250_000;
+/// Largest exponent of a number in a file of Rego: as many digits as a product of two numbers may have.
+pub const MAX_REGO_EXPONENT: u64 = 2_048;
 /// Most lines of one file of Rego, and most columns of one line. Data belongs into data.json.
 pub const MAX_REGO_LINES: usize = 100_000;
 /// See `MAX_REGO_LINES`.

@@ -1,11 +1,11 @@
-//! How deep a file of Rego goes and how often its parser would read it, told by its tokens alone. The parser goes into itself
-//! for each bracket and each sign without a bound of its own, and reads most brackets twice: a line of thirty would take
-//! hours, and one of a thousand the whole process.
+//! How deep a file of Rego goes, how often its parser would read it and how long its numbers get, told by its tokens alone. The
+//! parser goes into itself for each bracket and each sign without a bound of its own, reads most brackets twice, and writes
+//! out what an exponent stands for: a line of thirty would take hours, and one of a thousand the whole process.
 
 use super::parse::{self, Unread};
 use crate::{
     findings::Place,
-    limits::{MAX_REGO_BRACKETS, MAX_REGO_DEPTH, MAX_REGO_READINGS, MIN_REGO_TOKENS},
+    limits::{MAX_REGO_BRACKETS, MAX_REGO_DEPTH, MAX_REGO_EXPONENT, MAX_REGO_READINGS, MIN_REGO_TOKENS},
 };
 use regorus::{
     Source,
@@ -114,6 +114,10 @@ impl Scan {
             level.next_part(false);
         }
         let place = parse::place(&token.1);
+        if token.0 == TokenKind::Number && exponent(text) > MAX_REGO_EXPONENT {
+            let message = format!("a number with an exponent above {MAX_REGO_EXPONENT}");
+            return Err(Unread::too_large(place, message));
+        }
         self.tokens += 1;
         let times = level.times();
         self.readings = self.readings.saturating_add(times);
@@ -181,6 +185,17 @@ impl Scan {
         let message = "brackets stand in one another at the beginning of each other so often that reading them would take for \
                        ever: split this, or put it into data.json";
         Err(Unread::too_nested(self.most.1, message))
+    }
+}
+
+/// That of a number. The lexer refuses what is above the range of a fraction, which a zero never is; but the parser reckons its
+/// power of ten all the same, and takes minutes for nine letters.
+fn exponent(number: &str) -> u64 {
+    match number.split_once(['e', 'E']) {
+        Some((_, exponent)) if !exponent.starts_with('-') => {
+            exponent.trim_start_matches('+').parse().unwrap_or(u64::MAX)
+        }
+        _ => 0,
     }
 }
 

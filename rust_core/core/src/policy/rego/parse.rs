@@ -81,6 +81,10 @@ impl Unread {
         Self { code: "syntax", place, message: message.into() }
     }
 
+    pub(super) fn too_large(place: Place, message: impl Into<String>) -> Self {
+        Self { code: "too_large", place, message: message.into() }
+    }
+
     pub(super) fn too_nested(place: Place, message: impl Into<String>) -> Self {
         Self { code: "too_nested", place, message: message.into() }
     }

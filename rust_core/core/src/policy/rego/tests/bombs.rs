@@ -162,6 +162,23 @@ fn what_the_parser_would_be_lost_in_is_refused_at_once() {
 }
 
 #[test]
+fn a_number_whose_digits_would_fill_the_memory_is_refused() {
+    let start = Instant::now();
+    for number in ["0E222222222", "0e+99999999999999999999", "0.0e2049", "-0e2049"] {
+        let refused = load(&format!("allow if input.request.args.amount == {number}")).err().unwrap();
+        assert_eq!((refused[0].code, refused[0].place.line), ("too_large", 2), "{number}: {refused:?}");
+    }
+    for number in ["0e2048", "0e-2222222222", "1.5e3", "1e2049", "0xe9"] {
+        let refused = load(&format!("allow if input.request.args.amount == {number}")).err();
+        assert!(refused.is_none_or(|found| found[0].code != "too_large"), "{number}");
+    }
+    for read in [r#"to_number("0e222222222") == 0"#, r#"json.unmarshal("[0e222222222]") == [0]"#] {
+        assert_eq!(judge(&format!("allow if {read}")), Judged::True, "{read}");
+    }
+    assert!(start.elapsed() < LONG, "{:?}", start.elapsed());
+}
+
+#[test]
 fn the_deepest_that_is_parsed_fits_a_small_stack() {
     let is_too_nested = |text: &str| load(text).is_err_and(|findings| findings[0].code == "too_nested");
     for (open, inner, close) in NESTS {
