@@ -25,7 +25,7 @@ if [ "$runs" -gt 0 ]; then
     # Without a line for each input that is kept: what failed should not have to be looked for.
     bound="-runs=$runs -seed=${FUZZ_SEED:-20261124} -verbosity=0"
 fi
-[ "$#" -gt 0 ] || set -- wire_decode opa_envoy grpc_body register ingest mcp certificate xfcc replay rego
+[ "$#" -gt 0 ] || set -- wire_decode opa_envoy grpc_body register directory ingest mcp certificate xfcc replay rego
 # No address sanitizer: nothing here is unsafe, and building it for every dependency takes three times as long.
 for target in "$@"; do
     # What a run finds goes to a scratch corpus; the committed one only seeds it.
