@@ -80,8 +80,14 @@ _POOL.AddSerializedFile(_SET.file[0].SerializeToString())
 _METHOD, _STREAMED = _POOL.FindServiceByName("payments.v1.Payments").methods
 _TRANSFER: Final = message_factory.GetMessageClass(_METHOD.input_type)
 _RECEIPT: Final = message_factory.GetMessageClass(_METHOD.output_type)
-METHOD: Final = f"/{_METHOD.containing_service.full_name}/{_METHOD.name}"
-STREAMED: Final = f"/{_STREAMED.containing_service.full_name}/{_STREAMED.name}"
+
+
+def _path(method: Any) -> str:
+    return f"/{method.containing_service.full_name}/{method.name}"
+
+
+METHOD: Final = _path(_METHOD)
+STREAMED: Final = _path(_STREAMED)
 """Takes a stream, by the descriptor set."""
 
 
@@ -118,12 +124,11 @@ def serving() -> Iterator[Payments]:
     server = grpc.server(futures.ThreadPoolExecutor(2))
     read, write = _TRANSFER.FromString, _RECEIPT.SerializeToString
     handlers = {
-        METHOD: grpc.unary_unary_rpc_method_handler(payments.send, read, write),
-        STREAMED: grpc.stream_unary_rpc_method_handler(payments.send_all, read, write),
+        _METHOD.name: grpc.unary_unary_rpc_method_handler(payments.send, read, write),
+        _STREAMED.name: grpc.stream_unary_rpc_method_handler(payments.send_all, read, write),
     }
-    service = METHOD.split("/")[1]
-    named = {path.rpartition("/")[2]: handler for path, handler in handlers.items()}
-    server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(service, named),))
+    service = _METHOD.containing_service.full_name
+    server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(service, handlers),))
     payments.port = server.add_insecure_port(f"{LOOPBACK}:0")
     server.start()
     try:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 from pydantic import AfterValidator, Field, WithJsonSchema
 
-from signalwarden.values import Strict, bad_value, spiffe_trust_domain
+from signalwarden.values import MAX_PORT, Strict, bad_value, spiffe_trust_domain
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -19,7 +19,6 @@ MAX_SUBJECTS = 1_000
 """Of one client: an enforcement point of more has a path of SPIFFE IDs to itself."""
 MAX_ORIGIN = 512
 """A host name has at most 253 letters."""
-MAX_PORT = 65_535
 _ORIGIN = re.compile(r"https://([A-Za-z0-9]([A-Za-z0-9.-]*[A-Za-z0-9])?|\[[0-9A-Fa-f:.]+\])(:[0-9]{1,5})?")
 _BELOW = "/*"
 

@@ -1,6 +1,6 @@
 //! What is wrong with a configuration directory: findings with file, line and column, all of them in one pass.
 
-use std::fmt;
+use std::{fmt, sync::Arc};
 
 /// How bad a finding is: errors stop a load, warnings do not.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -18,6 +18,28 @@ pub struct Place {
     pub line: u32,
     /// Column in characters, from 1.
     pub column: u32,
+}
+
+/// Where lines begin in a file, so that a place is found without reading the file again.
+#[derive(Debug)]
+pub(crate) struct Lines {
+    text: Arc<str>,
+    starts: Vec<usize>,
+}
+
+impl Lines {
+    pub(crate) fn of(text: &str) -> Self {
+        let starts = std::iter::once(0).chain(text.match_indices('\n').map(|(at, _)| at + 1)).collect();
+        Self { text: text.into(), starts }
+    }
+
+    /// Line and column (from 1) of a byte offset.
+    pub(crate) fn place(&self, offset: usize) -> Place {
+        let line = self.starts.partition_point(|start| *start <= offset);
+        let start = line.checked_sub(1).and_then(|at| self.starts.get(at)).copied().unwrap_or(0);
+        let column = self.text.get(start..offset).map_or(0, |before| before.chars().count()) + 1;
+        Place { line: u32::try_from(line).unwrap_or(u32::MAX), column: u32::try_from(column).unwrap_or(u32::MAX) }
+    }
 }
 
 /// One mistake, in one sentence: what, where, what was expected.

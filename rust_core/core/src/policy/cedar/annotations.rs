@@ -1,9 +1,8 @@
 //! What a policy says of itself: its annotations. One that means nothing here is the author's own, unless it is nearly
 //! one of ours.
 
-use super::values::Lines;
 use crate::{
-    findings::{Findings, Place, did_you_mean, nearest},
+    findings::{Findings, Lines, Place, did_you_mean, nearest},
     limits,
     policy::Mode,
 };

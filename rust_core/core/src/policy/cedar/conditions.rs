@@ -1,7 +1,8 @@
 //! The conditions of policies one by one: for tests of policies, which count those that were judged both ways.
 
-use super::{Compiled, values::Lines};
+use super::Compiled;
 use crate::{
+    findings::Lines,
     model::ActionId,
     policy::{ActionRule, ConditionInfo, Makeup},
 };

@@ -1,8 +1,8 @@
 //! Policy files as Cedar's own formatter writes them. Policy by policy: the formatter looks for each comment from the start
 //! of its text, so that a whole file of thousands of policies would take minutes.
 
-use super::{schema::label, sentence, values::Lines};
-use crate::findings::{Finding, Findings};
+use super::{schema::label, sentence};
+use crate::findings::{Finding, Findings, Lines};
 use cedar_policy_core::{
     ast::{PolicySet, Template},
     parser::{Loc, parse_policyset},

@@ -1,12 +1,9 @@
 //! The register compiled to a Cedar schema: for each action exactly the context of DESIGN section 5,
 //! beside the entity types that the user declares in `entities.cedarschema`.
 
-use super::{
-    built_in,
-    values::{Lines, WORKLOAD},
-};
+use super::{built_in, values::WORKLOAD};
 use crate::{
-    findings::{Findings, Place, did_you_mean},
+    findings::{Findings, Lines, Place, did_you_mean},
     model::Influence,
     model::{SignalType, Tier},
     policy::{ActionRule, Mode, SignalRule},

@@ -3,10 +3,10 @@
 use super::{
     annotations::{self, Said},
     schema::label,
-    sentence, values,
+    sentence,
 };
 use crate::{
-    findings::{Findings, Place},
+    findings::{Findings, Lines, Place},
     limits,
 };
 use cedar_policy_core::{
@@ -25,7 +25,7 @@ pub(super) struct Text {
     pub(super) id: Arc<str>,
     pub(super) said: Said,
     pub(super) file: Arc<str>,
-    pub(super) lines: Arc<values::Lines>,
+    pub(super) lines: Arc<Lines>,
     pub(super) place: Place,
 }
 
@@ -53,7 +53,7 @@ pub(super) fn parse(files: &[(&str, &str)], findings: &mut Findings) -> (Vec<Arc
             findings.error(file, Place::default(), "too_large", message);
             continue;
         }
-        let lines = Arc::new(values::Lines::of(text));
+        let lines = Arc::new(Lines::of(text));
         let set = match parse_policyset(text) {
             Ok(set) => set,
             Err(errors) => {

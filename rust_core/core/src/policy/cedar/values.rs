@@ -1,16 +1,13 @@
 //! Our values as Cedar's, and the names that both sides share.
 
-use crate::{findings::Place, model::Value};
+use crate::model::Value;
 use cedar_policy_core::{
     ast::{self, Eid, EntityType, EntityUID, Literal, RestrictedExpr},
     evaluator::RestrictedEvaluator,
     extensions::Extensions,
 };
 use smol_str::SmolStr;
-use std::{
-    str::FromStr,
-    sync::{Arc, LazyLock},
-};
+use std::{str::FromStr, sync::LazyLock};
 
 /// Entity type of principals; `entities.cedarschema` must declare it.
 pub(super) const WORKLOAD: &str = "Workload";
@@ -67,26 +64,4 @@ pub(super) fn entity(kind: &EntityType, id: &str) -> EntityUID {
 /// An entity type from its path.
 pub(super) fn entity_type(path: &str) -> Option<EntityType> {
     EntityType::from_str(path).ok()
-}
-
-/// Where lines begin in a file, so that a place is found without reading the file again.
-#[derive(Debug)]
-pub(super) struct Lines {
-    text: Arc<str>,
-    starts: Vec<usize>,
-}
-
-impl Lines {
-    pub(super) fn of(text: &str) -> Self {
-        let starts = std::iter::once(0).chain(text.match_indices('\n').map(|(at, _)| at + 1)).collect();
-        Self { text: text.into(), starts }
-    }
-
-    /// Line and column (from 1) of a byte offset.
-    pub(super) fn place(&self, offset: usize) -> Place {
-        let line = self.starts.partition_point(|start| *start <= offset);
-        let start = line.checked_sub(1).and_then(|at| self.starts.get(at)).copied().unwrap_or(0);
-        let column = self.text.get(start..offset).map_or(0, |before| before.chars().count()) + 1;
-        Place { line: u32::try_from(line).unwrap_or(u32::MAX), column: u32::try_from(column).unwrap_or(u32::MAX) }
-    }
 }

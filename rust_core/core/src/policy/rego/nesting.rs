@@ -4,7 +4,7 @@
 
 use super::parse::{self, Unread};
 use crate::{
-    findings::Place,
+    findings::{Lines, Place},
     limits::{MAX_REGO_BRACKETS, MAX_REGO_DEPTH, MAX_REGO_EXPONENT, MAX_REGO_READINGS, MIN_REGO_TOKENS},
 };
 use regorus::{
@@ -44,17 +44,10 @@ fn empty_sets(text: &str) -> Result<(), Unread> {
         chain = if nothing(between) { chain + 1 } else { 0 };
         if chain > MAX_REGO_BRACKETS {
             let message = format!("`set(` stands in itself more than {MAX_REGO_BRACKETS} times");
-            return Err(Unread::too_nested(place_of(text, at), message));
+            return Err(Unread::too_nested(Lines::of(text).place(at), message));
         }
     }
     Ok(())
-}
-
-fn place_of(text: &str, at: usize) -> Place {
-    let before = text.get(..at).unwrap_or_default();
-    let line = before.rsplit('\n').next().unwrap_or_default();
-    let counted = |count: usize| u32::try_from(count + 1).unwrap_or(u32::MAX);
-    Place { line: counted(before.matches('\n').count()), column: counted(line.chars().count()) }
 }
 
 /// What an open bracket holds so far; the first one is the file.

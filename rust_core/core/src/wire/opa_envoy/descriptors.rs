@@ -24,7 +24,12 @@ const VALUE: i32 = 2;
 pub(super) fn read(bytes: &[u8]) -> Result<FileDescriptorSet, String> {
     let set = FileDescriptorSet::decode(bytes).map_err(|error| format!("no whole `FileDescriptorSet`: {error}"))?;
     let visible = visible(&set.file)?;
-    Ok(FileDescriptorSet { file: set.file.into_iter().zip(visible).map(of_file).collect::<Result<_, _>>()? })
+    Ok(FileDescriptorSet { file: each(set.file.into_iter().zip(visible), of_file)? })
+}
+
+/// All of them, or what is wrong with the first that is.
+fn each<T, U>(all: impl IntoIterator<Item = T>, of: impl Fn(T) -> Result<U, String>) -> Result<Vec<U>, String> {
+    all.into_iter().map(of).collect()
 }
 
 /// What each file may name: its imports, and what those import publicly, and so on.
@@ -70,9 +75,9 @@ fn of_file((file, dependency): (FileDescriptorProto, Vec<String>)) -> Result<Fil
         name: file.name,
         package: file.package,
         dependency,
-        message_type: file.message_type.into_iter().map(of_message).collect::<Result<_, _>>()?,
-        enum_type: file.enum_type.into_iter().map(of_enum).collect::<Result<_, _>>()?,
-        service: file.service.into_iter().map(of_service).collect::<Result<_, _>>()?,
+        message_type: each(file.message_type, of_message)?,
+        enum_type: each(file.enum_type, of_enum)?,
+        service: each(file.service, of_service)?,
         syntax: file.syntax.filter(|syntax| !syntax.is_empty()),
         ..FileDescriptorProto::default()
     })
@@ -87,14 +92,12 @@ fn of_message(message: DescriptorProto) -> Result<DescriptorProto, String> {
     }
     Ok(DescriptorProto {
         name: message.name,
-        field: message.field.into_iter().map(of_field).collect::<Result<_, _>>()?,
-        nested_type: message.nested_type.into_iter().map(of_message).collect::<Result<_, _>>()?,
-        enum_type: message.enum_type.into_iter().map(of_enum).collect::<Result<_, _>>()?,
-        oneof_decl: message
-            .oneof_decl
-            .into_iter()
-            .map(|oneof| named(oneof.name()).map(|()| OneofDescriptorProto { name: oneof.name, options: None }))
-            .collect::<Result<_, _>>()?,
+        field: each(message.field, of_field)?,
+        nested_type: each(message.nested_type, of_message)?,
+        enum_type: each(message.enum_type, of_enum)?,
+        oneof_decl: each(message.oneof_decl, |oneof| {
+            named(oneof.name()).map(|()| OneofDescriptorProto { name: oneof.name, options: None })
+        })?,
         options: is_entry.then(|| MessageOptions { map_entry: Some(true), ..MessageOptions::default() }),
         ..DescriptorProto::default()
     })
@@ -123,11 +126,9 @@ fn of_enum(kind: EnumDescriptorProto) -> Result<EnumDescriptorProto, String> {
     let aliased = kind.options.as_ref().is_some_and(EnumOptions::allow_alias);
     Ok(EnumDescriptorProto {
         name: kind.name,
-        value: kind
-            .value
-            .into_iter()
-            .map(|value| named(value.name()).map(|()| EnumValueDescriptorProto { options: None, ..value }))
-            .collect::<Result<_, _>>()?,
+        value: each(kind.value, |value| {
+            named(value.name()).map(|()| EnumValueDescriptorProto { options: None, ..value })
+        })?,
         options: aliased.then(|| EnumOptions { allow_alias: Some(true), ..EnumOptions::default() }),
         ..EnumDescriptorProto::default()
     })
@@ -137,11 +138,9 @@ fn of_service(service: ServiceDescriptorProto) -> Result<ServiceDescriptorProto,
     named(service.name())?;
     Ok(ServiceDescriptorProto {
         name: service.name,
-        method: service
-            .method
-            .into_iter()
-            .map(|method| named(method.name()).map(|()| MethodDescriptorProto { options: None, ..method }))
-            .collect::<Result<_, _>>()?,
+        method: each(service.method, |method| {
+            named(method.name()).map(|()| MethodDescriptorProto { options: None, ..method })
+        })?,
         options: None,
     })
 }
